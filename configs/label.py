@@ -1,0 +1,31 @@
+"""Sampled answers and their rankings, K = 4 to 9 a prompt (paper §3.4, §3.5, A.3).
+
+    python -m instructgpt.main --config=configs/label.py:mini --workdir=runs/mini/label
+
+The paper's set has 33,207 training and 17,887 validation prompts. Only the miniature
+world has simulated labelers; elsewhere the answers are written for people to rank.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(variant: str = "mini") -> ConfigDict:
+    common.check(variant)
+    config = ConfigDict(dict(stage="label", name="label", seed=0))
+    config.data = common.data(variant)
+    config.mesh = common.mesh(variant)
+    train, valid = {"smoke": (32, 16), "mini": (1200, 120)}.get(variant, (33207, 17887))
+    config.label = dict(
+        policies=("../sft",),
+        fractions=(0.125, 0.5, 1.0),
+        train_prompts=train,
+        valid_prompts=valid,
+        min_responses=4,
+        max_responses=9,
+        labelers_per_prompt=3,
+        temperature=1.0,
+        batch_size=16 if variant == "smoke" else 48,
+    )
+    return config

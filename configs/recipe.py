@@ -1,0 +1,39 @@
+"""The whole recipe in one run: every stage in its own folder of the workdir.
+
+    python -m instructgpt.main --config=configs/recipe.py:mini --workdir=runs/mini
+
+Change a stage's key with --config.stages.STAGE.block.key=value; the seed is shared.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import (
+    common,
+    evaluate,
+    label,
+    ppo,
+    ppo_ptx,
+    pretrain,
+    reward,
+    rl_init,
+    select,
+    sft,
+)
+
+_STAGES = dict(
+    pretrain=pretrain,
+    sft=sft,
+    label=label,
+    reward=reward,
+    select=select,
+    rl_init=rl_init,
+    ppo=ppo,
+    ppo_ptx=ppo_ptx,
+    evaluate=evaluate,
+)
+
+
+def get_config(variant: str = "mini") -> ConfigDict:
+    common.check(variant)
+    stages = {name: module.get_config(variant) for name, module in _STAGES.items()}
+    return ConfigDict(dict(stage="recipe", seed=0, order=tuple(_STAGES), stages=stages))

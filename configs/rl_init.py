@@ -1,0 +1,24 @@
+"""The initial policy of RL, which is also the KL reference (paper C.3, E.8).
+
+    python -m instructgpt.main --config=configs/rl_init.py:mini \
+        --workdir=runs/mini/rl_init
+
+2 epochs of the demonstrations with 10 % pretraining data mixed in, cosine to 10 %.
+Not the 16-epoch SFT model.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, sft
+
+
+def get_config(variant: str = "mini") -> ConfigDict:
+    config = sft.get_config(variant)
+    config.name = "rl_init"
+    config.model = common.fine_tuning_model(variant)
+    config.sft.pretrain_fraction = 0.1  # of the rows; the paper does not say of what
+    rate = {"1.3b": 5e-6, "6b": 1.04e-5, "175b": 2.45e-6}.get(variant, 1e-3)
+    config.optimizer.learning_rate = rate
+    config.train.num_epochs = 2
+    config.train.keep = 1
+    return config

@@ -1,0 +1,39 @@
+"""Supervised fine-tuning: the SFT baselines (paper §3.5, C.1).
+
+    python -m instructgpt.main --config=configs/sft.py:mini --workdir=runs/mini/sft
+
+16 epochs, residual dropout 0.2, cosine to 10 %, no warmup, a checkpoint an epoch.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(variant: str = "mini") -> ConfigDict:
+    common.check(variant)
+    config = ConfigDict(dict(stage="sft", name="sft", seed=0))
+    config.data = common.data(variant)
+    config.mesh = common.mesh(variant)
+    config.model = common.fine_tuning_model(variant, residual_dropout=0.2)
+    config.init = dict(path="../pretrain")
+    config.sft = dict(
+        # The paper does not say whether prompt tokens are in the loss; a prompt is
+        # what the model is given, so it learns the response and its EOS.
+        loss_on="response",
+        pretrain_fraction=0.0,
+        num_samples=8,
+    )
+    rate = {"1.3b": 9.65e-6, "6b": 9.65e-6, "175b": 5.03e-6}.get(variant, 1e-3)
+    config.optimizer = dict(learning_rate=rate, schedule="cosine")
+    small = variant == "smoke"
+    config.train = dict(
+        batch_size={"175b": 8, "smoke": 16}.get(variant, 32),
+        num_epochs=2 if small else 16,
+        microbatches=1,
+        log_every=2 if small else 10,
+        eval_every=-1,
+        checkpoint_every=-1,
+        keep=0,
+    )
+    return config

@@ -1,0 +1,50 @@
+"""The contract between data and steps: every batch is a NamedTuple of arrays.
+
+Letters: B batch, T tokens, P prompt, R response, K responses per prompt. The
+fields hold NumPy arrays when they leave the loader and JAX arrays inside a step.
+Prompts are padded on the left, responses on the right; `valid` marks real tokens.
+"""
+
+from typing import Any, NamedTuple
+
+Array = Any  # numpy.ndarray or jax.Array; this module imports neither
+
+
+class TokenBatch(NamedTuple):
+    """Rows of text for pretraining and supervised fine-tuning."""
+
+    tokens: Array  # int32[B, T]
+    valid: Array  # bool[B, T], False on padding
+    loss_mask: Array  # bool[B, T], True where the token is a prediction target
+
+
+class PromptBatch(NamedTuple):
+    """Prompts waiting for a response."""
+
+    tokens: Array  # int32[B, P], left-padded
+    valid: Array  # bool[B, P]
+    index: Array  # int32[B], row number in the source
+
+
+class ComparisonBatch(NamedTuple):
+    """One prompt a row with its K ranked responses (paper §3.5, Eq. 1)."""
+
+    prompt: Array  # int32[B, P], left-padded
+    prompt_valid: Array  # bool[B, P]
+    responses: Array  # int32[B, K, R], right-padded, EOS last
+    response_valid: Array  # bool[B, K, R], True up to and including EOS
+    ranks: Array  # int32[B, K], 1 is best, equal ranks are a tie
+    present: Array  # bool[B, K], False for an empty slot when a prompt has fewer
+
+
+class Rollout(NamedTuple):
+    """Prompts, sampled responses and everything PPO needs to know about them."""
+
+    prompt: Array  # int32[B, P], left-padded
+    prompt_valid: Array  # bool[B, P]
+    response: Array  # int32[B, R], right-padded
+    response_valid: Array  # bool[B, R], True up to and including EOS
+    log_probs: Array  # float32[B, R], of the policy that sampled
+    ref_log_probs: Array  # float32[B, R], of the frozen KL reference
+    values: Array  # float32[B, R], of the value net before the update
+    score: Array  # float32[B], of the reward model at the last response token

@@ -1,0 +1,142 @@
+"""All sets of a run by name: the miniature world, or a folder of your own JSONL.
+
+The sets are written once through TFDS as ArrayRecord under `dir`, and the
+tokenizer beside them; later runs open them again.
+"""
+
+import dataclasses
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from instructgpt.data.documents import document_tokens
+from instructgpt.data.sources import Records, build, build_jsonl, open_source
+from instructgpt.data.world import World
+from instructgpt.errors import UserError
+from instructgpt.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+
+KINDS = ("documents", "demonstrations", "prompts")
+SPLITS = ("train", "valid", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where the sets are, how they come to be, and how long rows may be."""
+
+    dir: str  # holds the sets and the tokenizer
+    max_prompt: int  # tokens of a prompt with its template; longer ones are dropped
+    max_response: int  # tokens of a response with its EOS
+    # A folder with KIND.SPLIT.jsonl files and tokenizer.model; "" is the world.
+    jsonl: str = ""
+    world_seed: int = 0
+    vocab_size: int = 1024  # of the tokenizer trained on the world's documents
+    # Records of the world: train, valid, test.
+    documents: tuple[int, ...] = (0, 0, 0)
+    demonstrations: tuple[int, ...] = (0, 0, 0)
+    prompts: tuple[int, ...] = (0, 0, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Datasets:
+    """Opened sets."""
+
+    names: dict[str, str]  # of each kind's set
+    dir: Path
+    tokenizer: Tokenizer
+    world: World | None  # what judges and ranks, if the data is the world's
+
+    def source(self, kind: str, split: str) -> Records:
+        """Random access to the records of a split."""
+        if kind not in self.names:
+            raise UserError(
+                f"config.data: there are no {kind}; add {kind}.{split}.jsonl to the "
+                "folder, or give the miniature world some"
+            )
+        return open_source(kind, self.names[kind], self.dir, split)
+
+    def tokens(self, split: str) -> np.ndarray:
+        """The documents of a split as one long array of tokens."""
+        return document_tokens(self.source("documents", split), self.tokenizer)
+
+
+def open_datasets(config: DataConfig, *, log: Callable[[str], None]) -> Datasets:
+    """Opens the sets, and makes what is missing.
+
+    Raises:
+      UserError: a file is missing or bad.
+    """
+    if not config.dir:
+        raise UserError("config.data.dir is not set; name a folder for the data")
+    directory = Path(config.dir)
+    directory.mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time(directory):
+        return _from_files(config, directory) if config.jsonl else _world(config, log)
+
+
+def _world(config: DataConfig, log: Callable[[str], None]) -> Datasets:
+    directory, world = Path(config.dir), World(config.world_seed)
+    sizes = {kind: getattr(config, kind) for kind in KINDS}
+    digits = "-".join("x".join(map(str, sizes[kind])) for kind in KINDS)
+    name = f"world-{config.world_seed}-{digits}"
+    makers: dict[str, Callable[[str, int], Any]] = {
+        "documents": world.documents,
+        "demonstrations": world.demonstrations,
+        "prompts": lambda split, n: map(_prompt_record, world.prompts(split, n)),
+    }
+    for kind in KINDS:
+        splits = {
+            split: _call(makers[kind], split, count)
+            for split, count in zip(SPLITS, sizes[kind], strict=True)
+            if count
+        }
+        if splits:
+            build(kind, name, directory, splits)
+    path = directory / name / f"tokenizer-{config.vocab_size}.model"
+    if not path.exists():
+        log(f"made the miniature world (seed {config.world_seed}) in {directory}")
+        texts = (r["text"] for r in open_source("documents", name, directory, "train"))
+        train_tokenizer(texts, path, vocab_size=config.vocab_size)
+    names = {kind: name for kind in KINDS if any(sizes[kind])}
+    return Datasets(names, directory, load_tokenizer(path), world)
+
+
+def _call(make: Callable[[str, int], Any], split: str, count: int):
+    return lambda: make(split, count)
+
+
+def _prompt_record(prompt: Any) -> dict[str, Any]:
+    return prompt.record() if hasattr(prompt, "record") else dict(prompt)
+
+
+def _from_files(config: DataConfig, directory: Path) -> Datasets:
+    folder = Path(config.jsonl).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"config.data.jsonl={config.jsonl}: no such folder")
+    names = {}
+    for kind in KINDS:
+        files = {
+            split: folder / f"{kind}.{split}.jsonl"
+            for split in SPLITS
+            if (folder / f"{kind}.{split}.jsonl").exists()
+        }
+        if files:
+            names[kind] = build_jsonl(kind, folder.name, directory, files)
+    if not names:
+        raise UserError(
+            f"config.data.jsonl={config.jsonl}: holds no file like "
+            "demonstrations.train.jsonl"
+        )
+    tokenizer = load_tokenizer(folder / "tokenizer.model")
+    return Datasets(names, directory, tokenizer, None)
+
+
+@contextmanager
+def _one_at_a_time(directory: Path) -> Iterator[None]:
+    """Lets one process make the sets while others wait to open them."""
+    with (directory / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

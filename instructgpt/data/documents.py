@@ -1,0 +1,84 @@
+"""Pretraining text: documents as one long array of tokens, read in windows."""
+
+import array
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from instructgpt.batches import TokenBatch
+from instructgpt.data.sources import Records, file_hash
+from instructgpt.errors import UserError
+from instructgpt.tokenizer import Tokenizer
+
+
+def document_tokens(documents: Records, tokenizer: Tokenizer) -> np.ndarray:
+    """The documents' tokens end to end, each document closed by EOS.
+
+    They are computed once and kept beside the set, in a file whose name carries a
+    hash of the tokenizer and of the set. They are uint16 if the vocabulary fits,
+    else uint32, and mapped from disk rather than read.
+
+    Returns:
+      A read-only array [number of tokens].
+    """
+    key = f"{tokenizer.fingerprint} {file_hash(documents.files)}"
+    fingerprint = hashlib.sha256(key.encode()).hexdigest()[:16]
+    path = documents.directory / f"tokens-{fingerprint}.npy"
+    if not path.exists():
+        _write_tokens(path, documents, tokenizer)
+    try:
+        return np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: damaged ({error}); delete it, and it is written again."
+        ) from error
+
+
+def _write_tokens(path: Path, documents: Records, tokenizer: Tokenizer) -> None:
+    tokens = array.array("H" if tokenizer.vocab_size <= 1 << 16 else "I")
+    for document in documents:
+        tokens.extend(tokenizer.encode(document["text"]))
+        tokens.append(tokenizer.eos_id)
+    # Under another name until it is whole.
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        np.save(file, np.frombuffer(tokens, dtype=tokens.typecode))
+    partial.replace(path)
+
+
+class TokenWindows:
+    """Rows of `length` consecutive tokens; the rest at the end is left out.
+
+    A window may hold several documents with EOS between them, and attention crosses
+    their borders (GPT-3, App. B). Every token is a prediction target but the window's
+    first, which has nothing before it.
+    """
+
+    def __init__(self, tokens: np.ndarray, length: int):
+        """Windows over `tokens` [number of tokens].
+
+        Raises:
+          UserError: there are fewer tokens than one window holds.
+        """
+        if len(tokens) < length:
+            raise UserError(
+                f"the documents have {len(tokens)} tokens, fewer than one window of"
+                f" {length}; give more text or shorten the window."
+            )
+        self._tokens = tokens
+        self._length = length
+        self._valid = np.ones(length, bool)
+        self._loss_mask = np.arange(length) > 0
+
+    def __len__(self) -> int:
+        return len(self._tokens) // self._length
+
+    def __getitem__(self, index: int) -> TokenBatch:
+        """Window `index`, a row [length]."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"window {index} of {len(self)}")
+        start = index * self._length
+        tokens = self._tokens[start : start + self._length].astype(np.int32)
+        return TokenBatch(tokens, self._valid, self._loss_mask)

@@ -1,0 +1,363 @@
+"""Rows to batches with Grain: shuffled, sharded by process, exactly resumable.
+
+Grain holds the order: epochs of row numbers, shuffled, cut into global batches. A
+`Loader` reads its own process's rows of each. The order does not depend on the number
+of processes, so a run may resume on another number of them.
+
+Letters: B rows in a global batch, b = B / process_count rows in a local one.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from instructgpt.data.documents import TokenWindows
+from instructgpt.data.rows import Batch, Encode, Indices, Rows, Source, stack
+from instructgpt.errors import UserError
+
+_PREFETCH = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+
+
+class Loader(Iterator[Batch]):
+    """An iterator of local batches whose position can be saved and restored.
+
+    Attributes:
+      steps_per_epoch: batches in one pass over the source.
+      num_steps: batches in all, None for no end.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[tuple[Rows, grain.MapDataset]],
+        *,
+        identity: Mapping[str, Any],
+        steps_per_epoch: int,
+        num_epochs: int | None,
+        process_index: int,
+        process_count: int,
+    ):
+        """Joins the rows of `parts` into batches of B; use `make_loader`.
+
+        Each part is its rows and their numbers in every batch, -1 for a blank row.
+        `identity` is what must not change for a saved position to mean the same.
+        """
+        self.steps_per_epoch = steps_per_epoch
+        self.num_steps = None if num_epochs is None else num_epochs * steps_per_epoch
+        self._rows = [rows for rows, _ in parts]
+        self._identity = dict(identity)
+        self._process = (process_index, process_count)
+        numbers = grain.experimental.ZipMapDataset([numbers for _, numbers in parts])
+        self._batches = numbers.map(self._read).to_iter_dataset(_PREFETCH)
+        self._iterator = iter(self._batches)
+
+    def _read(self, numbers: tuple[np.ndarray, ...]) -> Batch:
+        wanted = [
+            (rows, number)
+            for rows, part in zip(self._rows, numbers, strict=True)
+            for number in part
+        ]
+        index, count = self._process
+        size = len(wanted) // count
+        local = wanted[index * size : (index + 1) * size]
+        return stack([rows.blank if n < 0 else rows[n] for rows, n in local])
+
+    def __next__(self) -> Batch:
+        return next(self._iterator)
+
+    def __len__(self) -> int:
+        """Batches in all, from the first.
+
+        Raises:
+          TypeError: the loader has no end.
+        """
+        if self.num_steps is None:
+            raise TypeError("a loader with num_epochs=None has no end")
+        return self.num_steps
+
+    def whole_pass(self) -> Iterator[Batch]:
+        """All batches from the first, whatever the loader's own position."""
+        iterator = iter(self._batches)
+        try:
+            yield from iterator
+        finally:
+            iterator.close()
+
+    def get_state(self) -> dict[str, Any]:
+        """The position after the last batch handed out, ready for JSON."""
+        return {**self._identity, "position": self._iterator.get_state()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a position that `get_state` gave, in this or another process.
+
+        Raises:
+          UserError: the position is one in another order of batches.
+        """
+        for name, value in self._identity.items():
+            if state.get(name) != value:
+                raise UserError(
+                    f"the saved data position belongs to {name}={state.get(name)!r},"
+                    f" the run now has {name}={value!r}; set it back, or start in a"
+                    " new workdir."
+                )
+        self._iterator.set_state(dict(state["position"]))
+
+    def close(self) -> None:
+        """Stops reading ahead."""
+        self._iterator.close()
+
+
+def _epochs(
+    num_rows: int,
+    batch_size: int,
+    *,
+    seed: int,
+    num_epochs: int | None,
+    shuffle: bool = True,
+    drop_remainder: bool = True,
+) -> grain.MapDataset:
+    """Row numbers int[batch_size] of every batch, each epoch in an order of its own."""
+
+    def fill(numbers: Sequence[int]) -> np.ndarray:
+        missing = batch_size - len(numbers)
+        return np.pad(np.asarray(numbers), (0, missing), constant_values=-1)
+
+    numbers = grain.MapDataset.range(num_rows).seed(seed)
+    if shuffle:
+        numbers = numbers.shuffle()
+    batches = numbers.batch(batch_size, drop_remainder=drop_remainder, batch_fn=fill)
+    return batches.repeat(num_epochs)
+
+
+def _check_sizes(
+    batch_size: int, num_epochs: int | None, process_index: int, process_count: int
+) -> None:
+    if num_epochs is not None and num_epochs < 1:
+        raise UserError(f"num_epochs={num_epochs}: give 1 or more, or None for no end.")
+    if not 0 <= process_index < process_count:
+        raise UserError(
+            f"process_index={process_index} of process_count={process_count}: count"
+            " processes from 0."
+        )
+    if batch_size < 1 or batch_size % process_count:
+        raise UserError(
+            f"batch_size={batch_size} cannot be shared equally by {process_count}"
+            f" processes; choose a multiple of {process_count}."
+        )
+
+
+def _check_fills_a_batch(rows: Rows, batch_size: int, what: str) -> None:
+    if len(rows) < batch_size:
+        raise UserError(
+            f"{what} has {len(rows)} rows, fewer than the {batch_size} of one batch;"
+            " lower batch_size or give more data."
+        )
+
+
+def make_loader(
+    source: Source,
+    encode: Encode | None,
+    *,
+    batch_size: int,
+    seed: int,
+    shuffle: bool = True,
+    num_epochs: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    drop_remainder: bool = True,
+    keep: Indices | None = None,
+) -> Loader:
+    """Batches of a source's encoded rows.
+
+    Process p gets rows p*b to (p+1)*b of every global batch. In a `PromptBatch`,
+    `index` becomes the row number in the source.
+
+    Args:
+      source: records, or rows if `encode` is None.
+      encode: record to row; called once a row if all rows fit in 1 GiB.
+      batch_size: B, over all processes.
+      seed: of the shuffles; each epoch has another order.
+      shuffle: False keeps the source's order.
+      num_epochs: passes over the source, None for no end.
+      process_index: p, from 0.
+      process_count: processes that share each batch.
+      drop_remainder: True leaves out the rows of an epoch that do not fill a batch;
+        False fills the last batch up with blank rows (masks False, index -1).
+      keep: numbers of the rows to use, None for all.
+
+    Raises:
+      UserError: batch_size is not a multiple of process_count, or there are fewer
+        rows than one batch (or none, if drop_remainder is False).
+    """
+    _check_sizes(batch_size, num_epochs, process_index, process_count)
+    rows = Rows(source, encode, keep)
+    if drop_remainder:
+        _check_fills_a_batch(rows, batch_size, "the source")
+    numbers = _epochs(
+        len(rows),
+        batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        num_epochs=num_epochs,
+        drop_remainder=drop_remainder,
+    )
+    whole, rest = divmod(len(rows), batch_size)
+    identity = {
+        "rows": len(rows),
+        "batch_size": batch_size,
+        "seed": seed,
+        "shuffle": shuffle,
+        "drop_remainder": drop_remainder,
+    }
+    return Loader(
+        [(rows, numbers)],
+        identity=identity,
+        steps_per_epoch=whole + (rest > 0 and not drop_remainder),
+        num_epochs=num_epochs,
+        process_index=process_index,
+        process_count=process_count,
+    )
+
+
+class EvalBatches(Iterable[Batch]):
+    """Batches that can be gone through again and again, encoded only once."""
+
+    def __init__(self, loader: Loader):
+        self._loader = loader
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._loader.whole_pass()
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+
+def eval_batches(
+    source: Source,
+    encode: Encode | None,
+    *,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    keep: Indices | None = None,
+) -> EvalBatches:
+    """All rows in order, in each pass; blank rows fill the last batch up.
+
+    A blank row counts for nothing: its `valid`, `loss_mask` and `present` are False
+    and its `index` is -1.
+
+    Raises:
+      UserError: as `make_loader`.
+    """
+    loader = make_loader(
+        source,
+        encode,
+        batch_size=batch_size,
+        seed=0,
+        shuffle=False,
+        num_epochs=1,
+        process_index=process_index,
+        process_count=process_count,
+        drop_remainder=False,
+        keep=keep,
+    )
+    return EvalBatches(loader)
+
+
+def make_mixed_loader(
+    demonstrations: Source,
+    encode: Encode,
+    pretraining: np.ndarray,
+    *,
+    fraction: float,
+    batch_size: int,
+    seed: int,
+    num_epochs: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    keep: Indices | None = None,
+) -> Loader:
+    """Batches of demonstrations with some pretraining text (paper §3.5, RL init).
+
+    Every batch has round(fraction * B) pretraining rows, so 3 of 32 for the paper's
+    10 %, after its demonstrations. They are windows as long as a demonstration's row.
+
+    Args:
+      demonstrations: records; their passes are the loader's epochs.
+      encode: record to `TokenBatch` row [T].
+      pretraining: token ids [number of tokens], as `document_tokens` gives.
+      fraction: share of pretraining rows, between 0 and 1.
+      batch_size: B, over all processes.
+      seed: of the shuffles.
+      num_epochs: passes over the demonstrations, None for no end.
+      process_index: p, from 0.
+      process_count: processes that share each batch.
+      keep: numbers of the demonstrations to use, None for all.
+
+    Raises:
+      UserError: as `make_loader`, or the fraction leaves one of the two without rows.
+    """
+    _check_sizes(batch_size, num_epochs, process_index, process_count)
+    rows = Rows(demonstrations, encode, keep)
+    if rows.length is None:
+        raise TypeError("encode must give TokenBatch rows")
+    windows = Rows(TokenWindows(pretraining, rows.length), None)
+    num_windows = round(fraction * batch_size)
+    num_demonstrations = batch_size - num_windows
+    if min(num_windows, num_demonstrations) < 1:
+        raise UserError(
+            f"fraction={fraction} of batch_size={batch_size} is {num_windows} rows of"
+            " pretraining; both kinds need one row or more: change one of the two."
+        )
+    _check_fills_a_batch(rows, num_demonstrations, "the demonstrations' source")
+    _check_fills_a_batch(windows, num_windows, "the pretraining text")
+    numbers = _epochs(len(rows), num_demonstrations, seed=seed, num_epochs=num_epochs)
+    # Another seed, or equally many windows would be drawn in the same order.
+    other = _epochs(len(windows), num_windows, seed=seed + 1, num_epochs=None)
+    if num_epochs is not None:
+        other = other[: len(numbers)]
+    identity = {
+        "rows": len(rows),
+        "windows": len(windows),
+        "pretraining_rows": num_windows,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    return Loader(
+        [(rows, numbers), (windows, other)],
+        identity=identity,
+        steps_per_epoch=len(rows) // num_demonstrations,
+        num_epochs=num_epochs,
+        process_index=process_index,
+        process_count=process_count,
+    )
+
+
+class ZippedLoader(Iterator[dict[str, Batch]]):
+    """Several loaders in step, for example PPO's prompts and pretraining text."""
+
+    def __init__(self, **loaders: Loader):
+        self._loaders = loaders
+
+    def __next__(self) -> dict[str, Batch]:
+        return {name: next(loader) for name, loader in self._loaders.items()}
+
+    def get_state(self) -> dict[str, Any]:
+        return {name: loader.get_state() for name, loader in self._loaders.items()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        for name, loader in self._loaders.items():
+            loader.set_state(state[name])
+
+    def close(self) -> None:
+        for loader in self._loaders.values():
+            loader.close()
+
+
+def zip_loaders(**loaders: Loader) -> ZippedLoader:
+    """One iterator of `{name: batch}`, which ends with the shortest loader.
+
+    Its state is that of all; they must be the only users of it.
+    """
+    return ZippedLoader(**loaders)

@@ -1,0 +1,192 @@
+"""What a record is: the fields of each kind, checks, and JSONL files of them."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+from instructgpt.errors import UserError
+
+Record = dict[str, Any]
+_MAX_RANK = (1 << 31) - 1  # ranks are stored as int32
+
+
+class Field(NamedTuple):
+    """A field of a record: str, list[str] or list[int]; no default: required."""
+
+    type: Any
+    default: str | None = None
+
+
+_TEXT, _OPTIONAL = Field(str), Field(str, "")
+FIELDS: dict[str, dict[str, Field]] = {
+    "documents": {"id": _OPTIONAL, "text": _TEXT, "kind": _OPTIONAL},
+    "demonstrations": {
+        "id": _OPTIONAL,
+        "prompt": _TEXT,
+        "response": _TEXT,
+        "customer": _OPTIONAL,
+        "source": _OPTIONAL,
+        "category": _OPTIONAL,
+        "style": _OPTIONAL,
+    },
+    "prompts": {
+        "id": _OPTIONAL,
+        "prompt": _TEXT,
+        "customer": _OPTIONAL,
+        "category": _OPTIONAL,
+        "style": _OPTIONAL,
+        "task": _OPTIONAL,  # JSON of the structured task, for the judge
+    },
+    "comparisons": {
+        "id": _OPTIONAL,
+        "prompt": _TEXT,
+        "responses": Field(list[str]),
+        "ranks": Field(list[int]),  # 1 is best, equal ranks are a tie
+        "labeler": _OPTIONAL,
+        "customer": _OPTIONAL,
+        "category": _OPTIONAL,
+    },
+}
+_TYPE_NAMES = {
+    str: "text",
+    list[str]: "a list of texts",
+    list[int]: "a list of whole numbers",
+}
+
+
+def check_record(record: Any, *, kind: str, where: str, default_id: str) -> Record:
+    """The record with defaults filled in and unknown fields left out.
+
+    Args:
+      record: what a JSONL line or a generator gave.
+      kind: a key of `FIELDS`.
+      where: place named at the start of an error message, for example "a.jsonl:3".
+      default_id: the id, where the record has none.
+
+    Raises:
+      UserError: a field is missing, has the wrong type or an impossible value.
+    """
+    if not isinstance(record, dict):
+        raise UserError(
+            f"{where}: expected an object with the fields {', '.join(FIELDS[kind])};"
+            f" found {type(record).__name__}."
+        )
+    whole: Record = {}
+    for name, field in FIELDS[kind].items():
+        value = record.get(name)
+        if value is None:
+            value = field.default
+        if value is None:
+            raise UserError(
+                f"{where}: field {name!r} is missing; add it, as"
+                f" {_TYPE_NAMES[field.type]}."
+            )
+        if not _has_type(value, field.type):
+            raise UserError(
+                f"{where}: field {name!r} must be {_TYPE_NAMES[field.type]},"
+                f" found {value!r:.60}."
+            )
+        whole[name] = value
+    whole["id"] = whole["id"] or default_id
+    if kind == "comparisons":
+        _check_ranks(whole["responses"], whole["ranks"], where)
+    return whole
+
+
+def _has_type(value: Any, type_: Any) -> bool:
+    if type_ is str:
+        return isinstance(value, str) and _is_unicode(value)
+    (element,) = get_args(type_)
+    if element is str:
+        return isinstance(value, list) and all(_has_type(v, str) for v in value)
+    return isinstance(value, list) and all(type(v) is int for v in value)
+
+
+def _is_unicode(text: str) -> bool:
+    """False for half a surrogate pair, which JSON can spell but UTF-8 cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _check_ranks(responses: list[str], ranks: list[int], where: str) -> None:
+    if len(responses) != len(ranks):
+        raise UserError(
+            f"{where}: {len(responses)} responses but {len(ranks)} ranks; give one"
+            " rank to each response."
+        )
+    if len(responses) < 2:
+        raise UserError(
+            f"{where}: {len(responses)} responses; a comparison needs two or more."
+        )
+    if not all(1 <= rank <= _MAX_RANK for rank in ranks):
+        raise UserError(
+            f"{where}: ranks must be 1 (best) or more, equal for a tie; found {ranks}."
+        )
+
+
+def _check_not_empty(record: Record, where: str) -> None:
+    for name in ("text", "prompt", "response", "responses"):
+        value = record.get(name, "present")
+        if not all(
+            text.strip() for text in ([value] if name != "responses" else value)
+        ):
+            raise UserError(f"{where}: empty {name}; fill it in or remove the line.")
+
+
+def read_jsonl(path: str | os.PathLike[str], kind: str) -> Iterator[Record]:
+    """Records of a file with one JSON object a line; blank lines are skipped.
+
+    Optional fields get "" and an `id` of the form "NAME:LINE"; unknown fields are
+    left out.
+
+    Raises:
+      UserError: "path:line: what is wrong; what to do" for text that is not UTF-8 or
+        not JSON, a truncated last line, a missing field or one of the wrong type, an
+        empty text, ranks that do not fit the responses; or a file that cannot be
+        read or has no records.
+    """
+    check_kind(kind)
+    path = Path(path)
+    found = 0
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                where = f"{path}:{number}"
+                value = _parse(line, where)
+                default_id = f"{path.stem}:{number}"
+                record = check_record(
+                    value, kind=kind, where=where, default_id=default_id
+                )
+                _check_not_empty(record, where)
+                found += 1
+                yield record
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot read the file ({error.strerror}); correct the path."
+        ) from error
+    if not found:
+        raise UserError(f"{path}: no records; give one JSON object a line.")
+
+
+def _parse(line: bytes, where: str) -> Any:
+    cut_off = not line.endswith(b"\n")
+    try:
+        return json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        problem, remedy = f"not UTF-8 ({error.reason})", "save the file as UTF-8"
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+        problem, remedy = f"not valid JSON ({reason})", "correct or remove the line"
+    if cut_off:
+        problem += "; the file ends in the middle of this line"
+        remedy = "copy the file again or remove the line"
+    raise UserError(f"{where}: {problem}; {remedy}.")
+
+
+def check_kind(kind: str) -> None:
+    """Raises UserError for a kind that `FIELDS` does not have."""
+    if kind not in FIELDS:
+        raise UserError(f"no kind of record {kind!r}; choose from {', '.join(FIELDS)}.")

@@ -1,0 +1,295 @@
+"""Sets of records, written by TFDS as ArrayRecord and read at random.
+
+`build` writes a set once, `open_source` reads it. Its kind says which fields a record
+has (`FIELDS` in records.py); its name tells sets of one kind apart:
+
+    data_dir/NAME/KIND/1.0.0/KIND-SPLIT.array_record-*
+
+TensorFlow is not needed. Records keep the order in which they were given.
+"""
+
+import contextlib
+import functools
+import hashlib
+import io
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+
+from instructgpt.data.records import (
+    FIELDS,
+    Record,
+    check_kind,
+    check_record,
+    read_jsonl,
+)
+from instructgpt.errors import UserError
+
+__all__ = [
+    "RecordBuilder",
+    "Records",
+    "build",
+    "build_jsonl",
+    "file_hash",
+    "open_source",
+    "read_jsonl",
+]
+
+VERSION = "1.0.0"
+_FEATURES = {
+    str: tfds.features.Text(),
+    list[str]: tfds.features.Sequence(tfds.features.Text()),
+    list[int]: tfds.features.Sequence(np.int32),
+}
+
+
+class RecordBuilder(  # type: ignore[call-arg]
+    tfds.core.GeneratorBasedBuilder, skip_registration=True
+):
+    """The TFDS builder of every kind of record; use it through `build`."""
+
+    VERSION = tfds.core.Version(VERSION)
+    # TFDS would look beside the code for checksums of downloads, of which there are
+    # none, with a package that it does not install (importlib_resources).
+    code_path = None
+
+    def __init__(
+        self,
+        *,
+        kind: str,
+        data_dir: Path,
+        splits: Mapping[str, Callable[[], Iterable[Record]]],
+    ):
+        self.name = kind
+        self._kind = kind
+        self._splits = splits
+        super().__init__(data_dir=data_dir, file_format="array_record")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {n: _FEATURES[f.type] for n, f in FIELDS[self._kind].items()}
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            disable_shuffling=True,  # Grain shuffles; row numbers stay meaningful
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Any]]:
+        return {split: self._generate_examples(split) for split in self._splits}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, Record]]:
+        number = -1
+        for number, record in enumerate(self._splits[split]()):
+            where = f"{self._kind}, split {split}, record {number}"
+            default_id = f"{split}:{number}"
+            yield (
+                number,
+                check_record(
+                    record, kind=self._kind, where=where, default_id=default_id
+                ),
+            )
+        if number < 0:
+            raise UserError(
+                f"{self._kind}, split {split}: no records; give at least one or leave"
+                " the split out."
+            )
+
+
+def build(
+    kind: str,
+    name: str,
+    data_dir: str | os.PathLike[str],
+    splits: Mapping[str, Callable[[], Iterable[Record]]],
+) -> Path:
+    """Writes a set unless it is there already, and returns its directory.
+
+    TFDS writes into a directory of another name and renames it when all is done, so
+    an interrupted build leaves nothing that looks like a set.
+
+    Args:
+      kind: a key of `FIELDS`.
+      name: a set of one kind and name is written once; other records need another name.
+      data_dir: root of all sets.
+      splits: for each split a function that starts its records anew, for example
+        `{"train": lambda: read_jsonl("mine.jsonl", "prompts")}`.
+
+    Raises:
+      UserError: a record is bad, a split is empty, or the set on disk has other
+        splits.
+    """
+    directory = _directory(kind, name, data_dir)
+    if not _is_complete(directory):
+        tfds.disable_progress_bar()
+        builder = RecordBuilder(kind=kind, data_dir=directory.parents[1], splits=splits)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                builder.download_and_prepare()
+        except OSError:
+            # Another process may have finished the same set meanwhile.
+            if not _is_complete(directory):
+                raise
+    there = set(tfds.builder_from_directory(directory).info.splits)
+    if there != set(splits):
+        raise UserError(
+            f"{directory}: holds the splits {sorted(there)} but {sorted(splits)} were"
+            " asked for; use another name or delete the directory."
+        )
+    return directory
+
+
+def build_jsonl(
+    kind: str,
+    name: str,
+    data_dir: str | os.PathLike[str],
+    files: Mapping[str, str | os.PathLike[str]],
+) -> str:
+    """Builds a set from JSONL files, and returns its name: NAME-HASH.
+
+    The hash is of the files, so that a file changed since makes a set of its own.
+
+    Args:
+      kind: a key of `FIELDS`.
+      name: start of the set's name.
+      data_dir: root of all sets.
+      files: the path for each split.
+
+    Raises:
+      UserError: as `read_jsonl` and `build`.
+    """
+    digest = hashlib.sha256()
+    for split, path in sorted(files.items()):
+        digest.update(f"{split}:{file_hash([path])}\n".encode())
+    name = f"{name}-{digest.hexdigest()[:12]}"
+    readers = {
+        split: functools.partial(read_jsonl, path, kind)
+        for split, path in files.items()
+    }
+    build(kind, name, data_dir, readers)
+    return name
+
+
+def file_hash(paths: Iterable[str | os.PathLike[str]]) -> str:
+    """Hexadecimal SHA-256 of the contents of files, in order.
+
+    Raises:
+      UserError: a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            with open(path, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise UserError(
+                f"{path}: cannot read the file ({error.strerror}); correct the path."
+            ) from error
+    return digest.hexdigest()
+
+
+class Records(Sequence[Record]):
+    """Random access to one split of a set: plain dicts of str, list and int.
+
+    Attributes:
+      directory: where the set lies.
+      label: "NAME/KIND split SPLIT", for messages.
+      files: the files that hold the split.
+    """
+
+    def __init__(self, directory: Path, *, split: str, label: str):
+        self.directory = directory
+        self.label = label
+        builder = tfds.builder_from_directory(directory)
+        self.files = [Path(file) for file in builder.info.splits[split].filepaths]
+        self._source = builder.as_data_source(split)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.__getitems__(list(range(*index.indices(len(self)))))
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)} in {self.label}")
+        return _to_python(self._source[int(index) % len(self)])
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Record]:
+        """Several rows at once, which ArrayRecord reads faster."""
+        return [_to_python(row) for row in self._source.__getitems__(list(indices))]
+
+
+def open_source(
+    kind: str, name: str, data_dir: str | os.PathLike[str], split: str
+) -> Records:
+    """Opens one split of a set that `build` wrote.
+
+    Raises:
+      UserError: the set or the split is not there, or its files are damaged.
+    """
+    directory = _directory(kind, name, data_dir)
+    if not _is_complete(directory):
+        raise UserError(
+            f"{data_dir}: no set {name}/{kind}; write it with"
+            f" instructgpt.data.sources.build({kind!r}, {name!r}, ...) or correct the"
+            " data directory."
+        )
+    splits = tfds.builder_from_directory(directory).info.splits
+    if split not in splits:
+        raise UserError(
+            f"{directory}: no split {split!r}, only {sorted(splits)}; choose one of"
+            " these or build the set again under another name."
+        )
+    records = Records(directory, split=split, label=f"{name}/{kind} split {split}")
+    for file, length in zip(records.files, splits[split].shard_lengths, strict=True):
+        _check_file(file, length)
+    return records
+
+
+def _check_file(file: Path, length: int) -> None:
+    """Raises UserError unless an ArrayRecord file has `length` records.
+
+    Without this a file that was cut at the wrong place reads as empty records.
+    """
+    try:
+        reader = array_record_module.ArrayRecordReader(str(file))
+        found = reader.num_records()
+        reader.close()
+        problem = None if found == length else f"{found} records, not {length}"
+    except (OSError, RuntimeError) as error:
+        problem = str(error) or "unreadable"
+    if problem:
+        raise UserError(
+            f"{file}: damaged ({problem}); delete its directory and build the set"
+            " again."
+        )
+
+
+def _directory(kind: str, name: str, data_dir: str | os.PathLike[str]) -> Path:
+    check_kind(kind)
+    if not re.fullmatch(r"\w[\w.-]*", name, flags=re.ASCII):
+        raise UserError(
+            f"set name {name!r}: use letters, digits, '_', '-' and '.' only."
+        )
+    return Path(data_dir) / name / kind / VERSION
+
+
+def _is_complete(directory: Path) -> bool:
+    return (directory / "dataset_info.json").exists()
+
+
+def _to_python(value: Any) -> Any:
+    """TFDS gives bytes and NumPy integers; records hold str and int."""
+    match value:
+        case dict():
+            return {key: _to_python(item) for key, item in value.items()}
+        case bytes():
+            return value.decode()
+        case list() | np.ndarray():
+            return [_to_python(item) for item in value]
+        case np.generic():
+            return value.item()
+    return value

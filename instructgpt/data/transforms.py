@@ -1,0 +1,209 @@
+"""Records to rows of token ids: pure functions from text to NumPy arrays.
+
+Letters: P max_prompt, R max_response, T tokens (P + R), K max_responses. Prompts are
+padded on the left and responses on the right, so that every response starts at
+column P.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from instructgpt.batches import ComparisonBatch, PromptBatch, TokenBatch
+from instructgpt.errors import UserError
+from instructgpt.tokenizer import Tokenizer
+
+Record = dict[str, Any]
+
+
+def format_prompt(prompt: str) -> str:
+    """The text a model continues: the prompt and a newline."""
+    return f"{prompt}\n"
+
+
+def encode_demonstration(
+    record: Record,
+    tokenizer: Tokenizer,
+    *,
+    max_prompt: int,
+    max_response: int,
+    loss_on: Literal["response", "all"] = "response",
+) -> TokenBatch:
+    """One row [T]: the prompt, then the response and EOS (paper §3.5, SFT).
+
+    Args:
+      record: has `id`, `prompt` and `response`.
+      tokenizer: gives the ids.
+      max_prompt: P, room for the prompt with its newline.
+      max_response: R, room for the response with its EOS.
+      loss_on: the prediction targets: the response and EOS, or every token but the
+        first, which has nothing before it.
+
+    Raises:
+      UserError: the prompt or the response is too long.
+    """
+    prompt = _prompt_ids(record, tokenizer)
+    response = [*tokenizer.encode(record["response"]), tokenizer.eos_id]
+    _check_length(record, "prompt", len(prompt), max_prompt)
+    _check_length(record, "response", len(response), max_response)
+    left, left_valid = _pad(prompt, max_prompt, tokenizer.pad_id, left=True)
+    right, right_valid = _pad(response, max_response, tokenizer.pad_id)
+    valid = np.concatenate([left_valid, right_valid])
+    loss_mask = valid.copy()
+    if loss_on == "response":
+        loss_mask[:max_prompt] = False
+    elif loss_on == "all":
+        loss_mask[valid.argmax()] = False
+    else:
+        raise UserError(f"loss_on={loss_on!r}: choose 'response' or 'all'.")
+    return TokenBatch(np.concatenate([left, right]), valid, loss_mask)
+
+
+def encode_prompt(
+    record: Record, tokenizer: Tokenizer, *, max_prompt: int, raw: bool = False
+) -> PromptBatch:
+    """One prompt, left-padded [P]; its index is -1 until the loader sets it.
+
+    Args:
+      record: has `id` and `prompt`.
+      tokenizer: gives the ids.
+      max_prompt: P, room for the prompt.
+      raw: use the prompt as it is, without the template (a few-shot prefix, say).
+
+    Raises:
+      UserError: the prompt is too long.
+    """
+    prompt = (
+        tokenizer.encode(record["prompt"]) if raw else _prompt_ids(record, tokenizer)
+    )
+    _check_length(record, "prompt", len(prompt), max_prompt)
+    tokens, valid = _pad(prompt, max_prompt, tokenizer.pad_id, left=True)
+    return PromptBatch(tokens, valid, np.int32(-1))
+
+
+def encode_comparison(
+    record: Record,
+    tokenizer: Tokenizer,
+    *,
+    max_prompt: int,
+    max_response: int,
+    max_responses: int,
+) -> ComparisonBatch:
+    """One prompt with its ranked responses: prompt [P], responses [K, R].
+
+    A response longer than R with its EOS is cut to R tokens and has no EOS, like a
+    sample that met the length limit. An empty slot has rank 0 and nothing valid.
+
+    Args:
+      record: has `id`, `prompt`, `responses` and `ranks`.
+      tokenizer: gives the ids.
+      max_prompt: P, room for the prompt with its newline.
+      max_response: R, room for a response with its EOS.
+      max_responses: K, slots for responses.
+
+    Raises:
+      UserError: the prompt is too long or there are more than K responses.
+    """
+    prompt = _prompt_ids(record, tokenizer)
+    _check_length(record, "prompt", len(prompt), max_prompt)
+    found = len(record["responses"])
+    if found > max_responses:
+        raise UserError(
+            f"record {record['id']!r}: {found} responses, the limit is"
+            f" {max_responses}; raise max_responses or leave some out."
+        )
+    responses = np.full((max_responses, max_response), tokenizer.pad_id, np.int32)
+    response_valid = np.zeros((max_responses, max_response), bool)
+    ranks = np.zeros(max_responses, np.int32)
+    for k, text in enumerate(record["responses"]):
+        ids = [*tokenizer.encode(text), tokenizer.eos_id][:max_response]
+        responses[k], response_valid[k] = _pad(ids, max_response, tokenizer.pad_id)
+    ranks[:found] = record["ranks"]
+    return ComparisonBatch(
+        *_pad(prompt, max_prompt, tokenizer.pad_id, left=True),
+        responses=responses,
+        response_valid=response_valid,
+        ranks=ranks,
+        present=np.arange(max_responses) < found,
+    )
+
+
+class Kept(NamedTuple):
+    """Which rows of a source fit."""
+
+    indices: np.ndarray  # int64[kept], row numbers in the source, ascending
+    dropped: int
+
+
+def filter_long(
+    source: Iterable[Record],
+    tokenizer: Tokenizer,
+    *,
+    max_prompt: int,
+    max_response: int | None = None,
+    on_long: Literal["error", "drop"] = "drop",
+) -> Kept:
+    """Rows short enough to encode; the paper drops prompts over 1k tokens (App. C).
+
+    Args:
+      source: demonstrations, prompts or comparisons.
+      tokenizer: gives the ids.
+      max_prompt: P, room for the prompt with its newline.
+      max_response: R, room for the response with its EOS, for demonstrations; None
+        leaves responses unchecked (those of comparisons are cut, not dropped).
+      on_long: "drop" leaves a longer row out, "error" raises at the first.
+
+    Raises:
+      UserError: a row is too long and on_long is "error", or no row fits.
+    """
+    if on_long not in ("error", "drop"):
+        raise UserError(f"on_long={on_long!r}: choose 'error' or 'drop'.")
+    kept, total = [], 0
+    for index, record in enumerate(source):
+        total += 1
+        try:
+            prompt = _prompt_ids(record, tokenizer)
+            _check_length(record, "prompt", len(prompt), max_prompt)
+            if max_response is not None:
+                length = len(tokenizer.encode(record["response"])) + 1
+                _check_length(record, "response", length, max_response)
+        except _TooLongError:
+            if on_long == "error":
+                raise
+        else:
+            kept.append(index)
+    if not kept:
+        raise UserError(
+            f"none of {total} records fits max_prompt={max_prompt},"
+            f" max_response={max_response}; raise these limits."
+        )
+    return Kept(np.array(kept, np.int64), total - len(kept))
+
+
+class _TooLongError(UserError):
+    """Apart from other mistakes, so that `filter_long` can drop the record."""
+
+
+def _check_length(record: Record, field: str, length: int, limit: int) -> None:
+    if length > limit:
+        raise _TooLongError(
+            f"record {record['id']!r}: the {field} has {length} tokens, the limit is"
+            f" {limit}; raise max_{field}, shorten the record, or leave long records"
+            " out with on_long='drop'."
+        )
+
+
+def _prompt_ids(record: Record, tokenizer: Tokenizer) -> list[int]:
+    return tokenizer.encode(format_prompt(record["prompt"]))
+
+
+def _pad(
+    ids: Sequence[int], length: int, pad_id: int, *, left: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens int32[length] and their validity bool[length]."""
+    tokens = np.full(length, pad_id, np.int32)
+    valid = np.zeros(length, bool)
+    where = slice(length - len(ids), length) if left else slice(len(ids))
+    tokens[where], valid[where] = ids, True
+    return tokens, valid

@@ -1,0 +1,153 @@
+"""The miniature world: facts, documents, prompts, demonstrations, judge, labelers.
+
+Everything follows from `World(seed)`; the truth about it is known, so the paper's
+claims can be measured in minutes. Models learn from demonstrations and rankings only;
+the gold `judge` evaluates.
+"""
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from instructgpt.data.world import demonstrations as _demonstrations
+from instructgpt.data.world.documents import draw_documents
+from instructgpt.data.world.facts import Facts, as_random, make_facts
+from instructgpt.data.world.judge import Judgement, judge_response
+from instructgpt.data.world.kinds import Style, Task
+from instructgpt.data.world.labelers import (
+    Labeler,
+    agreement,
+    agreement_counts,
+    make_labelers,
+)
+from instructgpt.data.world.prompts import KINDS, SPLITS, Prompt, draw_prompts
+
+__all__ = [
+    "Judgement",
+    "Labeler",
+    "Prompt",
+    "Task",
+    "World",
+    "agreement",
+    "agreement_counts",
+    "judge",
+]
+
+_HEADER = "Questions and answers. A helpful assistant answers every question."
+
+
+class World:
+    """A closed world made from a seed."""
+
+    def __init__(self, seed: int = 0):
+        self.seed = seed
+        self.facts: Facts = make_facts(seed)
+
+    def documents(self, split: str, n: int) -> Iterator[dict[str, str]]:
+        """`n` pretraining documents {id, text, kind}; the first n of a longer draw."""
+        _check(split)
+        return draw_documents(self.facts, seed=self.seed, split=split, number=n)
+
+    def prompts(
+        self,
+        split: str,
+        n: int,
+        *,
+        source: str | None = None,
+        stream: str = "prompts",
+    ) -> list[Prompt]:
+        """`n` prompts of a split, distinct where possible.
+
+        Args:
+          split: train, valid or test; they share no customer and no pair of template
+            and entity.
+          n: how many; a shorter draw is the beginning of a longer one.
+          source: "customer" or "labeler"; None mixes 80 % and 20 %.
+          stream: a name; other names draw other prompts.
+        """
+        _check(split)
+        drawn = draw_prompts(
+            self.facts,
+            seed=self.seed,
+            split=split,
+            number=n,
+            stream=stream,
+            source=source,
+        )
+        return list(drawn)
+
+    def demonstrate(self, prompt: Prompt, rng: Any) -> str:
+        """A human-like answer; `rng`: random.Random, NumPy generator or a seed."""
+        return _demonstrations.demonstrate(self.facts, prompt.task, as_random(rng))
+
+    def ideal(self, prompt: Prompt, rng: Any = 0) -> str:
+        """One of the best answers."""
+        return _demonstrations.ideal(self.facts, prompt.task, as_random(rng))
+
+    def demonstrations(self, split: str, n: int) -> list[dict[str, str]]:
+        """`n` demonstration records; nine in ten prompts are by labelers (Table 6)."""
+        records = []
+        labelers = round(0.89 * n)
+        prompts = [
+            *self.prompts(split, labelers, source="labeler", stream="sft-labeler"),
+            *self.prompts(split, n - labelers, source="customer", stream="sft"),
+        ]
+        random.Random(f"order {self.seed} {split}").shuffle(prompts)
+        for i, prompt in enumerate(prompts):
+            rng = random.Random(f"demonstration {self.seed} {split} {i}")
+            record = prompt.record()
+            del record["task"]
+            record["response"] = self.demonstrate(prompt, rng)
+            records.append(record)
+        return records
+
+    def labelers(self) -> list[Labeler]:
+        """Twenty labelers: 15 for training data, then 5 held out for evaluation."""
+        return make_labelers(self.facts, self.seed)
+
+    def few_shot_prefix(self, k: int = 3) -> str:
+        """The prefix of the prompted GPT: a header and `k` solved examples."""
+        rng = random.Random(f"prefix {self.seed} {k}")
+        drawn = self.prompts("train", 60, stream="prefix")
+        usable = [
+            p
+            for p in drawn
+            if p.style == "plain"
+            and "\n" not in p.text
+            and not p.task.constraint
+            and p.category in ("generation", "open_qa", "brainstorming")
+            and p.task.kind not in ("insult_request", "ask_harm", "false_premise")
+        ]
+        lines = [_HEADER]
+        kinds: set[str] = set()
+        for prompt in usable:
+            if len(kinds) == k:
+                break
+            if prompt.task.kind not in kinds:
+                kinds.add(prompt.task.kind)
+                kind = KINDS[prompt.task.kind]
+                answer = kind.compose(self.facts, prompt.task, rng, Style("full"))
+                lines.append(f"Q: {prompt.text}\nA: {answer}")
+        return "\n".join(lines) + "\n"
+
+    def format_prompted(self, prompt_text: str, k: int = 3) -> str:
+        """The prefix and the user's prompt; the model continues after "A:"."""
+        return f"{self.few_shot_prefix(k)}Q: {prompt_text}\nA:"
+
+
+def judge(world: World, task: Task | dict[str, Any] | str, response: str) -> Judgement:
+    """Judges a response; the task may be a Task, its fields, or its JSON.
+
+    Raises:
+      ValueError: the task is not one of this world's (any response is fine).
+    """
+    if isinstance(task, str):
+        task = Task.from_json(task)
+    elif isinstance(task, dict):
+        task = Task(**task)
+    return judge_response(world.facts, task, response)
+
+
+def _check(split: str) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; use one of {', '.join(SPLITS)}")

@@ -1,0 +1,97 @@
+"""Demonstrations: answers by people of varied skill, most of them right.
+
+A demonstrator has habits (terse, full or detailed answers; courteous or not) and now
+and then makes a mistake: a wrong detail, a missed constraint, an answer that stops too
+early or is not about the question. So supervised fine-tuning imitates a spread of
+qualities in which the best answers are present.
+"""
+
+import dataclasses
+import random
+import re
+
+from instructgpt.data.world.facts import CLASSES, NUMBERS, VALUES, Facts
+from instructgpt.data.world.grammar import read
+from instructgpt.data.world.kinds import Style, Task, satisfies
+from instructgpt.data.world.prompts import KINDS, count_tokens, make_task
+
+FLAWED = 0.15
+MAX_TOKENS = 28  # words and punctuation marks of a response
+LEVELS = {"terse": 0.3, "full": 0.42, "detailed": 0.28}
+COURTEOUS = 0.25
+_FLAWS = {"wrong": 0.4, "cut": 0.2, "short": 0.15, "unconstrained": 0.15, "other": 0.1}
+
+_SWAP = {
+    word: [v for v in words if v != word] for words in VALUES.values() for word in words
+} | {c: [d for d in CLASSES if d != c] for c in CLASSES}
+_SWAP |= {n: [m for m in NUMBERS if m != n] for n in NUMBERS}
+_SWAP |= {"positive": ["negative"], "negative": ["positive"]}
+_WORD = re.compile(r"[A-Za-z]+")
+
+
+def ideal(facts: Facts, task: Task, rng: random.Random) -> str:
+    """The best answer: right, detailed, courteous where that matters."""
+    kind = KINDS[task.kind]
+    return _keep(facts, task, rng, Style("detailed", courteous=kind.polite))
+
+
+def demonstrate(facts: Facts, task: Task, rng: random.Random) -> str:
+    """An answer as some demonstrator would write it."""
+    level = rng.choices(list(LEVELS), weights=list(LEVELS.values()))[0]
+    style = Style(level, rng.random() < COURTEOUS)
+    if rng.random() >= FLAWED:
+        return _keep(facts, task, rng, style)
+    flaw = rng.choices(list(_FLAWS), weights=list(_FLAWS.values()))[0]
+    return spoil(facts, task, rng, style=style, flaw=flaw)
+
+
+def spoil(
+    facts: Facts, task: Task, rng: random.Random, *, style: Style, flaw: str
+) -> str:
+    """An answer with a flaw: wrong, cut, short, unconstrained, or other."""
+    kind = KINDS[task.kind]
+    if flaw == "other":  # the answer to another task of the same kind
+        elsewhere = make_task(facts, rng, split="train", kind=kind)
+        return kind.compose(facts, elsewhere, rng, style)
+    if flaw == "unconstrained" and task.constraint:
+        free = dataclasses.replace(task, constraint="")
+        return kind.compose(facts, free, rng, style)
+    text = _keep(facts, task, rng, style)
+    if flaw == "cut":
+        words = text.split()
+        return " ".join(words[: max(1, len(words) - rng.randrange(1, 5))])
+    if flaw == "short":
+        return text.split(". ")[0].rstrip(".!?") + "."
+    return swap_value(text, rng)
+
+
+def swap_value(text: str, rng: random.Random) -> str:
+    """The text with one word exchanged for another of the same list."""
+    places = [m for m in _WORD.finditer(text) if _key(m.group()) in _SWAP]
+    if not places:
+        return text
+    match = rng.choice(places)
+    word = match.group()
+    new = rng.choice(_SWAP[_key(word)])
+    if word[0].isupper():
+        new = new[0].upper() + new[1:]
+    elif word in VALUES["town"] or word.islower():
+        new = new.lower()
+    return text[: match.start()] + new + text[match.end() :]
+
+
+def _key(word: str) -> str:
+    return word if word in _SWAP else word.lower()
+
+
+def _keep(facts: Facts, task: Task, rng: random.Random, style: Style) -> str:
+    """Composes until the constraint is kept; the last try stands."""
+    kind = KINDS[task.kind]
+    text = ""
+    for _ in range(8):
+        text = kind.compose(facts, task, rng, style)
+        short = count_tokens(text) <= MAX_TOKENS
+        if short and (not task.constraint or satisfies(facts, task, read(text))):
+            return text
+        style = dataclasses.replace(style, level=rng.choice(("full", "detailed")))
+    return text

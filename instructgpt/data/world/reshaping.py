@@ -1,0 +1,233 @@
+"""Kinds of task in the categories rewrite and summarization."""
+
+import difflib
+import random
+
+from instructgpt.data.world import phrases
+from instructgpt.data.world.facts import (
+    THINGS,
+    VALUES,
+    VISITORS,
+    Facts,
+)
+from instructgpt.data.world.grammar import Reading
+from instructgpt.data.world.kinds import (
+    Kind,
+    Slots,
+    Style,
+    Task,
+    Verdict,
+    choose_attributes,
+    context_of,
+    finish,
+    steps,
+    weigh_about,
+    with_courtesy,
+)
+from instructgpt.data.world.texts import visitor_context
+
+
+class Rewrite(Kind):
+    """A rewriting task has one target; what comes near it gets part of the credit."""
+
+    category = "rewrite"
+    closed = True
+
+    def target(self, task: Task) -> str:
+        """The text that is asked for."""
+        raise NotImplementedError
+
+    def source(self, task: Task) -> str:
+        """The text that is given."""
+        raise NotImplementedError
+
+    def prompt(self, task: Task) -> str:
+        return self.templates[task.template].format(text=self.source(task))
+
+    def compose(
+        self, facts: Facts, task: Task, rng: random.Random, style: Style
+    ) -> str:
+        target = self.target(task)
+        lead = "Here is the text: " if style.level == "detailed" else ""
+        return with_courtesy(task, lead + target, rng, style)
+
+    def check(self, facts: Facts, task: Task, reading: Reading) -> Verdict:
+        verdict = Verdict(detail=1)
+        target = _plain(self.target(task))
+        source = _plain(self.source(task))
+        scores = [_similarity(_plain(p), target) for p in reading.pieces]
+        if not scores:
+            return verdict
+        best = max(range(len(scores)), key=scores.__getitem__)
+        verdict.forgiven = {best}
+        said = _plain(reading.pieces[best])
+        near = scores[best]
+        if near == 1.0:
+            verdict.quality = 1.0
+        elif said != source and near > 0.5:
+            verdict.quality = 0.8 * (near - 0.5) / 0.5
+        known_words = {w.lower() for w in (*target.split(), *source.split())}
+        names = {w.lower() for words in VALUES.values() for w in words}
+        verdict.false = len(set(said.lower().split()) & names - known_words)
+        verdict.stray = sum(
+            u.kind in ("claim", "fragment", "question")
+            for i, u in enumerate(reading.units)
+            if i != best
+        )
+        if scores.count(1.0) > 1:
+            verdict.stray += scores.count(1.0) - 1
+        return verdict
+
+
+def _plain(text: str) -> str:
+    """The text without lead, stop and commas; case kept."""
+    text = text.strip().rstrip(".!?")
+    for lead in ("Here is the text: ", "here is the text: "):
+        text = text.removeprefix(lead)
+    return " ".join(text.replace(",", " ").split())
+
+
+def _similarity(text: str, target: str) -> float:
+    """1 for the same words in order, 0 for nothing in common."""
+    if text == target:
+        return 1.0
+    a, b = text.split()[:60], target.split()
+    return min(0.97, difflib.SequenceMatcher(None, a, b, autojunk=False).ratio())
+
+
+class PastTense(Rewrite):
+    """Put a sentence into the past tense."""
+
+    name, weight = "past_tense", 0.45
+    templates = (
+        "Rewrite this in the past tense: {text}",
+        "Put this text into the past tense: {text}",
+        "{text} Write this in the past tense.",
+        "Write this text in the past tense: {text}",
+    )
+
+    def sample(self, facts: Facts, rng: random.Random) -> tuple[str, Slots]:
+        context = visitor_context(rng, visitors=1, each=rng.choice((1, 2, 2, 3)))
+        return f"{context[0][0]}/{context[0][2]}", {"context": context}
+
+    def _say(self, task: Task, form: str) -> str:
+        context = task.slots["context"]
+        return phrases.sentence(context[0][0], [(a, v) for _, a, v in context], form)
+
+    def source(self, task: Task) -> str:
+        return self._say(task, "third")
+
+    def target(self, task: Task) -> str:
+        return self._say(task, "past")
+
+
+class FirstPerson(PastTense):
+    """Let the person of a sentence speak: "I live in ..."."""
+
+    name, weight = "first_person", 0.25
+    templates = (
+        "Rewrite this in the first person: {text}",
+        "Put this text into the first person: {text}",
+        "{text} Write this in the first person.",
+        "Write this text in the first person: {text}",
+    )
+
+    def target(self, task: Task) -> str:
+        context = task.slots["context"]
+        return phrases.sentence("I", [(a, v) for _, a, v in context], "first")
+
+
+class Polite(Rewrite):
+    """Say a command politely."""
+
+    name, weight = "polite", 0.3
+    templates = (
+        "Make this polite: {text}",
+        "Rewrite this in a polite way: {text}",
+        "Say this in a more polite way: {text}",
+        "What is a polite way to say this? {text}",
+    )
+    verbs = ("Give", "Bring", "Pass")
+
+    def sample(self, facts: Facts, rng: random.Random) -> tuple[str, Slots]:
+        verb, thing = rng.choice(self.verbs), rng.choice(THINGS)
+        return f"{verb}/{thing}", {"verb": verb, "thing": thing}
+
+    def source(self, task: Task) -> str:
+        return f"{task.slots['verb']} me the {task.slots['thing']}."
+
+    def target(self, task: Task) -> str:
+        verb, thing = task.slots["verb"].lower(), task.slots["thing"]
+        return f"Could you {verb} me the {thing}, please?"
+
+
+class Summarise(Kind):
+    """One short sentence that keeps the main statements of a text."""
+
+    name, category, weight = "summarise", "summarization", 1.0
+    closed = True
+    templates = (
+        "Summarize this text: {text}",
+        "{text} Summarize the text in a few words.",
+        "Text: {text} Write a summary.",
+        "Make this text shorter: {text}",
+        "{text} What is the text about?",
+    )
+    constraints = ("one_sentence", "avoid:town", "mention:job")
+
+    def sample(self, facts: Facts, rng: random.Random) -> tuple[str, Slots]:
+        subject = rng.choice(VISITORS)
+        others = ("pet", "food", "colour", "hobby")
+        attributes = ["job", "town", *rng.sample(others, rng.choice((2, 2, 3)))]
+        rng.shuffle(attributes)
+        context = [[subject, a, rng.choice(VALUES[a])] for a in attributes]
+        return f"{subject}/{context[0][2]}", {"subject": subject, "context": context}
+
+    def prompt(self, task: Task) -> str:
+        return self.templates[task.template].format(text=self.text(task))
+
+    def text(self, task: Task) -> str:
+        """The given text: one sentence for each statement."""
+        pairs = [(a, v) for _, a, v in task.slots["context"]]
+        subject = task.slots["subject"]
+        return phrases.paragraph(subject, pairs, sentences=len(pairs))
+
+    def compose(
+        self, facts: Facts, task: Task, rng: random.Random, style: Style
+    ) -> str:
+        subject = task.slots["subject"]
+        table = context_of(task)[subject]
+        number = {"terse": 1, "full": 2, "detailed": 3}[style.level]
+        chosen = choose_attributes(task, rng, number=number, options=tuple(table))
+        if "job" in chosen and len(chosen) > 1:
+            chosen.sort(key=("job", "town", "pet").count, reverse=True)
+            order = {"job": 0, "town": 1, "pet": 2}
+            chosen.sort(key=lambda a: order.get(a, 3))
+            text = f"{subject} is a {table['job']}"
+            rest = chosen[1:]
+            if rest and rest[0] == "town":
+                text += f" from {table['town']}"
+                rest = rest[1:]
+            if rest and rest[0] == "pet":
+                text += f" with a {table['pet']}"
+                rest = rest[1:]
+            for attribute in rest:
+                text += " and " + phrases.phrase(attribute, table[attribute])
+            text += "."
+        else:
+            text = phrases.sentence(subject, [(a, table[a]) for a in chosen])
+        return finish(task, text)
+
+    def check(self, facts: Facts, task: Task, reading: Reading) -> Verdict:
+        subject = task.slots["subject"]
+        verdict, told = weigh_about(facts, task, reading, subject=subject)
+        verdict.quality = steps(len(told), 0.0, 0.45, 0.8, 1.0)
+        verdict.detail = int(len(told) >= 3)
+        limit = 0.85 * len(self.text(task).split())
+        if reading.words > limit or reading.pieces == tuple(
+            s + "." for s in self.text(task).rstrip(".").split(". ")
+        ):
+            verdict.quality *= 0.4
+        elif len(reading.units) > 2:
+            verdict.quality *= 0.7
+        return verdict

@@ -1,0 +1,86 @@
+"""Models judged by the miniature world's gold judge (paper §3.6, §4.1, Figs 1, 4, 5)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from instructgpt.data.world import Judgement, Task, World, judge
+from instructgpt.data.world.prompts import KINDS
+from instructgpt.evals.intervals import mean_interval, win_rate
+
+# The bars of the paper's Fig. 4: name -> (flag of the judge, whether it is negated).
+FLAGS = {
+    "attempts_correct_instruction": ("fails_to_follow_instruction", True),
+    "follows_constraint": ("satisfies_constraint", False),
+    "hallucination": ("hallucination", False),
+    "appropriate_for_customer_assistant": (
+        "inappropriate_for_customer_assistant",
+        True,
+    ),
+}
+
+
+def judge_all(
+    world: World, records: Sequence[Mapping[str, Any]], responses: Sequence[str]
+) -> list[Judgement]:
+    """Gold judgements of one response per prompt record."""
+    return [
+        judge(world, record["task"], text)
+        for record, text in zip(records, responses, strict=True)
+    ]
+
+
+def summarise(
+    records: Sequence[Mapping[str, Any]],
+    judgements: Sequence[Judgement],
+    baseline: Sequence[Judgement],
+) -> dict[str, Any]:
+    """Win rate against a baseline, Likert and flags, each [mean, low, high].
+
+    A tie in utility counts one half. Flags about constraints and hallucination are
+    over the prompts that have a constraint or a text to stay within.
+    """
+    utilities = [j.utility for j in judgements]
+    likert = [j.likert for j in judgements]
+    categories = sorted({r["category"] for r in records})
+    return {
+        "win_rate": list(win_rate(utilities, [j.utility for j in baseline])),
+        "likert": list(mean_interval(likert)),
+        "utility": list(mean_interval(utilities)),
+        "flags": _flags(records, judgements),
+        "categories": {
+            c: list(
+                mean_interval(
+                    [
+                        j.likert
+                        for r, j in zip(records, judgements, strict=True)
+                        if r["category"] == c
+                    ]
+                )
+            )
+            for c in categories
+        },
+    }
+
+
+def _flags(
+    records: Sequence[Mapping[str, Any]], judgements: Sequence[Judgement]
+) -> dict[str, list[float]]:
+    out = {}
+    for name, (flag, negated) in FLAGS.items():
+        values = [
+            float(j.flags[flag] != negated)
+            for r, j in zip(records, judgements, strict=True)
+            if _applies(name, r)
+        ]
+        if values:
+            out[name] = list(mean_interval(values, limits=(0.0, 1.0)))
+    return out
+
+
+def _applies(name: str, record: Mapping[str, Any]) -> bool:
+    task = Task.from_json(record["task"])
+    if name == "follows_constraint":
+        return bool(task.constraint)
+    if name == "hallucination":
+        return KINDS[task.kind].closed
+    return True

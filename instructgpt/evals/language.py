@@ -1,0 +1,52 @@
+"""Held-out loss of a language model, unbiased by padding and batching."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from instructgpt.data.loader import eval_batches
+from instructgpt.metrics import mean_metrics
+from instructgpt.models.transformer import Transformer
+from instructgpt.sharding import put_batch
+from instructgpt.steps.sft import make_sft_loss
+
+
+def make_loss_evaluator(
+    model: Transformer,
+    source: Any,
+    encode: Callable[[Any], Any] | None,
+    *,
+    batch_size: int,
+    mesh: Mesh,
+    first_target: int = 1,
+    keep: Any = None,
+) -> Callable[[Any], float]:
+    """Builds params -> mean negative log-likelihood in nats per target token.
+
+    Args:
+      model: The language model; dropout is off.
+      source: Random access to records.
+      encode: Record to TokenBatch row.
+      batch_size: Rows at a time.
+      mesh: Where to run.
+      first_target: See `make_sft_loss`.
+      keep: Row numbers to use; None for all.
+    """
+    loss_fn = make_sft_loss(model, first_target=first_target, train=False)
+    run = jax.jit(lambda params, batch: loss_fn(params, batch, None)[0])
+
+    def evaluate(params: Any) -> float:
+        batches = eval_batches(
+            source,
+            encode,
+            batch_size=batch_size,
+            keep=keep,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        sums = [{"loss": run(params, put_batch(batch, mesh))} for batch in batches]
+        return mean_metrics(jax.device_get(sums))["loss"]
+
+    return evaluate

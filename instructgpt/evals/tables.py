@@ -1,0 +1,82 @@
+"""The results as tables of text: on the terminal, in a README, in the report."""
+
+from collections.abc import Sequence
+
+from instructgpt.evals.plotting import Results, label, model_names, title
+from instructgpt.metrics import format_table
+
+
+def format_results_table(results: Results, *, markdown: bool = False) -> str:
+    """Two tables: how good each model is, and how often each flag holds.
+
+    The first has a row a model (win rate against SFT, Likert, RM score, with 95 %
+    intervals in brackets), the second a row a flag. A measure that no model has is left
+    out; "–" stands for one that a single model lacks.
+
+    Args:
+      results: content of `results.json`.
+      markdown: Markdown tables for a README instead of aligned text.
+    """
+    tables = [model_table(results), flag_table(results)]
+    layout = _markdown_table if markdown else format_table
+    return "\n\n".join(layout(rows, columns) for columns, rows in tables if rows)
+
+
+def model_table(results: Results) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the first table of `format_results_table`."""
+    measures = {
+        "win_rate": "Win rate vs SFT",
+        "likert": "Likert (1–7)",
+        "mean_score": "RM score",
+    }
+    models = results.get("models", {})
+    present = [key for key in measures if any(key in m for m in models.values())]
+    rows = [
+        [
+            label(results, name),
+            *(format_interval(models[name].get(key)) for key in present),
+        ]
+        for name in model_names(results)
+    ]
+    return ["Model", *(measures[key] for key in present)], rows
+
+
+def flag_table(results: Results) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the second table of `format_results_table`."""
+    return table_by_model(results, "flags", digits=2)
+
+
+def table_by_model(
+    results: Results, group: str, *, digits: int
+) -> tuple[list[str], list[list[str]]]:
+    """A row for each key of `models[...][group]`, a column a model, no intervals."""
+    models = {n: results["models"][n].get(group, {}) for n in model_names(results)}
+    models = {name: values for name, values in models.items() if values}
+    keys = list(dict.fromkeys(key for values in models.values() for key in values))
+    rows = [
+        [
+            title(key),
+            *(
+                format_interval((m.get(key) or [None])[0], digits)
+                for m in models.values()
+            ),
+        ]
+        for key in keys
+    ]
+    return ["", *(label(results, name) for name in models)], rows
+
+
+def _markdown_table(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> str:
+    rule = ["---", *["---:"] * (len(columns) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, rule, *rows))
+
+
+def format_interval(value: float | Sequence[float] | None, digits: int = 2) -> str:
+    """A value, or a value with its interval: "0.58 [0.53, 0.63]"."""
+    if value is None:
+        return "–"
+    if not isinstance(value, Sequence):
+        return f"{value:.{digits}f}"
+    middle, low, high = (f"{number:.{digits}f}" for number in value)
+    # SFT against itself is one half by definition.
+    return middle if low == high else f"{middle} [{low}, {high}]"

@@ -1,0 +1,182 @@
+"""The one training loop: steps, logging, evaluation, checkpoints, preemption.
+
+A stage hands over an update (state, batch, key) -> (state, metrics) and its data;
+the loop owns everything around them. A run that is killed at any point and started
+again ends with the same bits: state, iterator position and key are one checkpoint.
+"""
+
+import dataclasses
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from instructgpt.checkpoints import Checkpoints
+from instructgpt.errors import UserError
+from instructgpt.metrics import MetricWriter, Progress, mean_metrics
+from instructgpt.state import layout_of
+
+Array = jax.Array
+
+
+class Data(Protocol):
+    """An endless iterator of batches whose position can be stored."""
+
+    def __next__(self) -> Any: ...
+    def get_state(self) -> Any: ...
+    def set_state(self, state: Any) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """When the loop does what, in steps."""
+
+    num_steps: int
+    log_every: int = 10
+    eval_every: int = 0  # 0: only at the end
+    checkpoint_every: int = 0  # 0: only at the end
+    keep: int = 1  # checkpoints to keep; 0 keeps all
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a stage trains and how to look at it."""
+
+    name: str
+    update: Callable[[Any, Any, Array], tuple[Any, dict[str, Any]]]
+    data: Data
+    to_device: Callable[[Any], Any]
+    count_tokens: Callable[[Any], int]  # of a batch on the host, padding excluded
+    watch: tuple[str, ...]  # metrics of the progress line, in order
+    evaluate: Callable[[Any, int], dict[str, float]] | None = None
+    schedule: Callable[[Any], Any] | None = None  # learning rate by step
+    meta: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Preempted(SystemExit):
+    """The machine asked us to leave; the state is saved. Exit code 143."""
+
+
+def train(
+    job: Job, state: Any, *, config: LoopConfig, key: Array, workdir: Path
+) -> Any:
+    """Runs the job from its last checkpoint (or the given state) to the end.
+
+    Args:
+      job: See Job.
+      state: TrainState or PPOState of step 0. Donated.
+      config: See LoopConfig.
+      key: Root of all randomness of the run; steps fold their number into it.
+      workdir: Holds `checkpoints/`, `metrics.jsonl` and TensorBoard files.
+
+    Returns:
+      The state after `num_steps`.
+
+    Raises:
+      UserError: the loss is not finite, or the checkpoint does not fit.
+      Preempted: on SIGTERM, after saving.
+    """
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=config.keep or None)
+    writer = MetricWriter(workdir, enabled=jax.process_index() == 0)
+    try:
+        state, start, key = _restore(job, state, checkpoints, key)
+        writer.resume(start)
+        with _Preemption() as preemption:
+            return _steps(
+                job, state, start, config, key, checkpoints, writer, preemption
+            )
+    finally:
+        writer.close()
+        checkpoints.close()
+
+
+def _restore(job: Job, state: Any, checkpoints: Checkpoints, key: Array):
+    # 1. no checkpoint: the given state, step 0
+    # 2. else state, iterator and key of the newest complete one
+    step = checkpoints.latest
+    if step is None:
+        return state, 0, key
+    parts, meta = checkpoints.restore(step, layout_of(state.parts()))
+    job.data.set_state(meta["data"])
+    key = jax.random.wrap_key_data(np.array(meta["key"], np.uint32))
+    return type(state).from_parts(parts), step, key
+
+
+def _steps(job, state, start, config, key, checkpoints, writer, preemption):
+    progress = Progress(job.name, config.num_steps, start=start)
+    # Metrics stay on the device until they are logged, so the host runs ahead.
+    pending, tokens, began = [], 0, time.monotonic()
+    shown: dict[str, float] = {}
+    for step in range(start + 1, config.num_steps + 1):
+        batch = next(job.data)
+        tokens += job.count_tokens(batch)
+        state, metrics = job.update(state, job.to_device(batch), key)
+        pending.append(metrics)
+        last = step == config.num_steps
+        if step % config.log_every == 0 or last or preemption.asked:
+            means = mean_metrics(jax.device_get(pending))
+            _check_finite(job.name, step, means)
+            speed = tokens / (time.monotonic() - began)
+            if job.schedule is not None:
+                means["learning_rate"] = float(job.schedule(step - 1))
+            writer.write(step, {**means, "tokens_per_second": speed})
+            shown.update({k: means[k] for k in job.watch if k in means})
+            progress.update(step, shown, tokens_per_second=speed)
+            pending, tokens, began = [], 0, time.monotonic()
+        if job.evaluate and (last or _due(step, config.eval_every)):
+            evaluated = job.evaluate(state, step)
+            writer.write(step, evaluated)
+            shown.update({k: evaluated[k] for k in job.watch if k in evaluated})
+            progress.update(step, shown)
+            began = time.monotonic()
+        if last or _due(step, config.checkpoint_every) or preemption.asked:
+            meta = {"data": job.data.get_state(), "key": _key_data(key), **job.meta}
+            checkpoints.save(step, state.parts(), meta)
+        if preemption.asked and not last:
+            checkpoints.wait()
+            raise Preempted(143)
+    progress.close()
+    checkpoints.wait()
+    return state
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _key_data(key: Array) -> list[int]:
+    return np.asarray(jax.random.key_data(key)).tolist()
+
+
+def _check_finite(name: str, step: int, means: dict[str, float]) -> None:
+    bad = [k for k, v in means.items() if "loss" in k and not np.isfinite(v)]
+    if bad:
+        raise UserError(
+            f"{name}: {', '.join(bad)} is not finite at step {step}; the last "
+            "checkpoint is kept. Lower config.optimizer.learning_rate or raise its "
+            "warmup, and start again"
+        )
+
+
+class _Preemption:
+    """Turns SIGTERM into a flag while the loop runs, in the main thread only."""
+
+    asked = False
+
+    def __enter__(self) -> "_Preemption":
+        try:
+            self._old = signal.signal(signal.SIGTERM, self._ask)
+        except ValueError:  # not the main thread: a notebook, a test
+            self._old = None
+        return self
+
+    def _ask(self, *_: Any) -> None:
+        self.asked = True
+
+    def __exit__(self, *_: Any) -> None:
+        if self._old is not None:
+            signal.signal(signal.SIGTERM, self._old)

@@ -1,0 +1,86 @@
+"""Losses of arrays, no model: each returns a sum and its weight.
+
+Letters: B batch, T tokens, K responses per prompt. Sums and weights are divided
+once, after microbatches and processes are added up, so that padding and splitting
+cannot bias a mean.
+"""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+class Weighted(NamedTuple):
+    """A sum and the weight that turns it into a mean."""
+
+    sum: Array  # float32[]
+    weight: Array  # float32[]
+
+    def mean(self) -> Array:
+        """sum / weight, and 0 where the weight is 0."""
+        return self.sum / jnp.where(self.weight > 0, self.weight, 1.0)
+
+
+def masked(values: Array, mask: Array) -> Weighted:
+    """Sum of values where the mask is True, and how many there are."""
+    mask = mask.astype(jnp.float32)
+    return Weighted((values * mask).sum(), mask.sum())
+
+
+def cross_entropy(log_probs: Array, loss_mask: Array) -> Weighted:
+    """Negative log-likelihood in nats over the masked tokens.
+
+    Args:
+      log_probs: float32[B, T] of the target tokens.
+      loss_mask: bool[B, T], True where a token counts.
+    """
+    return masked(-log_probs, loss_mask)
+
+
+class RankingLoss(NamedTuple):
+    """The pairwise ranking loss and what to watch beside it."""
+
+    loss: Weighted  # per prompt
+    accuracy: Weighted  # per untied pair: how often the better one scores higher
+    margin: Weighted  # per untied pair: r(better) - r(worse)
+
+
+def pairwise_ranking(
+    scores: Array,
+    ranks: Array,
+    present: Array,
+    *,
+    divisor: Literal["untied", "all"] = "untied",
+) -> RankingLoss:
+    """K-way ranking loss: -log sigmoid(r(x, y_w) - r(x, y_l)) (paper Eq. 1).
+
+    All pairs of a prompt are one batch element: their mean is the prompt's loss,
+    and the loss is the mean over prompts. Ties are dropped; a prompt whose answers
+    are all tied weighs nothing.
+
+    Args:
+      scores: float32[B, K].
+      ranks: int32[B, K], 1 is best; equal ranks are a tie.
+      present: bool[B, K], False for an empty slot.
+      divisor: A prompt's sum is divided by its number of untied pairs, or of all
+        C(K, 2) pairs as Eq. 1 is written.
+    """
+    both = present[:, :, None] & present[:, None, :]
+    better = both & (ranks[:, :, None] < ranks[:, None, :])  # [B, winner, loser]
+    margins = scores[:, :, None] - scores[:, None, :]
+    losses = -jax.nn.log_sigmoid(margins)
+    untied = better.sum(axis=(1, 2)).astype(jnp.float32)
+    k = present.sum(axis=1).astype(jnp.float32)
+    pairs = untied if divisor == "untied" else k * (k - 1) / 2
+    per_prompt = jnp.where(better, losses, 0.0).sum(axis=(1, 2))
+    per_prompt = per_prompt / jnp.maximum(pairs, 1.0)
+    # An exact tie of scores is half right: a constant model gets 0.5.
+    right = (margins > 0) + 0.5 * (margins == 0)
+    return RankingLoss(
+        loss=masked(per_prompt, untied > 0),
+        accuracy=masked(right, better),
+        margin=masked(margins, better),
+    )

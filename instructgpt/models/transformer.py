@@ -1,0 +1,190 @@
+"""The trunk shared by every model: tokens -> hidden states -> log-probs or scores.
+
+Letters as in layers.py, and P prompt, R response, V vocabulary, N rows of tokens.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from instructgpt.models.config import ModelConfig
+from instructgpt.models.layers import Block, LayerNorm, Segment
+from instructgpt.sharding import constrain
+
+Array = jax.Array
+
+
+class TokenLogProbs(NamedTuple):
+    """What the language-model head says about given tokens."""
+
+    log_probs: Array  # float32[N] of the target tokens
+    entropy: Array  # float32[N] of the whole distribution, in nats
+
+
+def positions_of(valid: Array) -> Array:
+    """Position of each token among the real ones of its row: int32[..., T]."""
+    return jnp.maximum(jnp.cumsum(valid.astype(jnp.int32), axis=-1) - 1, 0)
+
+
+_REMAT_POLICIES = {
+    "full": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+class Transformer(nn.Module):
+    """A GPT-3 language model with a tied head."""
+
+    config: ModelConfig
+
+    def setup(self):
+        cfg = self.config
+        self.token_embedding = self.param(
+            "token_embedding",
+            nn.with_logical_partitioning(
+                nn.initializers.normal(0.02), ("vocab", "embed")
+            ),
+            (cfg.vocab_size, cfg.width),
+        )
+        self.position_embedding = self.param(
+            "position_embedding",
+            nn.with_logical_partitioning(
+                nn.initializers.normal(0.01), ("position", "embed")
+            ),
+            (cfg.context_length, cfg.width),
+        )
+        self.ln_f = LayerNorm(cfg)
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Array,
+        valid: Array,
+        *,
+        context: tuple[Segment, ...] = (),
+        offset: Array | None = None,
+        keep_kv: bool = False,
+        deterministic: bool = True,
+    ) -> tuple[Array, Segment | None]:
+        """Runs the trunk.
+
+        Args:
+          tokens: int32[B, K, T].
+          valid: bool[B, K, T], False on padding.
+          context: Segments that come before these tokens, oldest first.
+          offset: int32[B, K], the position of each row's first token; 0 if None.
+          keep_kv: Whether to return keys and values.
+          deterministic: Whether dropout is off; else pass rngs={"dropout": key}.
+
+        Returns:
+          Hidden states after the last LayerNorm, [B, K, T, D] in the compute
+          dtype, and these tokens as a Segment [L, B, K, T, H, C] (or None).
+        """
+        cfg = self.config
+        positions = positions_of(valid)
+        if offset is not None:
+            positions = positions + offset[..., None]
+        x = self.token_embedding.astype(cfg.compute_dtype)[tokens]
+        x = x + self.position_embedding.astype(cfg.compute_dtype)[positions]
+        x = constrain(x, "batch", None, None, None)
+
+        block: Any = Block
+        if cfg.remat != "none":
+            block = nn.remat(
+                Block, policy=_REMAT_POLICIES[cfg.remat], prevent_cse=False
+            )
+        layers = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+            length=cfg.num_layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )(cfg, deterministic, keep_kv, name="layers")
+        banded = jnp.arange(cfg.num_layers) % 2 == 1
+        kv = tuple((s.keys, s.values) for s in context)
+        masks = tuple((s.positions, s.valid) for s in context)
+        x, kv_new = layers(x, (kv, banded), positions, valid, masks)
+        segment = Segment(*kv_new, positions, valid) if keep_kv else None
+        return self.ln_f(x), segment
+
+    def logits(self, hidden: Array) -> Array:
+        """Hidden states [..., D] -> float32 logits [..., V] through the tied head."""
+        embedding = self.token_embedding.astype(self.config.compute_dtype)
+        return jnp.einsum(
+            "...d,vd->...v", hidden, embedding, preferred_element_type=jnp.float32
+        )
+
+    def log_probs(
+        self, hidden: Array, targets: Array, *, temperature: float = 1.0
+    ) -> TokenLogProbs:
+        """Log-probs of given tokens, in chunks so that [N, V] never exists whole.
+
+        Args:
+          hidden: [N, D] states that predict the targets.
+          targets: int32[N].
+          temperature: The one the tokens are (or would be) sampled at.
+        """
+        rows, width = hidden.shape
+        chunk = min(self.config.logit_chunk, rows)
+        padding = -rows % chunk
+        hidden = jnp.pad(hidden, ((0, padding), (0, 0))).reshape(-1, chunk, width)
+        targets = jnp.pad(targets, (0, padding)).reshape(-1, chunk)
+
+        @jax.checkpoint
+        def one(hidden: Array, targets: Array) -> TokenLogProbs:
+            logits = self.logits(hidden) / temperature
+            log_p = jax.nn.log_softmax(logits, axis=-1)
+            entropy = -(jnp.exp(log_p) * log_p).sum(axis=-1)
+            taken = jnp.take_along_axis(log_p, targets[:, None], axis=-1)[:, 0]
+            return TokenLogProbs(taken, entropy)
+
+        out = jax.lax.map(lambda args: one(*args), (hidden, targets))
+        return jax.tree.map(lambda x: x.reshape(-1)[:rows], out)
+
+
+class ScalarModel(nn.Module):
+    """A transformer whose unembedding is a projection to one number.
+
+    The reward model and the value net (paper §3.5, App. C). The bias of the head
+    is where the reward model's "demonstrations average 0" shift lives.
+    """
+
+    config: ModelConfig
+
+    def setup(self):
+        width = self.config.width
+        self.trunk = Transformer(self.config)
+        self.kernel = self.param(
+            "kernel",
+            nn.with_logical_partitioning(
+                nn.initializers.normal((width + 1) ** -0.5), ("norm",)
+            ),
+            (width,),
+        )
+        self.bias = self.param("bias", nn.initializers.zeros_init(), ())
+
+    def __call__(self, tokens: Array, valid: Array, **kwargs) -> Array:
+        """Scores at every token, float32[B, K, T]; arguments as Transformer."""
+        return self.scores(self.hidden(tokens, valid, **kwargs)[0])
+
+    def hidden(self, tokens: Array, valid: Array, **kwargs):
+        """Transformer.__call__ of the trunk."""
+        return self.trunk(tokens, valid, **kwargs)
+
+    def scores(self, hidden: Array) -> Array:
+        """Hidden states [..., D] -> float32[...]."""
+        kernel = self.kernel.reshape((1,) * (hidden.ndim - 1) + (-1,))
+        return (hidden.astype(jnp.float32) * kernel).sum(axis=-1) + self.bias
+
+
+def as_context(segment: Segment) -> Segment:
+    """A prefilled prompt [B, 1, P] as a context that K continuations share."""
+    return Segment(
+        keys=segment.keys[:, :, 0],
+        values=segment.values[:, :, 0],
+        positions=segment.positions[:, 0],
+        valid=segment.valid[:, 0],
+    )

@@ -1,0 +1,128 @@
+"""Reinforcement learning of arrays, no model: rewards, advantages, objectives.
+
+Letters: B batch, R response tokens. `mask` is True on real response tokens, EOS
+included. Every function is one formula; paper §3.5 and App. C.4.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from instructgpt.losses import Weighted, masked
+
+Array = jax.Array
+
+
+def shaped_rewards(
+    score: Array,
+    log_probs: Array,
+    ref_log_probs: Array,
+    mask: Array,
+    *,
+    kl_coef: float,
+) -> Array:
+    """Per-token rewards: r_t = -beta * (log p_t - log q_t), + score at the last.
+
+    Their sum over a response is score - beta * KL, the bracket of Eq. 2. The KL
+    estimate is not clipped and may be negative at a token.
+
+    Args:
+      score: float32[B] of the reward model.
+      log_probs: float32[B, R] of the policy that sampled.
+      ref_log_probs: float32[B, R] of the frozen reference.
+      mask: bool[B, R].
+      kl_coef: beta, per nat.
+
+    Returns:
+      float32[B, R], 0 on padding.
+    """
+    kl = log_probs - ref_log_probs
+    following = jnp.pad(mask[:, 1:], ((0, 0), (0, 1)))
+    last = (mask & ~following).astype(jnp.float32)
+    rewards = -kl_coef * kl + last * score.astype(jnp.float32)[:, None]
+    return jnp.where(mask, rewards, 0.0)
+
+
+def gae(
+    rewards: Array, values: Array, mask: Array, *, discount: float, lam: float
+) -> tuple[Array, Array]:
+    """Generalised advantage estimation, backwards over the response.
+
+    delta_t = r_t + discount * V_{t+1} - V_t and A_t = delta_t + discount * lam *
+    A_{t+1}; the value after the last token is 0, the episode ends there.
+
+    Args:
+      rewards: float32[B, R], 0 on padding.
+      values: float32[B, R].
+      mask: bool[B, R].
+      discount: 1 in the paper ("no discount").
+      lam: GAE lambda.
+
+    Returns:
+      (advantages, returns = advantages + values), float32[B, R], 0 on padding.
+    """
+    values = jnp.where(mask, values, 0.0)
+    next_values = jnp.pad(values[:, 1:], ((0, 0), (0, 1)))
+    deltas = jnp.where(mask, rewards + discount * next_values - values, 0.0)
+
+    def backward(carry: Array, delta: Array) -> tuple[Array, Array]:
+        advantage = delta + discount * lam * carry
+        return advantage, advantage
+
+    _, advantages = jax.lax.scan(
+        backward, jnp.zeros_like(deltas[:, 0]), deltas.T, reverse=True
+    )
+    advantages = jnp.where(mask, advantages.T, 0.0)
+    return advantages, jnp.where(mask, advantages + values, 0.0)
+
+
+def whiten(x: Array, mask: Array, *, shift_mean: bool = True) -> Array:
+    """Unit variance (and mean 0) over the real tokens only; 0 on padding.
+
+    Uses the biased variance and epsilon 1e-8, as Ziegler et al. 2019.
+    """
+    mean = masked(x, mask).mean()
+    variance = masked(jnp.square(x - mean), mask).mean()
+    scaled = (x - mean) * jax.lax.rsqrt(variance + 1e-8)
+    return jnp.where(mask, scaled if shift_mean else scaled + mean, 0.0)
+
+
+def clipped_policy_loss(
+    log_probs: Array, old_log_probs: Array, advantages: Array, *, clip: float
+) -> tuple[Array, Array, Array]:
+    """PPO's surrogate: max(-A * ratio, -A * clip(ratio, 1 - clip, 1 + clip)).
+
+    Returns:
+      (loss, ratio, whether the clip binds), each [B, R] per token.
+    """
+    ratio = jnp.exp(log_probs - old_log_probs)
+    free = -advantages * ratio
+    bound = -advantages * jnp.clip(ratio, 1.0 - clip, 1.0 + clip)
+    return jnp.maximum(free, bound), ratio, bound > free
+
+
+def clipped_value_loss(
+    values: Array, old_values: Array, returns: Array, *, clip: float | None
+) -> tuple[Array, Array]:
+    """0.5 * max((V - R)^2, (V_old + clip(V - V_old, +-clip) - R)^2) per token.
+
+    Args:
+      values: float32[B, R] of the value net now.
+      old_values: float32[B, R] at the time of the rollout.
+      returns: float32[B, R].
+      clip: None for the plain squared error.
+
+    Returns:
+      (loss, whether the clip binds), each [B, R].
+    """
+    free = jnp.square(values - returns)
+    if clip is None:
+        return 0.5 * free, jnp.zeros_like(free, dtype=bool)
+    near = old_values + jnp.clip(values - old_values, -clip, clip)
+    bound = jnp.square(near - returns)
+    return 0.5 * jnp.maximum(free, bound), bound > free
+
+
+def sequence_kl(log_probs: Array, ref_log_probs: Array, mask: Array) -> Weighted:
+    """Estimate of KL(policy || reference) in nats per response: sum log p - log q."""
+    kl = jnp.where(mask, log_probs - ref_log_probs, 0.0).sum(axis=1)
+    return masked(kl, mask.any(axis=1))

@@ -1,0 +1,208 @@
+"""Prompts -> rollouts: sample, score, and the log-probs of the frozen reference.
+
+Letters: B prompts, P prompt, R response, K samples per prompt.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from instructgpt.batches import PromptBatch, Rollout
+from instructgpt.losses import masked
+from instructgpt.models.scoring import (
+    response_log_probs,
+    response_scores,
+    response_values,
+)
+from instructgpt.models.transformer import ScalarModel, Transformer
+from instructgpt.rl import sequence_kl
+from instructgpt.sampling import Samples, SamplingConfig, sample
+from instructgpt.sharding import put_batch
+from instructgpt.steps.update import Metrics
+
+Array = jax.Array
+Params = Any
+
+
+class Frozen(NamedTuple):
+    """The two models PPO does not train, in the compute dtype."""
+
+    reference: Params  # what the KL is measured against
+    reward: Params
+
+
+def cast(params: Params, dtype: str) -> Params:
+    """A copy of the parameters in a compute dtype, for models that only run."""
+    return jax.tree.map(lambda x: x.astype(dtype), params)
+
+
+def make_sampler(
+    model: nn.Module,
+    *,
+    config: SamplingConfig,
+    stop_ids: tuple[int, ...],
+    pad_id: int,
+    banned_ids: tuple[int, ...] = (),
+) -> Callable[[Params, PromptBatch, Array], Samples]:
+    """A jitted sampler: (params, prompts, key) -> Samples [B, K, R].
+
+    Noise is keyed by each prompt's row number, not by its place in the batch.
+    """
+
+    def run(params: Params, prompts: PromptBatch, key: Array) -> Samples:
+        return sample(
+            model,
+            cast(params, model.config.compute_dtype),
+            (prompts.tokens, prompts.valid),
+            key,
+            config=config,
+            stop_ids=stop_ids,
+            pad_id=pad_id,
+            banned_ids=banned_ids,
+            row_ids=prompts.index,
+        )
+
+    return jax.jit(run)
+
+
+def make_scorer(
+    policy_model: Transformer,
+    reward_model: ScalarModel,
+    value_model: ScalarModel,
+    *,
+    temperature: float,
+    stop_ids: tuple[int, ...],
+    truncation_score: float | None = None,
+) -> Callable[[Samples, PromptBatch, Frozen, Params], Rollout]:
+    """A jitted scorer of one sample per prompt: log-probs, values and scores.
+
+    Args:
+      policy_model: Also the reference's shape.
+      reward_model: Read at the last response token.
+      value_model: Read before each response token.
+      temperature: The sampling temperature; log-probs are always taken at it.
+      stop_ids: What ends a response.
+      truncation_score: Score of a response cut at the length limit; None leaves it
+        the reward model's.
+    """
+
+    def run(
+        samples: Samples, prompts: PromptBatch, frozen: Frozen, value: Params
+    ) -> Rollout:
+        prompt = prompts.tokens, prompts.valid
+        tokens, valid = samples.tokens[:, 0], samples.valid[:, 0]
+        score = response_scores(
+            reward_model, frozen.reward, prompt, (samples.tokens, samples.valid)
+        )[:, 0]
+        if truncation_score is not None:
+            ended = (jnp.isin(tokens, jnp.array(stop_ids)) & valid).any(axis=1)
+            score = jnp.where(ended, score, truncation_score)
+        ref = response_log_probs(
+            policy_model,
+            frozen.reference,
+            prompt,
+            (tokens, valid),
+            temperature=temperature,
+        )
+        values = response_values(value_model, value, prompt, (tokens, valid))
+        return Rollout(
+            prompt=prompts.tokens,
+            prompt_valid=prompts.valid,
+            response=tokens,
+            response_valid=valid,
+            log_probs=samples.log_probs[:, 0],
+            ref_log_probs=jnp.where(valid, ref.log_probs, 0.0),
+            values=jnp.where(valid, values, 0.0),
+            score=score,
+        )
+
+    return jax.jit(run)
+
+
+def rollout_metrics(rollout: Rollout, *, kl_coef: float) -> Metrics:
+    """What the curves of a run show: score, KL, reward and length per response."""
+    mask = rollout.response_valid
+    real = mask.any(axis=1)
+    kl = sequence_kl(rollout.log_probs, rollout.ref_log_probs, mask)
+    score = masked(rollout.score, real)
+    return {
+        "score": score,
+        "kl": kl,
+        "reward": score._replace(sum=score.sum - kl_coef * kl.sum),
+        "response_length": masked(mask.sum(axis=1).astype(jnp.float32), real),
+    }
+
+
+def make_minibatches(num: int) -> Callable[[Rollout, Array], list[Rollout]]:
+    """Jitted: shuffles the episodes by a key and cuts them into minibatches."""
+
+    def run(rollout: Rollout, key: Array) -> list[Rollout]:
+        order = jax.random.permutation(key, rollout.score.shape[0])
+        parts = jnp.split(order, num)
+        return [jax.tree.map(lambda x: x[rows], rollout) for rows in parts]  # noqa: B023
+
+    return jax.jit(run)
+
+
+class Generated(NamedTuple):
+    """One prompt's responses as the host sees them."""
+
+    index: int  # row in the source
+    tokens: list[list[int]]  # K responses, up to and including their stop token
+
+
+def generate(
+    sampler: Callable[[Params, PromptBatch, Array], Samples],
+    params: Params,
+    batches: Iterable[PromptBatch],
+    key: Array,
+    *,
+    mesh: Mesh,
+    on_batch: Callable[[int], None] | None = None,
+) -> list[Generated]:
+    """Samples responses to a whole source, in order, and fetches them.
+
+    Args:
+      sampler: Of `make_sampler`.
+      params: The policy's.
+      batches: Prompt batches; rows with index -1 are padding and are left out.
+      key: One for the whole source.
+      mesh: Where to run.
+      on_batch: Called with the number of prompts done so far.
+    """
+    out: list[Generated] = []
+    for batch in batches:
+        samples = jax.device_get(sampler(params, put_batch(batch, mesh), key))
+        for row, index in enumerate(np.asarray(batch.index)):
+            if index < 0:
+                continue
+            tokens, valid = samples.tokens[row], samples.valid[row]
+            out.append(
+                Generated(
+                    int(index),
+                    [t[v].tolist() for t, v in zip(tokens, valid, strict=True)],
+                )
+            )
+        if on_batch is not None:
+            on_batch(len(out))
+    return out
+
+
+def make_response_scorer(
+    reward_model: ScalarModel,
+) -> Callable[[Params, Array, Array, Array, Array], Array]:
+    """Jitted reward-model scores: (params, prompt, valid, responses, valid) -> [B, K]."""
+
+    @functools.partial(jax.jit)
+    def run(params, prompt, prompt_valid, responses, response_valid):
+        return response_scores(
+            reward_model, params, (prompt, prompt_valid), (responses, response_valid)
+        )
+
+    return run

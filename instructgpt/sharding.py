@@ -1,0 +1,157 @@
+"""Parallel layout: one table maps logical axis names to mesh axes.
+
+The mesh has three axes: `data` (replicas), `fsdp` (parameters and optimiser
+state cut over them, batch as well) and `tensor` (heads, MLP width, vocabulary).
+Code names logical axes only; change the table, not the code.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from instructgpt.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+
+# Logical axis -> mesh axes. Parameters: w[embed_fsdp, mlp_tensor]; activations
+# are cut over `batch` and keep their width whole between layers.
+RULES: dict[str, tuple[str, ...] | None] = {
+    "batch": ("data", "fsdp"),
+    "layers": None,
+    "embed": ("fsdp",),
+    "heads": ("tensor",),
+    "head_dim": None,
+    "mlp": ("tensor",),
+    "vocab": ("tensor",),
+    "position": None,
+    "scalar": None,
+    "norm": None,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each mesh axis; at most one may be -1: all that remain."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+def make_mesh(
+    config: MeshConfig, *, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """Builds the mesh `data x fsdp x tensor`.
+
+    Raises:
+      UserError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    sizes = [config.data, config.fsdp, config.tensor]
+    known = math.prod(s for s in sizes if s != -1)
+    if sizes.count(-1) > 1 or known < 1 or any(s < 1 and s != -1 for s in sizes):
+        raise UserError(
+            f"config.mesh: data={config.data} fsdp={config.fsdp} "
+            f"tensor={config.tensor} is not a mesh; use positive sizes and at most "
+            "one -1"
+        )
+    sizes = [len(devices) // known if s == -1 else s for s in sizes]
+    if math.prod(sizes) != len(devices):
+        raise UserError(
+            f"config.mesh: data x fsdp x tensor = {' x '.join(map(str, sizes))} does "
+            f"not use all {len(devices)} devices; make the product "
+            f"{len(devices)} (or set one axis to -1)"
+        )
+    return jax.make_mesh(
+        tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
+    )
+
+
+def batch_ways(mesh: Mesh) -> int:
+    """Over how many devices the rows of a batch are cut."""
+    return math.prod(mesh.shape[a] for a in RULES["batch"] or ())
+
+
+def round_up(batch_size: int, mesh: Mesh) -> int:
+    """The next batch size that the mesh divides, for evaluation with blank rows."""
+    return -(-batch_size // batch_ways(mesh)) * batch_ways(mesh)
+
+
+def check_divides(mesh: Mesh, **batch_sizes: int) -> None:
+    """Raises UserError if a batch size does not divide over `data` x `fsdp`.
+
+    Pass sizes by the config key they come from, with `__` for dots.
+    """
+    ways = batch_ways(mesh)
+    for key, size in batch_sizes.items():
+        if size % ways:
+            name = key.replace("__", ".")
+            raise UserError(
+                f"config.{name}={size} does not divide over the mesh's data x fsdp = "
+                f"{ways} ways; make it a multiple of {ways} or shrink config.mesh"
+            )
+
+
+def spec(*names: str | None) -> PartitionSpec:
+    """The PartitionSpec of an array whose axes carry these logical names."""
+    return PartitionSpec(*(RULES[n] if n is not None else None for n in names))
+
+
+def constrain(x: jax.Array, *names: str | None) -> jax.Array:
+    """Pins an activation's layout; does nothing where no mesh is set."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return x
+    return jax.lax.with_sharding_constraint(x, spec(*names))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of a value that every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def tree_shardings(boxed: Any, mesh: Mesh) -> Any:
+    """Shardings of a tree whose arrays are boxed with logical axis names.
+
+    Raises:
+      UserError: an axis does not divide over its mesh axes.
+    """
+
+    def one(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        if not isinstance(leaf, nn.LogicallyPartitioned):
+            return replicated(mesh)
+        for name, size in zip(leaf.names, leaf.value.shape, strict=True):
+            axes = RULES[name] if name is not None else None
+            ways = math.prod(mesh.shape[a] for a in axes or ())
+            if size % ways:
+                raise UserError(
+                    f"config.mesh: axis {name!r} of {jax.tree_util.keystr(path)} has "
+                    f"size {size}, which does not divide over {ways} devices "
+                    f"({' x '.join(axes or ())}); choose another mesh or model size"
+                )
+        return NamedSharding(mesh, spec(*leaf.names))
+
+    return jax.tree_util.tree_map_with_path(
+        one, boxed, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned)
+    )
+
+
+def put_batch(batch: Any, mesh: Mesh) -> Any:
+    """Moves this process's rows of a batch to its devices, cut over `batch`.
+
+    Args:
+      batch: A tree of NumPy arrays [B / processes, ...].
+      mesh: The mesh to lay them on.
+    """
+    sharding = NamedSharding(mesh, spec("batch"))
+
+    def put(x: np.ndarray) -> jax.Array:
+        return jax.make_array_from_process_local_data(sharding, np.asarray(x))
+
+    return jax.tree.map(put, batch)

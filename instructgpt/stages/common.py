@@ -1,0 +1,278 @@
+"""What every stage does first: check the config, open the workdir, mesh and data.
+
+A ConfigDict stops here: below, only frozen dataclasses and keyword arguments.
+Relative paths in a config are relative to the stage's workdir, so that a recipe's
+folders can be moved as a whole.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+from flax import linen as nn
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from instructgpt.checkpoints import open_checkpoint
+from instructgpt.data.datasets import DataConfig, Datasets, open_datasets
+from instructgpt.errors import UserError
+from instructgpt.loop import LoopConfig
+from instructgpt.models.config import ModelConfig
+from instructgpt.models.transformer import ScalarModel, Transformer
+from instructgpt.sharding import MeshConfig, check_divides, make_mesh, put_batch
+from instructgpt.state import check_same_shapes, params_layout
+from instructgpt.tokenizer import check_tokenizer
+
+T = TypeVar("T")
+Params = Any
+
+# Keys that may differ when a run is started again in the same workdir.
+_FREE_KEYS = ("train.log_every", "train.eval_every", "train.keep", "data.dir")
+
+
+@dataclasses.dataclass(frozen=True)
+class InitConfig:
+    """Which checkpoint a model comes from."""
+
+    path: str  # a finished stage's workdir
+    step: int = 0  # 0: the newest
+    part: str = "params"  # or "ema", the average of a PPO policy
+    selected_by: str = ""  # a select stage's workdir whose choice of step counts
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The size of a run and when it logs, evaluates and saves."""
+
+    batch_size: int  # rows over all devices
+    num_steps: int = 0  # optimiser steps (PPO: iterations); or set num_epochs
+    num_epochs: int = 0
+    microbatches: int = 1  # parts of a batch that are in memory one at a time
+    log_every: int = 10
+    eval_every: int = 0  # 0: at the end; -1: after every epoch
+    checkpoint_every: int = 0  # 0: at the end; -1: after every epoch
+    keep: int = 1  # checkpoints to keep; 0 keeps all
+
+    def loop(self, steps_per_epoch: int) -> LoopConfig:
+        """In steps."""
+        if bool(self.num_steps) == bool(self.num_epochs):
+            raise UserError("config.train: set either num_steps or num_epochs")
+
+        def every(value: int) -> int:
+            return steps_per_epoch if value == -1 else value
+
+        return LoopConfig(
+            num_steps=self.num_steps or self.num_epochs * steps_per_epoch,
+            log_every=self.log_every,
+            eval_every=every(self.eval_every),
+            checkpoint_every=every(self.checkpoint_every),
+            keep=self.keep,
+        )
+
+
+class Context(NamedTuple):
+    """An opened stage."""
+
+    config: ConfigDict
+    workdir: Path
+    mesh: Mesh
+    key: jax.Array
+    data: Datasets
+    data_config: DataConfig
+
+
+def build(cls: type[T], block: Any, *, where: str) -> T:
+    """A frozen dataclass from a config block.
+
+    Raises:
+      UserError: a key is unknown or missing; the message names it.
+    """
+    values = block.to_dict() if isinstance(block, ConfigDict) else dict(block)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in fields:
+            raise UserError(f"{where}.{key} does not exist; known: {sorted(fields)}")
+    for name, field in fields.items():
+        required = field.default is field.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise UserError(f"{where}.{name} is not set; add it to the config file")
+    return cls(**values)
+
+
+def start(config: ConfigDict, workdir: str | os.PathLike[str]) -> Context:
+    """Checks what can be checked before any long work, and opens the stage."""
+    workdir = Path(workdir).absolute()
+    mesh = make_mesh(build(MeshConfig, config.mesh, where="config.mesh"))
+    data_config = build(DataConfig, config.data, where="config.data")
+    if "train" in config:
+        train = build(TrainConfig, config.train, where="config.train")
+        check_divides(mesh, train__batch_size=train.batch_size)
+        if train.batch_size % train.microbatches:
+            raise UserError(
+                f"config.train.microbatches={train.microbatches} does not divide "
+                f"config.train.batch_size={train.batch_size}"
+            )
+    workdir.mkdir(parents=True, exist_ok=True)
+    _same_config(config, workdir / "config.json")
+    data_config = dataclasses.replace(
+        data_config, dir=resolve(data_config.dir, workdir)
+    )
+    data = open_datasets(data_config, log=announce)
+    key = jax.random.key(config.seed)
+    return Context(config, workdir, mesh, key, data, data_config)
+
+
+def _same_config(config: ConfigDict, path: Path) -> None:
+    """Writes config.json, or checks that the run in this workdir is the same one."""
+    new = _flat(config.to_dict())
+    if path.exists():
+        old = _flat(json.loads(path.read_text()))
+        changed = [
+            f"{k}: {old.get(k, 'unset')} -> {new.get(k, 'unset')}"
+            for k in sorted(old.keys() | new.keys())
+            if old.get(k) != new.get(k) and k not in _FREE_KEYS
+        ]
+        if changed:
+            raise UserError(
+                f"{path.parent} holds a run with another config; changed: "
+                f"{'; '.join(changed)}. Use another --workdir, or delete this one"
+            )
+        return
+    partial = path.with_suffix(".tmp")
+    partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    partial.replace(path)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            out |= _flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return out
+
+
+def resolve(path: str, workdir: Path) -> str:
+    """A path of the config: absolute and URLs as they are, else under the workdir."""
+    if "://" in path:
+        return path
+    return os.path.normpath(workdir / Path(path).expanduser())
+
+
+def announce(text: str) -> None:
+    """Tells the user what a stage is doing, on process 0."""
+    if jax.process_index() == 0:
+        print(text, flush=True)
+
+
+def check_model(context: Context, config: ModelConfig, *, extra: int = 0) -> None:
+    """Raises UserError if the data cannot be fed to a model of this config.
+
+    Args:
+      context: The stage.
+      config: The model's.
+      extra: Tokens put before every prompt (a few-shot prefix).
+    """
+    check_tokenizer(context.data.tokenizer, config.vocab_size)
+    data = context.data_config
+    longest = data.max_prompt + data.max_response + extra
+    if longest > config.context_length:
+        raise UserError(
+            f"config.data: max_prompt={data.max_prompt} + max_response="
+            f"{data.max_response}{f' + prefix of {extra}' if extra else ''} = "
+            f"{longest} tokens do not fit config.model.context_length="
+            f"{config.context_length}; shorten them or use a longer context"
+        )
+
+
+class Loaded(NamedTuple):
+    """A model and its parameters on the mesh."""
+
+    model: Any
+    params: Params
+    step: int
+
+
+def load(
+    init: InitConfig,
+    context: Context,
+    *,
+    scalar: bool = False,
+    overrides: ConfigDict | None = None,
+) -> Loaded:
+    """Loads a model from another stage's checkpoint.
+
+    Args:
+      init: Which checkpoint.
+      context: The stage that loads.
+      scalar: Whether it is a reward model (or value net).
+      overrides: Keys of ModelConfig that this stage changes: dropout, dtype, remat.
+    """
+    path = resolve(init.path, context.workdir)
+    step = selected_step(init, context) or init.step or None
+    checkpoints, step = open_checkpoint(path, step=step)
+    try:
+        meta = checkpoints.meta(step)
+        values = {**meta["model"], **(overrides.to_dict() if overrides else {})}
+        config = build(ModelConfig, values, where="config.model")
+        check_model(context, config)
+        if scalar != (meta["kind"] == "scalar"):
+            raise UserError(
+                f"{path} holds a {meta['kind']} model; this stage needs a "
+                f"{'scalar' if scalar else 'language'} one, see config's init paths"
+            )
+        model = ScalarModel(config) if scalar else Transformer(config)
+        part = "params" if scalar else init.part
+        layout = params_layout(model, context.mesh)
+        parts, _ = checkpoints.restore(step, {part: layout})
+        check_same_shapes(parts[part], layout)
+        return Loaded(model, parts[part], step)
+    finally:
+        checkpoints.close()
+
+
+def selected_step(init: InitConfig, context: Context) -> int | None:
+    """The step a select stage chose, if the init follows one."""
+    if not init.selected_by:
+        return None
+    path = Path(resolve(init.selected_by, context.workdir)) / "selected.json"
+    if not path.exists():
+        raise UserError(f"{path} is not there; run the select stage first")
+    return json.loads(path.read_text())["step"]
+
+
+def model_meta(model: nn.Module, *, kind: str) -> dict[str, Any]:
+    """What a checkpoint says of its model."""
+    return {"model": dataclasses.asdict(model.config), "kind": kind}
+
+
+def to_device(mesh: Mesh) -> Callable[[Any], Any]:
+    """Moves a batch of this process to its devices."""
+    return lambda batch: put_batch(batch, mesh)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON so that a kill leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(path.suffix + ".tmp")
+    partial.write_text(json.dumps(value, indent=2) + "\n")
+    partial.replace(path)
+
+
+def count_valid(batch: Any) -> int:
+    """Real tokens of a TokenBatch on the host."""
+    return int(batch.valid.sum())
+
+
+def checkpoint_steps(path: str, context: Context) -> list[int]:
+    """Steps of the checkpoints of another stage, in order."""
+    checkpoints, _ = open_checkpoint(resolve(path, context.workdir))
+    try:
+        return checkpoints.steps
+    finally:
+        checkpoints.close()

@@ -1,0 +1,296 @@
+"""Compares the models: gold win rates, Likert, flags, losses, and the report.
+
+The five models of the paper's Fig. 1 (GPT, GPT-prompted, SFT, PPO, PPO-ptx) answer
+the same test prompts, of customers and templates never seen in training. In the
+miniature world the gold judge decides; it has trained nothing.
+"""
+
+import dataclasses
+import datetime
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from instructgpt.data.documents import TokenWindows
+from instructgpt.data.loader import eval_batches
+from instructgpt.errors import UserError
+from instructgpt.evals.gold import judge_all, summarise
+from instructgpt.evals.intervals import ratio_interval
+from instructgpt.evals.language import make_loss_evaluator
+from instructgpt.evals.preferences import pair_counts
+from instructgpt.evals.report import format_results_table, load_results, write_report
+from instructgpt.rollouts import make_response_scorer
+from instructgpt.sampling import SamplingConfig
+from instructgpt.sharding import put_batch, round_up
+from instructgpt.stages import common
+from instructgpt.stages.label import open_comparisons, read_report
+from instructgpt.stages.reward import comparison_encoder
+from instructgpt.stages.sampling import Prompts, ScoreTexts, stage_sampler
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelEntry:
+    """One model of the comparison."""
+
+    label: str
+    init: ConfigDict  # InitConfig
+    temperature: float = 1.0
+    prompted: bool = False  # few-shot prefix, cut at the first newline
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """What is compared on how many prompts."""
+
+    baseline: str  # key of the model the others are compared with
+    reward: str  # a reward stage's workdir
+    comparisons: str  # a label stage's workdir
+    select: str  # a select stage's workdir, for the table of epochs
+    max_responses: int
+    curves: tuple[str, ...] = ()  # stages' workdirs whose metrics are plotted
+    num_prompts: int = 0  # test prompts; 0: all
+    batch_size: int = 64
+    num_samples: int = 12  # side-by-side samples in the report
+
+
+def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Evaluates every model and writes `results.json` and `report.html`."""
+    context = common.start(config, workdir)
+    settings = common.build(EvaluateConfig, config.evaluate, where="config.evaluate")
+    path = context.workdir / "results.json"
+    if not path.exists():
+        common.write_json(path, _evaluate(context, config, settings))
+    report = write_report(path)
+    common.announce(f"report: {report}")
+    return json.loads(path.read_text())
+
+
+def show(workdir: Path) -> None:
+    """Prints the table of a finished evaluation and where its report is."""
+    results = load_results(workdir / "results.json")
+    common.announce(format_results_table(results))
+    common.announce(f"report: {workdir / 'report.html'}")
+
+
+def _evaluate(
+    context: common.Context, config: ConfigDict, settings: EvaluateConfig
+) -> dict[str, Any]:
+    if context.data.world is None:
+        raise UserError(
+            "the evaluate stage needs the miniature world's gold judge; with data of "
+            "your own compare models by reward score in the select stage"
+        )
+    prompts = Prompts(context, "test", count=settings.num_prompts)
+    with jax.set_mesh(context.mesh):
+        reward = common.load(common.InitConfig(settings.reward), context, scalar=True)
+        score = ScoreTexts(context, reward, batch_size=settings.batch_size)
+        texts, scores, losses = {}, {}, {}
+        for name, block in config.models.items():
+            entry = common.build(ModelEntry, block, where=f"config.models.{name}")
+            loaded = _load(context, entry, name)
+            texts[name] = _respond(context, settings, prompts, entry, loaded, name)
+            scores[name] = float(score(prompts.records, texts[name]).mean())
+            losses[name] = _pretrain_loss(context, loaded)
+        losses["rl_init"] = _pretrain_loss(context, _load_rl_init(context, config))
+        accuracy = _reward_accuracy(context, settings, reward)
+    judged = {
+        name: judge_all(context.data.world, prompts.records, responses)
+        for name, responses in texts.items()
+    }
+    models = {}
+    for name, block in config.models.items():
+        models[name] = {
+            "label": block.label,
+            "mean_score": scores[name],
+            **summarise(prompts.records, judged[name], judged[settings.baseline]),
+        }
+    return {
+        "models": models,
+        "num_prompts": len(prompts),
+        "pretrain_loss": losses,
+        "reward_model": accuracy,
+        **_from_stages(context, settings),
+        "samples": _samples(prompts, texts, judged, settings.num_samples),
+        "meta": _meta(context),
+    }
+
+
+def _load(context: common.Context, entry: ModelEntry, name: str) -> common.Loaded:
+    init = common.build(
+        common.InitConfig, entry.init, where=f"config.models.{name}.init"
+    )
+    return common.load(init, context)
+
+
+def _load_rl_init(context: common.Context, config: ConfigDict) -> common.Loaded:
+    init = common.build(common.InitConfig, config.rl_init, where="config.rl_init")
+    return common.load(init, context)
+
+
+def _respond(
+    context: common.Context,
+    settings: EvaluateConfig,
+    prompts: Prompts,
+    entry: ModelEntry,
+    loaded: common.Loaded,
+    name: str,
+) -> list[str]:
+    """One response per test prompt; kept beside the results as JSONL."""
+    world, wrap, limit = context.data.world, None, None
+    tokenizer = context.data.tokenizer
+    if entry.prompted and world is not None:
+        prefix = len(tokenizer.encode(world.format_prompted("")))
+        limit = context.data_config.max_prompt + prefix
+        common.check_model(context, loaded.model.config, extra=prefix)
+        wrap = world.format_prompted
+    wrapped = prompts
+    if wrap is not None:
+        wrapped = Prompts(
+            context,
+            "test",
+            count=settings.num_prompts,
+            wrap=wrap,
+            max_prompt=limit,
+            raw=True,
+        )
+    sampler = stage_sampler(
+        context,
+        loaded.model,
+        SamplingConfig(context.data_config.max_response, temperature=entry.temperature),
+        newline=entry.prompted,
+    )
+    texts = wrapped.respond(
+        sampler,
+        loaded.params,
+        context.key,
+        batch_size=settings.batch_size,
+        name=name,
+    )
+    responses = [t[0].strip("\n") for t in texts]
+    rows = [
+        {"prompt": r["prompt"], "response": t}
+        for r, t in zip(prompts.records, responses, strict=True)
+    ]
+    common.write_json(context.workdir / "samples" / f"{name}.json", rows)
+    return responses
+
+
+def _pretrain_loss(context: common.Context, loaded: common.Loaded) -> float:
+    windows = TokenWindows(
+        context.data.tokens("test"), loaded.model.config.context_length
+    )
+    evaluate = make_loss_evaluator(
+        loaded.model,
+        windows,
+        None,
+        batch_size=round_up(16, context.mesh),
+        mesh=context.mesh,
+    )
+    return evaluate(loaded.params)
+
+
+def _reward_accuracy(
+    context: common.Context, settings: EvaluateConfig, reward: common.Loaded
+) -> dict[str, Any]:
+    """Pairwise accuracy on both groups of labelers, beside their own agreement."""
+    directory = common.resolve(settings.comparisons, context.workdir)
+    labels = read_report(directory)
+    score = make_response_scorer(reward.model)
+    out = {}
+    for split, name in (("valid", "train_labelers"), ("heldout", "heldout_labelers")):
+        source = open_comparisons(directory, split)
+        right: dict[str, float] = {}
+        pairs: dict[str, float] = {}
+        batches = eval_batches(
+            source,
+            comparison_encoder(context, settings.max_responses),
+            batch_size=round_up(settings.batch_size, context.mesh),
+        )
+        row = 0
+        for batch in batches:
+            on_device = put_batch(batch, context.mesh)
+            scores = np.asarray(jax.device_get(score(reward.params, *on_device[:4])))
+            counts = pair_counts(scores, batch.ranks, batch.present)
+            for r, p in zip(*counts, strict=True):
+                if row < len(source):  # rankings of one prompt are not independent
+                    key = source[row]["id"]
+                    right[key] = right.get(key, 0.0) + float(r)
+                    pairs[key] = pairs.get(key, 0.0) + float(p)
+                row += 1
+        out[name] = list(ratio_interval(list(right.values()), list(pairs.values())))
+    out["agreement_train"] = labels["agreement_valid"]
+    out["agreement_heldout"] = labels["agreement_heldout"]
+    return out
+
+
+def _from_stages(context: common.Context, settings: EvaluateConfig) -> dict[str, Any]:
+    selected = Path(common.resolve(settings.select, context.workdir)) / "selected.json"
+    curves = {}
+    for path in settings.curves:
+        metrics = Path(common.resolve(path, context.workdir)) / "metrics.jsonl"
+        if metrics.exists():
+            relative = os.path.relpath(metrics, context.workdir)
+            curves[metrics.parent.name] = relative
+    return {
+        "sft_epochs": json.loads(selected.read_text())["epochs"],
+        "curves": curves,
+    }
+
+
+def _samples(
+    prompts: Prompts, texts: dict[str, list[str]], judged: dict[str, Any], num: int
+) -> list[dict[str, Any]]:
+    """Side by side, spread over categories: the first of each, then the second."""
+    seen: dict[str, int] = {}
+    order = []
+    for i, record in enumerate(prompts.records):
+        count = seen[record["category"]] = seen.get(record["category"], 0) + 1
+        order.append((count, i))
+    rows = []
+    for _, i in sorted(order)[:num]:
+        record = prompts.records[i]
+        responses = {n: [t[i], judged[n][i].likert] for n, t in texts.items()}
+        rows.append(
+            {
+                "prompt": record["prompt"],
+                "category": record["category"],
+                "responses": responses,
+            }
+        )
+    return rows
+
+
+def _meta(context: common.Context) -> dict[str, Any]:
+    minutes = context.workdir.parent / "minutes.json"
+    device = context.mesh.devices.flat[0]
+    return {
+        "commit": _commit(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "hardware": f"{context.mesh.size} x {device.device_kind} "
+        f"({os.cpu_count()} cores, {platform.machine()})",
+        "minutes": json.loads(minutes.read_text()) if minutes.exists() else {},
+        "seed": context.config.seed,
+    }
+
+
+def _commit() -> str:
+    """The checkout's commit, with + if it has changes; "unknown" outside of one."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit.stdout.strip()

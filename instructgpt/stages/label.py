@@ -1,0 +1,194 @@
+"""Sampled answers and their rankings: the reward model's data (paper §3.4, §3.5).
+
+For every prompt K = 4 to 9 answers are drawn from several SFT checkpoints. In the
+miniature world simulated labelers rank them: training prompts by one labeler each,
+validation prompts by several of each group, so that agreement can be measured. With
+data of your own the answers are written for people to rank.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from instructgpt.data.sources import Records, build_jsonl, open_source
+from instructgpt.data.world import Labeler, Task, World, agreement_counts
+from instructgpt.errors import UserError
+from instructgpt.evals.intervals import ratio_interval
+from instructgpt.sampling import SamplingConfig
+from instructgpt.stages import common
+from instructgpt.stages.sampling import Prompts, stage_sampler
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelConfig:
+    """How many answers of whom are ranked by how many."""
+
+    policies: tuple[str, ...]  # workdirs of the stages whose models answer
+    # Their checkpoints, by step as a fraction of the newest; answers are shared out.
+    fractions: tuple[float, ...] = (1.0,)
+    train_prompts: int = 0  # 0: all of the split
+    valid_prompts: int = 0
+    min_responses: int = 4  # K is uniform in this range
+    max_responses: int = 9
+    labelers_per_prompt: int = 3  # of each group, on validation prompts
+    temperature: float = 1.0
+    batch_size: int = 64  # prompts at a time
+
+
+def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Samples answers and has them ranked; writes the comparisons set."""
+    context = common.start(config, workdir)
+    label = common.build(LabelConfig, config.label, where="config.label")
+    answers = {}
+    for split, count in (
+        ("train", label.train_prompts),
+        ("valid", label.valid_prompts),
+    ):
+        prompts = Prompts(context, split, count=count)
+        path = context.workdir / f"answers.{split}.jsonl"
+        if not path.exists():
+            _write_lines(path, _answer(context, label, prompts, split))
+        answers[split] = _read_lines(path)
+    world = context.data.world
+    if world is None:
+        raise UserError(
+            f"{context.workdir}/answers.*.jsonl hold the answers: have people rank them "
+            "(add ranks and labeler to every line, as comparisons.SPLIT.jsonl) and "
+            "build the set; only the miniature world has simulated labelers"
+        )
+    return _rank(context, label, world, answers)
+
+
+def _answer(
+    context: common.Context, label: LabelConfig, prompts: Prompts, split: str
+) -> list[dict[str, Any]]:
+    """K answers a prompt, from all policies, in an order that hides their author."""
+    sources = _checkpoints(context, label)
+    each = -(-label.max_responses // len(sources))
+    pools: list[list[str]] = [[] for _ in range(len(prompts))]
+    sampling = SamplingConfig(
+        context.data_config.max_response,
+        temperature=label.temperature,
+        num_samples=each,
+    )
+    sampler = None
+    with jax.set_mesh(context.mesh):
+        for number, init in enumerate(sources):
+            loaded = common.load(init, context)
+            sampler = sampler or stage_sampler(context, loaded.model, sampling)
+            key = jax.random.fold_in(context.key, number + 1000 * (split == "valid"))
+            texts = prompts.respond(
+                sampler,
+                loaded.params,
+                key,
+                batch_size=label.batch_size,
+                name=f"{split} {loaded.step}",
+            )
+            for pool, new in zip(pools, texts, strict=True):
+                pool.extend(new)
+    rng = np.random.default_rng([context.config.seed, split == "valid"])
+    rows = []
+    for record, pool in zip(prompts.records, pools, strict=True):
+        size = int(rng.integers(label.min_responses, label.max_responses + 1))
+        # There is nothing to read in an empty answer, and so nothing to rank.
+        pool = [text for text in pool if text.strip()]
+        chosen = rng.permutation(len(pool))[:size]
+        if len(chosen) > 1:
+            rows.append({**record, "responses": [pool[i] for i in chosen]})
+    return rows
+
+
+def _checkpoints(
+    context: common.Context, label: LabelConfig
+) -> list[common.InitConfig]:
+    out = []
+    for path in label.policies:
+        steps = common.checkpoint_steps(path, context)
+        for fraction in label.fractions:
+            step = min(steps, key=lambda s: abs(s - fraction * steps[-1]))
+            out.append(common.InitConfig(path, step=step))
+    return out
+
+
+def _rank(
+    context: common.Context,
+    label: LabelConfig,
+    world: World,
+    answers: dict[str, list[dict[str, Any]]],
+) -> dict[str, Any]:
+    rng = np.random.default_rng([context.config.seed, 7])
+    groups: dict[bool, list[Labeler]] = {False: [], True: []}
+    for labeler in world.labelers():
+        groups[labeler.held_out].append(labeler)
+    train = []
+    for row in answers["train"]:
+        labeler = groups[False][rng.integers(len(groups[False]))]
+        train.append(_comparison(row, labeler, rng))
+    splits = {"train": train}
+    report: dict[str, Any] = {"prompts": {s: len(rows) for s, rows in answers.items()}}
+    for split, held_out in (("valid", False), ("heldout", True)):
+        rows, counts = [], []
+        for row in answers["valid"]:
+            chosen = rng.permutation(len(groups[held_out]))[: label.labelers_per_prompt]
+            ranked = [_comparison(row, groups[held_out][i], rng) for i in chosen]
+            rows += ranked
+            counts.append(agreement_counts([r["ranks"] for r in ranked]))
+        splits[split] = rows
+        agree, total = zip(*counts, strict=True)
+        report[f"agreement_{split}"] = list(ratio_interval(agree, total))
+    files = {}
+    for split, rows in splits.items():
+        files[split] = context.workdir / f"comparisons.{split}.jsonl"
+        _write_lines(files[split], rows)
+    report["pairs"] = {s: sum(map(_untied, rows)) for s, rows in splits.items()}
+    report["set"] = build_jsonl("comparisons", "ranked", context.workdir, files)
+    common.write_json(context.workdir / "labels.json", report)
+    common.announce(f"label: {json.dumps(report)}")
+    return report
+
+
+def _comparison(
+    row: dict[str, Any], labeler: Labeler, rng: np.random.Generator
+) -> dict[str, Any]:
+    keys = ("id", "prompt", "responses", "customer", "category")
+    task = Task.from_json(row["task"])
+    ranks = labeler.rank(task, row["responses"], rng)
+    return {k: row[k] for k in keys} | {"ranks": ranks, "labeler": labeler.name}
+
+
+def open_comparisons(workdir: str | Path, split: str) -> Records:
+    """The rankings that a label stage made.
+
+    Raises:
+      UserError: the stage has not finished.
+    """
+    report = read_report(workdir)
+    return open_source("comparisons", report["set"], workdir, split)
+
+
+def read_report(workdir: str | Path) -> dict[str, Any]:
+    """What a label stage says of its rankings: set, pairs, agreement of labelers."""
+    path = Path(workdir) / "labels.json"
+    if not path.exists():
+        raise UserError(f"{path} is not there; run the label stage first")
+    return json.loads(path.read_text())
+
+
+def _untied(row: dict[str, Any]) -> int:
+    ranks = np.array(row["ranks"])
+    return int((ranks[:, None] < ranks[None, :]).sum())
+
+
+def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    partial = path.with_suffix(".tmp")
+    partial.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    partial.replace(path)
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

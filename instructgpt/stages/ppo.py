@@ -1,0 +1,258 @@
+"""PPO and PPO-ptx against a frozen reward model (paper §3.5, Eq. 2, C.4).
+
+One iteration: prompts -> sample, score -> minibatch updates. Policy and KL reference
+start from the RL-init model, the value net from the reward model.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from instructgpt.data.documents import TokenWindows
+from instructgpt.data.loader import make_loader, zip_loaders
+from instructgpt.data.transforms import encode_prompt, filter_long
+from instructgpt.errors import UserError
+from instructgpt.evals.language import make_loss_evaluator
+from instructgpt.loop import Job, train
+from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
+from instructgpt.rollouts import (
+    Frozen,
+    cast,
+    make_minibatches,
+    make_scorer,
+    rollout_metrics,
+)
+from instructgpt.sampling import SamplingConfig
+from instructgpt.sharding import check_divides
+from instructgpt.stages import common
+from instructgpt.stages.sampling import make_sample_table, stage_sampler, stop_ids
+from instructgpt.state import PPOState, make_train_state, shardings_of
+from instructgpt.steps.ppo import PPOConfig, make_ppo_step
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutConfig:
+    """How episodes are made and how often they are used."""
+
+    minibatch_size: int  # episodes per optimiser step
+    epochs: int = 1  # passes over a batch of episodes
+    temperature: float = 1.0
+    top_p: float = 1.0
+    # Pretraining windows per episode, each `ptx_length` tokens (paper: 8 of 2,048).
+    ptx_per_episode: float = 0.0
+    ptx_length: int = 0  # 0: the model's context length
+    # Score of a response cut at the length limit; None keeps the reward model's.
+    truncation_score: float | None = None
+    num_prompts: int = 0  # training prompts; 0: all
+    num_samples: int = 8  # responses to validation prompts shown at evaluations
+
+
+def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Trains a policy by PPO; gamma > 0 makes it PPO-ptx."""
+    context = common.start(config, workdir)
+    ppo = common.build(PPOConfig, config.ppo, where="config.ppo")
+    rollout = common.build(RolloutConfig, config.rollout, where="config.rollout")
+    train_config = common.build(common.TrainConfig, config.train, where="config.train")
+    _check(context, ppo, rollout, train_config)
+    loop_config = train_config.loop(0)
+    minibatches = train_config.batch_size // rollout.minibatch_size
+    updates = loop_config.num_steps * minibatches * rollout.epochs
+    optimizers, schedules = [], []
+    for name in ("policy_optimizer", "value_optimizer"):
+        block = common.build(OptimizerConfig, config[name], where=f"config.{name}")
+        optimizers.append(make_optimizer(block, updates))
+        schedules.append(make_schedule(block, updates))
+    with jax.set_mesh(context.mesh):
+        models = _load(context, config)
+        policy, reward = models["policy"], models["reward"]
+        state = _initial_state(context, models, optimizers)
+        frozen = Frozen(
+            cast(policy.params, policy.model.config.compute_dtype),
+            cast(reward.params, reward.model.config.compute_dtype),
+        )
+        ptx_rows = round(rollout.ptx_per_episode * rollout.minibatch_size)
+        loader = _loader(context, rollout, train_config, policy.model, ptx_rows)
+        job = Job(
+            name=config.name,
+            update=_make_update(
+                context, ppo, rollout, models, optimizers, state, frozen, minibatches
+            ),
+            data=loader,
+            to_device=common.to_device(context.mesh),
+            count_tokens=lambda b: (
+                int(b["prompts"].valid.sum())
+                + (int(b["ptx"].valid.sum()) if "ptx" in b else 0)
+            ),
+            watch=("score", "kl", "response_length", "valid_pretrain_loss"),
+            evaluate=_make_evaluate(context, rollout, train_config, policy.model),
+            schedule=lambda step: schedules[0](step * minibatches * rollout.epochs),
+            meta=common.model_meta(policy.model, kind="language"),
+        )
+        state = train(
+            job, state, config=loop_config, key=context.key, workdir=context.workdir
+        )
+        return {"params": state.policy.params, "ema": state.ema}
+
+
+def _check(context, ppo: PPOConfig, rollout: RolloutConfig, train_config) -> None:
+    size, batch = rollout.minibatch_size, train_config.batch_size
+    if batch % size:
+        raise UserError(
+            f"config.rollout.minibatch_size={size} does not divide "
+            f"config.train.batch_size={batch}"
+        )
+    check_divides(context.mesh, rollout__minibatch_size=size)
+    if size % ppo.microbatches:
+        raise UserError(
+            f"config.ppo.microbatches={ppo.microbatches} does not divide "
+            f"config.rollout.minibatch_size={size}"
+        )
+    if bool(ppo.ptx_coef) != bool(rollout.ptx_per_episode):
+        raise UserError(
+            "config.ppo.ptx_coef and config.rollout.ptx_per_episode go together: set "
+            "both for PPO-ptx, or both to 0 for PPO"
+        )
+    if rollout.temperature == 0:
+        raise UserError(
+            "config.rollout.temperature=0: greedy rollouts have no log-probs to learn "
+            "from; use 1"
+        )
+
+
+def _load(context: common.Context, config: ConfigDict) -> dict[str, common.Loaded]:
+    out = {}
+    for name, block in (("policy", config.init), ("reward", config.reward_init)):
+        init = common.build(common.InitConfig, block, where=f"config.{name}")
+        scalar = name == "reward"
+        out[name] = common.load(init, context, scalar=scalar, overrides=config.model)
+    return out
+
+
+def _initial_state(context, models, optimizers) -> PPOState:
+    policy, value = (
+        make_train_state(
+            models[name].model,
+            optimizer,
+            key=context.key,
+            mesh=context.mesh,
+            params=models[name].params,
+        )
+        for name, optimizer in zip(("policy", "reward"), optimizers, strict=True)
+    )
+    # A buffer of its own: the state is donated to every update.
+    ema = jax.tree.map(jnp.copy, policy.params)
+    return PPOState(policy, value, ema)
+
+
+def _loader(context, rollout: RolloutConfig, train_config, model, ptx_rows: int):
+    source = context.data.source("prompts", "train")
+    tokenizer, limit = context.data.tokenizer, context.data_config.max_prompt
+    kept = filter_long(source, tokenizer, max_prompt=limit)
+    shared = dict(
+        seed=context.config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    loaders = {
+        "prompts": make_loader(
+            source,
+            lambda record: encode_prompt(record, tokenizer, max_prompt=limit),
+            batch_size=train_config.batch_size,
+            keep=kept.indices[: rollout.num_prompts or None],
+            **shared,
+        )
+    }
+    if ptx_rows:
+        length = rollout.ptx_length or model.config.context_length
+        per_iteration = train_config.batch_size // rollout.minibatch_size * ptx_rows
+        loaders["ptx"] = make_loader(
+            TokenWindows(context.data.tokens("train"), length),
+            None,
+            batch_size=per_iteration,
+            **shared,
+        )
+    return zip_loaders(**loaders)
+
+
+def _make_update(
+    context, ppo: PPOConfig, rollout, models, optimizers, state, frozen, minibatches
+):
+    """One iteration: (state, {"prompts", "ptx"}, key) -> (state, metrics)."""
+    policy, reward = models["policy"].model, models["reward"].model
+    sampling = SamplingConfig(
+        context.data_config.max_response,
+        temperature=rollout.temperature,
+        top_p=rollout.top_p,
+    )
+    sample = stage_sampler(context, policy, sampling)
+    score = make_scorer(
+        policy,
+        reward,
+        reward,
+        temperature=rollout.temperature,
+        stop_ids=stop_ids(context),
+        truncation_score=rollout.truncation_score,
+    )
+    cut = make_minibatches(minibatches)
+    cut_ptx = jax.jit(
+        lambda ptx: [
+            jax.tree.map(lambda x: jnp.split(x, minibatches)[i], ptx)
+            for i in range(minibatches)
+        ]
+    )
+    summarise = jax.jit(lambda r: rollout_metrics(r, kl_coef=ppo.kl_coef))
+    step = make_ppo_step(
+        policy,
+        reward,
+        policy_optimizer=optimizers[0],
+        value_optimizer=optimizers[1],
+        config=ppo,
+        temperature=rollout.temperature,
+        shardings=shardings_of(state),
+    )
+
+    def update(state: PPOState, batch: dict[str, Any], key: jax.Array):
+        # The policy's step counts updates, so it tells iterations apart as well.
+        key = jax.random.fold_in(key, state.policy.step)
+        sample_key, order_key, step_key = jax.random.split(key, 3)
+        samples = sample(state.policy.params, batch["prompts"], sample_key)
+        episodes = score(samples, batch["prompts"], frozen, state.value.params)
+        metrics = [summarise(episodes)]
+        ptx = cut_ptx(batch["ptx"]) if "ptx" in batch else [None] * minibatches
+        for epoch in range(rollout.epochs):
+            parts = cut(episodes, jax.random.fold_in(order_key, epoch))
+            for part, text in zip(parts, ptx, strict=True):
+                state, step_metrics = step(state, part, text, step_key)
+                metrics.append(step_metrics)
+        return state, _join(metrics)
+
+    return update
+
+
+@jax.jit
+def _join(metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """Adds (sum, weight) pairs of the same name."""
+    out: dict[str, Any] = {}
+    for part in metrics:
+        for name, pair in part.items():
+            out[name] = jax.tree.map(jnp.add, out[name], pair) if name in out else pair
+    return out
+
+
+def _make_evaluate(context, rollout: RolloutConfig, train_config, model):
+    """Held-out pretraining loss (the alignment tax) and a table of samples."""
+    windows = TokenWindows(context.data.tokens("valid"), model.config.context_length)
+    pretrain_loss = make_loss_evaluator(
+        model, windows, None, batch_size=16, mesh=context.mesh
+    )
+    table = make_sample_table(context, model, "prompts", num=rollout.num_samples)
+
+    def evaluate(state: PPOState, step: int) -> dict[str, float]:
+        table(state.ema, step)
+        return {"valid_pretrain_loss": pretrain_loss(state.ema)}
+
+    return evaluate

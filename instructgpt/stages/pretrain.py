@@ -1,0 +1,77 @@
+"""Pretraining: next-token prediction on packed documents (GPT-3, App. B)."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from instructgpt.data.documents import TokenWindows
+from instructgpt.data.loader import make_loader
+from instructgpt.evals.language import make_loss_evaluator
+from instructgpt.loop import Job, train
+from instructgpt.models.config import ModelConfig
+from instructgpt.models.transformer import Transformer
+from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
+from instructgpt.stages import common
+from instructgpt.state import make_train_state, shardings_of
+from instructgpt.steps.sft import make_sft_loss
+from instructgpt.steps.update import make_train_step
+
+
+def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Trains a language model from scratch; returns its last evaluation."""
+    context = common.start(config, workdir)
+    model_config = common.build(ModelConfig, config.model, where="config.model")
+    common.check_model(context, model_config)
+    train_config = common.build(common.TrainConfig, config.train, where="config.train")
+    windows = TokenWindows(context.data.tokens("train"), model_config.context_length)
+    loader = make_loader(
+        windows,
+        None,
+        batch_size=train_config.batch_size,
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    loop_config = train_config.loop(loader.steps_per_epoch)
+    optimizer_config = common.build(
+        OptimizerConfig, config.optimizer, where="config.optimizer"
+    )
+    optimizer = make_optimizer(optimizer_config, loop_config.num_steps)
+    model = Transformer(model_config)
+    with jax.set_mesh(context.mesh):
+        init_key, key = jax.random.split(context.key)
+        state = make_train_state(model, optimizer, key=init_key, mesh=context.mesh)
+        step = make_train_step(
+            make_sft_loss(model),
+            optimizer,
+            microbatches=train_config.microbatches,
+            shardings=shardings_of(state),
+        )
+        evaluate_loss = make_loss_evaluator(
+            model,
+            TokenWindows(context.data.tokens("valid"), model_config.context_length),
+            None,
+            batch_size=train_config.batch_size,
+            mesh=context.mesh,
+        )
+        job = Job(
+            name="pretrain",
+            update=step,
+            data=loader,
+            to_device=common.to_device(context.mesh),
+            count_tokens=common.count_valid,
+            watch=("loss", "valid_loss", "grad_norm"),
+            evaluate=functools.partial(_evaluate, evaluate_loss),
+            schedule=make_schedule(optimizer_config, loop_config.num_steps),
+            meta=common.model_meta(model, kind="language"),
+        )
+        state = train(job, state, config=loop_config, key=key, workdir=context.workdir)
+        return {"params": state.params}
+
+
+def _evaluate(evaluate_loss: Any, state: Any, step: int) -> dict[str, float]:
+    del step
+    return {"valid_loss": evaluate_loss(state.params)}

@@ -1,0 +1,180 @@
+"""The reward model: one epoch over K-way rankings, then the shift to demonstrations.
+
+Paper §3.5 and C.2: it starts from an SFT model with the unembedding replaced by a
+scalar head; afterwards a bias makes the labelers' demonstrations average 0.
+"""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+from ml_collections import ConfigDict
+
+from instructgpt.checkpoints import Checkpoints
+from instructgpt.data.loader import make_loader
+from instructgpt.data.transforms import encode_comparison, filter_long
+from instructgpt.evals.preferences import make_accuracy_evaluator
+from instructgpt.loop import Job, LoopConfig, train
+from instructgpt.models.transformer import ScalarModel
+from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
+from instructgpt.stages import common
+from instructgpt.stages.label import open_comparisons
+from instructgpt.stages.sampling import ScoreTexts
+from instructgpt.state import (
+    TrainState,
+    layout_of,
+    make_train_state,
+    scalar_params_from,
+    shardings_of,
+)
+from instructgpt.steps.reward import make_reward_loss
+from instructgpt.steps.update import make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardConfig:
+    """Where the rankings are and how their loss is divided."""
+
+    comparisons: str  # a label stage's workdir
+    max_responses: int  # K: slots for the answers of a prompt
+    # A prompt's loss is divided by its untied pairs, or by all C(K, 2) (Eq. 1).
+    divisor: Literal["untied", "all"] = "untied"
+
+
+def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Trains a reward model on rankings."""
+    context = common.start(config, workdir)
+    reward = common.build(RewardConfig, config.reward, where="config.reward")
+    init = common.build(common.InitConfig, config.init, where="config.init")
+    train_config = common.build(common.TrainConfig, config.train, where="config.train")
+    encode = comparison_encoder(context, reward.max_responses)
+    directory = common.resolve(reward.comparisons, context.workdir)
+    source = open_comparisons(directory, "train")
+    limit = context.data_config.max_prompt
+    kept = filter_long(source, context.data.tokenizer, max_prompt=limit)
+    loader = make_loader(
+        source,
+        encode,
+        batch_size=train_config.batch_size,
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        keep=kept.indices,
+    )
+    loop_config = train_config.loop(loader.steps_per_epoch)
+    optimizer_config = common.build(
+        OptimizerConfig, config.optimizer, where="config.optimizer"
+    )
+    optimizer = make_optimizer(optimizer_config, loop_config.num_steps)
+    with jax.set_mesh(context.mesh):
+        loaded = common.load(init, context, overrides=config.model)
+        model = ScalarModel(loaded.model.config)
+        head_key, key = jax.random.split(context.key)
+        params = scalar_params_from(loaded.params, model, head_key, context.mesh)
+        state = make_train_state(
+            model, optimizer, key=head_key, mesh=context.mesh, params=params
+        )
+        evaluators = {
+            name: make_accuracy_evaluator(
+                model,
+                open_comparisons(directory, split),
+                encode,
+                batch_size=train_config.batch_size,
+                mesh=context.mesh,
+            )
+            for name, split in (("valid", "valid"), ("heldout", "heldout"))
+        }
+        job = Job(
+            name="reward",
+            update=make_train_step(
+                make_reward_loss(model, divisor=reward.divisor),
+                optimizer,
+                microbatches=train_config.microbatches,
+                shardings=shardings_of(state),
+            ),
+            data=loader,
+            to_device=common.to_device(context.mesh),
+            count_tokens=_count_tokens,
+            watch=("loss", "accuracy", "valid_accuracy", "heldout_accuracy"),
+            evaluate=functools.partial(_evaluate, evaluators),
+            schedule=make_schedule(optimizer_config, loop_config.num_steps),
+            meta=common.model_meta(model, kind="scalar"),
+        )
+        state = train(job, state, config=loop_config, key=key, workdir=context.workdir)
+        return _shift(context, job, loop_config, model, state, train_config)
+
+
+def comparison_encoder(context: common.Context, max_responses: int) -> Any:
+    """Record -> ComparisonBatch row with this stage's lengths."""
+    return functools.partial(
+        encode_comparison,
+        tokenizer=context.data.tokenizer,
+        max_prompt=context.data_config.max_prompt,
+        max_response=context.data_config.max_response,
+        max_responses=max_responses,
+    )
+
+
+def _count_tokens(batch: Any) -> int:
+    return int(batch.prompt_valid.sum() + batch.response_valid.sum())
+
+
+def _evaluate(evaluators: dict[str, Any], state: Any, step: int) -> dict[str, float]:
+    del step
+    out = {}
+    for name, evaluate in evaluators.items():
+        for metric, value in evaluate(state.params).items():
+            out[f"{name}_{metric}"] = value
+    return out
+
+
+def _shift(
+    context: common.Context,
+    job: Job,
+    loop_config: LoopConfig,
+    model: ScalarModel,
+    state: TrainState,
+    train_config: common.TrainConfig,
+) -> dict[str, Any]:
+    """Subtracts the demonstrations' mean score from the bias, as one more step."""
+    checkpoints = Checkpoints(context.workdir / "checkpoints", keep=1)
+    try:
+        step = loop_config.num_steps + 1
+        if step in checkpoints.steps:
+            parts, _ = checkpoints.restore(step, layout_of(state.parts()))
+            return {"params": parts["params"]}
+        mean = _demonstration_mean(
+            context, model, state.params, train_config.batch_size
+        )
+        params = {**state.params, "bias": state.params["bias"] - mean}
+        state = state.replace(params=params)
+        meta = {
+            "data": job.data.get_state(),
+            "key": jax.random.key_data(context.key).tolist(),
+            "demonstration_mean": mean,
+            **job.meta,
+        }
+        checkpoints.save(step, state.parts(), meta)
+        checkpoints.wait()
+        common.announce(f"reward: demonstrations averaged {mean:.3f}, now 0")
+        return {"params": params}
+    finally:
+        checkpoints.close()
+
+
+def _demonstration_mean(
+    context: common.Context, model: ScalarModel, params: Any, rows: int
+) -> float:
+    """Mean score of the training demonstrations that fit."""
+    source = context.data.source("demonstrations", "train")
+    kept = filter_long(
+        source,
+        context.data.tokenizer,
+        max_prompt=context.data_config.max_prompt,
+        max_response=context.data_config.max_response,
+    )
+    records = [source[int(i)] for i in kept.indices]
+    score = ScoreTexts(context, common.Loaded(model, params, 0), batch_size=rows)
+    return float(score(records, [r["response"] for r in records]).mean())

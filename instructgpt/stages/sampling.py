@@ -1,0 +1,186 @@
+"""Responses for a stage: samplers, prompt batches, decoded text, sample tables."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from instructgpt.data.loader import eval_batches
+from instructgpt.data.transforms import (
+    encode_comparison,
+    encode_prompt,
+    filter_long,
+)
+from instructgpt.metrics import Progress, print_table
+from instructgpt.rollouts import generate, make_response_scorer, make_sampler
+from instructgpt.sampling import SamplingConfig
+from instructgpt.sharding import put_batch, round_up
+from instructgpt.stages.common import Context, Loaded, write_json
+
+
+def stop_ids(context: Context, *, newline: bool = False) -> tuple[int, ...]:
+    """What ends a response: EOS, and the newline for prompted base models."""
+    tokenizer = context.data.tokenizer
+    return (tokenizer.eos_id, *([tokenizer.token_id("\n")] if newline else []))
+
+
+def banned_ids(context: Context) -> tuple[int, ...]:
+    """What is never drawn: padding and begin-of-text."""
+    return context.data.tokenizer.pad_id, context.data.tokenizer.bos_id
+
+
+def stage_sampler(
+    context: Context,
+    model: Any,
+    config: SamplingConfig,
+    *,
+    newline: bool = False,
+):
+    """A jitted sampler with the tokenizer's stop and banned ids."""
+    return make_sampler(
+        model,
+        config=config,
+        stop_ids=stop_ids(context, newline=newline),
+        pad_id=context.data.tokenizer.pad_id,
+        banned_ids=banned_ids(context),
+    )
+
+
+class Prompts:
+    """The first `count` prompts of a split that fit, as records and batches.
+
+    Args:
+      context: The stage.
+      split: Of the prompts.
+      count: How many at most; 0 for all.
+      kind: "prompts", or "demonstrations" for theirs.
+      wrap: Applied to each prompt's text (a few-shot prefix).
+      max_prompt: Tokens; None is config.data.max_prompt.
+      raw: Whether the prompts are used as they are, without the template.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        split: str,
+        *,
+        count: int = 0,
+        kind: str = "prompts",
+        wrap: Callable[[str], str] | None = None,
+        max_prompt: int | None = None,
+        raw: bool = False,
+    ):
+        self._context = context
+        limit = max_prompt or context.data_config.max_prompt
+        source = context.data.source(kind, split)
+        plain = context.data_config.max_prompt
+        kept = filter_long(source, context.data.tokenizer, max_prompt=plain)
+        indices = kept.indices[: count or None]
+        self.records = [source[int(i)] for i in indices]
+        rows = self.records
+        if wrap is not None:
+            rows = [{**r, "prompt": wrap(r["prompt"])} for r in rows]
+        self._rows = rows
+        self._encode = functools.partial(
+            encode_prompt,
+            tokenizer=context.data.tokenizer,
+            max_prompt=limit,
+            raw=raw,
+        )
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def respond(
+        self,
+        sampler: Any,
+        params: Any,
+        key: jax.Array,
+        *,
+        batch_size: int,
+        name: str = "",
+    ) -> list[list[str]]:
+        """K responses' texts for each prompt; with a name, a progress line."""
+        batch_size = round_up(batch_size, self._context.mesh)
+        batches = eval_batches(self._rows, self._encode, batch_size=batch_size)
+        progress = Progress(name, len(self)) if name else None
+        generated = generate(
+            sampler,
+            params,
+            batches,
+            key,
+            mesh=self._context.mesh,
+            on_batch=lambda done: progress and progress.update(done, {}),
+        )
+        if progress:
+            progress.close()
+        decode = self._context.data.tokenizer.decode
+        return [[decode(tokens) for tokens in g.tokens] for g in generated]
+
+
+def make_sample_table(
+    context: Context, model: Any, kind: str, *, num: int
+) -> Callable[[Any, int], None]:
+    """Builds (params, step) -> None: prints and keeps `samples/STEP.json`."""
+    prompts = Prompts(context, "valid", count=num, kind=kind)
+    config = SamplingConfig(context.data_config.max_response)
+    sampler = stage_sampler(context, model, config)
+
+    def show(params: Any, step: int) -> None:
+        key = jax.random.fold_in(context.key, step)
+        texts = prompts.respond(sampler, params, key, batch_size=len(prompts))
+        rows = [
+            {"prompt": r["prompt"], "response": t[0]}
+            for r, t in zip(prompts.records, texts, strict=True)
+        ]
+        write_json(context.workdir / "samples" / f"{step:07d}.json", rows)
+        if jax.process_index() == 0:
+            shown = [(_short(r["prompt"]), _short(r["response"])) for r in rows[:3]]
+            print_table(shown, ["prompt", f"response at step {step}"])
+
+    return show
+
+
+def _short(text: str, limit: int = 60) -> str:
+    text = " / ".join(text.splitlines())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+class ScoreTexts:
+    """Reward-model scores of responses as text, one per record.
+
+    Args:
+      context: The stage.
+      reward: The loaded reward model.
+      batch_size: Rows at a time.
+    """
+
+    def __init__(self, context: Context, reward: Loaded, *, batch_size: int):
+        self._context = context
+        self._params = reward.params
+        self._run = make_response_scorer(reward.model)
+        self._batch_size = round_up(batch_size, context.mesh)
+        self._encode = functools.partial(
+            encode_comparison,
+            tokenizer=context.data.tokenizer,
+            max_prompt=context.data_config.max_prompt,
+            max_response=context.data_config.max_response,
+            max_responses=1,
+        )
+
+    def __call__(
+        self, records: Sequence[dict[str, Any]], responses: Sequence[str]
+    ) -> np.ndarray:
+        """float32[len(records)]."""
+        rows = [
+            {**record, "responses": [text], "ranks": [1]}
+            for record, text in zip(records, responses, strict=True)
+        ]
+        out = []
+        for batch in eval_batches(rows, self._encode, batch_size=self._batch_size):
+            on_device = put_batch(batch, self._context.mesh)
+            scores = jax.device_get(self._run(self._params, *on_device[:4]))
+            out.append(np.asarray(scores)[np.asarray(batch.present)])
+        return np.concatenate(out)

@@ -1,0 +1,86 @@
+"""Chooses the SFT checkpoint by mean reward-model score (paper §3.5, C.1).
+
+Validation loss overfits after one epoch; the reward model's score on sampled
+answers to validation prompts does not, and predicts what people prefer.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from instructgpt.metrics import MetricWriter, print_table, read_metrics
+from instructgpt.sampling import SamplingConfig
+from instructgpt.stages import common
+from instructgpt.stages.sampling import Prompts, ScoreTexts, stage_sampler
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectConfig:
+    """Which checkpoints compete, and on what."""
+
+    candidates: str  # an SFT stage's workdir with a checkpoint an epoch
+    reward: str  # a reward stage's workdir
+    num_prompts: int = 0  # validation prompts; 0: all
+    every: int = 1  # consider each n-th checkpoint, and the last
+    temperature: float = 1.0
+    batch_size: int = 64
+
+
+def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Scores every candidate and writes `selected.json`."""
+    context = common.start(config, workdir)
+    select = common.build(SelectConfig, config.select, where="config.select")
+    path = context.workdir / "selected.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    prompts = Prompts(context, "valid", count=select.num_prompts)
+    steps = common.checkpoint_steps(select.candidates, context)
+    chosen = sorted({*steps[:: -select.every], steps[-1]})
+    sampling = SamplingConfig(
+        context.data_config.max_response, temperature=select.temperature
+    )
+    rows = []
+    with jax.set_mesh(context.mesh):
+        reward = common.load(common.InitConfig(select.reward), context, scalar=True)
+        score = ScoreTexts(context, reward, batch_size=select.batch_size)
+        sampler = None
+        for step in chosen:
+            init = common.InitConfig(select.candidates, step=step)
+            loaded = common.load(init, context)
+            sampler = sampler or stage_sampler(context, loaded.model, sampling)
+            texts = prompts.respond(
+                sampler,
+                loaded.params,
+                context.key,
+                batch_size=select.batch_size,
+                name=f"select {step}",
+            )
+            scores = score(prompts.records, [t[0] for t in texts])
+            rows.append({"step": step, "rm_score": float(scores.mean())})
+    losses = _valid_losses(select.candidates, context)
+    with MetricWriter(context.workdir) as writer:
+        for row in rows:
+            row["epoch"] = steps.index(row["step"]) + 1
+            row["valid_loss"] = losses.get(row["step"])
+            writer.write(row["step"], {"rm_score": row["rm_score"]})
+    best = max(rows, key=lambda r: r["rm_score"])
+    for row in rows:
+        row["chosen"] = row is best
+    columns = ("epoch", "step", "valid_loss", "rm_score", "chosen")
+    print_table(
+        [[r[c] if c != "chosen" else "*" * r[c] for c in columns] for r in rows],
+        columns,
+    )
+    result = {"step": best["step"], "epochs": rows}
+    common.write_json(path, result)
+    return result
+
+
+def _valid_losses(candidates: str, context: common.Context) -> dict[int, float]:
+    path = Path(common.resolve(candidates, context.workdir)) / "metrics.jsonl"
+    rows = read_metrics(path) if path.exists() else []
+    return {int(r["step"]): r["valid_loss"] for r in rows if "valid_loss" in r}

@@ -1,0 +1,144 @@
+"""Supervised fine-tuning, and the RL-init that mixes in pretraining text.
+
+The SFT baselines train for 16 epochs with a checkpoint each (paper §3.5, C.1); the
+initial policy of RL for 2 epochs with 10 % pretraining rows (C.3).
+"""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from instructgpt.data.loader import make_loader, make_mixed_loader
+from instructgpt.data.transforms import encode_demonstration, filter_long
+from instructgpt.evals.language import make_loss_evaluator
+from instructgpt.loop import Job, train
+from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
+from instructgpt.stages import common
+from instructgpt.stages.sampling import make_sample_table
+from instructgpt.state import make_train_state, shardings_of
+from instructgpt.steps.sft import make_sft_loss
+from instructgpt.steps.update import make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class SFTConfig:
+    """What is learnt from a demonstration."""
+
+    loss_on: str = "response"  # the response and its EOS, or "all" tokens
+    pretrain_fraction: float = 0.0  # share of each batch that is pretraining text
+    num_samples: int = 8  # responses to validation prompts shown at each evaluation
+
+
+def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Fine-tunes a pretrained model on demonstrations."""
+    context = common.start(config, workdir)
+    sft = common.build(SFTConfig, config.sft, where="config.sft")
+    init = common.build(common.InitConfig, config.init, where="config.init")
+    train_config = common.build(common.TrainConfig, config.train, where="config.train")
+    encode = functools.partial(
+        encode_demonstration,
+        tokenizer=context.data.tokenizer,
+        max_prompt=context.data_config.max_prompt,
+        max_response=context.data_config.max_response,
+        loss_on=sft.loss_on,
+    )
+    with jax.set_mesh(context.mesh):
+        loaded = common.load(init, context, overrides=config.model)
+        model = loaded.model
+        loader = _loader(context, sft, train_config, encode)
+        loop_config = train_config.loop(loader.steps_per_epoch)
+        optimizer_config = common.build(
+            OptimizerConfig, config.optimizer, where="config.optimizer"
+        )
+        optimizer = make_optimizer(optimizer_config, loop_config.num_steps)
+        state = make_train_state(
+            model,
+            optimizer,
+            key=context.key,
+            mesh=context.mesh,
+            params=loaded.params,
+        )
+        # Only response columns can be targets, unless the mix or the loss say else.
+        responses_only = sft.loss_on == "response" and not sft.pretrain_fraction
+        first = context.data_config.max_prompt if responses_only else 1
+        step = make_train_step(
+            make_sft_loss(model, first_target=first),
+            optimizer,
+            microbatches=train_config.microbatches,
+            shardings=shardings_of(state),
+        )
+        job = Job(
+            name=config.name,
+            update=step,
+            data=loader,
+            to_device=common.to_device(context.mesh),
+            count_tokens=common.count_valid,
+            watch=("loss", "valid_loss", "grad_norm"),
+            evaluate=_make_evaluate(context, sft, model, encode, train_config),
+            schedule=make_schedule(optimizer_config, loop_config.num_steps),
+            meta=common.model_meta(model, kind="language"),
+        )
+        state = train(
+            job, state, config=loop_config, key=context.key, workdir=context.workdir
+        )
+        return {"params": state.params, "steps_per_epoch": loader.steps_per_epoch}
+
+
+def _loader(context, sft: SFTConfig, train_config: common.TrainConfig, encode):
+    demonstrations = context.data.source("demonstrations", "train")
+    kept = filter_long(
+        demonstrations,
+        context.data.tokenizer,
+        max_prompt=context.data_config.max_prompt,
+        max_response=context.data_config.max_response,
+    )
+    if kept.dropped:
+        common.announce(f"dropped {kept.dropped} demonstrations that are too long")
+    shared = dict(
+        batch_size=train_config.batch_size,
+        seed=context.config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        keep=kept.indices,
+    )
+    if not sft.pretrain_fraction:
+        return make_loader(demonstrations, encode, **shared)
+    return make_mixed_loader(
+        demonstrations,
+        encode,
+        context.data.tokens("train"),
+        fraction=sft.pretrain_fraction,
+        **shared,
+    )
+
+
+def _make_evaluate(context, sft: SFTConfig, model, encode, train_config):
+    valid = context.data.source("demonstrations", "valid")
+    limits = dict(
+        max_prompt=context.data_config.max_prompt,
+        max_response=context.data_config.max_response,
+    )
+    kept = filter_long(valid, context.data.tokenizer, **limits)
+    first = limits["max_prompt"] if sft.loss_on == "response" else 1
+    evaluate_loss = make_loss_evaluator(
+        model,
+        valid,
+        encode,
+        batch_size=train_config.batch_size,
+        mesh=context.mesh,
+        first_target=first,
+        keep=kept.indices,
+    )
+    sample_table = make_sample_table(
+        context, model, "demonstrations", num=sft.num_samples
+    )
+
+    def evaluate(state: Any, step: int) -> dict[str, float]:
+        sample_table(state.params, step)
+        return {"valid_loss": evaluate_loss(state.params)}
+
+    return evaluate

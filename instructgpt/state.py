@@ -1,0 +1,185 @@
+"""Training states and their sharded initialisation in one jit."""
+
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+from jax.sharding import Mesh
+
+from instructgpt.errors import UserError
+from instructgpt.sharding import tree_shardings
+
+Params = Any
+
+
+@struct.dataclass
+class TrainState:
+    """One model in training (pretraining, SFT, RL-init, reward model)."""
+
+    step: jax.Array  # int32[], optimiser updates so far
+    params: Params  # float32 master copy
+    opt_state: optax.OptState
+
+    def updated(self, grads: Params, optimizer: optax.GradientTransformation) -> Self:
+        """The state after one optimiser update."""
+        updates, opt_state = optimizer.update(grads, self.opt_state, self.params)
+        return self.replace(
+            step=self.step + 1,
+            params=optax.apply_updates(self.params, updates),
+            opt_state=opt_state,
+        )
+
+    def parts(self) -> dict[str, Any]:
+        """What a checkpoint stores, by name: later stages read `params` alone."""
+        rest = {"step": self.step, "opt_state": self.opt_state}
+        return {"params": self.params, "optimizer": rest}
+
+    @classmethod
+    def from_parts(cls, parts: dict[str, Any]) -> Self:
+        """The inverse of `parts`."""
+        return cls(params=parts["params"], **parts["optimizer"])
+
+
+@struct.dataclass
+class PPOState:
+    """Policy and value net, each with its own optimiser, and the policy's EMA."""
+
+    policy: TrainState
+    value: TrainState
+    ema: Params  # float32, of the policy's parameters
+
+    def parts(self) -> dict[str, Any]:
+        """What a checkpoint stores: `params` and `ema` are the policy's."""
+        policy, value = self.policy.parts(), self.value.parts()
+        return {
+            "params": policy["params"],
+            "ema": self.ema,
+            "optimizer": policy["optimizer"],
+            "value": value["params"],
+            "value_optimizer": value["optimizer"],
+        }
+
+    @classmethod
+    def from_parts(cls, parts: dict[str, Any]) -> Self:
+        """The inverse of `parts`."""
+        policy = {"params": parts["params"], "optimizer": parts["optimizer"]}
+        value = {"params": parts["value"], "optimizer": parts["value_optimizer"]}
+        return cls(
+            policy=TrainState.from_parts(policy),
+            value=TrainState.from_parts(value),
+            ema=parts["ema"],
+        )
+
+
+def init_params(model: nn.Module, key: jax.Array) -> Params:
+    """The model's parameters, boxed with their logical axis names."""
+    tokens = jnp.zeros((1, 1, 1), jnp.int32)
+    return model.init(key, tokens, jnp.ones((1, 1, 1), bool))["params"]
+
+
+def params_layout(model: nn.Module, mesh: Mesh) -> Params:
+    """ShapeDtypeStructs with shardings of the parameters: what to restore into."""
+    boxed = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    return _layout(boxed, mesh)
+
+
+def _layout(boxed: Any, mesh: Mesh) -> Any:
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        nn.meta.unbox(boxed),
+        tree_shardings(boxed, mesh),
+    )
+
+
+def make_train_state(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    key: jax.Array,
+    mesh: Mesh,
+    params: Params | None = None,
+) -> TrainState:
+    """Initialises a state on the mesh, each array born where it lives.
+
+    Args:
+      model: Its `init` gives the shapes and logical axes.
+      optimizer: Its `init` gives the moments.
+      key: For the parameters; unused when they are given.
+      mesh: Where the state lives.
+      params: Start from these (copied, not donated) instead of fresh ones.
+
+    Raises:
+      UserError: `params` do not have the model's shapes.
+    """
+
+    def fresh(key: jax.Array) -> TrainState:
+        params = init_params(model, key)
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+    boxed = jax.eval_shape(fresh, key)
+    shardings = tree_shardings(boxed, mesh)
+    if params is None:
+        return jax.jit(lambda k: nn.meta.unbox(fresh(k)), out_shardings=shardings)(key)
+    check_same_shapes(params, nn.meta.unbox(boxed.params))
+
+    def from_params(params: Params) -> TrainState:
+        params = jax.tree.map(jnp.copy, params)
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+    return jax.jit(from_params, out_shardings=shardings)(params)
+
+
+def layout_of(state: Any) -> Any:
+    """ShapeDtypeStructs with shardings of a live state, to restore into."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+
+
+def scalar_params_from(
+    trunk: Params, model: nn.Module, key: jax.Array, mesh: Mesh
+) -> Params:
+    """A ScalarModel's parameters: this trunk and a fresh head.
+
+    The language model's unembedding is its (tied) embedding, which stays; the head
+    starts at std 1/sqrt(D + 1) and bias 0.
+    """
+    layout = params_layout(model, mesh)
+    head = jax.jit(
+        lambda k: {
+            name: value
+            for name, value in nn.meta.unbox(init_params(model, k)).items()
+            if name != "trunk"
+        },
+        out_shardings=jax.tree.map(
+            lambda x: x.sharding, {k: v for k, v in layout.items() if k != "trunk"}
+        ),
+    )(key)
+    return {"trunk": trunk, **head}
+
+
+def check_same_shapes(params: Params, expected: Params) -> None:
+    """Raises UserError naming the first array that is missing, extra or misshapen."""
+    have = {jax.tree_util.keystr(k): v for k, v in _flat(params)}
+    want = {jax.tree_util.keystr(k): v for k, v in _flat(expected)}
+    for name in sorted(want.keys() | have.keys()):
+        if name not in have or name not in want:
+            what = "lacks" if name not in have else "has an unexpected"
+            raise UserError(f"the checkpoint {what} {name}; is it of another model?")
+        if have[name].shape != want[name].shape:
+            raise UserError(
+                f"the checkpoint's {name} has shape {have[name].shape}, config.model "
+                f"wants {want[name].shape}; make config.model match the checkpoint"
+            )
+
+
+def _flat(tree: Any):
+    return jax.tree_util.tree_flatten_with_path(tree)[0]
+
+
+def shardings_of(tree: Any) -> Any:
+    """The shardings of live arrays, to pin a step's output to."""
+    return jax.tree.map(lambda x: x.sharding, tree)

@@ -1,0 +1,185 @@
+"""The PPO-ptx step: one minibatch, two optimisers (paper §3.5, Eq. 2, C.4).
+
+Letters: B episodes of a minibatch, R response tokens. Data flow: shaped rewards and
+GAE from what the rollout recorded -> policy gradient, then the pretraining gradient
+times gamma into the same buffers, one update -> value gradient, one update -> EMA.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from instructgpt.batches import Rollout, TokenBatch
+from instructgpt.losses import Weighted, masked
+from instructgpt.models.scoring import response_log_probs, response_values
+from instructgpt.models.transformer import ScalarModel, Transformer
+from instructgpt.optim import global_norm
+from instructgpt.rl import (
+    clipped_policy_loss,
+    clipped_value_loss,
+    gae,
+    shaped_rewards,
+    whiten,
+)
+from instructgpt.state import PPOState
+from instructgpt.steps.sft import make_sft_loss
+from instructgpt.steps.update import Metrics, Params, gradients, scalar
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOConfig:
+    """The objective. Defaults are the simplest behaviour, not the paper's."""
+
+    kl_coef: float = 0.0  # beta: per nat of log p - log q, in the reward
+    ptx_coef: float = 0.0  # gamma: weight of the pretraining gradient; 0 is plain PPO
+    clip: float = 0.2  # of the probability ratio
+    value_clip: float = 0.0  # how far V may move from the rollout's; 0: no clipping
+    discount: float = 1.0
+    gae_lambda: float = 1.0
+    whiten_advantages: bool = False  # per minibatch, over real tokens
+    ema_decay: float = 0.0  # of the policy, per optimiser step; 0 keeps the last
+    microbatches: int = 1  # parts of a minibatch that are in memory one at a time
+
+
+class Episodes(NamedTuple):
+    """A minibatch of rollouts with their advantages and returns."""
+
+    rollout: Rollout
+    advantages: Array  # float32[B, R], whitened if so configured
+    returns: Array  # float32[B, R], from before whitening
+
+
+def with_advantages(rollout: Rollout, *, config: PPOConfig) -> Episodes:
+    """Rewards, GAE and returns of a minibatch, from what the rollout recorded."""
+    mask = rollout.response_valid
+    rewards = shaped_rewards(
+        rollout.score,
+        rollout.log_probs,
+        rollout.ref_log_probs,
+        mask,
+        kl_coef=config.kl_coef,
+    )
+    advantages, returns = gae(
+        rewards, rollout.values, mask, discount=config.discount, lam=config.gae_lambda
+    )
+    if config.whiten_advantages:
+        advantages = whiten(advantages, mask)
+    return Episodes(rollout, advantages, returns)
+
+
+def make_policy_loss(model: Transformer, config: PPOConfig, temperature: float):
+    """Clipped surrogate, mean over the minibatch's real response tokens."""
+
+    def loss_fn(
+        params: Params, batch: Episodes, key: Array
+    ) -> tuple[Weighted, Metrics]:
+        del key
+        rollout, mask = batch.rollout, batch.rollout.response_valid
+        now = response_log_probs(
+            model,
+            params,
+            (rollout.prompt, rollout.prompt_valid),
+            (rollout.response, rollout.response_valid),
+            temperature=temperature,
+        )
+        loss, ratio, clipped = clipped_policy_loss(
+            now.log_probs, rollout.log_probs, batch.advantages, clip=config.clip
+        )
+        drift = now.log_probs - rollout.log_probs
+        return masked(loss, mask), {
+            "policy_loss": masked(loss, mask),
+            "ratio": masked(ratio, mask),
+            "approx_kl": masked(0.5 * drift * drift, mask),
+            "clip_fraction": masked(clipped, mask),
+            "entropy": masked(now.entropy, mask),
+        }
+
+    return loss_fn
+
+
+def make_value_loss(model: ScalarModel, config: PPOConfig):
+    """Clipped squared error to the returns, mean over real response tokens."""
+
+    def loss_fn(
+        params: Params, batch: Episodes, key: Array
+    ) -> tuple[Weighted, Metrics]:
+        del key
+        rollout, mask = batch.rollout, batch.rollout.response_valid
+        values = response_values(
+            model,
+            params,
+            (rollout.prompt, rollout.prompt_valid),
+            (rollout.response, rollout.response_valid),
+        )
+        loss, clipped = clipped_value_loss(
+            values, rollout.values, batch.returns, clip=config.value_clip or None
+        )
+        return masked(loss, mask), {
+            "value_loss": masked(loss, mask),
+            "value_clip_fraction": masked(clipped, mask),
+            "value": masked(values, mask),
+            "return": masked(batch.returns, mask),
+        }
+
+    return loss_fn
+
+
+PPOStep = Callable[
+    [PPOState, Rollout, TokenBatch | None, Array], tuple[PPOState, Metrics]
+]
+
+
+def make_ppo_step(
+    policy_model: Transformer,
+    value_model: ScalarModel,
+    *,
+    policy_optimizer: optax.GradientTransformation,
+    value_optimizer: optax.GradientTransformation,
+    config: PPOConfig,
+    temperature: float = 1.0,
+    shardings: Any = None,
+) -> PPOStep:
+    """One jitted minibatch update: (state, rollout, ptx, key) -> (state, metrics).
+
+    `ptx` are pretraining rows for this minibatch, None when gamma is 0. Their
+    gradient is that of the mean negative log-likelihood per token, times gamma,
+    added to the PPO gradient before the one update. The state is donated.
+    """
+    policy_loss = make_policy_loss(policy_model, config, temperature)
+    value_loss = make_value_loss(value_model, config)
+    ptx_loss = make_sft_loss(policy_model, train=False)
+    parts = config.microbatches
+
+    def step(state: PPOState, rollout: Rollout, ptx: TokenBatch | None, key: Array):
+        key = jax.random.fold_in(key, state.policy.step)
+        episodes = with_advantages(rollout, config=config)
+        grads, _, metrics = gradients(
+            policy_loss, state.policy.params, episodes, key, microbatches=parts
+        )
+        metrics["policy_grad_norm"] = scalar(global_norm(grads))
+        if ptx is not None:
+            more, loss, _ = gradients(
+                ptx_loss, state.policy.params, ptx, key, microbatches=parts
+            )
+            metrics["ptx_loss"] = loss
+            metrics["ptx_grad_norm"] = scalar(global_norm(more))
+            grads = jax.tree.map(lambda g, m: g + config.ptx_coef * m, grads, more)
+        policy = state.policy.updated(grads, policy_optimizer)
+        grads, _, value_metrics = gradients(
+            value_loss, state.value.params, episodes, key, microbatches=parts
+        )
+        metrics["value_grad_norm"] = scalar(global_norm(grads))
+        value = state.value.updated(grads, value_optimizer)
+        decay = config.ema_decay
+        ema = jax.tree.map(
+            lambda e, p: decay * e + (1.0 - decay) * p, state.ema, policy.params
+        )
+        return PPOState(policy, value, ema), {**metrics, **value_metrics}
+
+    out = None if shardings is None else (shardings, None)
+    return jax.jit(step, donate_argnums=0, out_shardings=out)

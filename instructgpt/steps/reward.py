@@ -1,0 +1,37 @@
+"""The reward-model step: K-way pairwise ranking loss (paper §3.5, Eq. 1, C.2)."""
+
+from typing import Literal
+
+import jax
+
+from instructgpt.batches import ComparisonBatch
+from instructgpt.losses import Weighted, pairwise_ranking
+from instructgpt.models.scoring import response_scores
+from instructgpt.models.transformer import ScalarModel
+from instructgpt.steps.update import LossFn, Metrics, Params
+
+
+def make_reward_loss(
+    model: ScalarModel, *, divisor: Literal["untied", "all"] = "untied"
+) -> LossFn:
+    """All pairs of a prompt as one batch element; dropout is off.
+
+    Args:
+      model: The reward model.
+      divisor: See `pairwise_ranking`.
+    """
+
+    def loss_fn(
+        params: Params, batch: ComparisonBatch, key: jax.Array
+    ) -> tuple[Weighted, Metrics]:
+        del key
+        scores = response_scores(
+            model,
+            params,
+            (batch.prompt, batch.prompt_valid),
+            (batch.responses, batch.response_valid),
+        )
+        out = pairwise_ranking(scores, batch.ranks, batch.present, divisor=divisor)
+        return out.loss, {"accuracy": out.accuracy, "margin": out.margin}
+
+    return loss_fn

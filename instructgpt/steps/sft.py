@@ -1,0 +1,42 @@
+"""The language-model step: pretraining, SFT and the RL-init mix (paper §3.5, C.1).
+
+They differ only in their data: which rows come in, and which tokens are targets.
+"""
+
+import jax
+
+from instructgpt.batches import TokenBatch
+from instructgpt.losses import Weighted, cross_entropy
+from instructgpt.models.scoring import target_log_probs
+from instructgpt.models.transformer import Transformer
+from instructgpt.steps.update import LossFn, Metrics, Params
+
+
+def make_sft_loss(
+    model: Transformer, *, first_target: int = 1, train: bool = True
+) -> LossFn:
+    """Mean negative log-likelihood in nats over the batch's target tokens.
+
+    Args:
+      model: The language model; its config sets residual dropout.
+      first_target: First column that can be a target. Rows with left-padded prompts
+        of P tokens and a loss on responses only have P here, so that logits exist
+        for response positions alone.
+      train: Whether dropout is on.
+    """
+    dropout = train and model.config.residual_dropout > 0
+
+    def loss_fn(
+        params: Params, batch: TokenBatch, key: jax.Array
+    ) -> tuple[Weighted, Metrics]:
+        out = target_log_probs(
+            model,
+            params,
+            batch.tokens,
+            batch.valid,
+            first=first_target,
+            dropout_key=key if dropout else None,
+        )
+        return cross_entropy(out.log_probs, batch.loss_mask[:, first_target:]), {}
+
+    return loss_fn

@@ -1,0 +1,113 @@
+"""What every step shares: gradients over microbatches, and one jitted update.
+
+A loss function returns a sum with its weight. Gradients of the sums are added over
+microbatches and divided by the added weights once, so any split of a batch gives
+the gradient of the whole. Under float16 the sum over a microbatch's tokens also
+serves as the loss scale.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from instructgpt.losses import Weighted
+from instructgpt.optim import global_norm
+from instructgpt.state import TrainState
+
+Array = jax.Array
+Batch = Any
+Params = Any
+Metrics = dict[str, Weighted]
+# (params, batch, key) -> (loss, metrics); the metrics need not hold the loss.
+LossFn = Callable[[Params, Batch, Array], tuple[Weighted, Metrics]]
+TrainStep = Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]
+
+
+def scalar(value: Array | float) -> Weighted:
+    """A metric that is already a mean."""
+    return Weighted(jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32))
+
+
+def split_rows(batch: Batch, parts: int) -> Batch:
+    """[B, ...] -> [parts, B / parts, ...], strided so that devices keep their rows."""
+
+    def one(x: Array) -> Array:
+        rows = x.shape[0] // parts
+        return x.reshape((rows, parts) + x.shape[1:]).swapaxes(0, 1)
+
+    return jax.tree.map(one, batch)
+
+
+def gradients(
+    loss_fn: LossFn, params: Params, batch: Batch, key: Array, *, microbatches: int = 1
+) -> tuple[Params, Weighted, Metrics]:
+    """Gradient of the mean loss over a batch, in float32.
+
+    Args:
+      loss_fn: See LossFn.
+      params: What to differentiate by.
+      batch: Tree of arrays [B, ...].
+      key: Folded with the microbatch's number.
+      microbatches: Parts the batch is cut into, one at a time in memory; divides B.
+
+    Returns:
+      (gradients, loss, metrics).
+    """
+
+    def of_sum(params: Params, batch: Batch, key: Array):
+        loss, metrics = loss_fn(params, batch, key)
+        return loss.sum, (loss, metrics)
+
+    def one(batch: Batch, key: Array):
+        (_, out), grads = jax.value_and_grad(of_sum, has_aux=True)(params, batch, key)
+        return grads, *out
+
+    if microbatches == 1:
+        grads, loss, metrics = one(batch, jax.random.fold_in(key, 0))
+    else:
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(microbatches))
+        xs = split_rows(batch, microbatches), keys
+        shapes = jax.eval_shape(one, *jax.tree.map(lambda x: x[0], xs))
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+        def body(total, x):
+            return jax.tree.map(jnp.add, total, one(*x)), None
+
+        (grads, loss, metrics), _ = jax.lax.scan(body, zeros, xs)
+    weight = jnp.where(loss.weight > 0, loss.weight, 1.0)
+    return jax.tree.map(lambda g: g / weight, grads), loss, metrics
+
+
+def make_train_step(
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    *,
+    microbatches: int = 1,
+    shardings: Any = None,
+) -> TrainStep:
+    """One jitted optimiser update: (state, batch, key) -> (state, metrics).
+
+    The state is donated. The key is folded with the state's step, so the caller
+    passes the same key each time.
+
+    Args:
+      loss_fn: See LossFn.
+      optimizer: Applied to the mean gradient.
+      microbatches: See `gradients`.
+      shardings: Of the state, pinned on the way out so that nothing recompiles.
+    """
+
+    def step(state: TrainState, batch: Batch, key: Array):
+        key = jax.random.fold_in(key, state.step)
+        grads, loss, metrics = gradients(
+            loss_fn, state.params, batch, key, microbatches=microbatches
+        )
+        norm = scalar(global_norm(grads))
+        metrics = {"loss": loss, **metrics, "grad_norm": norm}
+        return state.updated(grads, optimizer), metrics
+
+    out = None if shardings is None else (shardings, None)
+    return jax.jit(step, donate_argnums=0, out_shardings=out)

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# From an empty machine to the paper's Figure 1 in small: sets up .venv, runs the whole
+# recipe on the miniature world and says where its report is. Run again, it resumes.
+#
+#   bash launch/quickstart.sh [--config.key=value ...]
+#   WORKDIR=elsewhere bash launch/quickstart.sh
+set -euo pipefail
+
+caller=$PWD
+# shellcheck source=launch/setup_env.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
+setup_env
+
+workdir=${WORKDIR:-$PWD/runs/mini}
+[[ $workdir == /* ]] || workdir=$caller/$workdir
+
+python -m instructgpt.main --config=configs/recipe.py:mini --workdir="$workdir" "$@"
+
+report=$(find "$workdir" -name report.html -print -quit)
+echo "Report: ${report:-none was written} (opens in any browser, without a network)"

@@ -1,0 +1,53 @@
+# Sourced by the scripts beside it. Goes to the repository root, makes .venv with the
+# first Python that will do, and installs what requirements.txt and pyproject.toml ask
+# for. The next time it only compares a checksum.
+# shellcheck shell=bash
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+# Compiled programs are kept between runs: the second one starts faster.
+export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$PWD/.cache/jax}"
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="${JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS:-0}"
+
+# Prints the first Python >= 3.11 that can make a virtual environment; $PYTHON wins.
+find_python() {
+  local candidate incomplete=""
+  for candidate in ${PYTHON:+"$PYTHON"} python3.12 python3.11 python3 python; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+      > /dev/null 2>&1; then
+      if "$candidate" -c 'import ensurepip, venv' > /dev/null 2>&1; then
+        echo "$candidate"
+        return
+      fi
+      incomplete=${incomplete:-$candidate}
+    fi
+  done
+  if [ -n "$incomplete" ]; then
+    echo "$incomplete cannot make virtual environments: its venv or ensurepip is" \
+      "missing. On Debian or Ubuntu: sudo apt-get install python3-venv" >&2
+  else
+    echo "Python 3.11 or newer is needed and was not found. Install it, or name it:" \
+      "PYTHON=/path/to/python3.12 bash $0" >&2
+  fi
+  return 1
+}
+
+# setup_env [EXTRA]: an environment with the packages and those of one optional extra.
+setup_env() {
+  local extra="${1:-}" wanted python
+  wanted=$(cat requirements.txt pyproject.toml | cksum)
+  if ! .venv/bin/python -m pip --version > /dev/null 2>&1; then
+    python=$(find_python)
+    echo "Making .venv with $("$python" --version)"
+    "$python" -m venv --clear .venv
+  fi
+  if [ "$(cat ".venv/installed-$extra" 2> /dev/null)" != "$wanted" ]; then
+    echo "Installing packages into .venv (the first time takes a few minutes)"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+      --editable ".${extra:+[$extra]}"
+    # An extra brings the plain packages too.
+    echo "$wanted" | tee ".venv/installed-$extra" > .venv/installed-
+  fi
+  # shellcheck source=/dev/null
+  source .venv/bin/activate
+}

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Sets up .venv with the test tools, then lint, format, types and tests.
+#
+#   bash launch/test.sh [pytest arguments, such as tests/test_rl.py or -k gae]
+set -euo pipefail
+
+# shellcheck source=launch/setup_env.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
+setup_env test
+
+ruff check
+ruff format --check
+mypy
+python -m pytest "$@"

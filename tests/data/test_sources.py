@@ -1,0 +1,248 @@
+"""Sets of records: checked line by line, written whole or not at all, read back."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from instructgpt.data.records import FIELDS
+from instructgpt.data.sources import build, build_jsonl, open_source, read_jsonl
+from instructgpt.errors import UserError
+
+COMPLETE = {
+    "documents": {"id": "d", "text": "One.\nTwo ▁ \0 é", "kind": "story"},
+    "demonstrations": {
+        "id": "e",
+        "prompt": "p",
+        "response": "r",
+        "customer": "c",
+        "source": "labeler",
+        "category": "chat",
+        "style": "plain",
+    },
+    "prompts": {
+        "id": "f",
+        "prompt": "p",
+        "customer": "c",
+        "category": "chat",
+        "style": "plain",
+        "task": "{}",
+    },
+    "comparisons": {
+        "id": "g",
+        "prompt": "p",
+        "responses": ["a", "", "c"],
+        "ranks": [2, 1, 2],
+        "labeler": "l",
+        "customer": "c",
+        "category": "chat",
+    },
+}
+PROMPTS = [{**COMPLETE["prompts"], "id": str(i)} for i in range(50)]
+
+
+def write_lines(path, *records) -> str:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_every_kind_comes_back_as_it_was_given(kind, tmp_path):
+    record = COMPLETE[kind]
+    build(kind, "mine", tmp_path, {"train": lambda: [record], "test": lambda: [record]})
+    source = open_source(kind, "mine", tmp_path, "test")
+    assert list(source) == [record]
+    assert {type(value) for value in source[0].values()} <= {str, list}
+    assert "tensorflow" not in sys.modules
+
+
+def test_random_access_keeps_the_order(tmp_path):
+    build("prompts", "mine", tmp_path, {"train": lambda: iter(PROMPTS)})
+    source = open_source("prompts", "mine", tmp_path, "train")
+    assert len(source) == 50
+    assert list(source) == PROMPTS
+    assert source[-1] == PROMPTS[-1]
+    assert source[3:5] == PROMPTS[3:5]
+    assert source.__getitems__([7, 2]) == [PROMPTS[7], PROMPTS[2]]
+    with pytest.raises(IndexError):
+        source[50]
+
+
+def test_a_set_is_built_once_and_says_nothing(tmp_path, capfd):
+    build("prompts", "mine", tmp_path, {"train": lambda: PROMPTS})
+
+    def never():
+        raise AssertionError("built again")
+
+    build("prompts", "mine", tmp_path, {"train": never})
+    assert capfd.readouterr().out == ""
+    build("prompts", "other", tmp_path, {"train": lambda: PROMPTS[:1]})
+    assert len(open_source("prompts", "mine", tmp_path, "train")) == 50
+    assert len(open_source("prompts", "other", tmp_path, "train")) == 1
+    with pytest.raises(UserError, match=r"holds the splits \['train'\]"):
+        build("prompts", "mine", tmp_path, {"train": never, "valid": never})
+
+
+def test_an_error_while_building_leaves_no_set(tmp_path):
+    def breaks_off():
+        yield from PROMPTS
+        raise ConnectionError("gone")
+
+    splits = {"train": lambda: PROMPTS, "valid": breaks_off}
+    with pytest.raises(ConnectionError, match="gone"):
+        build("prompts", "mine", tmp_path, splits)
+    with pytest.raises(UserError, match="no set mine/prompts"):
+        open_source("prompts", "mine", tmp_path, "train")
+    build("prompts", "mine", tmp_path, {**splits, "valid": lambda: PROMPTS})
+    assert len(open_source("prompts", "mine", tmp_path, "valid")) == 50
+
+
+def test_a_killed_build_leaves_no_set(tmp_path):
+    program = """
+import sys, time
+from instructgpt.data.sources import build
+def records():
+    yield {"prompt": "p"}
+    open(sys.argv[1] + "/started", "w").close()
+    time.sleep(60)
+build("prompts", "mine", sys.argv[1], {"train": lambda: [{"prompt": "p"}],
+                                       "valid": records})
+"""
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) as process:
+        while not (tmp_path / "started").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(UserError, match="no set mine/prompts"):
+        open_source("prompts", "mine", tmp_path, "train")
+    build("prompts", "mine", tmp_path, {"train": lambda: PROMPTS})
+    assert len(open_source("prompts", "mine", tmp_path, "train")) == 50
+
+
+def test_bad_generated_records_are_named(tmp_path):
+    def split(*records):
+        return {"train": lambda: records}
+
+    with pytest.raises(UserError, match="split train, record 1: field 'prompt' is mis"):
+        build("prompts", "mine", tmp_path, split({"prompt": "p"}, {"id": "1"}))
+    with pytest.raises(UserError, match="split train: no records"):
+        build("prompts", "mine", tmp_path, split())
+    with pytest.raises(UserError, match="no kind of record 'prompt'"):
+        build("prompt", "mine", tmp_path, split())
+    with pytest.raises(UserError, match=r"set name '\.\./mine'"):
+        build("prompts", "../mine", tmp_path, split())
+
+
+def test_missing_sets_and_splits_are_named(tmp_path):
+    with pytest.raises(UserError, match=rf"{tmp_path}: no set mine/prompts; write it"):
+        open_source("prompts", "mine", tmp_path, "train")
+    build("prompts", "mine", tmp_path, {"train": lambda: PROMPTS})
+    with pytest.raises(UserError, match=r"no split 'test', only \['train'\]"):
+        open_source("prompts", "mine", tmp_path, "test")
+
+
+@pytest.mark.parametrize("size", [None, 0, 1 << 15, 1 << 16, (1 << 17) - 1])
+def test_damaged_files_are_noticed_when_opened(size, tmp_path):
+    build("prompts", "mine", tmp_path, {"train": lambda: PROMPTS})
+    (file,) = open_source("prompts", "mine", tmp_path, "train").files
+    contents = file.read_bytes()
+    assert len(contents) == 1 << 17
+    file.unlink()
+    if size is not None:
+        file.write_bytes(contents[:size])
+    with pytest.raises(UserError, match=r"array_record-00000-of-00001: damaged \(.+\)"):
+        open_source("prompts", "mine", tmp_path, "train")
+
+
+def test_jsonl_gets_defaults_and_loses_unknown_fields(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(
+        '\ufeff{"prompt": "p", "response": "r", "extra": 1, "style": null}\n'
+        "\n"
+        '{"prompt": "é\\n", "response": "\\ud83d\\ude00", "id": "x"}'
+    )
+    first, second = read_jsonl(path, "demonstrations")
+    assert first == {
+        "id": "mine:1",
+        "prompt": "p",
+        "response": "r",
+        "customer": "",
+        "source": "",
+        "category": "",
+        "style": "",
+    }
+    assert (second["prompt"], second["response"]) == ("é\n", "\U0001f600")
+    assert second["id"] == "x"
+
+
+GOOD = '{"prompt": "p", "responses": ["a", "b"], "ranks": [1, 1]}\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('{"prompt": "p", "respon', "not valid JSON .*ends in the middle.*copy the f"),
+        ('{"prompt": }\n', r"not valid JSON \(Expecting value\); correct or remove"),
+        (b'{"prompt": "\xff"}\n', "not UTF-8"),
+        ("[1]\n", "expected an object with the fields id, prompt, .*found list"),
+        ('{"responses": ["a", "b"], "ranks": [1, 2]}\n', "'prompt' is missing; add it"),
+        (GOOD.replace('"p"', "3"), "'prompt' must be text, found 3"),
+        (GOOD.replace('"p"', '"\\ud800"'), "'prompt' must be text"),
+        (GOOD.replace('"p"', '" "'), "empty prompt"),
+        (GOOD.replace('"a"', '""'), "empty responses"),
+        (GOOD.replace('["a", "b"]', '"ab"'), "'responses' must be a list of texts"),
+        (GOOD.replace('"a"', "1"), "'responses' must be a list of texts"),
+        (GOOD.replace("[1, 1]", "[1]"), "2 responses but 1 ranks"),
+        (GOOD.replace("[1, 1]", "[0, 1]"), "ranks must be 1"),
+        (GOOD.replace("[1, 1]", "[1, 2.0]"), "'ranks' must be a list of whole numbers"),
+        (GOOD.replace("[1, 1]", "[true, 1]"), "'ranks' must be a list of whole"),
+        (GOOD.replace("[1, 1]", '["1", 1]'), "'ranks' must be a list of whole"),
+        (GOOD.replace("[1, 1]", "[1, 99999999999]"), "ranks must be 1"),
+        ('{"prompt": "p", "responses": ["a"], "ranks": [1]}\n', "needs two or more"),
+    ],
+)
+def test_bad_lines_are_named(line, problem, tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(GOOD.encode() + (line if type(line) is bytes else line.encode()))
+    lines = read_jsonl(path, "comparisons")
+    assert next(lines)["ranks"] == [1, 1]
+    with pytest.raises(UserError, match=rf"mine\.jsonl:2: .*{problem}"):
+        next(lines)
+
+
+def test_empty_texts_of_every_kind_are_named(tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", {"prompt": "p", "response": "\n "})
+    with pytest.raises(UserError, match=r"a\.jsonl:1: empty response"):
+        list(read_jsonl(path, "demonstrations"))
+    path = write_lines(tmp_path / "b.jsonl", {"text": ""})
+    with pytest.raises(UserError, match=r"b\.jsonl:1: empty text"):
+        list(read_jsonl(path, "documents"))
+
+
+def test_files_without_records_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"gone\.jsonl: cannot read the file"):
+        next(read_jsonl(tmp_path / "gone.jsonl", "prompts"))
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(UserError, match=r"empty\.jsonl: no records"):
+        list(read_jsonl(tmp_path / "empty.jsonl", "prompts"))
+
+
+def test_jsonl_set_follows_its_files(tmp_path):
+    files = {"train": tmp_path / "a.jsonl", "valid": tmp_path / "b.jsonl"}
+    for path in files.values():
+        write_lines(path, {"prompt": "old"})
+    old = build_jsonl("prompts", "mine", tmp_path, files)
+    assert build_jsonl("prompts", "mine", tmp_path, files) == old
+    write_lines(files["train"], {"prompt": "new"}, {"prompt": "newer"})
+    new = build_jsonl("prompts", "mine", tmp_path, files)
+    texts = [
+        record["prompt"] for record in open_source("prompts", new, tmp_path, "train")
+    ]
+    assert texts == ["new", "newer"]
+    assert open_source("prompts", old, tmp_path, "train")[0]["prompt"] == "old"
+    with pytest.raises(UserError, match="cannot read the file"):
+        build_jsonl("prompts", "mine", tmp_path, {"train": tmp_path / "gone"})

@@ -1,0 +1,214 @@
+"""Rows of token ids, compared with rows written by hand."""
+
+import numpy as np
+import pytest
+
+from instructgpt.data.documents import TokenWindows, document_tokens
+from instructgpt.data.sources import build, open_source
+from instructgpt.data.transforms import (
+    encode_comparison,
+    encode_demonstration,
+    encode_prompt,
+    filter_long,
+    format_prompt,
+)
+from instructgpt.errors import UserError
+from instructgpt.tokenizer import train_tokenizer
+
+PAD, EOS, NEWLINE, A = 0, 2, 10, ord("a")
+
+
+class Letters:
+    """A tokenizer that a reader can follow: one token a character, its code."""
+
+    pad_id, bos_id, eos_id, vocab_size, fingerprint = PAD, 1, EOS, 128, "letters"
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(character) for character in text]
+
+
+LETTERS = Letters()
+
+
+def demonstration(prompt="ab", response="c") -> dict:
+    return {"id": "d1", "prompt": prompt, "response": response}
+
+
+def test_prompt_template():
+    assert format_prompt("Name a cat.") == "Name a cat.\n"
+
+
+def test_demonstration_row_by_hand():
+    row = encode_demonstration(demonstration(), LETTERS, max_prompt=5, max_response=4)
+    assert row.tokens.tolist() == [PAD, PAD, A, A + 1, NEWLINE, A + 2, EOS, PAD, PAD]
+    assert row.valid.tolist() == [0, 0, 1, 1, 1, 1, 1, 0, 0]
+    assert row.loss_mask.tolist() == [0, 0, 0, 0, 0, 1, 1, 0, 0]
+    assert [field.dtype for field in row] == [np.int32, bool, bool]
+
+
+def test_demonstration_loss_on_all_leaves_out_the_token_without_context():
+    row = encode_demonstration(
+        demonstration(), LETTERS, max_prompt=5, max_response=4, loss_on="all"
+    )
+    assert row.loss_mask.tolist() == [0, 0, 0, 1, 1, 1, 1, 0, 0]
+    full = encode_demonstration(
+        demonstration(), LETTERS, max_prompt=3, max_response=2, loss_on="all"
+    )
+    assert full.loss_mask.tolist() == [0, 1, 1, 1, 1]
+    with pytest.raises(UserError, match="loss_on='prompt'"):
+        encode_demonstration(
+            demonstration(), LETTERS, max_prompt=5, max_response=4, loss_on="prompt"
+        )
+
+
+def test_lengths_count_the_newline_and_eos():
+    full = encode_demonstration(demonstration(), LETTERS, max_prompt=3, max_response=2)
+    assert full.valid.all()
+    with pytest.raises(
+        UserError, match="record 'd1': the prompt has 3 tokens, the limit is 2; raise"
+    ):
+        encode_demonstration(demonstration(), LETTERS, max_prompt=2, max_response=2)
+    with pytest.raises(
+        UserError, match="record 'd1': the response has 2 tokens, the limit is 1; raise"
+    ):
+        encode_demonstration(demonstration(), LETTERS, max_prompt=3, max_response=1)
+
+
+def test_prompt_row_by_hand():
+    row = encode_prompt({"id": "p1", "prompt": "ab"}, LETTERS, max_prompt=4)
+    assert row.tokens.tolist() == [PAD, A, A + 1, NEWLINE]
+    assert row.valid.tolist() == [0, 1, 1, 1]
+    assert row.index == -1
+    with pytest.raises(UserError, match="record 'p1': the prompt has 3 tokens"):
+        encode_prompt({"id": "p1", "prompt": "ab"}, LETTERS, max_prompt=2)
+
+
+def test_comparison_row_by_hand():
+    record = {
+        "id": "c1",
+        "prompt": "a",
+        "responses": ["b", "", "bbb", "bb"],
+        "ranks": [2, 3, 1, 2],
+    }
+    sizes = {"max_prompt": 3, "max_response": 3}
+    row = encode_comparison(record, LETTERS, **sizes, max_responses=5)
+    b = A + 1
+    assert row.prompt.tolist() == [PAD, A, NEWLINE]
+    assert row.prompt_valid.tolist() == [0, 1, 1]
+    assert row.responses.tolist() == [
+        [b, EOS, PAD],
+        [EOS, PAD, PAD],
+        [b, b, b],  # cut at the limit, so without EOS
+        [b, b, EOS],
+        [PAD, PAD, PAD],
+    ]
+    assert row.response_valid.sum(axis=1).tolist() == [2, 1, 3, 3, 0]
+    assert row.response_valid[:, 0].tolist() == [1, 1, 1, 1, 0]
+    assert row.ranks.tolist() == [2, 3, 1, 2, 0]
+    assert row.present.tolist() == [1, 1, 1, 1, 0]
+    with pytest.raises(UserError, match="record 'c1': 4 responses, the limit is 3"):
+        encode_comparison(record, LETTERS, **sizes, max_responses=3)
+    with pytest.raises(UserError, match="record 'c1': the prompt has 2 tokens"):
+        encode_comparison(
+            record, LETTERS, max_prompt=1, max_response=3, max_responses=5
+        )
+
+
+def test_filter_long_drops_or_raises():
+    source = [demonstration("a" * n, "b" * m) for n, m in [(1, 1), (9, 1), (2, 9)]]
+    kept = filter_long(source, LETTERS, max_prompt=4, max_response=4)
+    assert (kept.indices.tolist(), kept.dropped) == ([0], 2)
+    kept = filter_long(source, LETTERS, max_prompt=4)
+    assert (kept.indices.tolist(), kept.dropped) == ([0, 2], 1)
+    with pytest.raises(UserError, match="the prompt has 10 tokens, the limit is 4"):
+        filter_long(source, LETTERS, max_prompt=4, on_long="error")
+    with pytest.raises(UserError, match="none of 3 records fits max_prompt=1"):
+        filter_long(source, LETTERS, max_prompt=1)
+    with pytest.raises(UserError, match="on_long='cut'"):
+        filter_long(source, LETTERS, max_prompt=1, on_long="cut")
+
+
+def test_what_filter_long_keeps_can_be_encoded():
+    source = [demonstration("a" * n, "b" * n) for n in range(6)]
+    sizes = {"max_prompt": 4, "max_response": 3}
+    for index in filter_long(source, LETTERS, **sizes).indices:
+        encode_demonstration(source[index], LETTERS, **sizes)
+    assert len(filter_long(source, LETTERS, **sizes).indices) == 3
+
+
+def documents(tmp_path, texts, name="mine"):
+    build("documents", name, tmp_path, {"train": lambda: [{"text": t} for t in texts]})
+    return open_source("documents", name, tmp_path, "train")
+
+
+def test_document_tokens_are_joined_by_eos_and_kept_beside_the_set(tmp_path):
+    source = documents(tmp_path, ["ab", "c\nd"])
+    tokens = document_tokens(source, LETTERS)
+    expected = [A, A + 1, EOS, A + 2, NEWLINE, A + 3, EOS]
+    assert tokens.tolist() == expected
+    assert tokens.dtype == np.uint16
+    (file,) = source.directory.glob("tokens-*")
+    before = file.stat().st_mtime_ns
+    assert document_tokens(source, LETTERS).tolist() == expected
+    assert file.stat().st_mtime_ns == before
+    assert len(list(source.directory.glob("tokens-*"))) == 1
+
+
+def test_document_tokens_are_written_again_for_another_tokenizer_or_text(tmp_path):
+    source = documents(tmp_path, ["ab"])
+    document_tokens(source, LETTERS)
+
+    class Wide(Letters):
+        vocab_size, eos_id, fingerprint = 100_000, 70_000, "wide"
+
+    wide = document_tokens(source, Wide())
+    assert wide.tolist() == [A, A + 1, 70_000]
+    assert wide.dtype == np.uint32
+    assert len(list(source.directory.glob("tokens-*"))) == 2
+    other = document_tokens(documents(tmp_path, ["b"], name="other"), LETTERS)
+    assert other.tolist() == [A + 1, EOS]
+
+
+def test_document_tokens_are_written_again_when_the_set_is_replaced(tmp_path):
+    source = documents(tmp_path, ["ab"])
+    document_tokens(source, LETTERS)
+    (replacement,) = documents(tmp_path, ["ba"], name="other").files
+    source.files[0].write_bytes(replacement.read_bytes())
+    replaced = open_source("documents", "mine", tmp_path, "train")
+    assert document_tokens(replaced, LETTERS).tolist() == [A + 1, A, EOS]
+
+
+def test_damaged_document_tokens_are_named(tmp_path):
+    source = documents(tmp_path, ["ab"])
+    document_tokens(source, LETTERS)
+    (file,) = source.directory.glob("tokens-*")
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"tokens-\w+\.npy: damaged"):
+        document_tokens(source, LETTERS)
+
+
+def test_a_real_tokenizer_gives_back_the_documents(tmp_path):
+    texts = ["the cat sat.\n", "the ▁ dog </s> ran"]
+    tokenizer = train_tokenizer(texts * 9, tmp_path / "model", vocab_size=290)
+    tokens = document_tokens(documents(tmp_path, texts), tokenizer)
+    cuts = np.flatnonzero(tokens == tokenizer.eos_id)
+    assert len(cuts) == 2
+    parts = [tokens[: cuts[0]], tokens[cuts[0] + 1 : cuts[1]]]
+    assert [tokenizer.decode(part) for part in parts] == texts
+
+
+def test_windows_cover_the_tokens_in_order():
+    tokens = np.arange(11, dtype=np.uint16)
+    windows = TokenWindows(tokens, 4)
+    assert len(windows) == 2
+    assert [window.tokens.tolist() for window in windows] == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+    ]
+    assert windows[1].tokens.dtype == np.int32
+    assert windows[1].valid.tolist() == [1, 1, 1, 1]
+    assert windows[1].loss_mask.tolist() == [0, 1, 1, 1]
+    with pytest.raises(IndexError):
+        windows[2]
+    with pytest.raises(UserError, match="11 tokens, fewer than one window of 12"):
+        TokenWindows(tokens, 12)

@@ -1,0 +1,189 @@
+import base64
+import html.parser
+import json
+import re
+
+import pytest
+
+from instructgpt.errors import UserError
+from instructgpt.evals import figures
+from instructgpt.evals.page import render_html
+from instructgpt.evals.plotting import series
+from instructgpt.evals.report import (
+    format_results_table,
+    load_results,
+    write_report,
+)
+from tests.evals.fake_results import make_results, write_results
+
+SECTIONS = {
+    "Results",
+    "Preference over SFT",
+    "Overall quality",
+    "What the answers do",
+    "Reinforcement learning",
+    "Alignment tax",
+    "Reward model",
+    "Which SFT epoch",
+    "Losses",
+    "Samples",
+}
+
+
+class Page(html.parser.HTMLParser):
+    """Headings, addresses and the nesting of a page."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.headings, self.sources, self.open = [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("img", "meta"):  # they have no end tag
+            self.open.append(tag)
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+
+def test_report_is_one_complete_file(tmp_path):
+    report = write_report(write_results(tmp_path))
+    assert report == tmp_path / "report.html"
+    text = report.read_text(encoding="utf-8")
+    page = Page(text)
+    assert set(page.headings) == SECTIONS
+    assert not page.open
+    # Pictures are inside, and are whole.
+    assert len(page.sources) == 8
+    for source in page.sources:
+        kind, data = source.split(";base64,")
+        assert kind == "data:image/svg+xml"
+        assert base64.b64decode(data, validate=True).rstrip().endswith(b"</svg>")
+    # Nothing is fetched: no scripts, no style sheets, no fonts.
+    assert not re.search(r"<script|<link|@import|url\(", text)
+    png = (tmp_path / "figure1.png").read_bytes()
+    assert png.startswith(b"\x89PNG") and len(png) > 5_000
+
+
+def test_same_results_give_the_same_page(tmp_path):
+    path = write_results(tmp_path)
+    first = write_report(path).read_bytes()
+    assert write_report(path).read_bytes() == first
+
+
+def test_text_of_models_cannot_break_the_page():
+    results = make_results()
+    results["samples"][0]["responses"]["ppo"][0] = "</article><b>&"
+    text = render_html(results, {})
+    assert "&lt;/article&gt;&lt;b&gt;&amp;" in text
+    assert not Page(text).open
+
+
+@pytest.mark.parametrize(
+    ("key", "sections"),
+    [
+        ("pretrain_loss", {"Alignment tax"}),
+        ("reward_model", {"Reward model"}),
+        ("sft_epochs", {"Which SFT epoch"}),
+        ("samples", {"Samples"}),
+        ("curves", {"Reinforcement learning", "Losses"}),
+        ("meta", set()),
+        ("num_prompts", set()),
+    ],
+)
+def test_missing_part_leaves_out_only_its_section(tmp_path, monkeypatch, key, sections):
+    # Figures are made but not rendered, which is most of the time.
+    monkeypatch.setattr("instructgpt.evals.page.to_data_uri", lambda figure: "data:")
+    path = write_results(tmp_path)
+    results = load_results(path)
+    del results[key]
+    path.write_text(json.dumps(results))
+    page = Page(write_report(path).read_text(encoding="utf-8"))
+    assert set(page.headings) == SECTIONS - sections
+
+
+def test_curves_that_were_not_written_leave_out_their_section(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(make_results()))
+    page = Page(write_report(path).read_text(encoding="utf-8"))
+    assert set(page.headings) == SECTIONS - {"Reinforcement learning", "Losses"}
+
+
+@pytest.mark.parametrize(
+    "results", [{}, {"models": {}}, {"models": {"sft": {"label": "SFT"}}}]
+)
+def test_almost_nothing_still_gives_a_page(tmp_path, results):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    page = Page(write_report(path).read_text(encoding="utf-8"))
+    assert set(page.headings) <= {"Results"}
+    assert not (tmp_path / "figure1.png").exists()
+    assert "win" not in format_results_table(results).lower()
+
+
+def test_missing_or_damaged_results_are_one_clear_error(tmp_path):
+    with pytest.raises(UserError, match="not found"):
+        write_report(tmp_path / "results.json")
+    (tmp_path / "results.json").write_text('{"models":\n{')
+    with pytest.raises(UserError, match="line 2"):
+        write_report(tmp_path / "results.json")
+
+
+def test_table_has_a_row_a_model_and_a_row_a_flag():
+    lines = format_results_table(make_results()).splitlines()
+    assert lines[0].split("  ")[0] == "Model"
+    assert [line.split("  ")[0] for line in lines[2:7]] == [
+        "GPT",
+        "GPT (prompted)",
+        "SFT",
+        "PPO",
+        "PPO-ptx",
+    ]
+    assert "0.16 [0.12, 0.21]" in lines[2] and "-1.90" in lines[2]
+    # SFT against itself is one half by definition and has no interval.
+    assert "[0.50" not in lines[4] and "0.50" in lines[4]
+    flag = next(line for line in lines if line.startswith("Follows constraints"))
+    assert flag.split()[-5:] == ["0.22", "0.28", "0.34", "0.43", "0.44"]
+
+
+def test_markdown_table_has_equal_columns():
+    tables = format_results_table(make_results(), markdown=True).split("\n\n")
+    assert len(tables) == 2
+    for table in tables:
+        lines = table.splitlines()
+        assert len({line.count("|") for line in lines}) == 1
+        assert set(lines[1]) <= set("|-: ")
+
+
+def test_value_that_one_model_lacks_is_a_dash():
+    results = make_results()
+    del results["models"]["gpt"]["mean_score"], results["models"]["gpt"]["likert"]
+    row = format_results_table(results).splitlines()[2]
+    assert row.split()[-2:] == ["–", "–"]
+
+
+def test_figure_shows_the_numbers_of_the_results():
+    results = make_results()
+    results["models"]["ppo"]["win_rate"] = [0.71, 0.66, 0.75]
+    axes = figures.win_rates(results).axes[0]
+    assert "0.71" in {text.get_text() for text in axes.texts}
+    heights = {round(float(y), 3) for line in axes.lines for y in line.get_ydata()}
+    assert {0.71, 0.66, 0.75, 0.5} <= heights
+
+
+def test_series_leaves_out_what_is_not_a_number():
+    rows = [
+        {"step": 1, "loss": 0.5},
+        {"step": 2, "loss": None},
+        {"step": 3, "valid_loss": 0.25},
+        {"step": 4, "loss": float("nan")},
+        {"step": 5, "loss": 0.75},
+    ]
+    steps, values = series(rows, "loss")
+    assert steps.tolist() == [1, 5] and values.tolist() == [0.5, 0.75]
