@@ -1,6 +1,6 @@
 """Chooses the SFT epoch by reward-model score on validation prompts (paper C.1).
 
-    python -m instructgpt.main --config=configs/select.py:mini \
+python -m instructgpt.main --config=configs/select.py:mini \
         --workdir=runs/mini/select
 """
 

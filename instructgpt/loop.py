@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from instructgpt.checkpoints import Checkpoints
@@ -102,7 +103,7 @@ def _restore(job: Job, state: Any, checkpoints: Checkpoints, key: Array):
         return state, 0, key
     parts, meta = checkpoints.restore(step, layout_of(state.parts()))
     job.data.set_state(meta["data"])
-    key = jax.random.wrap_key_data(np.array(meta["key"], np.uint32))
+    key = jax.random.wrap_key_data(jnp.array(meta["key"], jnp.uint32))
     return type(state).from_parts(parts), step, key
 
 

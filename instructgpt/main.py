@@ -7,9 +7,8 @@ Kept short, so that everything it does can be called from a test or a notebook.
 """
 
 import importlib
-
+import re
 import sys
-import warnings
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -35,14 +34,13 @@ STAGES = (
 
 
 def main(argv: list[str]) -> None:
-    """Parses nothing more; hands over to `stages/STAGE.py`."""
+    """Hands over to `stages/STAGE.py`; a user's mistake ends in one line."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
     absl_logging.set_verbosity(absl_logging.WARNING)
-    warnings.filterwarnings("ignore", module="orbax")
     config = _CONFIG.value
     if config.stage not in STAGES:
-        sys.exit(f"config.stage={config.stage!r} does not exist; known: {STAGES}")
+        sys.exit(f"error: config.stage={config.stage!r}; known stages: {STAGES}")
     stage = importlib.import_module(f"instructgpt.stages.{config.stage}")
     try:
         stage.run(config, _WORKDIR.value)
@@ -50,10 +48,29 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {error}")
 
 
+def parse(argv: list[str]) -> list[str]:
+    """absl's parser, but a key that the config lacks is one clear line."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(f"error: {error}")
+    except (AttributeError, KeyError, TypeError) as error:
+        hint = re.search(r'Did you mean "(\w+)"', str(error))
+        missing = re.search(r"'(\w+)", str(error).replace("\\", ""))
+        name = missing.group(1) if missing else str(error)
+        given = next((a for a in argv if name in a), name)
+        sys.exit(
+            f"error: {given}: the config has no key {name!r}; "
+            + (f"did you mean {hint.group(1)!r}?" if hint else "see the config file")
+        )
+    except OSError as error:
+        sys.exit(f"error: --config: {str(error).splitlines()[-1].strip()}")
+
+
 def entry_point() -> None:
     """Marks the flags that must be given, and runs."""
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    app.run(main, flags_parser=parse)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 Letters: B prompts, P prompt, R response, K samples per prompt.
 """
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -139,13 +138,19 @@ def rollout_metrics(rollout: Rollout, *, kl_coef: float) -> Metrics:
     }
 
 
+def split_batch(batch: Any, num: int) -> list[Any]:
+    """[B, ...] -> `num` batches [B / num, ...], in order."""
+    leaves, tree = jax.tree.flatten(batch)
+    parts = zip(*(jnp.split(x, num) for x in leaves), strict=True)
+    return [jax.tree.unflatten(tree, part) for part in parts]
+
+
 def make_minibatches(num: int) -> Callable[[Rollout, Array], list[Rollout]]:
     """Jitted: shuffles the episodes by a key and cuts them into minibatches."""
 
     def run(rollout: Rollout, key: Array) -> list[Rollout]:
         order = jax.random.permutation(key, rollout.score.shape[0])
-        parts = jnp.split(order, num)
-        return [jax.tree.map(lambda x: x[rows], rollout) for rows in parts]  # noqa: B023
+        return split_batch(jax.tree.map(lambda x: x[order], rollout), num)
 
     return jax.jit(run)
 
@@ -153,7 +158,7 @@ def make_minibatches(num: int) -> Callable[[Rollout, Array], list[Rollout]]:
 class Generated(NamedTuple):
     """One prompt's responses as the host sees them."""
 
-    index: int  # row in the source
+    row: int  # number in the source
     tokens: list[list[int]]  # K responses, up to and including their stop token
 
 
@@ -197,9 +202,9 @@ def generate(
 def make_response_scorer(
     reward_model: ScalarModel,
 ) -> Callable[[Params, Array, Array, Array, Array], Array]:
-    """Jitted reward-model scores: (params, prompt, valid, responses, valid) -> [B, K]."""
+    """Jitted scores [B, K] of (params, prompt, valid, responses, valid)."""
 
-    @functools.partial(jax.jit)
+    @jax.jit
     def run(params, prompt, prompt_valid, responses, response_valid):
         return response_scores(
             reward_model, params, (prompt, prompt_valid), (responses, response_valid)

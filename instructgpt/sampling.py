@@ -35,8 +35,10 @@ class SamplingConfig:
     def __post_init__(self):
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_response < 1:
             raise UserError(
-                f"sampling: temperature={self.temperature} (>= 0), top_p={self.top_p} "
-                f"(in (0, 1]) or max_response={self.max_response} (>= 1) is out of range"
+                f"sampling: temperature={self.temperature} (>= 0), "
+                f"top_p={self.top_p} "
+                f"(in (0, 1]) or max_response={self.max_response} (>= 1) is out of "
+                "range"
             )
 
 
@@ -49,7 +51,7 @@ class Samples(NamedTuple):
 
 
 class _Loop(NamedTuple):
-    index: Array  # int32[], the next response token
+    step: Array  # int32[], the next response token's number
     last: Array  # int32[B, K], the token before it
     done: Array  # bool[B, K]
     samples: Samples
@@ -116,86 +118,114 @@ def sample(
       banned_ids: Never drawn (padding, say).
     """
     tokens, valid = prompt
-    batch, num, size = tokens.shape[0], config.num_samples, config.max_response
-    row_ids = jnp.arange(batch) if row_ids is None else row_ids
+    batch, num = tokens.shape[0], config.num_samples
     variables = {"params": params}
     hidden, segment = model.apply(
         variables, tokens[:, None], valid[:, None], keep_kv=True
     )
-    shared = as_context(segment)
-    length = valid.sum(axis=1, dtype=jnp.int32)
+    shared, length = as_context(segment), valid.sum(axis=1, dtype=jnp.int32)
+    row_ids = jnp.arange(batch) if row_ids is None else row_ids
+    keys = _keys(key, row_ids, num)
 
-    def key_of(row: Array, k: Array) -> Array:
-        return jax.random.fold_in(jax.random.fold_in(key, row), k)
-
-    per_sample = jax.vmap(lambda r: jax.vmap(lambda k: key_of(r, k))(jnp.arange(num)))
-    keys = per_sample(row_ids)
-
-    def next_token(hidden: Array, index: Array) -> tuple[Array, Array]:
+    def next_token(hidden: Array, step: Array) -> tuple[Array, Array]:
         logits = model.apply(variables, hidden, method="logits")
         if banned_ids:
             logits = logits.at[..., jnp.array(banned_ids)].set(-jnp.inf)
-        at = jax.vmap(jax.vmap(lambda k: jax.random.fold_in(k, index)))(keys)
+        at = jax.vmap(jax.vmap(lambda k: jax.random.fold_in(k, step)))(keys)
         return draw(logits, at, config=config)
 
-    def record(loop: _Loop, token: Array, log_prob: Array) -> _Loop:
-        token = jnp.where(loop.done, pad_id, token)
-        old = loop.samples
-        new = token, ~loop.done, jnp.where(loop.done, 0.0, log_prob)
-        samples = Samples(
-            *(x.at[:, :, loop.index].set(v) for x, v in zip(old, new, strict=True))
-        )
-        stopped = jnp.isin(token, jnp.array(stop_ids))
-        return loop._replace(
-            index=loop.index + 1,
-            last=token,
-            done=loop.done | stopped,
-            samples=samples,
-        )
-
     def body(loop: _Loop) -> _Loop:
-        offset = jnp.broadcast_to((length + loop.index - 1)[:, None], (batch, num))
-        seen = jnp.arange(size) < loop.index - 1
-        past = loop.past._replace(valid=jnp.broadcast_to(seen, (batch, num, size)))
+        past = _seen(loop.past, loop.step - 1)
         hidden, new = model.apply(
             variables,
             loop.last[:, :, None],
             jnp.ones((batch, num, 1), bool),
             context=(shared, past),
-            offset=offset,
+            offset=jnp.broadcast_to((length + loop.step - 1)[:, None], (batch, num)),
             keep_kv=True,
         )
-        start = (0, 0, 0, loop.index - 1, 0, 0)
-        past = past._replace(
-            keys=jax.lax.dynamic_update_slice(past.keys, new.keys, start),
-            values=jax.lax.dynamic_update_slice(past.values, new.values, start),
-        )
-        loop = loop._replace(past=past)
-        return record(loop, *next_token(hidden[:, :, 0], loop.index))
+        loop = loop._replace(past=_write(past, new, loop.step - 1))
+        token, log_prob = next_token(hidden[:, :, 0], loop.step)
+        return _record(loop, token, log_prob, stop_ids=stop_ids, pad_id=pad_id)
 
-    cfg = model.config
-    cache = jnp.zeros(
-        (cfg.num_layers, batch, num, size, cfg.num_heads, cfg.head_dim),
-        cfg.compute_dtype,
+    loop = _start(model, length, config=config, pad_id=pad_id)
+    first = jnp.broadcast_to(hidden[:, :, -1], (batch, num, hidden.shape[-1]))
+    token, log_prob = next_token(first, loop.step)
+    loop = _record(loop, token, log_prob, stop_ids=stop_ids, pad_id=pad_id)
+    loop = jax.lax.while_loop(
+        lambda s: (s.step < config.max_response) & ~s.done.all(), body, loop
     )
-    columns = length[:, None, None] + jnp.arange(size)[None, None]
-    loop = _Loop(
-        index=jnp.zeros((), jnp.int32),
-        last=jnp.zeros((batch, num), jnp.int32),
-        done=jnp.zeros((batch, num), bool),
+    return loop.samples
+
+
+def _keys(key: Array, row_ids: Array, num: int) -> Array:
+    """A key for every sample [B, K], from the row's id and the sample's number."""
+
+    def one(row: Array, k: Array) -> Array:
+        return jax.random.fold_in(jax.random.fold_in(key, row), k)
+
+    return jax.vmap(lambda r: jax.vmap(lambda k: one(r, k))(jnp.arange(num)))(row_ids)
+
+
+def _start(
+    model: Transformer, length: Array, *, config: SamplingConfig, pad_id: int
+) -> _Loop:
+    """Nothing sampled yet; `length` int32[B] is each prompt's."""
+    cfg = model.config
+    shape = (length.shape[0], config.num_samples, config.max_response)
+    cache = jnp.zeros(
+        (cfg.num_layers, *shape, cfg.num_heads, cfg.head_dim), cfg.compute_dtype
+    )
+    columns = length[:, None, None] + jnp.arange(config.max_response)[None, None]
+    none = jnp.zeros(shape, bool)
+    return _Loop(
+        step=jnp.zeros((), jnp.int32),
+        last=jnp.zeros(shape[:2], jnp.int32),
+        done=jnp.zeros(shape[:2], bool),
         samples=Samples(
-            tokens=jnp.full((batch, num, size), pad_id, jnp.int32),
-            valid=jnp.zeros((batch, num, size), bool),
-            log_probs=jnp.zeros((batch, num, size), jnp.float32),
+            tokens=jnp.full(shape, pad_id, jnp.int32),
+            valid=none,
+            log_probs=jnp.zeros(shape, jnp.float32),
         ),
         past=Segment(
             keys=cache,
             values=cache,
-            positions=jnp.broadcast_to(columns, (batch, num, size)),
-            valid=jnp.zeros((batch, num, size), bool),
+            positions=jnp.broadcast_to(columns, shape),
+            valid=none,
         ),
     )
-    first = jnp.broadcast_to(hidden[:, :, -1], (batch, num, hidden.shape[-1]))
-    loop = record(loop, *next_token(first, loop.index))
-    loop = jax.lax.while_loop(lambda s: (s.index < size) & ~s.done.all(), body, loop)
-    return loop.samples
+
+
+def _seen(past: Segment, count: Array) -> Segment:
+    """Marks the first `count` columns of the cache as there to be attended to."""
+    seen = jnp.arange(past.valid.shape[-1]) < count
+    return past._replace(valid=jnp.broadcast_to(seen, past.valid.shape))
+
+
+def _write(past: Segment, new: Segment, column: Array) -> Segment:
+    """Puts one token's keys and values into a column of the cache."""
+    start = (0, 0, 0, column, 0, 0)
+    return past._replace(
+        keys=jax.lax.dynamic_update_slice(past.keys, new.keys, start),
+        values=jax.lax.dynamic_update_slice(past.values, new.values, start),
+    )
+
+
+def _record(
+    loop: _Loop,
+    token: Array,
+    log_prob: Array,
+    *,
+    stop_ids: tuple[int, ...],
+    pad_id: int,
+) -> _Loop:
+    """Appends a token to every row that has not ended."""
+    token = jnp.where(loop.done, pad_id, token)
+    new = token, ~loop.done, jnp.where(loop.done, 0.0, log_prob)
+    samples = Samples(
+        *(x.at[:, :, loop.step].set(v) for x, v in zip(loop.samples, new, strict=True))
+    )
+    stopped = jnp.isin(token, jnp.array(stop_ids))
+    return loop._replace(
+        step=loop.step + 1, last=token, done=loop.done | stopped, samples=samples
+    )

@@ -1,5 +1,6 @@
 """Training states and their sharded initialisation in one jit."""
 
+import dataclasses
 from typing import Any, Self
 
 import jax
@@ -26,7 +27,8 @@ class TrainState:
     def updated(self, grads: Params, optimizer: optax.GradientTransformation) -> Self:
         """The state after one optimiser update."""
         updates, opt_state = optimizer.update(grads, self.opt_state, self.params)
-        return self.replace(
+        return dataclasses.replace(
+            self,
             step=self.step + 1,
             params=optax.apply_updates(self.params, updates),
             opt_state=opt_state,

@@ -14,7 +14,6 @@ setup_env
 workdir=${WORKDIR:-$PWD/runs/mini}
 [[ $workdir == /* ]] || workdir=$caller/$workdir
 
-python -m instructgpt.main --config=configs/recipe.py:mini --workdir="$workdir" "$@"
-
-report=$(find "$workdir" -name report.html -print -quit)
-echo "Report: ${report:-none was written} (opens in any browser, without a network)"
+# Ends with the table of results and the path of report.html.
+exec python -m instructgpt.main \
+  --config=configs/recipe.py:mini --workdir="$workdir" "$@"

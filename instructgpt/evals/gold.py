@@ -1,4 +1,4 @@
-"""Models judged by the miniature world's gold judge (paper §3.6, §4.1, Figs 1, 4, 5)."""
+"""Models judged by the miniature world's gold judge (paper §4.1, Figs 1, 4, 5)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -35,7 +35,8 @@ def make_loss_evaluator(
       keep: Row numbers to use; None for all.
     """
     loss_fn = make_sft_loss(model, first_target=first_target, train=False)
-    run = jax.jit(lambda params, batch: loss_fn(params, batch, None)[0])
+    key = jax.random.key(0)  # unused: nothing is random without dropout
+    run = jax.jit(lambda params, batch: loss_fn(params, batch, key)[0])
 
     def evaluate(params: Any) -> float:
         batches = eval_batches(

@@ -107,8 +107,10 @@ class Transformer(nn.Module):
         kv = tuple((s.keys, s.values) for s in context)
         masks = tuple((s.positions, s.valid) for s in context)
         x, kv_new = layers(x, (kv, banded), positions, valid, masks)
-        segment = Segment(*kv_new, positions, valid) if keep_kv else None
-        return self.ln_f(x), segment
+        if not keep_kv:
+            return self.ln_f(x), None
+        keys, values = kv_new
+        return self.ln_f(x), Segment(keys, values, positions, valid)
 
     def logits(self, hidden: Array) -> Array:
         """Hidden states [..., D] -> float32 logits [..., V] through the tied head."""

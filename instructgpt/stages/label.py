@@ -57,7 +57,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     world = context.data.world
     if world is None:
         raise UserError(
-            f"{context.workdir}/answers.*.jsonl hold the answers: have people rank them "
+            f"{context.workdir}/answers.*.jsonl hold the answers: have people rank "
+            "them "
             "(add ranks and labeler to every line, as comparisons.SPLIT.jsonl) and "
             "build the set; only the miniature world has simulated labelers"
         )

@@ -25,6 +25,7 @@ from instructgpt.rollouts import (
     make_minibatches,
     make_scorer,
     rollout_metrics,
+    split_batch,
 )
 from instructgpt.sampling import SamplingConfig
 from instructgpt.sharding import check_divides
@@ -198,12 +199,7 @@ def _make_update(
         truncation_score=rollout.truncation_score,
     )
     cut = make_minibatches(minibatches)
-    cut_ptx = jax.jit(
-        lambda ptx: [
-            jax.tree.map(lambda x: jnp.split(x, minibatches)[i], ptx)
-            for i in range(minibatches)
-        ]
-    )
+    cut_ptx = jax.jit(lambda ptx: split_batch(ptx, minibatches))
     summarise = jax.jit(lambda r: rollout_metrics(r, kl_coef=ppo.kl_coef))
     step = make_ppo_step(
         policy,

@@ -8,7 +8,6 @@ import json
 import time
 from pathlib import Path
 
-
 from ml_collections import ConfigDict
 
 from instructgpt.stages import (

@@ -149,7 +149,7 @@ def _shift(
             context, model, state.params, train_config.batch_size
         )
         params = {**state.params, "bias": state.params["bias"] - mean}
-        state = state.replace(params=params)
+        state = dataclasses.replace(state, params=params)
         meta = {
             "data": job.data.get_state(),
             "key": jax.random.key_data(context.key).tolist(),

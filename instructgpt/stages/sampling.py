@@ -105,16 +105,21 @@ class Prompts:
         """K responses' texts for each prompt; with a name, a progress line."""
         batch_size = round_up(batch_size, self._context.mesh)
         batches = eval_batches(self._rows, self._encode, batch_size=batch_size)
-        progress = Progress(name, len(self)) if name else None
+        progress = Progress(name, len(self))
+
+        def report(done: int) -> None:
+            if name:
+                progress.update(done, {})
+
         generated = generate(
             sampler,
             params,
             batches,
             key,
             mesh=self._context.mesh,
-            on_batch=lambda done: progress and progress.update(done, {}),
+            on_batch=report,
         )
-        if progress:
+        if name:
             progress.close()
         decode = self._context.data.tokenizer.decode
         return [[decode(tokens) for tokens in g.tokens] for g in generated]

@@ -43,7 +43,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     sampling = SamplingConfig(
         context.data_config.max_response, temperature=select.temperature
     )
-    rows = []
+    rows: list[dict[str, Any]] = []
     with jax.set_mesh(context.mesh):
         reward = common.load(common.InitConfig(select.reward), context, scalar=True)
         score = ScoreTexts(context, reward, batch_size=select.batch_size)

@@ -7,7 +7,7 @@ initial policy of RL for 2 epochs with 10 % pretraining rows (C.3).
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from ml_collections import ConfigDict
@@ -28,7 +28,8 @@ from instructgpt.steps.update import make_train_step
 class SFTConfig:
     """What is learnt from a demonstration."""
 
-    loss_on: str = "response"  # the response and its EOS, or "all" tokens
+    # The response and its EOS, or all tokens.
+    loss_on: Literal["response", "all"] = "response"
     pretrain_fraction: float = 0.0  # share of each batch that is pretraining text
     num_samples: int = 8  # responses to validation prompts shown at each evaluation
 

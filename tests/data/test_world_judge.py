@@ -22,7 +22,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def prompts(world) -> dict[str, list[Prompt]]:
-    return {s: world.prompts(s, 2000 if s == "train" else 800) for s in SPLITS}
+    return {s: world.prompts(s, 500) for s in SPLITS}
 
 
 def other(attribute: str, value: str) -> str:
@@ -47,7 +47,7 @@ def test_ideal_answers_score_high_and_lie_among_the_demonstrations(world, prompt
 
 def test_demonstrations_are_mostly_good_and_varied(world, prompts):
     rng = random.Random(0)
-    drawn = prompts["train"][:1500]
+    drawn = world.prompts("train", 800)
     marks = [judge(world, p.task, world.demonstrate(p, rng)) for p in drawn]
     likert = np.array([j.likert for j in marks])
     assert 0.6 < np.mean(likert >= 5) < 0.9
@@ -85,7 +85,7 @@ def test_bad_answers_of_every_kind_score_low(world, prompts, kind):
 
 def test_tampering_lowers_the_utility(world, prompts):
     rng = random.Random(2)
-    for prompt in prompts["test"]:
+    for prompt in prompts["test"][:250]:
         answer = world.ideal(prompt, rng)
         good = judge(world, prompt.task, answer).utility
         worse = {
@@ -130,11 +130,9 @@ def test_spoilt_answers_lose(world, prompts):
 
 def test_the_judge_never_raises(world, prompts):
     rng = random.Random(0)
-    words = (
-        "Mara is a and . Velden the , Here three are because ? Dear I \u2581 \u00e9 : ("
-    )
-    words = [*words.split(), "\n", "[a-"]
-    for prompt in prompts["test"]:
+    words = "Mara is a and . Velden the , Here three are because ? Dear I : ("
+    words = [*words.split(), "\n", "[a-", "\u2581", "\u00e9"]
+    for prompt in prompts["test"][:250]:
         noise = "".join(chr(rng.randrange(1, 0x3000)) for _ in range(rng.randrange(60)))
         mixed = " ".join(rng.choices(words, k=rng.randrange(25)))
         for response in (noise, mixed, mixed * 40, noise + mixed):

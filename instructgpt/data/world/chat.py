@@ -37,7 +37,7 @@ class ChatAsk(AskPerson):
     templates = (
         "Human: Hello.\nAI: Hello, how can I help you?\nHuman: {question}\nAI:",
         "Human: I have a question.\nAI: What is it?\nHuman: {question}\nAI:",
-        "This is a talk with a helpful assistant.\nHuman: {question}\nAI:",
+        "A talk with an assistant.\nHuman: {question}\nAI:",
     )
 
     def sample(self, facts: Facts, rng: random.Random) -> tuple[str, Slots]:
@@ -67,7 +67,7 @@ class ChatGreet(Kind):
     allowed = frozenset({"greet", "self", "offer"})
     templates = (
         "Human: Hello, I am {subject}.\nAI:",
-        "This is a talk with a helpful assistant.\nHuman: Hello, I am {subject}.\nAI:",
+        "A talk with an assistant.\nHuman: Hello, I am {subject}.\nAI:",
         "Human: Good day, I am {subject}. Who are you?\nAI:",
         "Hello, I am {subject}.",
         "Good day, I am {subject}. Who are you?",
@@ -117,7 +117,7 @@ class ChatMood(Kind):
     templates = (
         "Human: {news}\nAI:",
         "Human: Hello.\nAI: Hello, how are you?\nHuman: {news}\nAI:",
-        "This is a talk with a helpful assistant.\nHuman: {news}\nAI:",
+        "A talk with an assistant.\nHuman: {news}\nAI:",
         "{news} What can I do?",
     )
     news: ClassVar[dict[str, tuple[str, str]]] = {

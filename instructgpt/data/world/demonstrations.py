@@ -16,7 +16,7 @@ from instructgpt.data.world.kinds import Style, Task, satisfies
 from instructgpt.data.world.prompts import KINDS, count_tokens, make_task
 
 FLAWED = 0.15
-MAX_TOKENS = 28  # words and punctuation marks of a response
+MAX_TOKENS = 24  # words and punctuation marks of a response
 LEVELS = {"terse": 0.3, "full": 0.42, "detailed": 0.28}
 COURTEOUS = 0.25
 _FLAWS = {"wrong": 0.4, "cut": 0.2, "short": 0.15, "unconstrained": 0.15, "other": 0.1}
@@ -52,10 +52,10 @@ def spoil(
     kind = KINDS[task.kind]
     if flaw == "other":  # the answer to another task of the same kind
         elsewhere = make_task(facts, rng, split="train", kind=kind)
-        return kind.compose(facts, elsewhere, rng, style)
+        return _keep(facts, elsewhere, rng, style)
     if flaw == "unconstrained" and task.constraint:
         free = dataclasses.replace(task, constraint="")
-        return kind.compose(facts, free, rng, style)
+        return _keep(facts, free, rng, style)
     text = _keep(facts, task, rng, style)
     if flaw == "cut":
         words = text.split()
@@ -85,13 +85,16 @@ def _key(word: str) -> str:
 
 
 def _keep(facts: Facts, task: Task, rng: random.Random, style: Style) -> str:
-    """Composes until the constraint is kept; the last try stands."""
+    """Composes until the answer is short and keeps the constraint, or gives up."""
     kind = KINDS[task.kind]
     text = ""
-    for _ in range(8):
+    for attempt in range(12):
         text = kind.compose(facts, task, rng, style)
-        short = count_tokens(text) <= MAX_TOKENS
-        if short and (not task.constraint or satisfies(facts, task, read(text))):
-            return text
-        style = dataclasses.replace(style, level=rng.choice(("full", "detailed")))
+        kept = not task.constraint or satisfies(facts, task, read(text))
+        if kept and count_tokens(text) <= MAX_TOKENS:
+            break
+        if not kept:
+            style = dataclasses.replace(style, level=rng.choice(("full", "detailed")))
+        if attempt > 3:
+            style = dataclasses.replace(style, courteous=False)
     return text

@@ -42,7 +42,7 @@ class DescribePerson(Kind):
     templates: ClassVar[tuple[str, ...]] = (
         "Write a short text about {subject}.",
         "Tell me something about {subject}.",
-        "Describe {subject}.",
+        "Tell me about {subject}.",
         "Please write a few words about {subject}.",
         "I want to know more about {subject}.",
     )
@@ -89,7 +89,7 @@ class DescribeTown(DescribePerson):
     templates = (
         "Write a short text about {subject}.",
         "Tell me something about the town of {subject}.",
-        "Describe the town of {subject}.",
+        "Tell me about the town of {subject}.",
         "Please write a few words about {subject}.",
         "I want to know more about {subject}.",
         "Write a text about {subject} for my book.",
@@ -159,9 +159,9 @@ class Story(Kind):
     templates = (
         "Write a short story about {subject}.",
         "Tell me a story about {subject}.",
-        "Write a story for children in which {subject} has a good day.",
+        "Write a story in which {subject} has a good day.",
         "Write a story about a day of {subject}.",
-        "Please tell the children a story about {subject}.",
+        "Please tell my class a story about {subject}.",
     )
     constraints = ("two_sentences", "mention:pet", "mention:food")
     allowed = frozenset({"story"})
@@ -192,7 +192,7 @@ class Story(Kind):
     ) -> str:
         subject = task.slots["subject"]
         events = self.events(facts, subject, rng)
-        number = {"terse": 1, "full": 2, "detailed": 3}[style.level]
+        number = {"terse": 1, "full": 2, "detailed": rng.choice((2, 2, 3))}[style.level]
         names = rng.sample(sorted(events), number)
         what = task.constraint.partition(":")[2]
         if style.level == "detailed" and not {"pet", "sight"} & set(names):
@@ -233,11 +233,11 @@ class Advert(Kind):
 
     name, category, weight = "advert", "generation", 0.1
     templates = (
-        "Write an advertisement for {subject}.",
-        "Write a short advertisement for the town of {subject}.",
-        "I want people to visit {subject}. Write an advertisement.",
-        "Help me write an advertisement for {subject}.",
-        "I need an advertisement for the town of {subject}.",
+        "Write a poster for {subject}.",
+        "Write a poster for the town of {subject}.",
+        "I want people to visit {subject}. Write a poster.",
+        "Help me write a poster for {subject}.",
+        "I need a text that makes people visit {subject}.",
         "Please write a card for people who visit {subject}.",
     )
     constraints = ("hello", "two_sentences", "mention:river", "mention:product")

@@ -132,7 +132,7 @@ def constraint_text(constraint: str, rng: random.Random) -> str:
     name, _, what = constraint.partition(":")
     wordings = {
         "one_sentence": ("Use one sentence.", "Answer in one sentence."),
-        "two_sentences": ("Use exactly two sentences.", "Write two sentences."),
+        "two_sentences": ("Use two sentences.", "Write two sentences."),
         "hello": ("Begin with Hello.", "Say Hello first."),
         "one_word": ("Answer with one word.", "Use one word."),
         "mention": (f"Mention the {what}.", f"Please name the {what}."),

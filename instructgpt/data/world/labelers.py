@@ -118,5 +118,5 @@ def agreement_counts(rankings: Sequence[Sequence[int]]) -> tuple[int, int]:
 def agreement(items: Iterable[Sequence[Sequence[int]]]) -> float:
     """Pairwise agreement over prompts: pooled `agreement_counts`; NaN if no pair."""
     counts = [agreement_counts(rankings) for rankings in items]
-    agree, total = (sum(column) for column in zip(*counts, strict=True))
+    agree, total = sum(a for a, _ in counts), sum(t for _, t in counts)
     return agree / total if total else float("nan")

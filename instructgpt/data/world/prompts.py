@@ -34,7 +34,7 @@ from instructgpt.data.world.kinds import (
 
 SPLITS = ("train", "valid", "test")
 STYLES = {"plain": 0.5, "few_shot": 0.25, "user_based": 0.25}
-MAX_TOKENS = 52  # words and punctuation marks of a prompt
+MAX_TOKENS = 46  # words and punctuation marks of a prompt
 CONSTRAINED = 0.32  # of the prompts whose kind allows a constraint
 
 KINDS: dict[str, Kind] = {
@@ -76,15 +76,15 @@ _PREFACES = (
     "I have a school in {town}.",
     "I write for people in {town}.",
     "I have a shop in {town}.",
-    "We make a book for children.",
+    "We make a book for people.",
     "This is for my class.",
     "I make cards for people.",
     "I work for the town of {town}.",
-    "You are a helpful assistant.",
+    "You are my assistant.",
 )
 _WRAPPERS = (
     ("Task: {q}\nAnswer: {a}", "Task: {q}\nAnswer:"),
-    ("Example: {q}\nAnswer: {a}", "Question: {q}\nAnswer:"),
+    ("Q: {q}\nA: {a}", "Q: {q}\nA:"),
     ("{q}\n{a}", "{q}"),
 )
 _TOKEN = re.compile(r"\w+|[^\w\s]|\n")
