@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
@@ -23,9 +24,13 @@ class Checkpoints:
     Args:
       directory: Local path or `gs://` URL.
       keep: How many of the latest to keep; None keeps all.
+      clean: Whether to delete what a killed run left half-written. Not for readers:
+        it may be what another process is writing now.
     """
 
-    def __init__(self, directory: str | os.PathLike, *, keep: int | None = 1):
+    def __init__(
+        self, directory: str | os.PathLike, *, keep: int | None = 1, clean: bool = True
+    ):
         self.directory = epath.Path(_absolute(directory))
         policies = ocp.training.preservation_policies
         self._checkpointer = ocp.training.Checkpointer(
@@ -33,7 +38,7 @@ class Checkpoints:
             preservation_policy=(
                 policies.PreserveAll() if keep is None else policies.LatestN(keep)
             ),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=clean,
         )
 
     @property
@@ -71,6 +76,7 @@ class Checkpoints:
             raise UserError(
                 f"{self.directory} has no checkpoint {step}; it has {self.steps}"
             )
+        self._check_fits(step, parts)
         try:
             loaded = self._checkpointer.load_checkpointables(
                 step, {**parts, META: None}
@@ -81,6 +87,24 @@ class Checkpoints:
                 "make config.model match the checkpoint, or use another workdir"
             ) from error
         return {name: loaded[name] for name in parts}, loaded[META]
+
+    def _check_fits(self, step: int, parts: dict[str, Any]) -> None:
+        # Before anything is read: the message names the array, and Orbax is not
+        # stopped half way.
+        stored = self._checkpointer.checkpointables_metadata(step).metadata
+        where = self.directory / str(step)
+        for name, tree in parts.items():
+            if name not in stored:
+                raise UserError(f"{where} has no {name!r}; it has {sorted(stored)}")
+            have, want = _shapes(stored[name]), _shapes(tree)
+            for array in sorted(have.keys() | want.keys()):
+                if have.get(array) != want.get(array):
+                    raise UserError(
+                        f"{where} does not fit this model: {name}/{array} is "
+                        f"{have.get(array, 'missing')} in the checkpoint and "
+                        f"{want.get(array, 'missing')} in the model; make config.model "
+                        "match the checkpoint, or use another workdir"
+                    )
 
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON part alone."""
@@ -110,11 +134,23 @@ def open_checkpoint(path: str | os.PathLike, *, step: int | None = None):
             f"no checkpoint in {path}; run the stage that makes it first, or set "
             "config.init to another workdir"
         )
-    checkpoints = Checkpoints(directory, keep=None)
+    checkpoints = Checkpoints(directory, keep=None, clean=False)
     step = checkpoints.latest if step is None else step
     if step is None:
         raise UserError(f"{directory} holds no complete checkpoint; finish that stage")
     return checkpoints, step
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Shape by path; a NamedTuple's fields and a dict's keys are the same path."""
+
+    def name(entry: Any) -> str:
+        return str(
+            next(getattr(entry, k) for k in ("key", "name", "idx") if hasattr(entry, k))
+        )
+
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(map(name, path)): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def _absolute(path: str | os.PathLike) -> str:

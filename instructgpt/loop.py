@@ -118,9 +118,14 @@ def _steps(job, state, start, config, key, checkpoints, writer, preemption):
         state, metrics = job.update(state, job.to_device(batch), key)
         pending.append(metrics)
         last = step == config.num_steps
-        if step % config.log_every == 0 or last or preemption.asked:
-            means = mean_metrics(jax.device_get(pending))
-            _check_finite(job.name, step, means)
+        # Read once a step: a signal that comes later is for the next one.
+        stopping = preemption.asked
+        saving = last or stopping or _due(step, config.checkpoint_every)
+        # Before each save too, so that a state gone bad never replaces a good one.
+        if saving or step % config.log_every == 0:
+            fetched = jax.device_get(pending)
+            _check_finite(job.name, step, fetched)
+            means = mean_metrics(fetched)
             speed = tokens / (time.monotonic() - began)
             if job.schedule is not None:
                 means["learning_rate"] = float(job.schedule(step - 1))
@@ -134,10 +139,10 @@ def _steps(job, state, start, config, key, checkpoints, writer, preemption):
             shown.update({k: evaluated[k] for k in job.watch if k in evaluated})
             progress.update(step, shown)
             began = time.monotonic()
-        if last or _due(step, config.checkpoint_every) or preemption.asked:
+        if saving:
             meta = {"data": job.data.get_state(), "key": _key_data(key), **job.meta}
             checkpoints.save(step, state.parts(), meta)
-        if preemption.asked and not last:
+        if stopping and not last:
             checkpoints.wait()
             raise Preempted(143)
     progress.close()
@@ -153,11 +158,17 @@ def _key_data(key: Array) -> list[int]:
     return np.asarray(jax.random.key_data(key)).tolist()
 
 
-def _check_finite(name: str, step: int, means: dict[str, float]) -> None:
-    bad = [k for k, v in means.items() if "loss" in k and not np.isfinite(v)]
+def _check_finite(name: str, step: int, metrics: list[dict[str, Any]]) -> None:
+    # Sums, not means: a mean over nothing is NaN too, and no failure.
+    bad = {
+        key
+        for pairs in metrics
+        for key, (total, _) in pairs.items()
+        if ("loss" in key or "grad_norm" in key) and not np.isfinite(total)
+    }
     if bad:
         raise UserError(
-            f"{name}: {', '.join(bad)} is not finite at step {step}; the last "
+            f"{name}: {', '.join(sorted(bad))} is not finite at step {step}; the last "
             "checkpoint is kept. Lower config.optimizer.learning_rate or raise its "
             "warmup, and start again"
         )

@@ -26,8 +26,9 @@ class Weighted(NamedTuple):
 
 def masked(values: Array, mask: Array) -> Weighted:
     """Sum of values where the mask is True, and how many there are."""
-    mask = mask.astype(jnp.float32)
-    return Weighted((values * mask).sum(), mask.sum())
+    # Not values * mask: padding may hold an infinity, and inf * 0 is a NaN.
+    kept = jnp.where(mask, values.astype(jnp.float32), 0.0)
+    return Weighted(kept.sum(), mask.sum().astype(jnp.float32))
 
 
 def cross_entropy(log_probs: Array, loss_mask: Array) -> Weighted:

@@ -38,7 +38,7 @@ class Frozen(NamedTuple):
 
 def cast(params: Params, dtype: str) -> Params:
     """A copy of the parameters in a compute dtype, for models that only run."""
-    return jax.tree.map(lambda x: x.astype(dtype), params)
+    return jax.tree.map(lambda x: jnp.array(x, dtype), params)
 
 
 def make_sampler(

@@ -67,27 +67,37 @@ def nucleus(logits: Array, top_p: float) -> Array:
     return jnp.where(logits >= kept.min(axis=-1, keepdims=True), logits, -jnp.inf)
 
 
-def draw(logits: Array, keys: Array, *, config: SamplingConfig) -> tuple[Array, Array]:
+def draw(
+    logits: Array,
+    keys: Array,
+    *,
+    config: SamplingConfig,
+    banned_ids: tuple[int, ...] = (),
+) -> tuple[Array, Array]:
     """Draws a token from each row of logits.
 
     Args:
       logits: float32[B, K, V].
       keys: keys [B, K], used as they are.
       config: Temperature and top-p.
+      banned_ids: Never drawn.
 
     Returns:
       (int32[B, K] tokens, float32[B, K] log-probs). The log-prob is that of the full
-      distribution at the sampling temperature (at temperature 1 when greedy); top-p
-      narrows what can be drawn, not the distribution that is scored.
+      distribution at the sampling temperature (at temperature 1 when greedy), as a
+      scoring pass computes it; top-p and banned ids narrow what can be drawn, not
+      the distribution that is scored.
     """
-    scaled = logits / (config.temperature or 1.0)
+    choice = scaled = logits / (config.temperature or 1.0)
     log_p = jax.nn.log_softmax(scaled, axis=-1)
-    if config.temperature == 0:
-        tokens = jnp.argmax(logits, axis=-1)
-    else:
-        choice = scaled if config.top_p == 1 else nucleus(scaled, config.top_p)
+    if banned_ids:
+        choice = choice.at[..., jnp.array(banned_ids)].set(-jnp.inf)
+    if config.temperature > 0:
+        if config.top_p < 1:
+            choice = nucleus(choice, config.top_p)
         noise = jax.vmap(jax.vmap(lambda k: jax.random.gumbel(k, logits.shape[-1:])))
-        tokens = jnp.argmax(choice + noise(keys), axis=-1)
+        choice = choice + noise(keys)
+    tokens = jnp.argmax(choice, axis=-1)
     taken = jnp.take_along_axis(log_p, tokens[..., None], axis=-1)[..., 0]
     return tokens.astype(jnp.int32), taken
 
@@ -129,10 +139,8 @@ def sample(
 
     def next_token(hidden: Array, step: Array) -> tuple[Array, Array]:
         logits = model.apply(variables, hidden, method="logits")
-        if banned_ids:
-            logits = logits.at[..., jnp.array(banned_ids)].set(-jnp.inf)
         at = jax.vmap(jax.vmap(lambda k: jax.random.fold_in(k, step)))(keys)
-        return draw(logits, at, config=config)
+        return draw(logits, at, config=config, banned_ids=banned_ids)
 
     def body(loop: _Loop) -> _Loop:
         past = _seen(loop.past, loop.step - 1)

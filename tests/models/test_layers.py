@@ -1,0 +1,106 @@
+"""Masks, bands and attention over segments."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from instructgpt.models.layers import Attention, LayerNorm, attend, visible
+from tests import tiny
+
+B, K, T, S, H, C = 2, 3, 4, 5, 2, 6
+
+
+def normal(rng, *shape):
+    return rng.normal(size=shape).astype(np.float32)
+
+
+def naive_attend(query, keys, values, mask):
+    """One query, head and row at a time; keys [B, K, S, H, C]."""
+    out = np.zeros(query.shape)
+    for b, k, t, h in np.ndindex(*query.shape[:4]):
+        seen = mask[b, k, t]
+        scores = keys[b, k, seen, h] @ query[b, k, t, h] / np.sqrt(query.shape[-1])
+        weights = np.exp(scores - scores.max())
+        out[b, k, t, h] = weights / weights.sum() @ values[b, k, seen, h]
+    return out
+
+
+def shared_to_rows(x):
+    return np.broadcast_to(x[:, None], (B, K, *x.shape[1:]))
+
+
+def test_visible_is_causal_and_valid_with_the_distance():
+    mask, distance = visible(
+        jnp.array([[[0, 1, 2]]]),
+        jnp.array([[[0, 1, 2]]]),
+        jnp.array([[[False, True, True]]]),
+    )
+    np.testing.assert_array_equal(
+        mask[0, 0], [[False, False, False], [False, True, False], [False, True, True]]
+    )
+    np.testing.assert_array_equal(distance[0, 0], [[0, -1, -2], [1, 0, -1], [2, 1, 0]])
+
+
+def test_attention_over_segments_is_one_softmax(rng):
+    query = normal(rng, B, K, T, H, C)
+    shared = normal(rng, B, S, H, C), normal(rng, B, S, H, C)
+    own = normal(rng, B, K, T, H, C), normal(rng, B, K, T, H, C)
+    shared_mask = rng.random((B, K, T, S)) < 0.7
+    own_mask = np.broadcast_to(np.tril(np.ones((T, T), bool)), (B, K, T, T))
+    actual = attend(query, [(*shared, shared_mask), (*own, own_mask)])
+    keys, values = (
+        np.concatenate([shared_to_rows(a), b], axis=2)
+        for a, b in zip(shared, own, strict=True)
+    )
+    mask = np.concatenate([shared_mask, own_mask], axis=-1)
+    expected = naive_attend(query, keys, values, mask)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_query_that_sees_nothing_is_finite(rng):
+    keys, values = normal(rng, B, S, H, C), normal(rng, B, S, H, C)
+    mask = np.zeros((B, K, T, S), bool)
+    out = attend(normal(rng, B, K, T, H, C), [(keys, values, mask)])
+    assert np.isfinite(out).all()
+
+
+def test_scores_beyond_the_range_of_float16_stay_finite():
+    query = jnp.full((1, 1, 1, 1, 64), 60.0, jnp.float16)
+    keys = jnp.full((1, 2, 1, 64), 60.0, jnp.float16)  # dot product 230,400
+    mask = jnp.ones((1, 1, 1, 2), bool)
+    out = attend(query, [(keys, keys, mask)])
+    assert out.dtype == jnp.float16
+    np.testing.assert_allclose(out, 60.0)
+
+
+@pytest.mark.parametrize("banded", [True, False])
+def test_banded_layers_see_the_band_and_dense_layers_everything(rng, banded):
+    band, length = 3, 7
+    model = Attention(tiny.config(attention_band=band))
+    x = normal(rng, 1, 1, length, 16)
+    positions, valid = jnp.arange(length)[None, None], jnp.ones((1, 1, length), bool)
+    variables = model.init(
+        jax.random.key(0), x, positions, valid, (), jnp.asarray(banded)
+    )
+
+    @jax.jit
+    def last_output(x):
+        args = positions, valid, (), jnp.asarray(banded)
+        return model.apply(variables, x, *args)[0][0, 0, -1]
+
+    before = last_output(x)
+    for t in range(length):
+        other = x.copy()
+        other[0, 0, t] += 1.0
+        seen = bool((last_output(other) != before).any())
+        assert seen == (not banded or t > length - 1 - band), t
+
+
+def test_layer_norm_is_float32_inside():
+    model = LayerNorm(tiny.config(compute_dtype="float16"))
+    # Squares of these overflow float16.
+    x = jnp.array([[1000.0, -1000.0, 1000.0, -1000.0]], jnp.float16)
+    out = model.apply(model.init(jax.random.key(0), x), x)
+    assert out.dtype == jnp.float16
+    np.testing.assert_allclose(out, [[1.0, -1.0, 1.0, -1.0]], rtol=1e-3)

@@ -1,0 +1,49 @@
+"""The whole recipe at `smoke`, run once a session for every test that needs it.
+
+Eight fake devices, cut 2 x 2 x 2, so that every stage is sharded along every axis.
+"""
+
+import functools
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import recipe as recipe_config
+from instructgpt.stages import recipe
+from tests.stages.read_spy import reads_of_config_fields
+
+MESH = dict(data=2, fsdp=2, tensor=2)
+
+
+class Finished(NamedTuple):
+    """A recipe that ran to its end."""
+
+    workdir: Path
+    unread: dict[str, set[str]]  # fields of config classes that nothing looked at
+    seconds: float
+
+
+def get_config(*, data_dir: str = "../data") -> ConfigDict:
+    """The smoke recipe on eight devices."""
+    config = recipe_config.get_config("smoke")
+    for stage in config.stages.values():
+        stage.mesh = MESH
+        stage.data.dir = data_dir
+    return config
+
+
+@functools.cache
+def _run(root: Path) -> Finished:
+    workdir = root / "recipe"
+    began = time.monotonic()
+    with reads_of_config_fields() as unread:
+        recipe.run(get_config(), workdir)
+    return Finished(workdir, unread, time.monotonic() - began)
+
+
+def finished(factory: pytest.TempPathFactory) -> Finished:
+    """The recipe of this session; the first call runs it. Leave it as it is."""
+    return _run(factory.getbasetemp())

@@ -1,0 +1,217 @@
+"""The whole recipe at `smoke`: what every stage leaves, and a second run."""
+
+import json
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from instructgpt.checkpoints import open_checkpoint
+from instructgpt.metrics import read_metrics
+from instructgpt.sharding import MeshConfig, make_mesh
+from instructgpt.stages import common, recipe, reward
+from tests.stages.recipe_run import MESH, Finished, finished, get_config
+
+STEP = {"loss", "grad_norm", "learning_rate", "tokens_per_second"}
+PPO = {
+    *("score", "kl", "reward", "response_length", "ratio", "approx_kl"),
+    *("clip_fraction", "entropy", "policy_loss", "policy_grad_norm", "value_loss"),
+    *("value_grad_norm", "value_clip_fraction", "value", "return"),
+    *("learning_rate", "tokens_per_second", "valid_pretrain_loss"),
+}
+METRICS = {
+    "pretrain": STEP | {"valid_loss"},
+    "sft": STEP | {"valid_loss"},
+    "reward": STEP
+    | {"accuracy", "margin", "valid_loss", "valid_accuracy"}
+    | {"heldout_loss", "heldout_accuracy"},
+    "select": {"rm_score"},
+    "rl_init": STEP | {"valid_loss"},
+    "ppo": PPO,
+    "ppo_ptx": PPO | {"ptx_loss", "ptx_grad_norm"},
+}
+# Checkpoints that are left: SFT keeps one an epoch, the others the last.
+CHECKPOINTS = dict(pretrain=1, sft=2, reward=1, rl_init=1, ppo=1, ppo_ptx=1)
+MODELS = ("gpt", "gpt_prompted", "sft", "ppo", "ppo_ptx")
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return finished(tmp_path_factory)
+
+
+def load_json(*parts: str | Path):
+    return json.loads(Path(*parts).read_text())
+
+
+def load_lines(*parts: str | Path):
+    return [json.loads(line) for line in Path(*parts).read_text().splitlines()]
+
+
+def steps_of(workdir: Path) -> list[int]:
+    checkpoints, _ = open_checkpoint(workdir)
+    try:
+        return checkpoints.steps
+    finally:
+        checkpoints.close()
+
+
+def test_every_stage_keeps_its_config(run):
+    config = get_config()
+    assert set(config.order) == set(config.stages)
+    for name in config.order:
+        saved = load_json(run.workdir, name, "config.json")
+        assert saved["stage"] == config.stages[name].stage
+        assert saved["mesh"] == MESH
+        assert saved["seed"] == config.seed
+
+
+@pytest.mark.parametrize("stage", METRICS)
+def test_metrics_have_the_promised_names_and_are_finite(run, stage):
+    rows = read_metrics(run.workdir / stage / "metrics.jsonl")
+    assert set().union(*rows) - {"step", "time"} == METRICS[stage]
+    assert all(np.isfinite(v) for row in rows for v in row.values())
+    steps = [row["step"] for row in rows]
+    assert steps == sorted(steps)
+    assert list((run.workdir / stage).glob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize("stage", CHECKPOINTS)
+def test_checkpoints_say_what_model_they_hold(run, stage):
+    checkpoints, step = open_checkpoint(run.workdir / stage)
+    meta = checkpoints.meta(step)
+    checkpoints.close()
+    assert meta["kind"] == ("scalar" if stage == "reward" else "language")
+    assert meta["model"]["width"] == get_config().stages.pretrain.model.width
+
+
+def test_the_checkpoints_that_are_left(run):
+    steps = {stage: steps_of(run.workdir / stage) for stage in CHECKPOINTS}
+    assert {stage: len(left) for stage, left in steps.items()} == CHECKPOINTS
+    first, second = steps["sft"]
+    assert second == 2 * first  # one an epoch
+    rows = read_metrics(run.workdir / "reward" / "metrics.jsonl")
+    assert steps["reward"] == [rows[-1]["step"] + 1]  # the shift is a step of its own
+
+
+def test_pretraining_learns(run):
+    rows = read_metrics(run.workdir / "pretrain" / "metrics.jsonl")
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert losses[-1] < losses[0] - 0.1
+    assert losses[0] == pytest.approx(np.log(1024), abs=0.5)
+
+
+def test_ppo_starts_at_its_reference(run):
+    for stage in ("ppo", "ppo_ptx"):
+        first, *later = read_metrics(run.workdir / stage / "metrics.jsonl")
+        assert first["kl"] == pytest.approx(0.0, abs=1e-4)
+        assert any(abs(row["kl"]) > 1e-4 for row in later if "kl" in row)
+        assert first["reward"] == pytest.approx(
+            first["score"] - 0.02 * first["kl"], abs=1e-5
+        )
+
+
+@pytest.mark.parametrize("stage", ["sft", "rl_init", "ppo", "ppo_ptx"])
+def test_sample_tables_at_every_evaluation(run, stage):
+    evaluated = [
+        row["step"]
+        for row in read_metrics(run.workdir / stage / "metrics.jsonl")
+        if "valid_loss" in row or "valid_pretrain_loss" in row
+    ]
+    files = sorted((run.workdir / stage / "samples").glob("*.json"))
+    assert [int(file.stem) for file in files] == evaluated
+    rows = load_json(files[-1])
+    assert len(rows) == 8
+    assert all(row["prompt"] and isinstance(row["response"], str) for row in rows)
+
+
+def test_rankings(run):
+    labels = load_json(run.workdir, "label", "labels.json")
+    assert labels["prompts"] == {"train": 32, "valid": 16}
+    rows = load_lines(run.workdir, "label", "comparisons.train.jsonl")
+    assert {len(row["responses"]) for row in rows} <= set(range(4, 10))
+    assert any(len(set(row["ranks"])) < len(row["ranks"]) for row in rows)
+    held_out = load_lines(run.workdir, "label", "comparisons.heldout.jsonl")
+    assert {r["labeler"] for r in held_out}.isdisjoint(r["labeler"] for r in rows)
+    for group in ("valid", "heldout"):
+        mean, low, high = labels[f"agreement_{group}"]
+        assert 0 <= low <= mean <= high <= 1
+
+
+def test_demonstrations_average_zero_after_the_shift(run, tmp_path):
+    stage = get_config(data_dir=str(run.workdir / "data")).stages.reward
+    context = common.start(stage, tmp_path)
+    with jax.set_mesh(context.mesh):
+        init = common.InitConfig(str(run.workdir / "reward"))
+        model = common.load(init, context, scalar=True)
+        mean = reward._demonstration_mean(context, model.model, model.params, 16)
+    assert mean == pytest.approx(0.0, abs=1e-5)
+
+
+def test_the_chosen_epoch_has_the_best_score(run):
+    selected = load_json(run.workdir, "select", "selected.json")
+    assert [row["step"] for row in selected["epochs"]] == steps_of(run.workdir / "sft")
+    assert all(np.isfinite(row["valid_loss"]) for row in selected["epochs"])
+    best = max(selected["epochs"], key=lambda row: row["rm_score"])
+    assert best["step"] == selected["step"]
+    assert [row["epoch"] for row in selected["epochs"] if row["chosen"]] == [
+        best["epoch"]
+    ]
+
+
+def test_results_compare_the_five_models(run):
+    results = load_json(run.workdir, "evaluate", "results.json")
+    assert set(results["models"]) == set(MODELS)
+    assert results["num_prompts"] == 32
+    for model in results["models"].values():
+        for key in ("win_rate", "likert", "utility"):
+            mean, low, high = model[key]
+            assert low <= mean <= high
+        assert len(model["flags"]) >= 3
+    assert results["models"]["sft"]["win_rate"][0] == 0.5
+    assert set(results["pretrain_loss"]) == {*MODELS, "rl_init"}
+    assert set(results["reward_model"]) == {
+        *("train_labelers", "heldout_labelers"),
+        *("agreement_train", "agreement_heldout"),
+    }
+    assert set(results["curves"]) == set(METRICS) - {"select"}
+    assert all(set(row["responses"]) == set(MODELS) for row in results["samples"])
+    for name in MODELS:
+        assert len(load_json(run.workdir, "evaluate", "samples", f"{name}.json")) == 32
+
+
+def test_report_is_one_file_that_opens_offline(run):
+    page = (run.workdir / "evaluate" / "report.html").read_text()
+    assert page.count("data:image/svg+xml;base64,") >= 5
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
+    assert "@import" not in page
+    assert "url(http" not in page
+    for label in ("GPT (prompted)", "PPO-ptx"):
+        assert label in page
+    assert (run.workdir / "evaluate" / "figure1.png").stat().st_size > 10_000
+
+
+def test_no_config_field_is_a_flag_that_nothing_reads(run):
+    assert not {cls: fields for cls, fields in run.unread.items() if fields}
+
+
+def test_a_second_run_changes_nothing(run, capsys):
+    def snapshot():
+        return {
+            path: (path.stat().st_mtime_ns, path.stat().st_size)
+            for path in run.workdir.rglob("*")
+        }
+
+    before = snapshot()
+    recipe.run(get_config(), run.workdir)
+    assert snapshot() == before
+    out = capsys.readouterr().out
+    assert out.count(": done (") == len(get_config().order)
+    assert "Win rate" in out
+    assert "report.html" in out
+
+
+def test_a_mesh_of_the_tests_uses_all_devices():
+    assert make_mesh(MeshConfig(**MESH)).size == jax.device_count() == 8

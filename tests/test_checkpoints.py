@@ -1,0 +1,172 @@
+"""Checkpoints come back bit for bit, on any mesh, or say what is wrong."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from instructgpt.checkpoints import Checkpoints, open_checkpoint
+from instructgpt.errors import UserError
+from instructgpt.models.transformer import Transformer
+from instructgpt.optim import OptimizerConfig, make_optimizer
+from instructgpt.state import TrainState, layout_of, make_train_state, params_layout
+from tests import tiny
+
+MODEL = Transformer(tiny.config())
+OPTIMIZER = make_optimizer(OptimizerConfig(0.1), 10)
+META = {
+    "data": {"epoch": 2, "position": 17, "order": None, "name": "x"},
+    "key": [0, 4294967295],
+    "rate": 0.1,
+}
+
+
+def state_on(mesh, *, params) -> TrainState:
+    """A state with moments that are not zero."""
+    key = jax.random.key(0)
+    state = make_train_state(MODEL, OPTIMIZER, key=key, mesh=mesh, params=params)
+    return jax.jit(lambda s: s.updated(s.params, OPTIMIZER))(state)
+
+
+@pytest.fixture(scope="module")
+def state() -> TrainState:
+    """On 8 devices: data x fsdp x tensor."""
+    return state_on(tiny.mesh_of(2, 2, 2), params=tiny.params_of(MODEL))
+
+
+@pytest.fixture(scope="module")
+def saved(state, tmp_path_factory):
+    """A workdir with the state at step 3."""
+    workdir = tmp_path_factory.mktemp("workdir")
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    checkpoints.save(3, state.parts(), META)
+    checkpoints.close()
+    return workdir
+
+
+@pytest.fixture
+def opened(saved):
+    checkpoints, step = open_checkpoint(saved)
+    assert step == 3
+    yield checkpoints
+    checkpoints.close()
+
+
+def small(directory, *, keep=1):
+    """A checkpointer and a function that saves a tiny state at a step."""
+    checkpoints = Checkpoints(directory, keep=keep)
+
+    def save(step):
+        checkpoints.save(step, {"params": {"w": jnp.full(3, float(step))}}, {"n": 1})
+        checkpoints.wait()
+
+    return checkpoints, save
+
+
+def test_state_comes_back_bit_for_bit(opened, state):
+    parts, meta = opened.restore(3, layout_of(state.parts()))
+    restored = TrainState.from_parts(parts)
+    tiny.assert_equal(jax.device_get(restored), jax.device_get(state))
+    assert int(restored.step) == 1
+    assert meta == META
+
+
+def test_state_comes_back_on_another_mesh(opened, state):
+    one = state_on(tiny.mesh_of(), params=tiny.params_of(MODEL))
+    parts, _ = opened.restore(3, layout_of(one.parts()))
+    restored = TrainState.from_parts(parts)
+    tiny.assert_equal(jax.device_get(restored), jax.device_get(state))
+    for leaf in jax.tree.leaves(restored):
+        assert leaf.sharding.device_set == {jax.devices()[0]}
+
+
+def test_parameters_come_back_alone(opened, state):
+    parts, _ = opened.restore(3, {"params": params_layout(MODEL, tiny.mesh_of(fsdp=8))})
+    assert parts.keys() == {"params"}
+    tiny.assert_equal(jax.device_get(parts["params"]), jax.device_get(state.params))
+
+
+def test_meta_comes_back_alone(opened):
+    assert opened.meta(3) == META
+
+
+def test_a_wrong_shape_is_a_user_error(opened):
+    other = params_layout(Transformer(tiny.config(context_length=16)), tiny.mesh_of())
+    with pytest.raises(UserError, match=r"position_embedding is \(32, 16\)"):
+        opened.restore(3, {"params": other})
+
+
+def test_a_missing_array_is_a_user_error(opened, state):
+    layout = {
+        **layout_of(state.params),
+        "head": jax.ShapeDtypeStruct((3,), jnp.float32),
+    }
+    with pytest.raises(UserError, match="params/head is missing in the checkpoint"):
+        opened.restore(3, {"params": layout})
+
+
+def test_a_missing_part_is_a_user_error(opened, state):
+    with pytest.raises(UserError, match=r"has no 'ema'; it has .*'params'"):
+        opened.restore(3, {"ema": layout_of(state.params)})
+
+
+def test_a_missing_step_is_a_user_error(opened, state):
+    with pytest.raises(UserError, match=r"has no checkpoint 4; it has \[3\]"):
+        opened.restore(4, layout_of(state.parts()))
+
+
+def test_a_workdir_without_checkpoints_is_a_user_error(tmp_path):
+    with pytest.raises(UserError, match=r"no checkpoint in .*run the stage"):
+        open_checkpoint(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="holds no complete checkpoint"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.fixture
+def half_written(tmp_path):
+    """A folder with a checkpoint at 1, and what a kill left of the write at 2."""
+    directory = tmp_path / "checkpoints"
+    checkpoints, save = small(directory, keep=None)
+    save(1)
+    save(2)
+    checkpoints.close()
+    half = directory / "2.orbax-checkpoint-tmp"
+    (directory / "2").rename(half)
+    return half
+
+
+def test_a_half_written_checkpoint_is_not_seen_and_cleared(half_written):
+    checkpoints, save = small(half_written.parent)
+    assert checkpoints.steps == [1] and checkpoints.latest == 1
+    save(3)
+    checkpoints.close()
+    assert [path.name for path in half_written.parent.iterdir()] == ["3"]
+
+
+def test_reading_leaves_what_another_process_is_writing(half_written):
+    reader, step = open_checkpoint(half_written.parent.parent)
+    reader.close()
+    time.sleep(0.2)  # clearing would be on another thread
+    assert step == 1
+    assert half_written.exists()
+
+
+@pytest.mark.parametrize(
+    ("keep", "steps"), [(1, [4]), (2, [3, 4]), (None, [1, 2, 3, 4])]
+)
+def test_the_latest_are_kept(tmp_path, keep, steps):
+    checkpoints, save = small(tmp_path, keep=keep)
+    for step in range(1, 5):
+        save(step)
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path, keep=keep)
+    assert checkpoints.steps == steps and checkpoints.latest == 4
+    checkpoints.close()
+
+
+def test_no_checkpoint_at_first(tmp_path):
+    checkpoints, _ = small(tmp_path)
+    assert checkpoints.steps == [] and checkpoints.latest is None
+    checkpoints.close()

@@ -1,0 +1,261 @@
+"""The training loop on a toy: interrupted anywhere, it ends with the same bits."""
+
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from instructgpt.checkpoints import Checkpoints
+from instructgpt.errors import UserError
+from instructgpt.loop import Job, LoopConfig, Preempted, train
+from instructgpt.losses import Weighted
+from instructgpt.metrics import read_metrics
+from instructgpt.state import TrainState
+
+OPTIMIZER = optax.adam(0.1)
+STEPS = 8
+CONFIG = LoopConfig(num_steps=STEPS, log_every=1, checkpoint_every=3)
+
+
+class Counter:
+    """Batches 1, 2, 3, ...; the position is its state."""
+
+    def __init__(self):
+        self.position = 0
+
+    def __next__(self):
+        self.position += 1
+        return np.full(2, self.position, np.float32)
+
+    def get_state(self):
+        return {"position": self.position}
+
+    def set_state(self, state):
+        self.position = state["position"]
+
+
+@jax.jit
+def step_fn(state, batch, key):
+    """Depends on the state, the batch, the step and the key."""
+    noise = jax.random.normal(jax.random.fold_in(key, state.step), (2,))
+    grads = {"w": state.params["w"] - batch + noise}
+    loss = Weighted(jnp.square(grads["w"]).sum(), jnp.float32(2.0))
+    return state.updated(grads, OPTIMIZER), {"loss": loss}
+
+
+def fresh_state():
+    params = {"w": jnp.array([0.5, -1.5])}
+    return TrainState(jnp.zeros((), jnp.int32), params, OPTIMIZER.init(params))
+
+
+def run(workdir, *, config=CONFIG, update=step_fn, seed=0, **changes):
+    job = Job(
+        name="toy",
+        update=update,
+        data=Counter(),
+        to_device=jnp.asarray,
+        count_tokens=lambda batch: batch.size,
+        watch=("loss",),
+        **changes,
+    )
+    key = jax.random.key(seed)
+    return train(job, fresh_state(), config=config, key=key, workdir=workdir)
+
+
+def at_step(number, action):
+    """An update that first does something at one step of the run."""
+
+    def update(state, batch, key):
+        if int(state.step) + 1 == number:
+            action()
+        return step_fn(state, batch, key)
+
+    return update
+
+
+def fail():
+    raise RuntimeError("power cut")
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def losses(workdir):
+    """(step, loss) of every line of metrics.jsonl that has one."""
+    rows = read_metrics(workdir / "metrics.jsonl")
+    return [(row["step"], row["loss"]) for row in rows if "loss" in row]
+
+
+def bits(state):
+    return jax.tree.map(lambda x: np.asarray(x).tobytes(), state)
+
+
+def saved_steps(workdir):
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=None)
+    try:
+        return checkpoints.steps
+    finally:
+        checkpoints.close()
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """(state, metrics) of a run that nothing disturbs."""
+    workdir = tmp_path_factory.mktemp("unbroken")
+    return bits(run(workdir)), losses(workdir)
+
+
+def test_an_unbroken_run_logs_each_step_and_uses_each_batch_once(tmp_path):
+    seen = []
+
+    def update(state, batch, key):
+        seen.append(float(batch[0]))
+        return step_fn(state, batch, key)
+
+    state = run(tmp_path, update=update)
+    assert int(state.step) == STEPS
+    assert seen == list(range(1, STEPS + 1))
+    assert [step for step, _ in losses(tmp_path)] == list(range(1, STEPS + 1))
+
+
+@pytest.mark.parametrize("number", [1, 2, 4, 5, STEPS])
+def test_killed_and_started_again_ends_with_the_same_bits(tmp_path, unbroken, number):
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(tmp_path, update=at_step(number, fail))
+    assert saved_steps(tmp_path) == [s for s in (3, 6) if s < number][-1:]
+    # Another seed: the key is the checkpoint's, once there is one.
+    state = run(tmp_path, seed=0 if number <= 3 else 99)
+    assert bits(state) == unbroken[0]
+    assert losses(tmp_path) == unbroken[1], "no step twice, none missing"
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_sigterm_saves_and_exits_with_143(tmp_path, unbroken, number):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Preempted) as stopped:
+        run(tmp_path, update=at_step(number, terminate))
+    assert stopped.value.code == 143
+    assert saved_steps(tmp_path) == [number]
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert bits(run(tmp_path)) == unbroken[0]
+    assert losses(tmp_path) == unbroken[1]
+
+
+def test_sigterm_between_logging_and_saving_loses_no_metric(tmp_path, unbroken):
+    def evaluate(state, step):
+        if step == 4:
+            terminate()
+        return {}
+
+    config = LoopConfig(num_steps=STEPS, log_every=STEPS, eval_every=1)
+    with pytest.raises(Preempted):
+        run(tmp_path, config=config, evaluate=evaluate)
+    assert saved_steps(tmp_path) == [5]
+    assert bits(run(tmp_path, config=config)) == unbroken[0]
+    each = [loss for _, loss in unbroken[1]]
+    (five, first), (last, second) = losses(tmp_path)
+    assert (five, last) == (5, STEPS)
+    np.testing.assert_allclose([first, second], [np.mean(each[:5]), np.mean(each[5:])])
+
+
+def test_a_finished_run_returns_at_once(tmp_path, unbroken):
+    run(tmp_path)
+    state = run(tmp_path, update=lambda *_: pytest.fail("trained again"))
+    assert bits(state) == unbroken[0]
+    assert losses(tmp_path) == unbroken[1]
+
+
+def test_a_longer_run_goes_on_from_the_end_of_a_shorter_one(tmp_path, unbroken):
+    run(tmp_path, config=LoopConfig(num_steps=5, log_every=1))
+    assert saved_steps(tmp_path) == [5]
+    assert bits(run(tmp_path)) == unbroken[0]
+
+
+def poison(state, batch, key):
+    """From step 5 the loss is NaN."""
+    state, metrics = step_fn(state, batch, key)
+    bad = jnp.where(state.step >= 5, jnp.nan, 0.0)
+    loss = metrics["loss"]
+    return state, {"loss": loss._replace(sum=loss.sum + bad)}
+
+
+@pytest.mark.parametrize("log_every", [1, 100])
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
+    tmp_path, unbroken, log_every
+):
+    config = LoopConfig(num_steps=STEPS, log_every=log_every, checkpoint_every=3)
+    with pytest.raises(UserError, match=r"toy: loss is not finite .*learning_rate"):
+        run(tmp_path, config=config, update=poison)
+    assert saved_steps(tmp_path) == [3]
+    assert bits(run(tmp_path)) == unbroken[0]
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_is_saved(tmp_path):
+    """The loss of that step is still fine; the parameters are not."""
+
+    def update(state, batch, key):
+        state, metrics = step_fn(state, batch, key)
+        norm = jnp.where(state.step == 3, jnp.inf, 1.0)
+        return state, {**metrics, "grad_norm": Weighted(norm, jnp.float32(1.0))}
+
+    with pytest.raises(UserError, match="grad_norm is not finite at step 3"):
+        run(tmp_path, update=update)
+    assert saved_steps(tmp_path) == []
+
+
+def test_a_batch_without_weight_is_no_failure(tmp_path):
+    def update(state, batch, key):
+        state, metrics = step_fn(state, batch, key)
+        nothing = Weighted(jnp.float32(0.0), jnp.float32(0.0))
+        empty = state.step == 2
+        loss = jax.tree.map(
+            lambda a, b: jnp.where(empty, a, b), nothing, metrics["loss"]
+        )
+        return state, {"loss": loss}
+
+    run(tmp_path, update=update)
+    assert losses(tmp_path)[1] == (2, None)
+
+
+def test_logging_gathers_the_steps_between(tmp_path, unbroken):
+    run(tmp_path, config=LoopConfig(num_steps=STEPS, log_every=5))
+    each = [loss for _, loss in unbroken[1]]
+    (five, first), (last, second) = losses(tmp_path)
+    assert (five, last) == (5, STEPS)
+    np.testing.assert_allclose([first, second], [np.mean(each[:5]), np.mean(each[5:])])
+
+
+def test_evaluation_is_on_time_and_at_the_end(tmp_path):
+    def evaluate(state, step):
+        assert int(state.step) == step
+        return {"score": step / 2}
+
+    config = LoopConfig(num_steps=STEPS, log_every=1, eval_every=3)
+    run(tmp_path, config=config, evaluate=evaluate)
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    scores = [(row["step"], row["score"]) for row in rows if "score" in row]
+    assert scores == [(3, 1.5), (6, 3.0), (8, 4.0)]
+
+
+@pytest.mark.parametrize(("keep", "steps"), [(1, [8]), (2, [6, 8]), (0, [3, 6, 8])])
+def test_checkpoints_are_on_time_and_at_the_end(tmp_path, keep, steps):
+    run(
+        tmp_path,
+        config=LoopConfig(num_steps=STEPS, checkpoint_every=3, keep=keep),
+        meta={"kind": "toy"},
+    )
+    assert saved_steps(tmp_path) == steps
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=None)
+    assert checkpoints.meta(8)["kind"] == "toy"
+    checkpoints.close()
+
+
+def test_the_learning_rate_logged_is_the_one_of_the_update(tmp_path):
+    run(tmp_path, schedule=lambda step: 10.0 + step)
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [row["learning_rate"] for row in rows] == [10.0 + n for n in range(STEPS)]

@@ -1,0 +1,278 @@
+"""The cached sampler against a naive decoder that runs the whole text every time."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from instructgpt.errors import UserError
+from instructgpt.models.scoring import response_log_probs
+from instructgpt.models.transformer import Transformer
+from instructgpt.sampling import Samples, SamplingConfig, draw, nucleus, sample
+from tests import tiny
+
+B, K, R = 4, 2, 7
+STOPS, BANNED = (tiny.EOS, 2, 3, 4), (tiny.PAD, 5)
+ROW_IDS = np.array([3, 11, 7, 20], np.int32)
+# (temperature, top-p, attention band)
+CASES = {"greedy": (0.0, 1.0, 4), "whole": (1.0, 1.0, 4), "nucleus": (0.7, 0.8, 0)}
+
+
+def model_of(band: int) -> Transformer:
+    return Transformer(tiny.config(attention_band=band))
+
+
+@pytest.fixture(scope="module")
+def params():
+    return tiny.params_of(model_of(0))
+
+
+@pytest.fixture(scope="module")
+def prompt():
+    return tiny.prompts(np.random.default_rng(1), B)
+
+
+@functools.lru_cache
+def sampler_of(name: str, banned: tuple[int, ...] = BANNED):
+    """Jitted (params, prompt, key, row_ids) -> Samples, and a list of its traces."""
+    temperature, top_p, band = CASES[name]
+    config = SamplingConfig(R, temperature, top_p, num_samples=K)
+    traces = []
+
+    def run(params, prompt, key, row_ids):
+        traces.append(name)
+        return sample(
+            model_of(band),
+            params,
+            prompt,
+            key,
+            config=config,
+            stop_ids=STOPS,
+            pad_id=tiny.PAD,
+            row_ids=row_ids,
+            banned_ids=banned,
+        )
+
+    return jax.jit(run), traces
+
+
+def samples_of(name: str, *args, **kwargs) -> Samples:
+    return jax.device_get(sampler_of(name, **kwargs)[0](*args))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def logits_after(model, params, tokens, valid, column):
+    """Logits [N, V] of what follows a column, from a full forward of [N, T]."""
+    hidden, _ = model.apply({"params": params}, tokens[:, None], valid[:, None])
+    return model.apply({"params": params}, hidden[:, 0, column], method="logits")
+
+
+@jax.jit
+def noise_of(key, row_ids):
+    """Gumbel noise [B, K, R, V], keyed by row, sample and token."""
+
+    def keyed(row, k, index):
+        folded = key
+        for number in (row, k, index):
+            folded = jax.random.fold_in(folded, number)
+        return jax.random.gumbel(folded, (tiny.VOCAB,))
+
+    over_tokens = jax.vmap(keyed, (None, None, 0))
+    over_samples = jax.vmap(over_tokens, (None, 0, None))
+    over_rows = jax.vmap(over_samples, (0, None, None))
+    return over_rows(row_ids, jnp.arange(K), jnp.arange(R))
+
+
+def naive_nucleus(logits: np.ndarray, top_p: float) -> np.ndarray:
+    """Most probable tokens first, until they have the probability."""
+    probs = np.exp(logits - logits.max())
+    probs /= probs.sum()
+    kept, total = np.full(logits.shape, -np.inf), 0.0
+    for token in np.argsort(-probs):
+        kept[token] = logits[token]
+        total += probs[token]
+        if total >= top_p:
+            break
+    return kept
+
+
+def naive_decode(name: str, params, prompt, key, row_ids) -> Samples:
+    """No cache, no shared prompt: each sample is a row of its own."""
+    temperature, top_p, band = CASES[name]
+    noise = np.asarray(noise_of(key, row_ids)).reshape(B * K, R, tiny.VOCAB)
+    width = tiny.PROMPT
+    tokens = np.full((B * K, width + R), tiny.PAD, np.int32)
+    valid = np.zeros((B * K, width + R), bool)
+    tokens[:, :width], valid[:, :width] = (np.repeat(x, K, axis=0) for x in prompt)
+    log_probs = np.zeros((B * K, R), np.float32)
+    done = np.zeros(B * K, bool)
+    for index in range(R):
+        logits = np.asarray(
+            logits_after(model_of(band), params, tokens, valid, width + index - 1)
+        )
+        for row in np.flatnonzero(~done):
+            scaled = logits[row].astype(np.float64) / (temperature or 1.0)
+            log_p = scaled - np.log(np.exp(scaled).sum())
+            scaled[list(BANNED)] = -np.inf
+            if temperature:
+                scaled = naive_nucleus(scaled, top_p) + noise[row, index]
+            token = int(np.argmax(scaled))
+            tokens[row, width + index] = token
+            valid[row, width + index] = True
+            log_probs[row, index] = log_p[token]
+            done[row] = token in STOPS
+    parts = tokens[:, width:], valid[:, width:], log_probs
+    return Samples(*(x.reshape(B, K, R) for x in parts))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cached_decoding_is_naive_decoding(params, prompt, key, name):
+    actual = samples_of(name, params, prompt, key, ROW_IDS)
+    expected = naive_decode(name, params, prompt, key, ROW_IDS)
+    lengths = expected.valid.sum(axis=-1)
+    assert lengths.min() < R, "some responses should stop early"
+    assert name == "greedy" or lengths.max() > 2
+    np.testing.assert_array_equal(actual.tokens, expected.tokens)
+    np.testing.assert_array_equal(actual.valid, expected.valid)
+    np.testing.assert_allclose(actual.log_probs, expected.log_probs, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["whole", "nucleus"])
+def test_log_probs_are_those_of_the_scoring_pass(params, prompt, key, name):
+    """Else PPO's first ratio is not 1. What cannot be drawn still has its share."""
+    temperature, _, band = CASES[name]
+    samples = samples_of(name, params, prompt, key, ROW_IDS)
+    score = jax.jit(
+        functools.partial(response_log_probs, model_of(band), temperature=temperature)
+    )
+    for k in range(K):
+        response = samples.tokens[:, k], samples.valid[:, k]
+        scored = np.asarray(score(params, prompt, response).log_probs)
+        np.testing.assert_allclose(
+            samples.log_probs[:, k], np.where(response[1], scored, 0.0), atol=1e-4
+        )
+
+
+def test_a_response_ends_with_its_stop_token_and_padding_follows(params, prompt, key):
+    samples = samples_of("whole", params, prompt, key, ROW_IDS)
+    stops = np.isin(samples.tokens, STOPS)
+    lengths = samples.valid.sum(axis=-1)
+    for b, k in np.ndindex(B, K):
+        length = lengths[b, k]
+        assert 1 <= length <= R
+        assert samples.valid[b, k, :length].all()
+        assert not stops[b, k, : length - 1].any()
+        assert length == R or stops[b, k, length - 1]
+        assert (samples.tokens[b, k, length:] == tiny.PAD).all()
+        assert (samples.log_probs[b, k, length:] == 0).all()
+    assert lengths.min() < R
+
+
+def test_banned_tokens_are_never_drawn(params, prompt, key):
+    free = samples_of("greedy", params, prompt, key, ROW_IDS)
+    favourite = int(free.tokens[0, 0, 0])
+    banned = (tiny.PAD, favourite)
+    samples = samples_of("greedy", params, prompt, key, ROW_IDS, banned=banned)
+    drawn = samples.tokens[samples.valid]
+    assert not np.isin(drawn, banned).any()
+
+
+def test_rows_do_not_depend_on_their_neighbours(params, prompt, key, rng):
+    """Row 2 with its id gives the same text at another place in another batch."""
+    alone = samples_of("whole", params, prompt, key, ROW_IDS)
+    tokens, valid = tiny.prompts(rng, B)
+    row_ids = np.array([50, 51, 52, 53], np.int32)
+    tokens[0], valid[0], row_ids[0] = prompt[0][2], prompt[1][2], ROW_IDS[2]
+    moved = samples_of("whole", params, (tokens, valid), key, row_ids)
+    np.testing.assert_array_equal(moved.tokens[0], alone.tokens[2])
+    np.testing.assert_allclose(moved.log_probs[0], alone.log_probs[2], atol=1e-5)
+
+
+def test_content_of_prompt_padding_changes_nothing(params, prompt, key, rng):
+    tokens, valid = prompt
+    garbage = tiny.scrambled(rng, tokens, valid)
+    tiny.assert_equal(
+        samples_of("whole", params, (garbage, valid), key, ROW_IDS),
+        samples_of("whole", params, prompt, key, ROW_IDS),
+    )
+
+
+def test_samples_of_a_prompt_and_of_two_keys_differ(params, prompt, key):
+    first = samples_of("whole", params, prompt, key, ROW_IDS).tokens
+    second = samples_of("whole", params, prompt, jax.random.key(1), ROW_IDS).tokens
+    assert (first[:, 0] != first[:, 1]).any(axis=-1).all()
+    assert (first != second).any()
+
+
+def test_several_calls_are_one_trace(params, prompt, key, rng):
+    sampler, traces = sampler_of("whole")
+    sampler(params, prompt, key, ROW_IDS)
+    sampler(params, tiny.prompts(rng, B), jax.random.key(9), ROW_IDS + 1)
+    assert len(traces) == 1
+
+
+def test_a_limit_of_one_token(params, prompt, key):
+    samples = jax.jit(
+        lambda p, prompt, key: sample(
+            model_of(0),
+            p,
+            prompt,
+            key,
+            config=SamplingConfig(1),
+            stop_ids=STOPS,
+            pad_id=tiny.PAD,
+        )
+    )(params, prompt, key)
+    assert samples.tokens.shape == (B, 1, 1)
+    assert samples.valid.all()
+
+
+@pytest.mark.parametrize("top_p", [0.1, 0.5, 0.9, 0.99])
+def test_nucleus_against_a_loop(rng, top_p):
+    logits = rng.normal(0, 2, (6, 1, 20)).astype(np.float32)
+    expected = [naive_nucleus(row.astype(np.float64), top_p) for row in logits[:, 0]]
+    np.testing.assert_allclose(nucleus(logits, top_p)[:, 0], expected, rtol=1e-6)
+
+
+def test_nucleus_by_hand():
+    logits = jnp.log(jnp.array([[0.2, 0.5, 0.3]]))
+    kept = np.isfinite(nucleus(logits, 0.6))
+    # 0.5 is not enough; with 0.3 it is.
+    np.testing.assert_array_equal(kept, [[False, True, True]])
+
+
+def test_a_tiny_nucleus_and_temperature_zero_are_greedy(rng, key):
+    logits = rng.normal(size=(8, 3, 20)).astype(np.float32)
+    keys = jax.random.split(key, (8, 3))
+    best = logits.argmax(axis=-1)
+    for config in (SamplingConfig(1, top_p=1e-6), SamplingConfig(1, temperature=0.0)):
+        np.testing.assert_array_equal(draw(logits, keys, config=config)[0], best)
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 1.0), (1.0, 0.6)])
+def test_frequencies_are_the_distribution(key, temperature, top_p):
+    count, logits = 20_000, np.log([0.4, 0.3, 0.15, 0.1, 0.05])
+    config = SamplingConfig(1, temperature=temperature, top_p=top_p)
+    tokens, log_probs = jax.jit(functools.partial(draw, config=config))(
+        jnp.broadcast_to(jnp.asarray(logits, jnp.float32), (1, count, 5)),
+        jax.random.split(key, (1, count)),
+    )
+    full = np.exp(logits / temperature) / np.exp(logits / temperature).sum()
+    probs = np.exp(naive_nucleus(logits / temperature, top_p))
+    probs /= probs.sum()
+    observed = np.bincount(tokens[0], minlength=5) / count
+    # Four standard deviations of a binomial frequency.
+    slack = 4 * np.sqrt(probs * (1 - probs) / count)
+    assert (np.abs(observed - probs) <= slack).all(), (observed, probs)
+    np.testing.assert_allclose(log_probs, np.log(full)[tokens], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [dict(temperature=-1.0), dict(top_p=0.0), dict(top_p=1.5), dict(max_response=0)],
+)
+def test_settings_out_of_range_are_user_errors(changes):
+    with pytest.raises(UserError, match=f"{next(iter(changes))}=.*out of range"):
+        SamplingConfig(**{"max_response": 5, **changes})
