@@ -37,7 +37,8 @@ def main(argv: list[str]) -> None:
     """Hands over to `stages/STAGE.py`; a user's mistake ends in one line."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
-    absl_logging.set_verbosity(absl_logging.WARNING)
+    # Orbax warns of checkpoint parts that it reads well all the same.
+    absl_logging.set_verbosity(absl_logging.ERROR)
     config = _CONFIG.value
     if config.stage not in STAGES:
         sys.exit(f"error: config.stage={config.stage!r}; known stages: {STAGES}")
@@ -51,9 +52,11 @@ def main(argv: list[str]) -> None:
 def parse(argv: list[str]) -> list[str]:
     """absl's parser, but a key that the config lacks is one clear line."""
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
+        _ = _CONFIG.value.stage  # a file that is not there is an error only here
+        return rest
     except flags.Error as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {_without_traceback(str(error))}")
     except (AttributeError, KeyError, TypeError) as error:
         hint = re.search(r'Did you mean "(\w+)"', str(error))
         missing = re.search(r"'(\w+)", str(error).replace("\\", ""))
@@ -65,6 +68,13 @@ def parse(argv: list[str]) -> list[str]:
         )
     except OSError as error:
         sys.exit(f"error: --config: {str(error).splitlines()[-1].strip()}")
+
+
+def _without_traceback(message: str) -> str:
+    """A config file's own complaint in one line; a bug in it keeps its traceback."""
+    first, *_, last = message.strip().splitlines() * 2
+    kind, _, complaint = last.partition(": ")
+    return f"{first.split(': ')[0]}: {complaint}" if kind == "ValueError" else message
 
 
 def entry_point() -> None:

@@ -37,8 +37,19 @@ class Frozen(NamedTuple):
 
 
 def cast(params: Params, dtype: str) -> Params:
-    """A copy of the parameters in a compute dtype, for models that only run."""
-    return jax.tree.map(lambda x: jnp.array(x, dtype), params)
+    """A copy of the parameters in a compute dtype, for models that only run.
+
+    LayerNorms and scalar heads compute in float32 and stay in it, so that the copy
+    gives the same numbers as the float32 parameters do in training.
+    """
+
+    def one(path: tuple[Any, ...], x: Array) -> Array:
+        *parents, name = (str(entry.key) for entry in path)
+        head = not parents and name in ("kernel", "bias")
+        norm = bool(parents) and parents[-1].startswith("ln_")
+        return jnp.array(x, jnp.float32 if head or norm else dtype)
+
+    return jax.tree_util.tree_map_with_path(one, params)
 
 
 def make_sampler(

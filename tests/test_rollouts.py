@@ -257,3 +257,26 @@ def test_cast_is_a_copy_that_outlives_the_original(dtype):
     assert copy["w"].dtype == dtype
     jax.jit(lambda p: jax.tree.map(lambda x: x + 1, p), donate_argnums=0)(params)
     np.testing.assert_allclose(copy["w"].astype(jnp.float32), [0.1, 0.2], rtol=0.01)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_cast_model_gives_the_numbers_of_its_float32_parameters(rng, dtype):
+    """Else the policy that samples is not quite the policy that is updated."""
+    policy = Transformer(tiny.config(compute_dtype=dtype))
+    reward = ScalarModel(tiny.config(compute_dtype=dtype))
+    batch = tiny.comparison_batch(rng)
+    prompt = batch.prompt, batch.prompt_valid
+
+    @jax.jit
+    def numbers(policy_params, reward_params):
+        responses = batch.responses, batch.response_valid
+        first = batch.responses[:, 0], batch.response_valid[:, 0]
+        return (
+            response_log_probs(policy, policy_params, prompt, first),
+            response_scores(reward, reward_params, prompt, responses),
+        )
+
+    params = tiny.params_of(policy), tiny.params_of(reward)
+    copies = [cast(p, dtype) for p in params]
+    assert copies[0]["token_embedding"].dtype == dtype
+    tiny.assert_close(numbers(*copies), numbers(*params), atol=1e-6)

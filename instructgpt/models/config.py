@@ -20,6 +20,12 @@ class ModelConfig:
     # Band of the locally banded layers, in tokens; odd layers are banded, even ones
     # dense (Sparse Transformer). 0: all layers dense.
     attention_band: int = 0
+    # Standard deviations of the embeddings at the start (GPT-2: 0.02 and 0.01).
+    embedding_std: float = 0.02
+    position_std: float = 0.01
+    # The learned position table starts as noise, or as sines of many wavelengths, in
+    # which near positions are alike: small models learn to look back much sooner.
+    position_init: Literal["normal", "sinusoidal"] = "normal"
     residual_dropout: float = 0.0  # after attention and MLP, before the residual add
     layer_norm_eps: float = 1e-5
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"

@@ -3,6 +3,7 @@
 Letters as in layers.py, and P prompt, R response, V vocabulary, N rows of tokens.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +29,22 @@ def positions_of(valid: Array) -> Array:
     return jnp.maximum(jnp.cumsum(valid.astype(jnp.int32), axis=-1) - 1, 0)
 
 
+def position_initializer(config: ModelConfig) -> Callable[..., Array]:
+    """How the learned position table [T, D] starts: noise, or scaled sinusoids."""
+    if config.position_init == "normal":
+        return nn.initializers.normal(config.position_std)
+
+    def sinusoids(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32):
+        del key
+        length, width = shape
+        rates = 10_000.0 ** -(jnp.arange(0, width, 2) / width)
+        angles = jnp.arange(length)[:, None] * rates[None]
+        waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
+        return (config.position_std * 2**0.5 * waves[:, :width]).astype(dtype)
+
+    return sinusoids
+
+
 _REMAT_POLICIES = {
     "full": None,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -44,14 +61,14 @@ class Transformer(nn.Module):
         self.token_embedding = self.param(
             "token_embedding",
             nn.with_logical_partitioning(
-                nn.initializers.normal(0.02), ("vocab", "embed")
+                nn.initializers.normal(cfg.embedding_std), ("vocab", "embed")
             ),
             (cfg.vocab_size, cfg.width),
         )
         self.position_embedding = self.param(
             "position_embedding",
             nn.with_logical_partitioning(
-                nn.initializers.normal(0.01), ("position", "embed")
+                position_initializer(cfg), ("position", "embed")
             ),
             (cfg.context_length, cfg.width),
         )

@@ -30,8 +30,12 @@ from instructgpt.tokenizer import check_tokenizer
 T = TypeVar("T")
 Params = Any
 
-# Keys that may differ when a run is started again in the same workdir.
-_FREE_KEYS = ("train.log_every", "train.eval_every", "train.keep", "data.dir")
+# Keys that may differ when a run is started again in the same workdir. A checkpoint
+# fits any mesh, so that a run can go on with other devices.
+_FREE_KEYS = (
+    *("train.log_every", "train.eval_every", "train.keep", "data.dir"),
+    *("mesh.data", "mesh.fsdp", "mesh.tensor"),
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -68,7 +68,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     if not path.exists():
         common.write_json(path, _evaluate(context, config, settings))
     report = write_report(path)
-    common.announce(f"report: {report}")
+    common.announce(f"{config.name}: wrote {report}")
     return json.loads(path.read_text())
 
 
@@ -87,10 +87,7 @@ def _evaluate(
             "the evaluate stage needs the miniature world's gold judge; with data of "
             "your own compare models by reward score in the select stage"
         )
-    entries = {
-        name: common.build(ModelEntry, block, where=f"config.models.{name}")
-        for name, block in config.models.items()
-    }
+    entries = build_entries(config)
     if settings.baseline not in entries:
         raise UserError(
             f"config.evaluate.baseline={settings.baseline!r} is not in config.models: "
@@ -102,7 +99,7 @@ def _evaluate(
         score = ScoreTexts(context, reward, batch_size=settings.batch_size)
         texts, scores, losses = {}, {}, {}
         for name, entry in entries.items():
-            loaded = _load(context, entry, name)
+            loaded = load_entry(context, entry, name)
             texts[name] = _respond(context, settings, prompts, entry, loaded, name)
             scores[name] = float(score(prompts.records, texts[name]).mean())
             losses[name] = _pretrain_loss(context, loaded)
@@ -130,7 +127,39 @@ def _evaluate(
     }
 
 
-def _load(context: common.Context, entry: ModelEntry, name: str) -> common.Loaded:
+def prompt_options(
+    context: common.Context, entry: ModelEntry, loaded: common.Loaded
+) -> dict[str, Any]:
+    """How prompts are put to a model: arguments of `Prompts`, if not as usual."""
+    world = context.data.world
+    if not entry.prompted or world is None:
+        return {}
+    prefix = len(context.data.tokenizer.encode(world.format_prompted("")))
+    common.check_model(context, loaded.model.config, extra=prefix)
+    limit = context.data_config.max_prompt + prefix
+    return {"wrap": world.format_prompted, "max_prompt": limit, "raw": True}
+
+
+def entry_sampler(
+    context: common.Context, entry: ModelEntry, loaded: common.Loaded
+) -> Any:
+    """The sampler that a model of the comparison answers with."""
+    sampling = SamplingConfig(
+        context.data_config.max_response, temperature=entry.temperature
+    )
+    return stage_sampler(context, loaded.model, sampling, newline=entry.prompted)
+
+
+def build_entries(config: ConfigDict) -> dict[str, ModelEntry]:
+    """The models of the comparison by name."""
+    return {
+        name: common.build(ModelEntry, block, where=f"config.models.{name}")
+        for name, block in config.models.items()
+    }
+
+
+def load_entry(context: common.Context, entry: ModelEntry, name: str) -> common.Loaded:
+    """A model of the comparison from its checkpoint."""
     init = common.build(
         common.InitConfig, entry.init, where=f"config.models.{name}.init"
     )
@@ -150,32 +179,13 @@ def _respond(
     loaded: common.Loaded,
     name: str,
 ) -> list[str]:
-    """One response per test prompt; kept beside the results as JSONL."""
-    world, wrap, limit = context.data.world, None, None
-    tokenizer = context.data.tokenizer
-    if entry.prompted and world is not None:
-        prefix = len(tokenizer.encode(world.format_prompted("")))
-        limit = context.data_config.max_prompt + prefix
-        common.check_model(context, loaded.model.config, extra=prefix)
-        wrap = world.format_prompted
-    wrapped = prompts
-    if wrap is not None:
-        wrapped = Prompts(
-            context,
-            "test",
-            count=settings.num_prompts,
-            wrap=wrap,
-            max_prompt=limit,
-            raw=True,
-        )
-    sampler = stage_sampler(
-        context,
-        loaded.model,
-        SamplingConfig(context.data_config.max_response, temperature=entry.temperature),
-        newline=entry.prompted,
-    )
-    texts = wrapped.respond(
-        sampler,
+    """One response per test prompt; kept beside the results as JSON."""
+    put = prompt_options(context, entry, loaded)
+    asked = prompts
+    if put:
+        asked = Prompts(context, "test", count=settings.num_prompts, **put)
+    texts = asked.respond(
+        entry_sampler(context, entry, loaded),
         loaded.params,
         context.key,
         batch_size=settings.batch_size,

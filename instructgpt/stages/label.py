@@ -149,7 +149,7 @@ def _rank(
     report["pairs"] = {s: sum(map(_untied, rows)) for s, rows in splits.items()}
     report["set"] = build_jsonl("comparisons", "ranked", context.workdir, files)
     common.write_json(context.workdir / "labels.json", report)
-    common.announce(f"label: {json.dumps(report)}")
+    common.announce(f"{context.config.name}: {json.dumps(report)}")
     return report
 
 

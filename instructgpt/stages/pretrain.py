@@ -58,7 +58,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             mesh=context.mesh,
         )
         job = Job(
-            name="pretrain",
+            name=config.name,
             update=step,
             data=loader,
             to_device=common.to_device(context.mesh),

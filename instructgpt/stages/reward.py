@@ -87,7 +87,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             for name, split in (("valid", "valid"), ("heldout", "heldout"))
         }
         job = Job(
-            name="reward",
+            name=config.name,
             update=make_train_step(
                 make_reward_loss(model, divisor=reward.divisor),
                 optimizer,

@@ -59,6 +59,7 @@ class Prompts:
       wrap: Applied to each prompt's text (a few-shot prefix).
       max_prompt: Tokens; None is config.data.max_prompt.
       raw: Whether the prompts are used as they are, without the template.
+      records: Prompts of your own, in place of a split's.
     """
 
     def __init__(
@@ -71,10 +72,11 @@ class Prompts:
         wrap: Callable[[str], str] | None = None,
         max_prompt: int | None = None,
         raw: bool = False,
+        records: Sequence[dict[str, Any]] | None = None,
     ):
         self._context = context
         limit = max_prompt or context.data_config.max_prompt
-        source = context.data.source(kind, split)
+        source = context.data.source(kind, split) if records is None else records
         plain = context.data_config.max_prompt
         kept = filter_long(source, context.data.tokenizer, max_prompt=plain)
         indices = kept.indices[: count or None]

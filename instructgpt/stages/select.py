@@ -57,7 +57,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
                 loaded.params,
                 context.key,
                 batch_size=select.batch_size,
-                name=f"select {step}",
+                name=f"{config.name} {step}",
             )
             scores = score(prompts.records, [t[0] for t in texts])
             rows.append({"step": step, "rm_score": float(scores.mean())})

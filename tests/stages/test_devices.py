@@ -30,6 +30,7 @@ def run_on_one_device(config: str, workdir: Path, *overrides: str) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert not done.stderr  # what a newcomer would take for a problem
     return done.stdout
 
 

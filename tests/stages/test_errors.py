@@ -1,6 +1,5 @@
 """A user's mistake is one clear error before any training starts."""
 
-import dataclasses
 import json
 import shutil
 import tempfile
@@ -251,7 +250,7 @@ def test_padding_with_eos(refuse, monkeypatch):
     def pad_is_eos(*args: Any, **kwargs: Any):
         opened = open_datasets(*args, **kwargs)
         opened.tokenizer.pad_id = opened.tokenizer.eos_id
-        return dataclasses.replace(opened)
+        return opened
 
     monkeypatch.setattr(common, "open_datasets", pad_is_eos)
     for stage in ("pretrain", "sft", "ppo"):

@@ -47,13 +47,18 @@ def launch(workdir: Path, data_dir: Path, *kill: object) -> subprocess.Completed
     )
 
 
+def newest_checkpoint(stage: Path) -> Path:
+    steps = (stage / "checkpoints").glob("[0-9]*")
+    return max((p for p in steps if p.name.isdigit()), key=lambda p: int(p.name))
+
+
 @pytest.fixture(scope="module")
 def killed(run: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("killed") / "recipe"
     for stage, kill in KILLS.items():
         done = launch(workdir, run.workdir / "data", stage, *kill)
         assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
-        final = max((run.workdir / stage / "checkpoints").iterdir()).name
+        final = newest_checkpoint(run.workdir / stage).name
         assert not (workdir / stage / "checkpoints" / final).exists()
     done = launch(workdir, run.workdir / "data")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -62,7 +67,7 @@ def killed(run: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def load_checkpoint(stage: Path) -> dict:
     """All that the newest checkpoint holds: parameters, optimiser, iterator, key."""
-    newest = max((stage / "checkpoints").glob("[0-9]*"), key=lambda p: int(p.name))
+    newest = newest_checkpoint(stage)
     return {"step": newest.name, **ocp.load_checkpointables(newest)}
 
 

@@ -1,0 +1,314 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # InstructGPT in miniature
+#
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPOSITORY/blob/main/notebooks/quickstart.ipynb)
+#
+# The whole recipe of *Training language models to follow instructions with human
+# feedback* ([Ouyang et al. 2022](https://arxiv.org/abs/2203.02155)): a language model
+# is pretrained, learns from demonstrations, a reward model learns from rankings, and
+# PPO trains the language model against it. At the end stands the paper's Figure 1,
+# made by models that you have just trained.
+#
+# The data are a miniature world with its own people, towns and trades. It is small, so
+# models of about a million parameters learn it in minutes, and the truth about it is
+# known, so a judge that no model was trained on can say which answer is better.
+#
+# **Hardware and time:** about MINUTES_MINI minutes on 2 CPU cores, such as a free Colab
+# runtime gives; an accelerator is not needed. A run that is interrupted goes on where
+# it was when the cells are run again.
+
+# %% [markdown]
+# ## Set-up
+#
+# The next cell does something on Colab only: it fetches the code and installs what it
+# needs. Elsewhere, `bash launch/test.sh` has made an environment that has everything.
+
+# %%
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = "https://github.com/OWNER/REPOSITORY"
+
+if "google.colab" in sys.modules:
+    if not Path("instructgpt").is_dir():
+        if not Path("/content/code").exists():
+            subprocess.run(
+                ["git", "clone", "--depth=1", REPOSITORY, "/content/code"], check=True
+            )
+        os.chdir("/content/code")
+    install = [sys.executable, "-m", "pip", "install", "--quiet"]
+    subprocess.run([*install, "--requirement", "requirements.txt"], check=True)
+
+# %% [markdown]
+# `SMOKE = True` runs everything in about a minute with models too small to learn
+# much: good for a first look at what happens.
+
+# %% tags=["parameters"]
+SMOKE = bool(int(os.environ.get("SMOKE", "0")))
+
+# %%
+here = Path.cwd()
+os.chdir(next(p for p in (here, *here.parents) if (p / "instructgpt").is_dir()))
+sys.path.insert(0, os.getcwd())
+# Compiled programs are kept, so that the second time starts faster.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(".cache/jax").absolute()))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+import html
+import json
+
+import jax
+from absl import logging
+from IPython.display import HTML, Image, display
+
+from configs import recipe as recipe_config
+from instructgpt.evals import figures
+from instructgpt.evals.plotting import to_png
+from instructgpt.evals.report import load_curves, load_results
+from instructgpt.evals.tables import format_results_table
+from instructgpt.metrics import read_metrics
+from instructgpt.stages import common, recipe
+from instructgpt.stages.ask import Panel
+from instructgpt.stages.label import open_comparisons
+
+logging.set_verbosity(logging.ERROR)  # Orbax warns of what is no problem
+config = recipe_config.get_config("smoke" if SMOKE else "mini")
+WORKDIR = Path(os.environ.get("WORKDIR", f"runs/{'smoke' if SMOKE else 'mini'}"))
+WORKDIR = WORKDIR.absolute()
+print(f"{jax.device_count()} x {jax.devices()[0].device_kind}, results in {WORKDIR}")
+
+
+def run(stage):
+    """Trains (or opens) one stage, and gives its curve."""
+    metrics = recipe.run_stage(config, WORKDIR, stage) / "metrics.jsonl"
+    return read_metrics(metrics) if metrics.exists() else []
+
+
+def picture(figure):
+    display(Image(to_png(figure, dpi=110)))
+
+
+def table(rows, columns):
+    def cells(tag, row):
+        style = "text-align:left; vertical-align:top; white-space:pre-wrap"
+        return "".join(
+            f"<{tag} style='{style}'>{html.escape(str(cell))}</{tag}>" for cell in row
+        )
+
+    lines = [cells("th", columns), *(cells("td", row) for row in rows)]
+    display(HTML(f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"))
+
+
+# %% [markdown]
+# ## 1. Pretraining: GPT
+#
+# A GPT-3 in small (a pre-LN decoder with learned positions) reads documents about the
+# world and learns to predict the next token. It gets to know the facts and the
+# language, but no instruction: asked a question, it may go on with another question.
+
+# %%
+curves = {"pretrain": run("pretrain")}
+picture(figures.loss_curves(curves))
+
+# %%
+context = common.start(recipe.stage_config(config, "pretrain"), WORKDIR / "pretrain")
+documents = context.data.source("documents", "train")
+table([(d["kind"], d["text"]) for d in documents[:5]], ["kind", "document"])
+
+# %% [markdown]
+# ## 2. Supervised fine-tuning: SFT
+#
+# Labelers write what a good answer looks like, and the model is trained on these
+# demonstrations (paper §3.5): 16 epochs, residual dropout 0.2, the loss on the
+# response and its end-of-text token. The held-out loss is best early on and then rises:
+# the model overfits. The paper goes on all the same, as people still prefer the later
+# models; which checkpoint to use is decided in step 5.
+
+# %%
+demonstrations = context.data.source("demonstrations", "train")
+table(
+    [(d["category"], d["prompt"], d["response"]) for d in demonstrations[:6]],
+    ["category", "prompt", "demonstration"],
+)
+
+# %%
+curves["sft"] = run("sft")
+picture(figures.loss_curves({"sft": curves["sft"]}))
+
+# %% [markdown]
+# ## 3. Answers and rankings
+#
+# SFT models answer new prompts, 4 to 9 times each, and labelers rank the answers from
+# best to worst, ties allowed (paper §3.4). Here the labelers are simulated: each has a
+# taste of their own and makes mistakes, so that two of them agree about as often as
+# the paper's did, 73 %. Some are held out: the reward model never learns from them.
+
+# %%
+run("label")
+labels = json.loads((WORKDIR / "label" / "labels.json").read_text())
+ranking = open_comparisons(WORKDIR / "label", "train")[0]
+print(f"{ranking['labeler']} was asked: {ranking['prompt']}")
+table(
+    sorted(zip(ranking["ranks"], ranking["responses"], strict=True)),
+    ["rank", "answer"],
+)
+
+# %% [markdown]
+# ## 4. The reward model
+#
+# An SFT model whose last layer gives one number, $r_\theta(x, y)$: how good answer $y$
+# to prompt $x$ is. It learns from all pairs of a ranking at once, the winner $y_w$
+# against the loser $y_l$ (paper, Eq. 1):
+#
+# $$\mathrm{loss}(\theta) = -\frac{1}{\binom{K}{2}}\;
+# \mathbb{E}_{(x, y_w, y_l) \sim D}
+# \left[\log \sigma\big(r_\theta(x, y_w) - r_\theta(x, y_l)\big)\right]$$
+#
+# One epoch only, since more overfit. Afterwards a bias shifts its scores so that
+# demonstrations average 0.
+
+# %%
+curves["reward"] = run("reward")
+picture(figures.loss_curves({"reward": curves["reward"]}))
+accuracy = next(row for row in curves["reward"] if "heldout_accuracy" in row)
+table(
+    [
+        (group, f"{accuracy[f'{key}_accuracy']:.1%}", f"{agreement:.1%}")
+        for group, key, (agreement, *_) in (
+            ("training labelers", "valid", labels["agreement_valid"]),
+            ("held-out labelers", "heldout", labels["agreement_heldout"]),
+        )
+    ],
+    ["pairs ranked by", "reward model right", "labelers agree with each other"],
+)
+
+# %% [markdown]
+# ## 5. Which SFT model?
+#
+# The checkpoint whose answers to validation prompts the reward model likes best
+# (paper §3.5). That is usually a later one than the held-out loss would choose.
+
+# %%
+run("select")
+selected = json.loads((WORKDIR / "select" / "selected.json").read_text())
+picture(figures.sft_epochs({"sft_epochs": selected["epochs"]}))
+
+# %% [markdown]
+# ## 6. Where reinforcement learning starts
+#
+# Not from the 16-epoch model, but from GPT after 2 epochs of demonstrations with 10 %
+# pretraining text mixed in (paper App. C.3). The same model, frozen, is the reference
+# that the KL penalty of the next step is measured against.
+
+# %%
+curves["rl_init"] = run("rl_init")
+picture(figures.loss_curves({"rl_init": curves["rl_init"]}))
+
+# %% [markdown]
+# ## 7. PPO and PPO-ptx
+#
+# The model answers prompts, the reward model scores the answers, and PPO makes answers
+# with a high score more likely. A penalty for every token keeps the model near the
+# reference: far from it the reward model is no longer to be trusted. PPO-ptx also
+# follows the gradient of pretraining, so that the model forgets less of what it knew
+# (paper, Eq. 2):
+#
+# $$\mathrm{objective}(\phi) =
+# \mathbb{E}_{(x, y) \sim D_{\pi_\phi^{\mathrm{RL}}}}
+# \left[r_\theta(x, y) - \beta \log \frac{\pi_\phi^{\mathrm{RL}}(y \mid x)}
+# {\pi^{\mathrm{SFT}}(y \mid x)}\right]
+# + \gamma\; \mathbb{E}_{x \sim D_{\mathrm{pretrain}}}
+# \left[\log \pi_\phi^{\mathrm{RL}}(x)\right]$$
+#
+# $\gamma = 0$ is PPO, $\gamma > 0$ PPO-ptx: these are the models called InstructGPT.
+# Watch score and KL rise together: the first is what is bought, the second its price.
+
+# %%
+curves["ppo"] = run("ppo")
+curves["ppo_ptx"] = run("ppo_ptx")
+picture(figures.ppo_curves(curves))
+
+# %% [markdown]
+# ## 8. Figure 1
+#
+# The five models answer test prompts from customers that none of them has seen. The
+# judge knows the truth about the world, and has trained none of them. A model's win
+# rate is how often its answer is preferred to that of the SFT model, with a 95 %
+# interval. "GPT (prompted)" is the pretrained model with a few solved examples before
+# the prompt.
+
+# %%
+run("evaluate")
+results = load_results(WORKDIR / "evaluate" / "results.json")
+picture(figures.win_rates(results))
+print(format_results_table(results))
+
+# %% [markdown]
+# What each model does right and wrong, as in the paper's Figure 4, and whether
+# the reward model agrees with labelers it has never met:
+
+# %%
+picture(figures.flags(results))
+picture(figures.reward_accuracy(results))
+
+# %% [markdown]
+# The alignment tax: reinforcement learning costs some of what pretraining taught, so
+# the loss on documents rises, and the mix of PPO-ptx gives part of it back.
+
+# %%
+curves = load_curves(results, WORKDIR / "evaluate")
+picture(figures.pretraining_loss(results, curves))
+
+# %% [markdown]
+# ### Side by side
+#
+# Each answer with the judge's mark, from 1 to 7.
+
+# %%
+names = list(results["models"])
+table(
+    [
+        [
+            row["prompt"],
+            *(f"{row['responses'][n][0]}\n({row['responses'][n][1]})" for n in names),
+        ]
+        for row in results["samples"][:8]
+    ],
+    ["prompt", *(results["models"][n]["label"] for n in names)],
+)
+
+# %% [markdown]
+# ## 9. Ask them yourself
+#
+# Change the prompt and run the cell again; another seed gives other answers. The models
+# know nothing but their world, so ask about the people and towns in the tables above.
+# Everything so far is also in one file to keep, `evaluate/report.html`.
+
+# %%
+panel = Panel(recipe.stage_config(config, "evaluate"), WORKDIR / "evaluate")
+
+# %%
+PROMPT = "List three gifts that Dela would like."  # @param {type:"string"}
+SEED = 0  # @param {type:"integer"}
+
+answers = panel.ask(PROMPT, seed=SEED)
+table(
+    [(a.label, a.text, f"{a.score:.2f}") for a in answers],
+    ["model", "answer", "reward model's score"],
+)

@@ -1,0 +1,285 @@
+"""Every variant loads, holds the paper's numbers, and says nothing that is not read."""
+
+import ast
+import dataclasses
+import importlib
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import common, recipe
+from instructgpt.data.datasets import DataConfig
+from instructgpt.models.config import ModelConfig
+from instructgpt.optim import OptimizerConfig
+from instructgpt.sharding import MeshConfig
+from instructgpt.stages.common import InitConfig, TrainConfig
+from instructgpt.stages.evaluate import EvaluateConfig, ModelEntry
+from instructgpt.stages.label import LabelConfig
+from instructgpt.stages.ppo import RolloutConfig
+from instructgpt.stages.reward import RewardConfig
+from instructgpt.stages.select import SelectConfig
+from instructgpt.stages.sft import SFTConfig
+from instructgpt.steps.ppo import PPOConfig
+
+REPO = Path(__file__).resolve().parents[2]
+STAGES = tuple(recipe.get_config("smoke").order)
+BLOCKS = {
+    "data": DataConfig,
+    "mesh": MeshConfig,
+    "model": ModelConfig,
+    "optimizer": OptimizerConfig,
+    "policy_optimizer": OptimizerConfig,
+    "value_optimizer": OptimizerConfig,
+    "train": TrainConfig,
+    "init": InitConfig,
+    "reward_init": InitConfig,
+    "rl_init": InitConfig,
+    "sft": SFTConfig,
+    "label": LabelConfig,
+    "reward": RewardConfig,
+    "select": SelectConfig,
+    "ppo": PPOConfig,
+    "rollout": RolloutConfig,
+    "evaluate": EvaluateConfig,
+}
+SIZES = ("1.3b", "6b", "175b")
+
+
+def load(stage: str, variant: str) -> ConfigDict:
+    return importlib.import_module(f"configs.{stage}").get_config(variant)
+
+
+def files() -> set[str]:
+    return {p.stem for p in (REPO / "configs").glob("[a-z]*.py")} - {"common"}
+
+
+def test_a_file_for_every_stage_of_the_recipe():
+    assert files() == {*STAGES, "recipe"}
+
+
+@pytest.mark.parametrize("variant", common.VARIANTS)
+@pytest.mark.parametrize("stage", STAGES)
+def test_blocks_are_config_classes(stage, variant):
+    config = load(stage, variant)
+    assert isinstance(config, ConfigDict)
+    assert {"stage", "name", "seed", "data", "mesh"} <= set(config)
+    assert config.name == stage
+    blocks = {key: block for key, block in config.items() if _is_block(block)}
+    for name, block in blocks.items():
+        if name == "models":
+            for entry in block.values():
+                ModelEntry(**entry)
+                InitConfig(**entry.init)
+            continue
+        fields = {f.name for f in dataclasses.fields(BLOCKS[name])}
+        assert set(block) <= fields, f"{stage}:{variant} config.{name}"
+        if name != "model":  # fine-tuning stages change a part of it
+            BLOCKS[name](**block.to_dict())
+
+
+def _is_block(value: object) -> bool:
+    return isinstance(value, ConfigDict)
+
+
+@pytest.mark.parametrize("variant", common.VARIANTS)
+def test_recipe_holds_every_stage(variant):
+    config = load("recipe", variant)
+    assert config.stage == "recipe"
+    assert set(config.order) == set(config.stages) == files() - {"recipe"}
+    for name, stage in config.stages.items():
+        assert stage.to_dict() == load(name, variant).to_dict()
+
+
+@pytest.mark.parametrize("stage", [*STAGES, "recipe"])
+def test_a_variant_that_does_not_exist(stage):
+    with pytest.raises(ValueError, match=r"'nano' does not exist.*smoke.*175b"):
+        load(stage, "nano")
+
+
+@pytest.mark.parametrize("stage", [*STAGES, "recipe"])
+def test_docstring_gives_the_command(stage):
+    module = importlib.import_module(f"configs.{stage}")
+    command = " ".join(module.__doc__.replace("\\\n", "").split())
+    assert f"python -m instructgpt.main --config=configs/{stage}.py:mini" in command
+    assert "--workdir=" in command
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_top_level_key_is_read_by_its_stage(stage):
+    config = load(stage, "smoke")
+    read = _names_read(REPO / "instructgpt" / "stages" / f"{config.stage}.py")
+    read |= _names_read(REPO / "instructgpt" / "stages" / "common.py")
+    read |= {"stage"}  # by main and the recipe
+    assert set(config) <= read
+
+
+def _names_read(path: Path) -> set[str]:
+    """Keys of `config` that a file reads: config.x, config["x"], and listed names."""
+    read = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and _is_config(node.value):
+            read.add(node.attr)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            read.add(node.value)
+    return read
+
+
+def _is_config(node: ast.expr) -> bool:
+    name = node.id if isinstance(node, ast.Name) else getattr(node, "attr", None)
+    return name == "config"
+
+
+# The paper's numbers, from its tables and appendices, written out once more.
+
+
+@pytest.mark.parametrize(
+    ("size", "layers", "width", "heads"),
+    [("1.3b", 24, 2048, 16), ("6b", 32, 4096, 32), ("175b", 96, 12288, 96)],
+)
+def test_model_sizes(size, layers, width, heads):
+    model = load("pretrain", size).model
+    assert (model.num_layers, model.width, model.num_heads) == (layers, width, heads)
+    assert model.head_dim == 128
+    assert model.mlp_width == 4 * width
+    assert model.context_length == 2048
+    assert model.compute_dtype == "float16"
+    num_params = ModelConfig(**model).num_params
+    assert num_params == pytest.approx(
+        {"1.3b": 1.3e9, "6b": 6.7e9, "175b": 175e9}[size], rel=0.03
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "rate", "tokens"),
+    [("1.3b", 2e-4, 1e6), ("6b", 1.2e-4, 2e6), ("175b", 0.6e-4, 3.2e6)],
+)
+def test_pretraining(size, rate, tokens):
+    config = load("pretrain", size)
+    assert config.optimizer.learning_rate == rate
+    per_step = config.train.batch_size * 2048
+    assert per_step == pytest.approx(tokens, rel=0.1)
+    assert config.train.num_steps * per_step == pytest.approx(300e9, rel=1e-3)
+    assert config.optimizer.warmup_steps * per_step == pytest.approx(375e6, rel=0.01)
+    assert config.optimizer.decay_steps * per_step == pytest.approx(260e9, rel=1e-3)
+    assert config.optimizer.weight_decay == 0.1
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("size", SIZES)
+def test_prompts_and_responses_of_1k_tokens(stage, size):
+    data = load(stage, size).data
+    assert (data.max_prompt, data.max_response) == (1024, 1024)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_adam_of_every_stage(size):
+    for stage in STAGES:
+        for name, block in load(stage, size).items():
+            if name.endswith("optimizer"):
+                optimizer = OptimizerConfig(**block)
+                assert (optimizer.b1, optimizer.b2) == (0.9, 0.95)
+                assert optimizer.clip_norm == 1.0
+                if optimizer.schedule == "cosine":
+                    assert optimizer.final_fraction == 0.1
+
+
+@pytest.mark.parametrize(
+    ("size", "rate", "batch"),
+    [("1.3b", 9.65e-6, 32), ("6b", 9.65e-6, 32), ("175b", 5.03e-6, 8)],
+)
+def test_sft(size, rate, batch):
+    config = load("sft", size)
+    assert config.train.num_epochs == 16
+    assert config.train.batch_size == batch
+    assert config.train.checkpoint_every == -1  # every epoch
+    assert config.train.keep == 0  # all of them
+    assert config.model.residual_dropout == 0.2
+    assert config.optimizer.learning_rate == rate
+    assert config.optimizer.schedule == "cosine"
+    assert OptimizerConfig(**config.optimizer).warmup_steps == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "rate", "batch"),
+    [("1.3b", 5e-6, 32), ("6b", 1.04e-5, 32), ("175b", 2.45e-6, 8)],
+)
+def test_rl_init(size, rate, batch):
+    config = load("rl_init", size)
+    assert config.train.num_epochs == 2
+    assert config.train.batch_size == batch
+    assert config.sft.pretrain_fraction == 0.1
+    assert config.optimizer.learning_rate == rate
+    assert config.optimizer.schedule == "cosine"
+    assert config.init.path == "../pretrain"
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_labels_and_reward(size):
+    label, reward = load("label", size), load("reward", size)
+    assert (label.label.min_responses, label.label.max_responses) == (4, 9)
+    assert label.label.train_prompts == 33207
+    assert label.label.valid_prompts == 17887
+    assert reward.reward.max_responses == 9
+    assert reward.train.num_epochs == 1
+    assert reward.train.batch_size == 64
+    assert reward.optimizer.learning_rate == 9e-6
+    assert reward.optimizer.schedule == "cosine"
+    assert reward.init.path == "../sft"
+    assert reward.model.residual_dropout == 0.0
+
+
+@pytest.mark.parametrize("stage", ["ppo", "ppo_ptx"])
+@pytest.mark.parametrize("size", SIZES)
+def test_ppo(stage, size):
+    config = load(stage, size)
+    assert config.ppo.kl_coef == 0.02
+    assert (config.ppo.clip, config.ppo.value_clip) == (0.2, 0.2)
+    assert (config.ppo.discount, config.ppo.gae_lambda) == (1.0, 0.95)
+    assert config.ppo.ema_decay == 0.992
+    assert config.train.batch_size == 512
+    assert config.train.batch_size * config.train.num_steps == 256_000
+    assert config.rollout.minibatch_size == 64
+    assert config.rollout.epochs == 1
+    assert (config.rollout.temperature, config.rollout.top_p) == (1.0, 1.0)
+    assert config.init.path == "../rl_init"
+    assert config.reward_init.path == "../reward"
+    for optimizer in (config.policy_optimizer, config.value_optimizer):
+        assert optimizer.schedule == "constant"
+        assert optimizer.warmup_steps == 10 * 512 // 64  # 10 iterations
+        assert optimizer.warmup_from == 0.1
+    value_rate = {"1.3b": 9e-6, "6b": 9e-6, "175b": 5e-6}[size]
+    assert config.value_optimizer.learning_rate == value_rate
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_ptx_is_all_that_tells_the_two_apart(size):
+    ppo, ptx = load("ppo", size), load("ppo_ptx", size)
+    assert (ppo.ppo.ptx_coef, ppo.rollout.ptx_per_episode) == (0, 0)
+    assert (ptx.ppo.ptx_coef, ptx.rollout.ptx_per_episode) == (27.8, 8)
+    rates = {
+        "1.3b": (3.74e-6, 1.18e-5),
+        "6b": (2.55e-6, 1.18e-5),
+        "175b": (2.55e-6, 2.55e-6),
+    }[size]
+    assert ppo.policy_optimizer.learning_rate == rates[0]
+    assert ptx.policy_optimizer.learning_rate == rates[1]
+    for config in (ppo, ptx):
+        config.ppo.ptx_coef = config.rollout.ptx_per_episode = 0.0
+        config.policy_optimizer.learning_rate = 0.0
+        config.name = ""
+    assert ppo.to_dict() == ptx.to_dict()
+
+
+def test_evaluation():
+    config = load("evaluate", "175b")
+    assert config.evaluate.num_prompts == 3196
+    temperatures = {n: m.get("temperature", 1.0) for n, m in config.models.items()}
+    assert temperatures == {
+        "gpt": 0.7,
+        "gpt_prompted": 0.7,
+        "sft": 1.0,
+        "ppo": 1.0,
+        "ppo_ptx": 1.0,
+    }
+    assert config.models.ppo_ptx.init.part == "ema"

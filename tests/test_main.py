@@ -1,0 +1,103 @@
+"""The command line: a mistake is one line on stderr and exit status 1."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from instructgpt.checkpoints import open_checkpoint
+
+REPO = Path(__file__).resolve().parents[1]
+PRETRAIN = "--config=configs/pretrain.py:smoke"
+
+
+def start(*flags: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "instructgpt.main", *flags],
+        cwd=REPO,
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+MISTAKES = {
+    "key": (
+        [PRETRAIN, "--config.train.batchsize=4"],
+        ["--config.train.batchsize=4", "no key 'batchsize'", "batch_size"],
+    ),
+    "block": (
+        [PRETRAIN, "--config.optimiser.learning_rate=1"],
+        ["--config.optimiser.learning_rate=1", "no key 'optimiser'", "optimizer"],
+    ),
+    "type": (
+        [PRETRAIN, "--config.train.batch_size=many"],
+        ["train.batch_size", "many"],
+    ),
+    "variant": (
+        ["--config=configs/pretrain.py:huge"],
+        ["'huge' does not exist", "smoke", "mini", "175b"],
+    ),
+    "file": (
+        ["--config=configs/nothing.py:smoke"],
+        ["configs/nothing.py"],
+    ),
+    "stage": (
+        [PRETRAIN, "--config.stage=dpo"],
+        ["config.stage='dpo'", "pretrain", "evaluate"],
+    ),
+    "value": (
+        [PRETRAIN, "--config.mesh.data=3"],
+        ["config.mesh", "does not use all 1 devices"],
+    ),
+    "no config": ([], ["--config"]),
+    "flag": ([PRETRAIN, "--confg.seed=1"], ["confg.seed"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line(mistake, tmp_path):
+    flags, words = MISTAKES[mistake]
+    process = start(*flags, f"--workdir={tmp_path / 'run'}")
+    _, err = process.communicate()
+    assert process.returncode == 1
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: ")
+    assert not [word for word in words if word not in lines[0]], err
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_workdir_is_needed():
+    process = start(PRETRAIN)
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert "--workdir" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_taken_away_saves_first(tmp_path):
+    """SIGTERM in mid-run: a checkpoint, exit status 143, and the command goes on."""
+    flags = [
+        *(PRETRAIN, f"--workdir={tmp_path / 'run'}", "--config.data.dir=../data"),
+        *("--config.train.num_steps=100000", "--config.train.checkpoint_every=0"),
+        "--config.train.log_every=1",
+    ]
+    process = start(*flags)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not metrics.exists() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143, out + err
+    checkpoints, step = open_checkpoint(tmp_path / "run")
+    checkpoints.close()
+    assert step >= 1

@@ -1,0 +1,95 @@
+"""The notebook runs, keeps to its script, and has no outputs committed."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import jupytext
+import nbclient
+import nbformat
+import pytest
+
+from tests.stages.recipe_run import finished
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+SCRIPT, NOTEBOOK = NOTEBOOKS / "quickstart.py", NOTEBOOKS / "quickstart.ipynb"
+
+
+@pytest.fixture(scope="module")
+def notebook() -> nbformat.NotebookNode:
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def source_of(cells: list) -> list[tuple]:
+    return [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in cells]
+
+
+def test_notebook_and_script_are_in_sync(notebook):
+    script = jupytext.read(SCRIPT)
+    assert source_of(notebook.cells) == source_of(script.cells), (
+        "run: jupytext --to ipynb notebooks/quickstart.py"
+    )
+    formats = notebook.metadata["jupytext"]["formats"]
+    assert formats == script.metadata["jupytext"]["formats"] == "ipynb,py:percent"
+
+
+def test_notebook_has_no_outputs(notebook):
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert not cell.outputs
+            assert cell.execution_count is None
+
+
+def test_notebook_opens_in_colab_and_says_what_it_takes(notebook):
+    text = "\n".join(cell.source for cell in notebook.cells[:3])
+    badge = re.search(
+        r"colab\.research\.google\.com/github/(\S+?)/blob/\S+?/(.*)\)", text
+    )
+    assert badge.group(2) == "notebooks/quickstart.ipynb"
+    code = "\n".join(c.source for c in notebook.cells if c.cell_type == "code")
+    assert f'REPOSITORY = "https://github.com/{badge.group(1)}"' in code
+    assert re.search(r"\*\*Hardware and time:\*\* .* minutes on", text)
+    (parameters,) = [
+        cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])
+    ]
+    assert parameters.source.startswith("SMOKE = ")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_notebook_runs(notebook, tmp_path, tmp_path_factory, monkeypatch):
+    """On the finished recipe, but for one stage that it has to run itself."""
+    recipe = finished(tmp_path_factory).workdir
+    workdir = shutil.copytree(recipe, tmp_path / "recipe")
+    minutes = json.loads((workdir / "minutes.json").read_text())
+    del minutes["select"]
+    (workdir / "minutes.json").write_text(json.dumps(minutes))
+    shutil.rmtree(workdir / "select")
+    for name, value in dict(SMOKE="1", WORKDIR=str(workdir)).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
+    before = set(NOTEBOOKS.parent.rglob("*.ipynb")) | set(os.listdir(NOTEBOOKS.parent))
+
+    client = nbclient.NotebookClient(
+        notebook.copy(),
+        timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(NOTEBOOKS)}},
+    )
+    done = client.execute()
+
+    after = set(NOTEBOOKS.parent.rglob("*.ipynb")) | set(os.listdir(NOTEBOOKS.parent))
+    assert after == before
+    assert (workdir / "select" / "selected.json").exists()
+    outputs = [out for c in done.cells if c.cell_type == "code" for out in c.outputs]
+    assert not [out for out in outputs if out.get("name") == "stderr"]
+    shown = [out.data for out in outputs if out.output_type == "display_data"]
+    assert sum("image/png" in data for data in shown) == 10
+    tables = [data["text/html"] for data in shown if "text/html" in data]
+    assert len(tables) == 6
+    for label in ("GPT", "GPT (prompted)", "SFT", "PPO", "PPO-ptx"):
+        assert f">{label}</td>" in tables[-1]  # each answers the reader's prompt
+        assert f">{label}</th>" in tables[-2]
