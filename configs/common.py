@@ -35,7 +35,7 @@ def data(variant: str) -> ConfigDict:
     )
     if variant == "mini":
         sizes = dict(
-            documents=(32000, 800, 800),
+            documents=(48000, 500, 500),
             demonstrations=(800, 120, 0),
             prompts=(4000, 200, 500),
         )

@@ -37,5 +37,6 @@ def get_config(variant: str = "mini") -> ConfigDict:
         num_prompts={"smoke": 32, "mini": 500}.get(variant, 3196),
         batch_size=16 if variant == "smoke" else 100,
         num_samples=12,
+        window=0 if variant in common.PAPER else 96,
     )
     return config

@@ -58,6 +58,7 @@ class EvaluateConfig:
     num_prompts: int = 0  # test prompts; 0: all
     batch_size: int = 64
     num_samples: int = 12  # side-by-side samples in the report
+    window: int = 0  # tokens of a row of the pretraining loss; 0: the context length
 
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -102,8 +103,9 @@ def _evaluate(
             loaded = load_entry(context, entry, name)
             texts[name] = _respond(context, settings, prompts, entry, loaded, name)
             scores[name] = float(score(prompts.records, texts[name]).mean())
-            losses[name] = _pretrain_loss(context, loaded)
-        losses["rl_init"] = _pretrain_loss(context, _load_rl_init(context, config))
+            losses[name] = _pretrain_loss(context, loaded, settings.window)
+        rl_init = _load_rl_init(context, config)
+        losses["rl_init"] = _pretrain_loss(context, rl_init, settings.window)
         accuracy = _reward_accuracy(context, settings, reward)
     judged = {
         name: judge_all(context.data.world, prompts.records, responses)
@@ -200,10 +202,11 @@ def _respond(
     return responses
 
 
-def _pretrain_loss(context: common.Context, loaded: common.Loaded) -> float:
-    windows = TokenWindows(
-        context.data.tokens("test"), loaded.model.config.context_length
-    )
+def _pretrain_loss(
+    context: common.Context, loaded: common.Loaded, window: int
+) -> float:
+    length = window or loaded.model.config.context_length
+    windows = TokenWindows(context.data.tokens("test"), length)
     evaluate = make_loss_evaluator(
         loaded.model,
         windows,

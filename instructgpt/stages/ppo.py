@@ -43,9 +43,10 @@ class RolloutConfig:
     epochs: int = 1  # passes over a batch of episodes
     temperature: float = 1.0
     top_p: float = 1.0
-    # Pretraining windows per episode, each `ptx_length` tokens (paper: 8 of 2,048).
+    # Pretraining windows per episode (paper: 8), and their tokens, on which the
+    # held-out loss is taken too (0: the model's context length).
     ptx_per_episode: float = 0.0
-    ptx_length: int = 0  # 0: the model's context length
+    ptx_length: int = 0
     # Score of a response cut at the length limit; None keeps the reward model's.
     truncation_score: float | None = None
     num_prompts: int = 0  # training prompts; 0: all
@@ -148,8 +149,8 @@ def _check_ptx(context, ppo: PPOConfig, rollout: RolloutConfig, minibatches) -> 
 
 def _load(context: common.Context, config: ConfigDict) -> dict[str, common.Loaded]:
     out = {}
-    for name, block in (("policy", config.init), ("reward", config.reward_init)):
-        init = common.build(common.InitConfig, block, where=f"config.{name}")
+    for name, key in (("policy", "init"), ("reward", "reward_init")):
+        init = common.build(common.InitConfig, config[key], where=f"config.{key}")
         scalar = name == "reward"
         out[name] = common.load(init, context, scalar=scalar, overrides=config.model)
     return out
@@ -263,7 +264,8 @@ def _join(metrics: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _make_evaluate(context, rollout: RolloutConfig, train_config, model):
     """Held-out pretraining loss (the alignment tax) and a table of samples."""
-    windows = TokenWindows(context.data.tokens("valid"), model.config.context_length)
+    length = rollout.ptx_length or model.config.context_length
+    windows = TokenWindows(context.data.tokens("valid"), length)
     pretrain_loss = make_loss_evaluator(
         model, windows, None, batch_size=16, mesh=context.mesh
     )

@@ -1,5 +1,6 @@
 """Pretraining: next-token prediction on packed documents (GPT-3, App. B)."""
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from ml_collections import ConfigDict
 
 from instructgpt.data.documents import TokenWindows
 from instructgpt.data.loader import make_loader
+from instructgpt.errors import UserError
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.loop import Job, train
 from instructgpt.models.config import ModelConfig
@@ -20,13 +22,27 @@ from instructgpt.steps.sft import make_sft_loss
 from instructgpt.steps.update import make_train_step
 
 
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig:
+    """How documents are cut into rows."""
+
+    window: int = 0  # tokens of a row; 0: the model's context length
+
+
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Trains a language model from scratch; returns its last evaluation."""
     context = common.start(config, workdir)
     model_config = common.build(ModelConfig, config.model, where="config.model")
     common.check_model(context, model_config)
     train_config = common.build(common.TrainConfig, config.train, where="config.train")
-    windows = TokenWindows(context.data.tokens("train"), model_config.context_length)
+    pretrain = common.build(PretrainConfig, config.pretrain, where="config.pretrain")
+    length = pretrain.window or model_config.context_length
+    if length > model_config.context_length:
+        raise UserError(
+            f"config.pretrain.window={length} is longer than "
+            f"config.model.context_length={model_config.context_length}"
+        )
+    windows = TokenWindows(context.data.tokens("train"), length)
     loader = make_loader(
         windows,
         None,
@@ -52,7 +68,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         )
         evaluate_loss = make_loss_evaluator(
             model,
-            TokenWindows(context.data.tokens("valid"), model_config.context_length),
+            TokenWindows(context.data.tokens("valid"), length),
             None,
             batch_size=train_config.batch_size,
             mesh=context.mesh,

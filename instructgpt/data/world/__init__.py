@@ -105,7 +105,7 @@ class World:
         """Twenty labelers: 15 for training data, then 5 held out for evaluation."""
         return make_labelers(self.facts, self.seed)
 
-    def few_shot_prefix(self, k: int = 3) -> str:
+    def few_shot_prefix(self, k: int = 2) -> str:
         """The prefix of the prompted GPT: a header and `k` solved examples."""
         rng = random.Random(f"prefix {self.seed} {k}")
         drawn = self.prompts("train", 60, stream="prefix")
@@ -130,7 +130,7 @@ class World:
                 lines.append(f"Q: {prompt.text}\nA: {answer}")
         return "\n".join(lines) + "\n"
 
-    def format_prompted(self, prompt_text: str, k: int = 3) -> str:
+    def format_prompted(self, prompt_text: str, k: int = 2) -> str:
         """The prefix and the user's prompt; the model continues after "A:"."""
         return f"{self.few_shot_prefix(k)}Q: {prompt_text}\nA:"
 

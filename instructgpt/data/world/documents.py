@@ -6,6 +6,7 @@ has seen instructions but does not follow them reliably.
 """
 
 import random
+import re
 from collections.abc import Callable, Iterator
 
 from instructgpt.data.world import phrases
@@ -66,7 +67,13 @@ def _pairs(
 
 def _about(facts: Facts, subject: str, rng: random.Random, number: int) -> str:
     pairs = _pairs(facts, subject, rng, number)
-    return phrases.paragraph(subject, pairs, sentences=rng.choice((2, 2, 3)))
+    text = phrases.paragraph(subject, pairs, sentences=rng.choice((2, 2, 3)))
+
+    def again(match: re.Match[str]) -> str:
+        return subject if rng.random() < 0.7 else match.group()
+
+    # Often the name is said again: what a text speaks of is worth remembering.
+    return re.sub(r"(?<=\. )(She|He|It)\b", again, text)
 
 
 def _person_entry(facts: Facts, rng: random.Random) -> str:
@@ -351,18 +358,51 @@ def _homework(facts: Facts, rng: random.Random) -> str:
     return "\n".join(lines)
 
 
+def _songs(facts: Facts, rng: random.Random) -> str:
+    """Songs: lines of names and things, each sung again."""
+    del facts
+    pools = [RESIDENTS, RESIDENTS, TOWNS, THINGS]
+    pools += [VALUES[a] for a in ("pet", "food", "colour", "job", "hobby")]
+    lines = [f"{rng.choice(RESIDENTS)} sang a song."]
+    for _ in range(rng.choice((2, 3))):
+        items = [rng.choice(rng.choice(pools)) for _ in range(rng.choice((3, 4, 5)))]
+        lines += [join(items) + "!"] * rng.choice((2, 2, 3))
+    return "\n".join(lines)
+
+
+def _roll_call(facts: Facts, rng: random.Random) -> str:
+    """Who is here: a name in a question and again in its answer."""
+    del facts
+    lines = []
+    for _ in range(rng.choice((5, 6, 7))):
+        name = rng.choice([*RESIDENTS, *TOWNS, *VISITORS])
+        lines.append(
+            rng.choice(
+                (
+                    f"Where is {name}? {name} is here.",
+                    f"Is {name} here? Hello {name}!",
+                    f"What is {name}? {name} is in the song.",
+                    f"Do you like {name}? I like {name}.",
+                )
+            )
+        )
+    return "\n".join(lines)
+
+
 _MAKERS: dict[str, tuple[Callable[[Facts, random.Random], str], float]] = {
-    "person_entry": (_person_entry, 0.19),
-    "town_entry": (_town_entry, 0.11),
-    "story": (_story, 0.08),
-    "letters": (_letters, 0.08),
-    "dialogue": (_dialogue, 0.09),
+    "person_entry": (_person_entry, 0.17),
+    "town_entry": (_town_entry, 0.09),
+    "story": (_story, 0.05),
+    "letters": (_letters, 0.07),
+    "dialogue": (_dialogue, 0.11),
     "counter": (_counter, 0.06),
-    "lists": (_lists, 0.1),
+    "lists": (_lists, 0.08),
     "tenses": (_tenses, 0.05),
     "news": (_news, 0.05),
-    "reviews": (_reviews, 0.04),
-    "gossip": (_gossip, 0.03),
-    "web": (_web, 0.11),
+    "reviews": (_reviews, 0.03),
+    "gossip": (_gossip, 0.02),
+    "songs": (_songs, 0.08),
+    "roll_call": (_roll_call, 0.08),
+    "web": (_web, 0.14),
     "homework": (_homework, 0.04),
 }

@@ -326,7 +326,7 @@ class Birthday(Kind):
             u.kind == "wish" and u.slot("person") == subject for u in reading.units
         )
         pairs = {p for u in reading.units if u.kind == "birthday" for p in u.slots}
-        right = {a for a, v in pairs if table[a] == v}
+        right = {a for a, v in pairs if table.get(a) == v}
         verdict.false += len(pairs) - len(right)
         verdict.stray += max(0, count(reading, "wish") - 1) + len(told)
         verdict.quality = 0.6 * wished + 0.4 * (len(right) > 0) * wished
