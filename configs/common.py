@@ -36,7 +36,7 @@ def data(variant: str) -> ConfigDict:
     if variant == "mini":
         sizes = dict(
             documents=(48000, 500, 500),
-            demonstrations=(800, 120, 0),
+            demonstrations=(1200, 120, 0),
             prompts=(4000, 200, 500),
         )
     return ConfigDict(

@@ -16,7 +16,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config = ConfigDict(dict(stage="label", name="label", seed=0))
     config.data = common.data(variant)
     config.mesh = common.mesh(variant)
-    train, valid = {"smoke": (32, 16), "mini": (1200, 120)}.get(variant, (33207, 17887))
+    train, valid = {"smoke": (32, 16), "mini": (4000, 120)}.get(variant, (33207, 17887))
     config.label = dict(
         policies=("../sft",),
         fractions=(0.125, 0.5, 1.0),

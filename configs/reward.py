@@ -26,13 +26,15 @@ def get_config(variant: str = "mini") -> ConfigDict:
         divisor="untied",
     )
     paper = variant in common.PAPER
-    config.optimizer = dict(learning_rate=9e-6 if paper else 5e-4, schedule="cosine")
+    config.optimizer = dict(
+        learning_rate=9e-6 if paper else 3e-4, schedule="cosine", warmup_steps=0
+    )
     config.train = dict(
-        batch_size=64 if paper else 8,
+        batch_size=64 if paper else 4 if variant == "mini" else 8,
         num_epochs=1,
         microbatches=1,
-        log_every=2 if variant == "smoke" else 10,
+        log_every=2 if variant == "smoke" else 20,
         eval_every=0,
-        checkpoint_every=2 if variant == "smoke" else 100,
+        checkpoint_every=2 if variant == "smoke" else 250,
     )
     return config

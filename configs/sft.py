@@ -25,7 +25,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
         num_samples=8,
     )
     rate = {"1.3b": 9.65e-6, "6b": 9.65e-6, "175b": 5.03e-6}.get(variant, 1e-3)
-    config.optimizer = dict(learning_rate=rate, schedule="cosine")
+    config.optimizer = dict(learning_rate=rate, schedule="cosine", warmup_steps=0)
     small = variant == "smoke"
     config.train = dict(
         batch_size={"175b": 8, "smoke": 16}.get(variant, 32),
