@@ -17,6 +17,7 @@ from instructgpt.stages.common import InitConfig, TrainConfig
 from instructgpt.stages.evaluate import EvaluateConfig, ModelEntry
 from instructgpt.stages.label import LabelConfig
 from instructgpt.stages.ppo import RolloutConfig
+from instructgpt.stages.pretrain import PretrainConfig
 from instructgpt.stages.reward import RewardConfig
 from instructgpt.stages.select import SelectConfig
 from instructgpt.stages.sft import SFTConfig
@@ -35,6 +36,7 @@ BLOCKS = {
     "init": InitConfig,
     "reward_init": InitConfig,
     "rl_init": InitConfig,
+    "pretrain": PretrainConfig,
     "sft": SFTConfig,
     "label": LabelConfig,
     "reward": RewardConfig,

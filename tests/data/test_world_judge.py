@@ -275,3 +275,24 @@ def test_reading_by_hand():
     }
     assert reading.units[1].kind == "rude" and not reading.finished
     assert read("Alba live in Kelm.").units[0].kind == "unreadable"
+
+
+def test_answers_to_other_tasks_are_judged_without_raising(world, prompts):
+    """Well-formed sentences where nobody asked for them: what a policy stumbles on."""
+    rng = random.Random(0)
+    by_kind: dict[str, Prompt] = {p.task.kind: p for p in prompts["train"]}
+    answers = [world.ideal(p, rng) for p in by_kind.values()]
+    answers += [world.demonstrate(p, rng) for p in prompts["test"][:150]]
+    for prompt in by_kind.values():
+        for one in answers:
+            judge(world, prompt.task, one)
+            judge(world, prompt.task, f"{one} {rng.choice(answers)}")
+
+
+def test_a_birthday_letter_is_judged_without_raising(world):
+    """Once a crash: the words after Dear were taken for a fact about the person."""
+    kind = KINDS["birthday"]
+    prompts = world.prompts("train", 500)
+    task = next(p.task for p in prompts if p.task.kind == kind.name)
+    for name in (*RESIDENTS, *TOWNS):
+        judge(world, task, f"Dear {name}, I hope you get some bread. Dear {name}.")

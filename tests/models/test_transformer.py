@@ -9,7 +9,12 @@ import pytest
 from flax import linen as nn
 
 from instructgpt.models.scoring import target_log_probs
-from instructgpt.models.transformer import ScalarModel, Transformer, as_context
+from instructgpt.models.transformer import (
+    ScalarModel,
+    Transformer,
+    as_context,
+    position_initializer,
+)
 from instructgpt.state import init_params
 from tests import tiny
 
@@ -222,3 +227,11 @@ def test_initial_scales():
     assert (up[0] != up[1]).any(), "each layer has its own numbers"
     np.testing.assert_allclose(params["kernel"].std(), (width + 1) ** -0.5, rtol=0.3)
     assert float(params["bias"]) == 0.0
+
+
+def test_position_table_starts_as_sines_of_the_given_size():
+    config = tiny.config(position_init="sinusoidal", position_std=0.02)
+    table = position_initializer(config)(jax.random.key(0), (8, 6))
+    waves = 0.02 * np.sqrt(2) * np.sin(np.arange(8))  # the shortest wavelength
+    np.testing.assert_allclose(table[:, 0], waves, atol=1e-6)
+    np.testing.assert_allclose(table[0], [0, 0, 0] + [0.02 * np.sqrt(2)] * 3, atol=1e-6)
