@@ -123,10 +123,11 @@ class World:
         for prompt in usable:
             if len(kinds) == k:
                 break
-            if prompt.task.kind not in kinds:
+            answer = _demonstrations.ideal(self.facts, prompt.task, rng)
+            # Short ones: the prefix shares the model's context with the prompt.
+            short = len(f"{prompt.text} {answer}".split()) <= 16
+            if short and prompt.task.kind not in kinds:
                 kinds.add(prompt.task.kind)
-                kind = KINDS[prompt.task.kind]
-                answer = kind.compose(self.facts, prompt.task, rng, Style("full"))
                 lines.append(f"Q: {prompt.text}\nA: {answer}")
         return "\n".join(lines) + "\n"
 
