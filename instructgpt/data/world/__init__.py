@@ -123,7 +123,8 @@ class World:
         for prompt in usable:
             if len(kinds) == k:
                 break
-            answer = _demonstrations.ideal(self.facts, prompt.task, rng)
+            kind = KINDS[prompt.task.kind]
+            answer = kind.compose(self.facts, prompt.task, rng, Style("full"))
             # Short ones: the prefix shares the model's context with the prompt.
             short = len(f"{prompt.text} {answer}".split()) <= 16
             if short and prompt.task.kind not in kinds:
