@@ -5,6 +5,12 @@ from typing import Literal
 
 from instructgpt.errors import UserError
 
+_CHOICES = {
+    "position_init": ("normal", "sinusoidal"),
+    "compute_dtype": ("float32", "bfloat16", "float16"),
+    "remat": ("none", "full", "dots"),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
@@ -45,6 +51,12 @@ class ModelConfig:
             object.__setattr__(self, "head_dim", self.width // self.num_heads)
         if not self.mlp_width:
             object.__setattr__(self, "mlp_width", 4 * self.width)
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise UserError(
+                    f"config.model.{name}={getattr(self, name)!r} does not exist; "
+                    f"known: {', '.join(known)}"
+                )
         for name in ("vocab_size", "context_length", "num_layers", "logit_chunk"):
             if getattr(self, name) < 1:
                 raise UserError(f"config.model.{name} must be positive")

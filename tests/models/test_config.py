@@ -50,3 +50,9 @@ def test_a_width_that_does_not_divide_into_heads_is_a_user_error():
 def test_sizes_must_be_positive(key):
     with pytest.raises(UserError, match=rf"config\.model\.{key} must be positive"):
         tiny.config(**{key: 0})
+
+
+@pytest.mark.parametrize("name", ["position_init", "compute_dtype", "remat"])
+def test_a_choice_that_does_not_exist_is_named(name):
+    with pytest.raises(UserError, match=rf"config\.model\.{name}='nosuch'.*known: "):
+        tiny.config(**{name: "nosuch"})
