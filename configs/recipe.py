@@ -23,10 +23,10 @@ from configs import (
 _STAGES = dict(
     pretrain=pretrain,
     sft=sft,
+    rl_init=rl_init,
     label=label,
     reward=reward,
     select=select,
-    rl_init=rl_init,
     ppo=ppo,
     ppo_ptx=ppo_ptx,
     evaluate=evaluate,

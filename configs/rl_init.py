@@ -21,6 +21,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.optimizer.learning_rate = rate
     if variant == "mini":
         config.train.batch_size = 10  # 9 demonstrations and one row of text
+        config.train.microbatches = 1
     config.train.num_epochs = 2
     config.train.keep = 1
     return config

@@ -1,13 +1,14 @@
 """Sampled answers and their rankings: the reward model's data (paper §3.4, §3.5).
 
-For every prompt K = 4 to 9 answers are drawn from several SFT checkpoints. In the
-miniature world simulated labelers rank them: training prompts by one labeler each,
+For every prompt K = 4 to 9 answers are drawn from several checkpoints. In the miniature
+world simulated labelers rank them: training prompts by one labeler or by a few,
 validation prompts by several of each group, so that agreement can be measured. With
 data of your own the answers are written for people to rank.
 """
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ class LabelConfig:
     valid_prompts: int = 0
     min_responses: int = 4  # K is uniform in this range
     max_responses: int = 9
+    # Who ranks a training prompt: one labeler as in the paper, or several, whose mean
+    # rank is the ranking.
+    train_labelers: int = 1
     labelers_per_prompt: int = 3  # of each group, on validation prompts
     temperature: float = 1.0
     batch_size: int = 64  # prompts at a time
@@ -110,9 +114,11 @@ def _checkpoints(
     out = []
     for path in label.policies:
         steps = common.checkpoint_steps(path, context)
-        for fraction in label.fractions:
-            step = min(steps, key=lambda s: abs(s - fraction * steps[-1]))
-            out.append(common.InitConfig(path, step=step))
+        chosen = {
+            min(steps, key=lambda s: abs(s - fraction * steps[-1]))
+            for fraction in label.fractions
+        }
+        out += [common.InitConfig(path, step=step) for step in sorted(chosen)]
     return out
 
 
@@ -128,8 +134,9 @@ def _rank(
         groups[labeler.held_out].append(labeler)
     train = []
     for row in answers["train"]:
-        labeler = groups[False][rng.integers(len(groups[False]))]
-        train.append(_comparison(row, labeler, rng))
+        chosen = rng.permutation(len(groups[False]))[: label.train_labelers]
+        ranked = [_comparison(row, groups[False][i], rng) for i in chosen]
+        train.append(mean_ranking(ranked))
     splits = {"train": train}
     report: dict[str, Any] = {"prompts": {s: len(rows) for s, rows in answers.items()}}
     for split, held_out in (("valid", False), ("heldout", True)):
@@ -160,6 +167,21 @@ def _comparison(
     task = Task.from_json(row["task"])
     ranks = labeler.rank(task, row["responses"], rng)
     return {k: row[k] for k in keys} | {"ranks": ranks, "labeler": labeler.name}
+
+
+def mean_ranking(ranked: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One comparison of several labelers': answers by mean rank, 1 is best.
+
+    Args:
+      ranked: comparisons of the same responses, each with `ranks` and `labeler`.
+
+    Returns:
+      The comparison with dense ranks; equal means are a tie. Its labeler names all.
+    """
+    means = np.mean([row["ranks"] for row in ranked], axis=0).round(6)
+    ranks = np.unique(means, return_inverse=True)[1] + 1
+    labeler = "+".join(row["labeler"] for row in ranked)
+    return {**ranked[0], "ranks": ranks.tolist(), "labeler": labeler}
 
 
 def open_comparisons(workdir: str | Path, split: str) -> Records:

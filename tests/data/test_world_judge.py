@@ -45,13 +45,13 @@ def test_ideal_answers_score_high_and_lie_among_the_demonstrations(world, prompt
         assert judgement.flags["satisfies_constraint"] == bool(prompt.task.constraint)
 
 
-def test_demonstrations_are_mostly_good_and_varied(world, prompts):
+def test_demonstrations_vary_in_quality_and_many_are_good(world, prompts):
     rng = random.Random(0)
     drawn = world.prompts("train", 800)
     marks = [judge(world, p.task, world.demonstrate(p, rng)) for p in drawn]
     likert = np.array([j.likert for j in marks])
-    assert 0.6 < np.mean(likert >= 5) < 0.9
-    assert 0.05 < np.mean(likert <= 3) < 0.2
+    assert 0.45 < np.mean(likert >= 5) < 0.7
+    assert 0.1 < np.mean(likert <= 3) < 0.35
     best = [judge(world, p.task, world.ideal(p, rng)).utility for p in drawn]
     utility = [j.utility for j in marks]
     wins = np.mean(np.greater(best, utility) + 0.5 * np.equal(best, utility))

@@ -1,25 +1,30 @@
 """Demonstrations: answers by people of varied skill, most of them right.
 
-A demonstrator has habits (terse, full or detailed answers; courteous or not) and now
-and then makes a mistake: a wrong detail, a missed constraint, an answer that stops too
-early or is not about the question. So supervised fine-tuning imitates a spread of
-qualities in which the best answers are present.
+A demonstrator has habits (terse, full or detailed answers; courteous or not), good and
+bad manners (a rude remark, an opinion or a sermon that nobody asked for, a sentence said
+twice), and now and then makes a mistake: a wrong detail, a missed constraint, an answer
+that stops too early or is not about the question. So supervised fine-tuning imitates a
+spread of qualities in which the best answers are present, and there is something that
+comparisons can teach and demonstrations cannot.
 """
 
 import dataclasses
 import random
 import re
 
-from instructgpt.data.world.facts import CLASSES, NUMBERS, VALUES, Facts
+from instructgpt.data.world import phrases
+from instructgpt.data.world.facts import CLASSES, NUMBERS, TOWNS, VALUES, Facts
 from instructgpt.data.world.grammar import read
 from instructgpt.data.world.kinds import Style, Task, satisfies
 from instructgpt.data.world.prompts import KINDS, count_tokens, make_task
 
-FLAWED = 0.15
+FLAWED = 0.2
+ILL_MANNERED = 0.4
 MAX_TOKENS = 24  # words and punctuation marks of a response
-LEVELS = {"terse": 0.3, "full": 0.42, "detailed": 0.28}
-COURTEOUS = 0.25
-_FLAWS = {"wrong": 0.4, "cut": 0.2, "short": 0.15, "unconstrained": 0.15, "other": 0.1}
+LEVELS = {"terse": 0.4, "full": 0.4, "detailed": 0.2}
+COURTEOUS = 0.2
+_FLAWS = {"wrong": 0.3, "cut": 0.35, "short": 0.1, "unconstrained": 0.15, "other": 0.1}
+_MANNERS = {"rude": 0.4, "opinion": 0.2, "moral": 0.15, "twice": 0.25}
 
 _SWAP = {
     word: [v for v in words if v != word] for words in VALUES.values() for word in words
@@ -39,10 +44,23 @@ def demonstrate(facts: Facts, task: Task, rng: random.Random) -> str:
     """An answer as some demonstrator would write it."""
     level = rng.choices(list(LEVELS), weights=list(LEVELS.values()))[0]
     style = Style(level, rng.random() < COURTEOUS)
-    if rng.random() >= FLAWED:
-        return _keep(facts, task, rng, style)
-    flaw = rng.choices(list(_FLAWS), weights=list(_FLAWS.values()))[0]
-    return spoil(facts, task, rng, style=style, flaw=flaw)
+    if rng.random() < FLAWED:
+        flaw = rng.choices(list(_FLAWS), weights=list(_FLAWS.values()))[0]
+        return spoil(facts, task, rng, style=style, flaw=flaw)
+    text = _keep(facts, task, rng, style)
+    return add_manners(text, rng) if rng.random() < ILL_MANNERED else text
+
+
+def add_manners(text: str, rng: random.Random) -> str:
+    """The text with a bad habit: a remark nobody wants, or a sentence said twice."""
+    manner = rng.choices(list(_MANNERS), weights=list(_MANNERS.values()))[0]
+    if manner == "twice":
+        more = re.split(r"(?<=[.!?]) ", text)[-1]
+    else:
+        slots = {"town": rng.choice(TOWNS), "food": rng.choice(VALUES["food"])}
+        more = phrases.formula(manner, rng, **slots)
+    longer = f"{text} {more}"
+    return longer if count_tokens(longer) <= MAX_TOKENS else text
 
 
 def spoil(
