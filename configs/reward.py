@@ -27,7 +27,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     )
     paper = variant in common.PAPER
     config.optimizer = dict(
-        learning_rate=9e-6 if paper else 3e-4, schedule="cosine", warmup_steps=0
+        learning_rate=9e-6 if paper else 5e-4, schedule="cosine", warmup_steps=0
     )
     config.train = dict(
         batch_size=64 if paper else 4 if variant == "mini" else 8,

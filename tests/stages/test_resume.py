@@ -23,8 +23,8 @@ REPO = Path(__file__).resolve().parents[2]
 KILLS = {
     "pretrain": ("save", 4),
     "sft": ("update", 8),
-    "reward": ("update", 4),
     "rl_init": ("update", 9),
+    "reward": ("update", 4),
     "ppo": ("update", 3),
     "ppo_ptx": ("commit", 3),
 }

@@ -1,11 +1,11 @@
 """Demonstrations: answers by people of varied skill, most of them right.
 
-A demonstrator has habits (terse, full or detailed answers; courteous or not), good and
-bad manners (a rude remark, an opinion or a sermon that nobody asked for, a sentence said
+A demonstrator has habits (terse, full or detailed answers; courteous or not), good or
+bad manners (a rude remark, an opinion or a sermon nobody asked for, a sentence said
 twice), and now and then makes a mistake: a wrong detail, a missed constraint, an answer
 that stops too early or is not about the question. So supervised fine-tuning imitates a
-spread of qualities in which the best answers are present, and there is something that
-comparisons can teach and demonstrations cannot.
+spread of qualities in which the best answers are present, and comparisons teach what
+demonstrations do not.
 """
 
 import dataclasses
