@@ -43,6 +43,13 @@ class LabelConfig:
     temperature: float = 1.0
     batch_size: int = 64  # prompts at a time
 
+    def __post_init__(self):
+        for name in ("train_labelers", "labelers_per_prompt"):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"config.label.{name}={getattr(self, name)}: give 1 or more"
+                )
+
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Samples answers and has them ranked; writes the comparisons set."""

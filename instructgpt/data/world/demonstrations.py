@@ -1,4 +1,4 @@
-"""Demonstrations: answers by people of varied skill, most of them right.
+"""Demonstrations: answers by people of varied skill and manners.
 
 A demonstrator has habits (terse, full or detailed answers; courteous or not), good or
 bad manners (a rude remark, an opinion or a sermon nobody asked for, a sentence said
