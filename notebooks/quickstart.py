@@ -138,7 +138,7 @@ table([(d["kind"], d["text"]) for d in documents[:5]], ["kind", "document"])
 # demonstrations (paper §3.5): 16 epochs, residual dropout 0.2, the loss on the
 # response and its end-of-text token. The held-out loss is best early on and then rises:
 # the model overfits. The paper goes on all the same, as people still prefer the later
-# models; which checkpoint to use is decided in step 5.
+# models; which checkpoint to use is decided in step 6.
 
 # %%
 demonstrations = context.data.source("demonstrations", "train")
@@ -152,25 +152,37 @@ curves["sft"] = run("sft")
 picture(figures.loss_curves({"sft": curves["sft"]}))
 
 # %% [markdown]
-# ## 3. Answers and rankings
+# ## 3. Where reinforcement learning starts
 #
-# SFT models answer new prompts, 4 to 9 times each, and labelers rank the answers from
-# best to worst, ties allowed (paper §3.4). Here the labelers are simulated: each has a
-# taste of their own and makes mistakes, so that two of them agree about as often as
-# the paper's did, 73 %. Some are held out: the reward model never learns from them.
+# Not from the 16-epoch model, but from GPT after 2 epochs of demonstrations with 10 %
+# pretraining text mixed in (paper App. C.3). The same model, frozen, is the reference
+# that the KL penalty of step 7 is measured against.
+
+# %%
+curves["rl_init"] = run("rl_init")
+picture(figures.loss_curves({"rl_init": curves["rl_init"]}))
+
+# %% [markdown]
+# ## 4. Answers and rankings
+#
+# SFT models and the model of step 3 answer new prompts, 4 to 9 times each, and labelers
+# rank the answers from best to worst, ties allowed (paper §3.4). Here the labelers are
+# simulated: each has a taste of their own and makes mistakes, so that two of them agree
+# about as often as the paper's did, 73 %. Some are held out: the reward model never
+# learns from them. A training prompt's ranking is the mean of several labelers'.
 
 # %%
 run("label")
 labels = json.loads((WORKDIR / "label" / "labels.json").read_text())
 ranking = open_comparisons(WORKDIR / "label", "train")[0]
-print(f"{ranking['labeler']} was asked: {ranking['prompt']}")
+print(f"Ranked by {ranking['labeler']}: {ranking['prompt']}")
 table(
     sorted(zip(ranking["ranks"], ranking["responses"], strict=True)),
     ["rank", "answer"],
 )
 
 # %% [markdown]
-# ## 4. The reward model
+# ## 5. The reward model
 #
 # An SFT model whose last layer gives one number, $r_\theta(x, y)$: how good answer $y$
 # to prompt $x$ is. It learns from all pairs of a ranking at once, the winner $y_w$
@@ -199,7 +211,7 @@ table(
 )
 
 # %% [markdown]
-# ## 5. Which SFT model?
+# ## 6. Which SFT model?
 #
 # The checkpoint whose answers to validation prompts the reward model likes best
 # (paper §3.5). That is usually a later one than the held-out loss would choose.
@@ -208,17 +220,6 @@ table(
 run("select")
 selected = json.loads((WORKDIR / "select" / "selected.json").read_text())
 picture(figures.sft_epochs({"sft_epochs": selected["epochs"]}))
-
-# %% [markdown]
-# ## 6. Where reinforcement learning starts
-#
-# Not from the 16-epoch model, but from GPT after 2 epochs of demonstrations with 10 %
-# pretraining text mixed in (paper App. C.3). The same model, frozen, is the reference
-# that the KL penalty of the next step is measured against.
-
-# %%
-curves["rl_init"] = run("rl_init")
-picture(figures.loss_curves({"rl_init": curves["rl_init"]}))
 
 # %% [markdown]
 # ## 7. PPO and PPO-ptx

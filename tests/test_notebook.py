@@ -11,6 +11,7 @@ import nbclient
 import nbformat
 import pytest
 
+from configs.recipe import get_config
 from tests.stages.recipe_run import finished
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
@@ -56,6 +57,12 @@ def test_notebook_opens_in_colab_and_says_what_it_takes(notebook):
         cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])
     ]
     assert parameters.source.startswith("SMOKE = ")
+
+
+def test_notebook_runs_the_stages_in_the_recipes_order(notebook):
+    code = "\n".join(c.source for c in notebook.cells if c.cell_type == "code")
+    stages = re.findall(r'\brun\("(\w+)"\)', code)
+    assert stages == list(get_config("smoke").order)
 
 
 @pytest.mark.slow
