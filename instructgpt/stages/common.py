@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from instructgpt.checkpoints import open_checkpoint
 from instructgpt.data.datasets import DataConfig, Datasets, open_datasets
+from instructgpt.data.documents import TokenWindows
 from instructgpt.errors import UserError
 from instructgpt.loop import LoopConfig
 from instructgpt.models.config import ModelConfig
@@ -193,6 +194,29 @@ def check_model(context: Context, config: ModelConfig, *, extra: int = 0) -> Non
             f"{longest} tokens do not fit config.model.context_length="
             f"{config.context_length}; shorten them or use a longer context"
         )
+
+
+def text_windows(
+    context: Context, split: str, config: ModelConfig, length: int, *, key: str
+) -> TokenWindows:
+    """Pretraining text of a split in rows of `length` tokens.
+
+    Args:
+      context: The stage.
+      split: train, valid or test.
+      config: The model's.
+      length: Tokens; 0 is the model's context length.
+      key: The config key that `length` comes from, for the error.
+
+    Raises:
+      UserError: the rows are longer than the context.
+    """
+    if length > config.context_length:
+        raise UserError(
+            f"{key}={length} is longer than the model's "
+            f"context_length={config.context_length}; lower it"
+        )
+    return TokenWindows(context.data.tokens(split), length or config.context_length)
 
 
 class Loaded(NamedTuple):

@@ -18,7 +18,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from instructgpt.data.documents import TokenWindows
 from instructgpt.data.loader import eval_batches
 from instructgpt.errors import UserError
 from instructgpt.evals.gold import judge_all, summarise
@@ -101,9 +100,9 @@ def _evaluate(
         texts, scores, losses = {}, {}, {}
         for name, entry in entries.items():
             loaded = load_entry(context, entry, name)
+            losses[name] = _pretrain_loss(context, loaded, settings.window)
             texts[name] = _respond(context, settings, prompts, entry, loaded, name)
             scores[name] = float(score(prompts.records, texts[name]).mean())
-            losses[name] = _pretrain_loss(context, loaded, settings.window)
         rl_init = _load_rl_init(context, config)
         losses["rl_init"] = _pretrain_loss(context, rl_init, settings.window)
         accuracy = _reward_accuracy(context, settings, reward)
@@ -205,8 +204,9 @@ def _respond(
 def _pretrain_loss(
     context: common.Context, loaded: common.Loaded, window: int
 ) -> float:
-    length = window or loaded.model.config.context_length
-    windows = TokenWindows(context.data.tokens("test"), length)
+    windows = common.text_windows(
+        context, "test", loaded.model.config, window, key="config.evaluate.window"
+    )
     evaluate = make_loss_evaluator(
         loaded.model,
         windows,

@@ -191,10 +191,9 @@ def _loader(context, rollout: RolloutConfig, train_config, model):
         )
     }
     if rollout.ptx_rows:
-        length = rollout.ptx_length or model.config.context_length
         minibatches = train_config.batch_size // rollout.minibatch_size
         loaders["ptx"] = make_loader(
-            TokenWindows(context.data.tokens("train"), length),
+            _windows(context, rollout, model, "train"),
             None,
             batch_size=minibatches * rollout.ptx_rows,
             **shared,
@@ -262,10 +261,14 @@ def _join(metrics: list[dict[str, Any]]) -> dict[str, Any]:
     return out
 
 
+def _windows(context, rollout: RolloutConfig, model, split: str) -> TokenWindows:
+    key, length = "config.rollout.ptx_length", rollout.ptx_length
+    return common.text_windows(context, split, model.config, length, key=key)
+
+
 def _make_evaluate(context, rollout: RolloutConfig, train_config, model):
     """Held-out pretraining loss (the alignment tax) and a table of samples."""
-    length = rollout.ptx_length or model.config.context_length
-    windows = TokenWindows(context.data.tokens("valid"), length)
+    windows = _windows(context, rollout, model, "valid")
     pretrain_loss = make_loss_evaluator(
         model, windows, None, batch_size=16, mesh=context.mesh
     )

@@ -8,9 +8,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from instructgpt.data.documents import TokenWindows
 from instructgpt.data.loader import make_loader
-from instructgpt.errors import UserError
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.loop import Job, train
 from instructgpt.models.config import ModelConfig
@@ -36,13 +34,12 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     common.check_model(context, model_config)
     train_config = common.build(common.TrainConfig, config.train, where="config.train")
     pretrain = common.build(PretrainConfig, config.pretrain, where="config.pretrain")
-    length = pretrain.window or model_config.context_length
-    if length > model_config.context_length:
-        raise UserError(
-            f"config.pretrain.window={length} is longer than "
-            f"config.model.context_length={model_config.context_length}"
+    windows, valid_windows = (
+        common.text_windows(
+            context, split, model_config, pretrain.window, key="config.pretrain.window"
         )
-    windows = TokenWindows(context.data.tokens("train"), length)
+        for split in ("train", "valid")
+    )
     loader = make_loader(
         windows,
         None,
@@ -68,7 +65,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         )
         evaluate_loss = make_loss_evaluator(
             model,
-            TokenWindows(context.data.tokens("valid"), length),
+            valid_windows,
             None,
             batch_size=train_config.batch_size,
             mesh=context.mesh,

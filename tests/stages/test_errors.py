@@ -14,6 +14,7 @@ from instructgpt.errors import UserError
 from instructgpt.stages import (
     common,
     evaluate,
+    label,
     ppo,
     pretrain,
     reward,
@@ -24,6 +25,7 @@ from tests.stages.recipe_run import Finished, finished, get_config
 RUN = {
     "pretrain": pretrain.run,
     "sft": sft.run,
+    "label": label.run,
     "reward": reward.run,
     "ppo": ppo.run,
     "ppo_ptx": ppo.run,
@@ -152,6 +154,21 @@ MISTAKES = {
         {"model.context_length": 80},
         ["max_prompt=64", "max_response=32", "96", "context_length=80"],
     ),
+    "window longer than the context": (
+        "pretrain",
+        {"pretrain.window": 4096},
+        ["config.pretrain.window=4096", "context_length=192"],
+    ),
+    "ptx rows longer than the context": (
+        "ppo_ptx",
+        {"rollout.ptx_length": 4096},
+        ["config.rollout.ptx_length=4096", "context_length=192"],
+    ),
+    "evaluation rows longer than the context": (
+        "evaluate",
+        {"evaluate.window": 4096},
+        ["config.evaluate.window=4096", "context_length=192"],
+    ),
     "prompt longer than the checkpoint's context": (
         "sft",
         {"data.max_prompt": 512},
@@ -196,6 +213,11 @@ MISTAKES = {
         "sft",
         {"train.num_steps": 3},
         ["config.train", "num_steps", "num_epochs"],
+    ),
+    "rankings by nobody": (
+        "label",
+        {"label.train_labelers": 0},
+        ["config.label.train_labelers=0", "1 or more"],
     ),
     "baseline that is not compared": (
         "evaluate",

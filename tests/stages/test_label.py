@@ -1,9 +1,6 @@
 """Rankings of several labelers as one."""
 
-import pytest
-
-from instructgpt.errors import UserError
-from instructgpt.stages.label import LabelConfig, mean_ranking
+from instructgpt.stages.label import mean_ranking
 
 
 def row(ranks, labeler):
@@ -19,8 +16,3 @@ def test_mean_ranking_orders_by_mean_rank_with_ties():
 
 def test_one_labelers_ranking_stays():
     assert mean_ranking([row([2, 1, 2], "one")]) == row([2, 1, 2], "one")
-
-
-def test_a_ranking_needs_a_labeler():
-    with pytest.raises(UserError, match="train_labelers=0: give 1 or more"):
-        LabelConfig(policies=("../sft",), train_labelers=0)
