@@ -36,8 +36,8 @@ def data(variant: str) -> ConfigDict:
     if variant == "mini":
         sizes = dict(
             documents=(48000, 500, 500),
-            demonstrations=(2400, 120, 0),
-            prompts=(8000, 200, 500),
+            demonstrations=(2000, 120, 0),
+            prompts=(7000, 200, 500),
         )
     return ConfigDict(
         dict(

@@ -19,7 +19,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config = ConfigDict(dict(stage="label", name="label", seed=0))
     config.data = common.data(variant)
     config.mesh = common.mesh(variant)
-    train, valid = {"smoke": (32, 16), "mini": (7000, 120)}.get(variant, (33207, 17887))
+    train, valid = {"smoke": (32, 16), "mini": (6000, 120)}.get(variant, (33207, 17887))
     config.label = dict(
         # The policy that PPO starts from answers too: the reward model judges its like.
         policies=("../sft", "../rl_init"),
