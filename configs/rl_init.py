@@ -19,6 +19,9 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.sft.pretrain_fraction = 0.1  # of the rows; the paper does not say of what
     rate = {"1.3b": 5e-6, "6b": 1.04e-5, "175b": 2.45e-6}.get(variant, 1e-3)
     config.optimizer.learning_rate = rate
+    config.sft.pack_length = 0
+    if variant == "smoke":
+        config.train.batch_size = 16
     if variant == "mini":
         config.train.batch_size = 10  # 9 demonstrations and one row of text
         config.train.microbatches = 1

@@ -14,8 +14,13 @@ class TokenBatch(NamedTuple):
     """Rows of text for pretraining and supervised fine-tuning."""
 
     tokens: Array  # int32[B, T]
-    valid: Array  # bool[B, T], False on padding
+    texts: Array  # int32[B, T], which text of its row, from 1; 0 on padding
     loss_mask: Array  # bool[B, T], True where the token is a prediction target
+
+    @property
+    def valid(self) -> Array:
+        """bool[B, T], False on padding."""
+        return self.texts > 0
 
 
 class PromptBatch(NamedTuple):

@@ -69,7 +69,7 @@ class TokenWindows:
             )
         self._tokens = tokens
         self._length = length
-        self._valid = np.ones(length, bool)
+        self._texts = np.ones(length, np.int32)
         self._loss_mask = np.arange(length) > 0
 
     def __len__(self) -> int:
@@ -81,4 +81,4 @@ class TokenWindows:
             raise IndexError(f"window {index} of {len(self)}")
         start = index * self._length
         tokens = self._tokens[start : start + self._length].astype(np.int32)
-        return TokenBatch(tokens, self._valid, self._loss_mask)
+        return TokenBatch(tokens, self._texts, self._loss_mask)

@@ -57,7 +57,8 @@ def encode_demonstration(
         loss_mask[valid.argmax()] = False
     else:
         raise UserError(f"loss_on={loss_on!r}: choose 'response' or 'all'.")
-    return TokenBatch(np.concatenate([left, right]), valid, loss_mask)
+    texts = valid.astype(np.int32)
+    return TokenBatch(np.concatenate([left, right]), texts, loss_mask)
 
 
 def encode_prompt(

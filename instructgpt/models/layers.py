@@ -144,6 +144,7 @@ class Attention(nn.Module):
         valid: Array,
         context: tuple[Segment, ...],
         banded: Array,
+        texts: Array | None = None,
     ) -> tuple[Array, tuple[Array, Array]]:
         """Attends [B, K, T, D] -> [B, K, T, D] and the new keys and values.
 
@@ -153,6 +154,7 @@ class Attention(nn.Module):
           valid: bool[B, K, T].
           context: Segments of this layer, keys [B, (K,) S, H, C].
           banded: bool scalar, whether this layer is locally banded.
+          texts: int32[B, K, T] or None; see Transformer.
         """
         cfg = self.config
         heads, axes = (cfg.num_heads, cfg.head_dim), ("embed", "heads", "head_dim")
@@ -170,6 +172,8 @@ class Attention(nn.Module):
             mask, distance = visible(positions, segment.positions, segment.valid)
             if cfg.attention_band:
                 mask &= ~banded | (distance < cfg.attention_band)
+            if texts is not None and segment is own:
+                mask &= texts[..., :, None] == texts[..., None, :]
             segments.append((segment.keys, segment.values, mask))
         out = Dense(
             cfg,
@@ -213,6 +217,7 @@ class Block(nn.Module):
         scanned: tuple[tuple[tuple[Array, Array], ...], Array],
         positions: Array,
         valid: Array,
+        texts: Array | None,
         context: tuple[tuple[Array, Array], ...],
     ) -> tuple[Array, tuple[Array, Array] | None]:
         """One layer of `nn.scan`.
@@ -222,6 +227,7 @@ class Block(nn.Module):
           scanned: This layer's context (keys, values) and whether it is banded.
           positions: int32[B, K, T].
           valid: bool[B, K, T].
+          texts: int32[B, K, T] or None; see Transformer.
           context: Each segment's (positions, valid), the same for all layers.
 
         Returns:
@@ -232,7 +238,7 @@ class Block(nn.Module):
         segments = tuple(Segment(*a, *b) for a, b in zip(kv, context, strict=True))
         drop = nn.Dropout(cfg.residual_dropout, deterministic=self.deterministic)
         h, kv_new = Attention(cfg, name="attention")(
-            LayerNorm(cfg, name="ln_1")(x), positions, valid, segments, banded
+            LayerNorm(cfg, name="ln_1")(x), positions, valid, segments, banded, texts
         )
         x = x + drop(h)
         x = x + drop(MLP(cfg, name="mlp")(LayerNorm(cfg, name="ln_2")(x)))

@@ -26,6 +26,7 @@ def target_log_probs(
     tokens: Array,
     valid: Array,
     *,
+    texts: Array | None = None,
     first: int = 1,
     temperature: float = 1.0,
     dropout_key: Array | None = None,
@@ -37,6 +38,7 @@ def target_log_probs(
       params: Its parameters.
       tokens: int32[B, T].
       valid: bool[B, T].
+      texts: int32[B, T] where a row packs several texts; see Transformer.
       first: First column that is a target, at least 1. Logits exist for no other.
       temperature: Divides the logits.
       dropout_key: Turns residual dropout on.
@@ -49,6 +51,7 @@ def target_log_probs(
         {"params": params},
         tokens[:, None],
         valid[:, None],
+        texts=None if texts is None else texts[:, None],
         deterministic=dropout_key is None,
         rngs=rngs,
     )

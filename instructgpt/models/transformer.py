@@ -24,9 +24,23 @@ class TokenLogProbs(NamedTuple):
     entropy: Array  # float32[N] of the whole distribution, in nats
 
 
-def positions_of(valid: Array) -> Array:
-    """Position of each token among the real ones of its row: int32[..., T]."""
-    return jnp.maximum(jnp.cumsum(valid.astype(jnp.int32), axis=-1) - 1, 0)
+def positions_of(valid: Array, texts: Array | None = None) -> Array:
+    """Position of each token among the real ones of its row, or of its text.
+
+    Args:
+      valid: bool[..., T].
+      texts: int32[..., T], the number of each token's text where a row packs several,
+        one after another; None for one text a row.
+
+    Returns:
+      int32[..., T].
+    """
+    positions = jnp.maximum(jnp.cumsum(valid.astype(jnp.int32), axis=-1) - 1, 0)
+    if texts is None:
+        return positions
+    before = jnp.pad(texts[..., :-1], [(0, 0)] * (texts.ndim - 1) + [(1, 0)])
+    starts = jnp.where(texts != before, positions, 0)
+    return positions - jax.lax.cummax(starts, axis=starts.ndim - 1)
 
 
 def position_initializer(config: ModelConfig) -> Callable[..., Array]:
@@ -80,6 +94,7 @@ class Transformer(nn.Module):
         tokens: Array,
         valid: Array,
         *,
+        texts: Array | None = None,
         context: tuple[Segment, ...] = (),
         offset: Array | None = None,
         keep_kv: bool = False,
@@ -90,6 +105,8 @@ class Transformer(nn.Module):
         Args:
           tokens: int32[B, K, T].
           valid: bool[B, K, T], False on padding.
+          texts: int32[B, K, T] where a row packs several texts, each of which sees
+            only itself; None for one text a row.
           context: Segments that come before these tokens, oldest first.
           offset: int32[B, K], the position of each row's first token; 0 if None.
           keep_kv: Whether to return keys and values.
@@ -100,7 +117,7 @@ class Transformer(nn.Module):
           dtype, and these tokens as a Segment [L, B, K, T, H, C] (or None).
         """
         cfg = self.config
-        positions = positions_of(valid)
+        positions = positions_of(valid, texts)
         if offset is not None:
             positions = positions + offset[..., None]
         x = self.token_embedding.astype(cfg.compute_dtype)[tokens]
@@ -116,14 +133,14 @@ class Transformer(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+            in_axes=(0, *[nn.broadcast] * 4),
             length=cfg.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(cfg, deterministic, keep_kv, name="layers")
         banded = jnp.arange(cfg.num_layers) % 2 == 1
         kv = tuple((s.keys, s.values) for s in context)
         masks = tuple((s.positions, s.valid) for s in context)
-        x, kv_new = layers(x, (kv, banded), positions, valid, masks)
+        x, kv_new = layers(x, (kv, banded), positions, valid, texts, masks)
         if not keep_kv:
             return self.ln_f(x), None
         keys, values = kv_new

@@ -13,7 +13,10 @@ import jax
 from ml_collections import ConfigDict
 
 from instructgpt.data.loader import make_loader, make_mixed_loader
+from instructgpt.data.packing import PackedRows
+from instructgpt.data.rows import Rows
 from instructgpt.data.transforms import encode_demonstration, filter_long
+from instructgpt.errors import UserError
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.loop import Job, train
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
@@ -31,6 +34,9 @@ class SFTConfig:
     # The response and its EOS, or all tokens.
     loss_on: Literal["response", "all"] = "response"
     pretrain_fraction: float = 0.0  # share of each batch that is pretraining text
+    # Tokens of a row that packs several demonstrations; 0: each has its own. A batch
+    # counts rows.
+    pack_length: int = 0
     num_samples: int = 8  # responses to validation prompts shown at each evaluation
 
 
@@ -49,6 +55,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     )
     with jax.set_mesh(context.mesh):
         loaded = common.load(init, context, overrides=config.model)
+        if sft.pack_length:
+            _check_packing(context, sft)
         model = loaded.model
         loader = _loader(context, sft, train_config, encode)
         loop_config = train_config.loop(loader.steps_per_epoch)
@@ -64,10 +72,11 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             params=loaded.params,
         )
         # Only response columns can be targets, unless the mix or the loss say else.
-        responses_only = sft.loss_on == "response" and not sft.pretrain_fraction
+        own_rows = not (sft.pretrain_fraction or sft.pack_length)
+        responses_only = sft.loss_on == "response" and own_rows
         first = context.data_config.max_prompt if responses_only else 1
         step = make_train_step(
-            make_sft_loss(model, first_target=first),
+            make_sft_loss(model, first_target=first, packed=bool(sft.pack_length)),
             optimizer,
             microbatches=train_config.microbatches,
             shardings=shardings_of(state),
@@ -89,6 +98,21 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         return {"params": state.params, "steps_per_epoch": loader.steps_per_epoch}
 
 
+def _check_packing(context: common.Context, sft: SFTConfig) -> None:
+    limits = context.data_config
+    longest = limits.max_prompt + limits.max_response
+    if sft.pretrain_fraction:
+        raise UserError(
+            f"config.sft.pack_length={sft.pack_length}: rows of demonstrations and of "
+            "pretraining text are mixed unpacked; use 0, or pretrain_fraction=0"
+        )
+    if sft.pack_length < longest:
+        raise UserError(
+            f"config.sft.pack_length={sft.pack_length}: a demonstration may have "
+            f"max_prompt + max_response = {longest} tokens; give as many or more"
+        )
+
+
 def _loader(context, sft: SFTConfig, train_config: common.TrainConfig, encode):
     demonstrations = context.data.source("demonstrations", "train")
     kept = filter_long(
@@ -104,15 +128,18 @@ def _loader(context, sft: SFTConfig, train_config: common.TrainConfig, encode):
         seed=context.config.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        keep=kept.indices,
     )
+    if sft.pack_length:
+        packed = PackedRows(Rows(demonstrations, encode, kept.indices), sft.pack_length)
+        return make_loader(packed, None, **shared)
     if not sft.pretrain_fraction:
-        return make_loader(demonstrations, encode, **shared)
+        return make_loader(demonstrations, encode, keep=kept.indices, **shared)
     return make_mixed_loader(
         demonstrations,
         encode,
         context.data.tokens("train"),
         fraction=sft.pretrain_fraction,
+        keep=kept.indices,
         **shared,
     )
 

@@ -13,7 +13,11 @@ from instructgpt.steps.update import LossFn, Metrics, Params
 
 
 def make_sft_loss(
-    model: Transformer, *, first_target: int = 1, train: bool = True
+    model: Transformer,
+    *,
+    first_target: int = 1,
+    packed: bool = False,
+    train: bool = True,
 ) -> LossFn:
     """Mean negative log-likelihood in nats over the batch's target tokens.
 
@@ -22,6 +26,7 @@ def make_sft_loss(
       first_target: First column that can be a target. Rows with left-padded prompts
         of P tokens and a loss on responses only have P here, so that logits exist
         for response positions alone.
+      packed: Whether a row may hold several texts, each of which sees only itself.
       train: Whether dropout is on.
     """
     dropout = train and model.config.residual_dropout > 0
@@ -34,6 +39,7 @@ def make_sft_loss(
             params,
             batch.tokens,
             batch.valid,
+            texts=batch.texts if packed else None,
             first=first_target,
             dropout_key=key if dropout else None,
         )

@@ -18,8 +18,8 @@ from instructgpt.errors import UserError
 
 def encode(record: int) -> TokenBatch:
     """A row that tells which record it came from."""
-    on = np.ones(3, bool)
-    return TokenBatch(np.full(3, record, np.int32), on, on)
+    on = np.ones(3, np.int32)
+    return TokenBatch(np.full(3, record, np.int32), on, on > 0)
 
 
 def encode_prompt(record: int) -> PromptBatch:

@@ -43,7 +43,7 @@ def test_demonstration_row_by_hand():
     assert row.tokens.tolist() == [PAD, PAD, A, A + 1, NEWLINE, A + 2, EOS, PAD, PAD]
     assert row.valid.tolist() == [0, 0, 1, 1, 1, 1, 1, 0, 0]
     assert row.loss_mask.tolist() == [0, 0, 0, 0, 0, 1, 1, 0, 0]
-    assert [field.dtype for field in row] == [np.int32, bool, bool]
+    assert [field.dtype for field in row] == [np.int32, np.int32, bool]
 
 
 def test_demonstration_loss_on_all_leaves_out_the_token_without_context():

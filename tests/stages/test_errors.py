@@ -144,15 +144,25 @@ MISTAKES = {
         {"rollout.temperature": 0.0},
         ["config.rollout.temperature=0", "use 1"],
     ),
+    "packed rows shorter than a demonstration": (
+        "sft",
+        {"sft.pack_length": 64},
+        ["config.sft.pack_length=64", "76", "give as many or more"],
+    ),
+    "packed rows mixed with text": (
+        "rl_init",
+        {"sft.pack_length": 96},
+        ["config.sft.pack_length=96", "pretrain_fraction=0"],
+    ),
     "vocabulary larger than the model's": (
         "pretrain",
         {"model.vocab_size": 512},
-        ["1024 pieces", "512", "vocab_size"],
+        ["1280 pieces", "512", "vocab_size"],
     ),
     "row longer than the context": (
         "pretrain",
-        {"model.context_length": 80},
-        ["max_prompt=64", "max_response=32", "96", "context_length=80"],
+        {"model.context_length": 64},
+        ["max_prompt=48", "max_response=28", "76", "context_length=64"],
     ),
     "window longer than the context": (
         "pretrain",
@@ -172,7 +182,7 @@ MISTAKES = {
     "prompt longer than the checkpoint's context": (
         "sft",
         {"data.max_prompt": 512},
-        ["max_prompt=512", "544", "context_length"],
+        ["max_prompt=512", "540", "context_length"],
     ),
     "prefix longer than the context": (
         "evaluate",

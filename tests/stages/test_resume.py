@@ -22,7 +22,7 @@ from tests.stages.recipe_run import Finished, finished
 REPO = Path(__file__).resolve().parents[2]
 KILLS = {
     "pretrain": ("save", 4),
-    "sft": ("update", 8),
+    "sft": ("update", 6),
     "rl_init": ("update", 9),
     "reward": ("update", 4),
     "ppo": ("update", 3),

@@ -7,6 +7,8 @@ import numpy as np
 import optax
 import pytest
 
+from instructgpt.data.packing import PackedRows
+from instructgpt.data.rows import stack
 from instructgpt.models.scoring import target_log_probs
 from instructgpt.models.transformer import Transformer
 from instructgpt.optim import OptimizerConfig, make_optimizer
@@ -113,6 +115,26 @@ def test_blank_columns_change_nothing(params, batch, once):
     tiny.assert_close(
         tiny.train(MODEL, LOSS, padded, params=params, optimizer=SGD), once
     )
+
+
+@pytest.mark.parametrize("band", [0, 3])
+def test_packed_texts_are_texts_in_rows_of_their_own(
+    params, batch, loss_and_grads, key, band
+):
+    model = Transformer(tiny.config(attention_band=band))
+    rows = [type(batch)(*(field[i] for field in batch)) for i in range(8)]
+    packed = stack_rows(PackedRows(rows, 2 * batch.tokens.shape[1]))
+    assert packed.texts.max() > 2 and len(packed.texts) < 8
+    tiny.assert_close(
+        loss_and_grads(make_sft_loss(model, packed=True), params, packed, key),
+        loss_and_grads(make_sft_loss(model), params, batch, key),
+    )
+    crossed = loss_and_grads(make_sft_loss(model), params, packed, key)
+    assert tiny.distance(crossed[1], loss_and_grads(LOSS, params, batch, key)[1]) > 1e-3
+
+
+def stack_rows(rows: PackedRows):
+    return stack([rows[i] for i in range(len(rows))])
 
 
 def test_first_target_leaves_out_prompt_columns_only(

@@ -1,0 +1,59 @@
+"""Rows that hold several texts: which share one, and what they look like."""
+
+import numpy as np
+import pytest
+
+from instructgpt.batches import TokenBatch
+from instructgpt.data.packing import PackedRows, pack
+from instructgpt.errors import UserError
+
+
+def row(*tokens: int, targets: int = 1) -> TokenBatch:
+    """A left-padded row of 6 whose last tokens are targets."""
+    ids = np.array([0] * (6 - len(tokens)) + list(tokens), np.int32)
+    loss_mask = np.arange(6) >= 6 - targets
+    return TokenBatch(ids, (ids > 0).astype(np.int32), loss_mask)
+
+
+def test_best_fit_decreasing_by_hand():
+    assert pack([3, 5, 2, 4, 1], 6) == [[1, 4], [3, 2], [0]]
+    assert pack([2, 2, 2], 6) == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_item_is_in_one_bin_that_holds_it(seed):
+    lengths = np.random.default_rng(seed).integers(1, 60, 200).tolist()
+    bins = pack(lengths, 64)
+    assert sorted(item for items in bins for item in items) == list(range(200))
+    loads = [sum(lengths[i] for i in items) for items in bins]
+    assert max(loads) <= 64
+    assert len(bins) <= 11 / 9 * sum(lengths) / 64 + 1  # what the method is known for
+
+
+def test_an_item_longer_than_a_bin_is_refused():
+    with pytest.raises(ValueError, match="item 1: 7 do not fit in 6"):
+        pack([1, 7], 6)
+
+
+def test_packed_row_by_hand():
+    rows = PackedRows([row(5, 6), row(7, 8, 9, targets=2), row(4)], 6)
+    assert len(rows) == 1
+    packed = rows[0]
+    assert packed.tokens.tolist() == [7, 8, 9, 5, 6, 4]
+    assert packed.texts.tolist() == [1, 1, 1, 2, 2, 3]
+    assert packed.loss_mask.tolist() == [0, 1, 1, 0, 1, 1]
+    assert [field.dtype for field in packed] == [np.int32, np.int32, bool]
+
+
+def test_what_is_left_of_a_row_is_padding():
+    packed = PackedRows([row(5, 6), row(7, 8, 9)], 8)[0]
+    assert packed.texts.tolist() == [1, 1, 1, 2, 2, 0, 0, 0]
+    assert packed.valid.tolist() == [1, 1, 1, 1, 1, 0, 0, 0]
+    assert not packed.loss_mask[5:].any()
+
+
+def test_a_text_longer_than_a_packed_row_is_named():
+    with pytest.raises(
+        UserError, match="row 1 has 3 tokens, more than the 2 of a pack"
+    ):
+        PackedRows([row(5), row(7, 8, 9)], 2)
