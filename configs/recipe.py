@@ -36,4 +36,14 @@ _STAGES = dict(
 def get_config(variant: str = "mini") -> ConfigDict:
     common.check(variant)
     stages = {name: module.get_config(variant) for name, module in _STAGES.items()}
-    return ConfigDict(dict(stage="recipe", seed=0, order=tuple(_STAGES), stages=stages))
+    # On a CPU these two run at once, each on its own cores.
+    together = ("ppo", "ppo_ptx") if variant == "mini" else ()
+    return ConfigDict(
+        dict(
+            stage="recipe",
+            seed=0,
+            order=tuple(_STAGES),
+            together=together,
+            stages=stages,
+        )
+    )

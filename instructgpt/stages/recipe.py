@@ -6,7 +6,9 @@ resumes wherever it was stopped, and ends at once when all is done.
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -19,6 +21,7 @@ from instructgpt.stages import (
     reward,
     select,
     sft,
+    side_by_side,
 )
 
 _RUN = {
@@ -33,9 +36,15 @@ _RUN = {
 
 
 def run(config: ConfigDict, workdir: str | Path) -> None:
-    """Runs `config.stages` in order; the seed of all is `config.seed`."""
+    """Runs `config.stages` in order; the seed of all is `config.seed`.
+
+    The stages of `config.together` run side by side where a CPU has cores for each;
+    they share the minutes that this takes.
+    """
     workdir = Path(workdir).absolute()
     for name in config.order:
+        if name in config.together:
+            _run_together(config, workdir, config.together)
         run_stage(config, workdir, name)
     evaluate.show(workdir / config.order[-1])
 
@@ -43,20 +52,47 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
 def run_stage(config: ConfigDict, workdir: str | Path, name: str) -> Path:
     """Runs one stage of the recipe, unless it is done; returns its workdir."""
     workdir = Path(workdir).absolute()
-    minutes_path = workdir / "minutes.json"
-    minutes: dict[str, float] = {}
-    if minutes_path.exists():
-        minutes = json.loads(minutes_path.read_text())
+    minutes = _minutes(workdir)
     if name in minutes:
         common.announce(f"{name}: done ({minutes[name]:.1f} min)")
         return workdir / name
     common.announce(f"\n=== {name} ===")
-    stage = stage_config(config, name)
     began = time.monotonic()
-    _RUN[stage.stage](stage, workdir / name)
-    minutes[name] = round((time.monotonic() - began) / 60, 2)
-    common.write_json(minutes_path, minutes)
+    _run_one(stage_config(config, name).to_dict(), workdir / name)
+    _add_minutes(workdir, [name], time.monotonic() - began)
     return workdir / name
+
+
+def _run_one(stage: dict[str, Any], workdir: Path) -> None:
+    _RUN[stage["stage"]](ConfigDict(stage), workdir)
+
+
+def _run_together(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
+    """Runs those that are not done, if there are several and each has a core."""
+    left = [name for name in names if name not in _minutes(workdir)]
+    cores = side_by_side.shares(len(left)) if len(left) > 1 else []
+    if not cores:
+        return
+    common.announce(f"\n=== {' and '.join(left)}, side by side ===")
+    began = time.monotonic()
+    calls: dict[str, side_by_side.Call] = {
+        name: (_run_one, (stage_config(config, name).to_dict(), workdir / name))
+        for name in left
+    }
+    side_by_side.run(calls, cores)
+    _add_minutes(workdir, left, time.monotonic() - began)
+
+
+def _minutes(workdir: Path) -> dict[str, float]:
+    """The minutes that each finished stage took."""
+    path = workdir / "minutes.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _add_minutes(workdir: Path, names: Sequence[str], seconds: float) -> None:
+    share = round(seconds / 60 / len(names), 2)
+    minutes = _minutes(workdir) | dict.fromkeys(names, share)
+    common.write_json(workdir / "minutes.json", minutes)
 
 
 def stage_config(config: ConfigDict, name: str) -> ConfigDict:
