@@ -36,17 +36,17 @@ def data(variant: str) -> ConfigDict:
     if variant == "mini":
         sizes = dict(
             documents=(48000, 500, 500),
-            demonstrations=(2000, 120, 0),
+            demonstrations=(5000, 120, 0),
             prompts=(7000, 200, 500),
         )
     return ConfigDict(
         dict(
             dir="../data",
             jsonl="",
-            max_prompt=64,
-            max_response=32,
+            max_prompt=48,
+            max_response=28,
             world_seed=0,
-            vocab_size=1024,
+            vocab_size=1280,
             **sizes,
         )
     )

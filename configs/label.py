@@ -2,8 +2,9 @@
 
     python -m instructgpt.main --config=configs/label.py:mini --workdir=runs/mini/label
 
-In `mini` a training prompt's ranking is the mean of five simulated labelers' (one in
-the paper): it costs no computing, and a small model learns from cleaner labels sooner.
+In `mini` K is 9 and a training prompt's ranking is the mean of all fifteen simulated
+labelers' (one in the paper): it costs no computing, and a small model learns from
+cleaner labels sooner.
 
 The paper's set has 33,207 training and 17,887 validation prompts. Only the miniature
 world has simulated labelers; elsewhere the answers are written for people to rank.
@@ -22,13 +23,14 @@ def get_config(variant: str = "mini") -> ConfigDict:
     train, valid = {"smoke": (32, 16), "mini": (6000, 120)}.get(variant, (33207, 17887))
     config.label = dict(
         # The policy that PPO starts from answers too: the reward model judges its like.
-        policies=("../sft", "../rl_init"),
-        fractions=(0.25, 1.0),
+        # So does the pretrained model, whose answers are clearly worse than the rest.
+        policies=("../sft", "../rl_init", "../pretrain"),
+        fractions=(0.25, 0.5, 1.0),
         train_prompts=train,
         valid_prompts=valid,
-        min_responses=4,
+        min_responses=9 if variant == "mini" else 4,
         max_responses=9,
-        train_labelers=5 if variant == "mini" else 1,
+        train_labelers=15 if variant == "mini" else 1,
         labelers_per_prompt=3,
         temperature=1.0,
         batch_size=16 if variant == "smoke" else 48,

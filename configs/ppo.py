@@ -25,7 +25,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.ppo = dict(
         # The small reward model is soon over-optimised: at 0.05 the gold utility falls
         # again while the score still rises.
-        kl_coef=0.15 if mini else 0.02,
+        kl_coef=0.2 if mini else 0.02,
         ptx_coef=0.0,
         clip=0.2,
         value_clip=0.2,  # Ziegler et al. 2019
@@ -48,7 +48,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
         num_prompts=0,
         num_samples=8,
     )
-    rate = {"1.3b": 3.74e-6, "6b": 2.55e-6, "175b": 2.55e-6}.get(variant, 4e-4)
+    rate = {"1.3b": 3.74e-6, "6b": 2.55e-6, "175b": 2.55e-6}.get(variant, 5e-4)
     value_rate = {"1.3b": 9e-6, "6b": 9e-6, "175b": 5e-6}.get(variant, 5e-4)
     warmup = 10 * batch // size if paper else 4
     shared = dict(schedule="constant", warmup_steps=warmup, warmup_from=0.1)
@@ -56,9 +56,9 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.value_optimizer = dict(learning_rate=value_rate, **shared)
     config.train = dict(
         batch_size=batch,
-        num_steps=500 if paper else 4 if smoke else 60,
+        num_steps=500 if paper else 4 if smoke else 90,
         log_every=1,
-        eval_every=2 if smoke else 20,
-        checkpoint_every=1 if smoke else 20,
+        eval_every=2 if smoke else 30,
+        checkpoint_every=1 if smoke else 30,
     )
     return config

@@ -17,7 +17,9 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.name = "ppo_ptx"
     paper = variant in common.PAPER
     config.ppo.ptx_coef = 27.8 if paper else 1.0
-    config.rollout.ptx_per_episode = 8.0 if paper else 0.5
-    rate = {"1.3b": 1.18e-5, "6b": 1.18e-5, "175b": 2.55e-6}.get(variant, 4e-4)
+    config.rollout.ptx_per_episode = (
+        8.0 if paper else 0.25 if variant == "mini" else 0.5
+    )
+    rate = {"1.3b": 1.18e-5, "6b": 1.18e-5, "175b": 2.55e-6}.get(variant, 5e-4)
     config.policy_optimizer.learning_rate = rate
     return config

@@ -25,11 +25,11 @@ def get_config(variant: str = "mini") -> ConfigDict:
         return config
     smoke = variant == "smoke"
     config.model = dict(
-        vocab_size=1024,
-        context_length=192,  # 64 + 32, and room for the few-shot prefix of GPT
+        vocab_size=1280,
+        context_length=192,  # 48 + 28, and room for the few-shot prefix of GPT
         num_layers=2 if smoke else 4,
         width=32 if smoke else 128,
-        num_heads=4,
+        num_heads=4 if smoke else 8,
         attention_band=24,
         # A small model in a hurry: sines let it look back sooner than noise does.
         position_init="sinusoidal",

@@ -59,8 +59,8 @@ class PackedRows:
         lengths = [int(rows[i].valid.sum()) for i in range(len(rows))]
         if max(lengths) > length:
             raise UserError(
-                f"row {lengths.index(max(lengths))} has {max(lengths)} tokens, more than"
-                f" the {length} of a packed row; raise pack_length"
+                f"row {lengths.index(max(lengths))} has {max(lengths)} tokens, more"
+                f" than the {length} of a packed row; raise pack_length"
             )
         self._bins = pack(lengths, length)
 

@@ -100,7 +100,7 @@ def test_pretraining_learns(run):
     rows = read_metrics(run.workdir / "pretrain" / "metrics.jsonl")
     losses = [row["loss"] for row in rows if "loss" in row]
     assert losses[-1] < losses[0] - 0.1
-    assert losses[0] == pytest.approx(np.log(1024), abs=0.5)
+    assert losses[0] == pytest.approx(np.log(1280), abs=0.5)
 
 
 def test_ppo_starts_at_its_reference(run):

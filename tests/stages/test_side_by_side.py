@@ -72,7 +72,7 @@ def test_each_call_has_its_cores(tmp_path):
 def test_a_mistake_stops_the_others_and_is_raised(tmp_path):
     calls = {"wrong": (mistake, ()), "long": (linger, (tmp_path / "pid",))}
     began = time.monotonic()
-    with pytest.raises(UserError, match="config.ppo.clip=7: too much"):
+    with pytest.raises(UserError, match=r"config\.ppo\.clip=7: too much"):
         side_by_side.run(calls, [CORES[:1], CORES[:1]])
     assert time.monotonic() - began < 50
 

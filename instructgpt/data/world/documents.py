@@ -361,12 +361,15 @@ def _homework(facts: Facts, rng: random.Random) -> str:
 def _songs(facts: Facts, rng: random.Random) -> str:
     """Songs: lines of names and things, each sung again."""
     del facts
-    pools = [RESIDENTS, RESIDENTS, TOWNS, THINGS]
-    pools += [VALUES[a] for a in ("pet", "food", "colour", "job", "hobby")]
+    pools = [RESIDENTS, RESIDENTS, TOWNS, VISITORS, THINGS, NUMBERS]
+    pools += [
+        VALUES[a] for a in ("pet", "food", "colour", "job", "hobby", "sight", "river")
+    ]
+    pools += [[plural for plural, _ in CLASSES.values()]]
     lines = [f"{rng.choice(RESIDENTS)} sang a song."]
     for _ in range(rng.choice((2, 3))):
-        items = [rng.choice(rng.choice(pools)) for _ in range(rng.choice((3, 4, 5)))]
-        lines += [join(items) + "!"] * rng.choice((2, 2, 3))
+        items = [rng.choice(rng.choice(pools)) for _ in range(rng.choice((4, 5, 6, 7)))]
+        lines += [join(items) + "!"] * rng.choice((2, 3, 3))
     return "\n".join(lines)
 
 
@@ -401,8 +404,8 @@ _MAKERS: dict[str, tuple[Callable[[Facts, random.Random], str], float]] = {
     "news": (_news, 0.05),
     "reviews": (_reviews, 0.03),
     "gossip": (_gossip, 0.02),
-    "songs": (_songs, 0.08),
-    "roll_call": (_roll_call, 0.08),
+    "songs": (_songs, 0.14),
+    "roll_call": (_roll_call, 0.05),
     "web": (_web, 0.14),
     "homework": (_homework, 0.04),
 }

@@ -34,7 +34,7 @@ from instructgpt.data.world.kinds import (
 
 SPLITS = ("train", "valid", "test")
 STYLES = {"plain": 0.5, "few_shot": 0.25, "user_based": 0.25}
-MAX_TOKENS = 46  # words and punctuation marks of a prompt
+MAX_TOKENS = 36  # words and punctuation marks of a prompt
 CONSTRAINED = 0.32  # of the prompts whose kind allows a constraint
 
 KINDS: dict[str, Kind] = {
