@@ -37,7 +37,7 @@ def data(variant: str) -> ConfigDict:
         sizes = dict(
             documents=(48000, 500, 500),
             demonstrations=(5000, 120, 0),
-            prompts=(7000, 200, 500),
+            prompts=(7000, 400, 500),
         )
     return ConfigDict(
         dict(

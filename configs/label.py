@@ -23,9 +23,8 @@ def get_config(variant: str = "mini") -> ConfigDict:
     train, valid = {"smoke": (32, 16), "mini": (6000, 120)}.get(variant, (33207, 17887))
     config.label = dict(
         # The policy that PPO starts from answers too: the reward model judges its like.
-        # So does the pretrained model, whose answers are clearly worse than the rest.
-        policies=("../sft", "../rl_init", "../pretrain"),
-        fractions=(0.25, 0.5, 1.0),
+        policies=("../sft", "../rl_init"),
+        fractions=(0.25, 1.0),
         train_prompts=train,
         valid_prompts=valid,
         min_responses=9 if variant == "mini" else 4,

@@ -56,9 +56,9 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.value_optimizer = dict(learning_rate=value_rate, **shared)
     config.train = dict(
         batch_size=batch,
-        num_steps=500 if paper else 4 if smoke else 90,
+        num_steps=500 if paper else 4 if smoke else 80,
         log_every=1,
-        eval_every=2 if smoke else 30,
-        checkpoint_every=1 if smoke else 30,
+        eval_every=2 if smoke else 20,
+        checkpoint_every=1 if smoke else 20,
     )
     return config

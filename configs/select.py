@@ -17,7 +17,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.select = dict(
         candidates="../sft",
         reward="../reward",
-        num_prompts={"smoke": 16, "mini": 200}.get(variant, 0),
+        num_prompts={"smoke": 16, "mini": 400}.get(variant, 0),
         every=1,
         temperature=1.0,
         batch_size=16 if variant == "smoke" else 100,

@@ -141,12 +141,9 @@ def test_demonstrations_follow_the_contract(world):
 
 
 def answers(world: World, prompt: Prompt, rng: random.Random, off: list[Prompt]):
-    """Answers like those that are ranked: good, flawed, cut, off the task; or text."""
-    documents = [d["text"] for d in world.documents("train", 40)]
+    """Answers like those of a supervised model: good, flawed, cut and off the task."""
     for _ in range(rng.randint(4, 9)):
         text = world.demonstrate(prompt, rng)
-        if rng.random() < 0.2:  # a pretrained model goes on writing
-            text = rng.choice(documents)[:100]
         draw = rng.random()
         if draw < 0.15:
             text = swap_value(text, rng)

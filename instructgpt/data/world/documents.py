@@ -404,7 +404,7 @@ _MAKERS: dict[str, tuple[Callable[[Facts, random.Random], str], float]] = {
     "news": (_news, 0.05),
     "reviews": (_reviews, 0.03),
     "gossip": (_gossip, 0.02),
-    "songs": (_songs, 0.14),
+    "songs": (_songs, 0.17),
     "roll_call": (_roll_call, 0.05),
     "web": (_web, 0.14),
     "homework": (_homework, 0.04),

@@ -17,7 +17,7 @@ from instructgpt.data.world.judge import COURTEOUS, judge_response
 from instructgpt.data.world.kinds import Task
 from instructgpt.data.world.prompts import Prompt
 
-NOISE = 2.0  # standard deviation, in units of utility
+NOISE = 1.6  # standard deviation, in units of utility
 TASTE = 0.45  # standard deviation of a labeler's weights
 TIE = 0.35  # perceived utilities closer than this share a rank
 MAX_RANK = 5
