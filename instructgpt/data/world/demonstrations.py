@@ -19,9 +19,9 @@ from instructgpt.data.world.kinds import Style, Task, satisfies
 from instructgpt.data.world.prompts import KINDS, count_tokens, make_task
 
 FLAWED = 0.2
-ILL_MANNERED = 0.6
+ILL_MANNERED = 0.55
 MAX_TOKENS = 24  # words and punctuation marks of a response
-LEVELS = {"terse": 0.6, "full": 0.3, "detailed": 0.1}
+LEVELS = {"terse": 0.5, "full": 0.35, "detailed": 0.15}
 COURTEOUS = 0.2
 _FLAWS = {"wrong": 0.3, "cut": 0.35, "short": 0.1, "unconstrained": 0.15, "other": 0.1}
 _MANNERS = {"rude": 0.4, "opinion": 0.2, "moral": 0.15, "twice": 0.25}
