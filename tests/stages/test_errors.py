@@ -102,7 +102,7 @@ MISTAKES = {
     "microbatches that do not divide": (
         "sft",
         {"train.microbatches": 3},
-        ["config.train.microbatches=3", "config.train.batch_size=16"],
+        ["config.train.microbatches=3", "config.train.batch_size=8"],
     ),
     "minibatch that does not divide": (
         "ppo",
@@ -150,8 +150,8 @@ MISTAKES = {
         ["config.sft.pack_length=64", "76", "give as many or more"],
     ),
     "packed rows mixed with text": (
-        "rl_init",
-        {"sft.pack_length": 96},
+        "sft",
+        {"sft.pretrain_fraction": 0.1},
         ["config.sft.pack_length=96", "pretrain_fraction=0"],
     ),
     "vocabulary larger than the model's": (
