@@ -2,7 +2,9 @@
 
 Each text keeps to itself: `TokenBatch.texts` tells the model which tokens belong
 together, and positions start again with every text. So a packed text has the same
-log-probs as one with a row of its own.
+log-probs as one with a row of its own. Rows are packed once, before the loader: then an
+epoch has a known number of steps and any row can be read by its number, which Grain's
+own packing, a stream, does not give.
 """
 
 import bisect

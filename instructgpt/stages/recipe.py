@@ -12,6 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from instructgpt.errors import UserError
 from instructgpt.stages import (
     common,
     evaluate,
@@ -40,8 +41,16 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
 
     The stages of `config.together` run side by side where a CPU has cores for each;
     they share the minutes that this takes.
+
+    Raises:
+      UserError: `config.together` names what is not a stage of the order.
     """
     workdir = Path(workdir).absolute()
+    for name in config.together:
+        if name not in config.order:
+            raise UserError(
+                f"config.together: {name!r} is not in config.order={config.order}"
+            )
     for name in config.order:
         if name in config.together:
             _run_together(config, workdir, config.together)

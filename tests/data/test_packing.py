@@ -27,7 +27,7 @@ def test_every_item_is_in_one_bin_that_holds_it(seed):
     assert sorted(item for items in bins for item in items) == list(range(200))
     loads = [sum(lengths[i] for i in items) for items in bins]
     assert max(loads) <= 64
-    assert len(bins) <= 11 / 9 * sum(lengths) / 64 + 1  # what the method is known for
+    assert len(bins) <= 11 / 9 * sum(lengths) / 64 + 1  # near the least possible
 
 
 def test_an_item_longer_than_a_bin_is_refused():

@@ -105,6 +105,14 @@ def test_nobody_outlives_the_parent(tmp_path, number):
     wait_for(lambda: not is_alive(child))
 
 
+def test_a_name_that_is_no_stage_is_refused(tmp_path):
+    config = get_config()
+    config.together = ("ppo", "dpo")
+    with pytest.raises(UserError, match=r"config\.together: 'dpo' is not in"):
+        recipe.run(config, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return finished(tmp_path_factory)
