@@ -36,15 +36,15 @@ def data(variant: str) -> ConfigDict:
     if variant == "mini":
         sizes = dict(
             documents=(48000, 500, 500),
-            demonstrations=(5000, 120, 0),
-            prompts=(7000, 400, 500),
+            demonstrations=(6000, 120, 0),
+            prompts=(10000, 400, 500),
         )
     return ConfigDict(
         dict(
             dir="../data",
             jsonl="",
-            max_prompt=48,
-            max_response=28,
+            max_prompt=44,
+            max_response=24,
             world_seed=0,
             vocab_size=1280,
             **sizes,

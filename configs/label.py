@@ -2,9 +2,9 @@
 
     python -m instructgpt.main --config=configs/label.py:mini --workdir=runs/mini/label
 
-In `mini` K is 9 and a training prompt's ranking is the mean of all fifteen simulated
-labelers' (one in the paper): it costs no computing, and a small model learns from
-cleaner labels sooner.
+In `mini` K is 8, of which two answer other prompts (`misplaced` in stages/label.py),
+and a training prompt's ranking is the mean of all fifteen simulated labelers' (one in
+the paper): it costs no computing, and a small model learns from cleaner labels sooner.
 
 The paper's set has 33,207 training and 17,887 validation prompts. Only the miniature
 world has simulated labelers; elsewhere the answers are written for people to rank.
@@ -20,15 +20,18 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config = ConfigDict(dict(stage="label", name="label", seed=0))
     config.data = common.data(variant)
     config.mesh = common.mesh(variant)
-    train, valid = {"smoke": (32, 16), "mini": (6000, 120)}.get(variant, (33207, 17887))
+    train, valid = {"smoke": (32, 16), "mini": (10000, 120)}.get(
+        variant, (33207, 17887)
+    )
     config.label = dict(
         # The policy that PPO starts from answers too: the reward model judges its like.
         policies=("../sft", "../rl_init"),
         fractions=(0.25, 1.0),
         train_prompts=train,
         valid_prompts=valid,
-        min_responses=9 if variant == "mini" else 4,
-        max_responses=9,
+        min_responses=8 if variant == "mini" else 4,
+        max_responses=8 if variant == "mini" else 9,
+        misplaced=2 if variant == "mini" else 0,
         train_labelers=15 if variant == "mini" else 1,
         labelers_per_prompt=3,
         temperature=1.0,

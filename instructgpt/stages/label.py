@@ -17,7 +17,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from instructgpt.data.sources import Records, build_jsonl, open_source
-from instructgpt.data.world import Labeler, Task, World, agreement_counts
+from instructgpt.data.world import (
+    Labeler,
+    Task,
+    World,
+    agreement_counts,
+    rank_by_each,
+)
 from instructgpt.errors import UserError
 from instructgpt.evals.intervals import ratio_interval
 from instructgpt.sampling import SamplingConfig
@@ -36,6 +42,10 @@ class LabelConfig:
     valid_prompts: int = 0
     min_responses: int = 4  # K is uniform in this range
     max_responses: int = 9
+    # How many of a training prompt's K were written to other prompts, every second one
+    # to a prompt of its category. A policy seldom answers beside the question, so from
+    # its own answers alone a reward model does not learn to look at the prompt.
+    misplaced: int = 0
     # Who ranks a training prompt: one labeler as in the paper, or several, whose mean
     # rank is the ranking.
     train_labelers: int = 1
@@ -49,6 +59,12 @@ class LabelConfig:
                 raise UserError(
                     f"config.label.{name}={getattr(self, name)}: give 1 or more"
                 )
+        if not 0 <= self.misplaced <= self.min_responses - 2:
+            raise UserError(
+                f"config.label.misplaced={self.misplaced} leaves a prompt fewer than 2 "
+                f"of config.label.min_responses={self.min_responses} answers of its "
+                "own; lower the one or raise the other"
+            )
 
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -81,7 +97,8 @@ def _answer(
 ) -> list[dict[str, Any]]:
     """K answers a prompt, from all policies, in an order that hides their author."""
     sources = _checkpoints(context, label)
-    each = -(-label.max_responses // len(sources))
+    misplaced = label.misplaced if split == "train" else 0
+    each = -(-(label.max_responses - misplaced) // len(sources))
     pools: list[list[str]] = [[] for _ in range(len(prompts))]
     sampling = SamplingConfig(
         context.data_config.max_response,
@@ -109,10 +126,44 @@ def _answer(
         size = int(rng.integers(label.min_responses, label.max_responses + 1))
         # There is nothing to read in an empty answer, and so nothing to rank.
         pool = [text for text in pool if text.strip()]
-        chosen = rng.permutation(len(pool))[:size]
+        chosen = rng.permutation(len(pool))[: size - misplaced]
         if len(chosen) > 1:
             rows.append({**record, "responses": [pool[i] for i in chosen]})
-    return rows
+    return misplace(rows, misplaced, rng)
+
+
+def misplace(
+    rows: Sequence[dict[str, Any]], number: int, rng: np.random.Generator
+) -> list[dict[str, Any]]:
+    """Adds to each row's `responses` some of other rows', at random places.
+
+    Args:
+      rows: Prompts with `responses` and a `category`.
+      number: How many a row gets. The 2nd, 4th, ... come from its category, where that
+        has another row; the others come from anywhere.
+      rng: Draws rows, responses and places.
+
+    Returns:
+      New rows. A single row stays as it is, as there is no other.
+    """
+    if len(rows) < 2:
+        return list(rows)
+    alike: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        alike.setdefault(row["category"], []).append(i)
+    out = []
+    for i, row in enumerate(rows):
+        responses = list(row["responses"])
+        for turn in range(number):
+            pool = alike[row["category"]] if turn % 2 else range(len(rows))
+            pool = pool if len(pool) > 1 else range(len(rows))
+            # A number of the pool other than i's own.
+            drawn = int(rng.integers(len(pool) - 1))
+            j = pool[drawn] if pool[drawn] != i else pool[-1]
+            text = rows[j]["responses"][rng.integers(len(rows[j]["responses"]))]
+            responses.insert(int(rng.integers(len(responses) + 1)), text)
+        out.append({**row, "responses": responses})
+    return out
 
 
 def _checkpoints(
@@ -142,7 +193,7 @@ def _rank(
     train = []
     for row in answers["train"]:
         chosen = rng.permutation(len(groups[False]))[: label.train_labelers]
-        ranked = [_comparison(row, groups[False][i], rng) for i in chosen]
+        ranked = _comparisons(row, [groups[False][i] for i in chosen], rng)
         train.append(mean_ranking(ranked))
     splits = {"train": train}
     report: dict[str, Any] = {"prompts": {s: len(rows) for s, rows in answers.items()}}
@@ -150,7 +201,7 @@ def _rank(
         rows, counts = [], []
         for row in answers["valid"]:
             chosen = rng.permutation(len(groups[held_out]))[: label.labelers_per_prompt]
-            ranked = [_comparison(row, groups[held_out][i], rng) for i in chosen]
+            ranked = _comparisons(row, [groups[held_out][i] for i in chosen], rng)
             rows += ranked
             counts.append(agreement_counts([r["ranks"] for r in ranked]))
         splits[split] = rows
@@ -167,13 +218,18 @@ def _rank(
     return report
 
 
-def _comparison(
-    row: dict[str, Any], labeler: Labeler, rng: np.random.Generator
-) -> dict[str, Any]:
+def _comparisons(
+    row: dict[str, Any], labelers: Sequence[Labeler], rng: np.random.Generator
+) -> list[dict[str, Any]]:
+    """The answers of a row as each labeler ranks them."""
     keys = ("id", "prompt", "responses", "customer", "category")
+    shared = {k: row[k] for k in keys}
     task = Task.from_json(row["task"])
-    ranks = labeler.rank(task, row["responses"], rng)
-    return {k: row[k] for k in keys} | {"ranks": ranks, "labeler": labeler.name}
+    rankings = rank_by_each(labelers, task, row["responses"], rng)
+    return [
+        {**shared, "ranks": ranks, "labeler": labeler.name}
+        for ranks, labeler in zip(rankings, labelers, strict=True)
+    ]
 
 
 def mean_ranking(ranked: Sequence[dict[str, Any]]) -> dict[str, Any]:

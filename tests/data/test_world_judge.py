@@ -216,12 +216,12 @@ def test_lists_letters_and_stories_by_hand(world):
     everything = ", ".join(f"a {v}" for v in PERSON_VALUES["pet"])
     assert score(world, task, f"Here are three animals: {everything}.") <= 4
     facts = world.facts.table["Mara"]
-    letter = Task("letter", 0, "Mara>Otto", {"subject": "Mara", "other": "Otto"})
+    letter = Task("letter", 0, "Mara>Arlo", {"subject": "Mara", "other": "Arlo"})
     body = f"I live in {facts['town']} and like {facts['food']}."
-    assert score(world, letter, f"Dear Otto, {body} How are you? Yours, Mara.") == 7
-    assert score(world, letter, f"Dear Mara, {body} Yours, Otto.") <= 3
+    assert score(world, letter, f"Dear Arlo, {body} How are you? Yours, Mara.") == 7
+    assert score(world, letter, f"Dear Mara, {body} Yours, Arlo.") <= 3
     story = Task("story", 0, "Mara", {"subject": "Mara"})
-    told = f"One day Mara met Otto and played with her {facts['pet']}."
+    told = f"One day Mara met Arlo and played with her {facts['pet']}."
     assert score(world, story, f"{told} In the end she was happy.") == 7
     assert score(world, story, "Mara was happy.") <= 3
 

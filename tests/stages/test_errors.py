@@ -229,6 +229,11 @@ MISTAKES = {
         {"label.train_labelers": 0},
         ["config.label.train_labelers=0", "1 or more"],
     ),
+    "hardly an answer of its own": (
+        "label",
+        {"label.misplaced": 3},
+        ["config.label.misplaced=3", "config.label.min_responses=4", "lower"],
+    ),
     "baseline that is not compared": (
         "evaluate",
         {"evaluate.baseline": "flan"},

@@ -19,6 +19,7 @@ from instructgpt.data.world.labelers import (
     agreement,
     agreement_counts,
     make_labelers,
+    rank_by_each,
 )
 from instructgpt.data.world.prompts import KINDS, SPLITS, Prompt, draw_prompts
 
@@ -31,6 +32,7 @@ __all__ = [
     "agreement",
     "agreement_counts",
     "judge",
+    "rank_by_each",
 ]
 
 _HEADER = "Questions and answers. A helpful assistant answers every question."

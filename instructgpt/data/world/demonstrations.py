@@ -18,9 +18,9 @@ from instructgpt.data.world.grammar import read
 from instructgpt.data.world.kinds import Style, Task, satisfies
 from instructgpt.data.world.prompts import KINDS, count_tokens, make_task
 
-FLAWED = 0.2
-ILL_MANNERED = 0.55
-MAX_TOKENS = 24  # words and punctuation marks of a response
+FLAWED = 0.1
+ILL_MANNERED = 0.7
+MAX_TOKENS = 20  # words and punctuation marks of a response
 LEVELS = {"terse": 0.5, "full": 0.35, "detailed": 0.15}
 COURTEOUS = 0.2
 _FLAWS = {"wrong": 0.3, "cut": 0.35, "short": 0.1, "unconstrained": 0.15, "other": 0.1}

@@ -10,25 +10,18 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-WOMEN = (
-    "Mara Lena Sela Nira Tessa Vera Ilka Runa Dela Asta Mirel Jona Oda Petra Willa Zora"
-).split()
-MEN = (
-    "Tobin Arlo Bram Corin Davin Edric Falk Goran Henrik Ivo Joss Kasper Ludo Milo "
-    "Nestor Otto"
-).split()
+WOMEN = ("Mara Lena Sela Nira Tessa Vera Ilka Runa Dela").split()
+MEN = ("Tobin Arlo Bram Corin Davin Edric Falk Goran Henrik").split()
 VISITOR_WOMEN = "Alba Bettina Clea Doro Enna".split()
 VISITOR_MEN = "Ansel Boris Cato Dirk Emil".split()
 VISITORS = [*VISITOR_WOMEN, *VISITOR_MEN]
 RESIDENTS = [*WOMEN, *MEN]
-TOWNS = "Velden Morra Osterby Kelm Dunmoor Halva Ristow Pellin Sarnby Quorn".split()
-RIVERS = "Orla Tamsin Wend Isk Luma Brenn Sova Dray Nell Ashe".split()
+TOWNS = "Velden Morra Osterby Kelm Dunmoor Halva Ristow Pellin".split()
+RIVERS = "Orla Tamsin Wend Isk Luma Brenn Sova Dray".split()
 
 PERSON_VALUES: dict[str, list[str]] = {
     "town": TOWNS,
-    "job": (
-        "baker teacher farmer doctor sailor painter miller gardener carpenter tailor"
-    ).split(),
+    "job": ("baker teacher farmer doctor sailor painter miller tailor").split(),
     "pet": "dog cat parrot horse rabbit goat duck turtle".split(),
     "food": "soup bread cheese fish rice cake honey porridge".split(),
     "colour": "red blue green yellow white black brown".split(),

@@ -339,7 +339,7 @@ _RESIDENTS_LIST = re.compile(
 
 
 def _read_residents(body: str) -> Unit | None:
-    """Read "Mara, Tobin and Otto live in Velden"."""
+    """Read "Mara, Tobin and Arlo live in Velden"."""
     match = _RESIDENTS_LIST.fullmatch(body)
     if not match:
         return None

@@ -45,7 +45,7 @@ class ListClass(Kind):
 
     def sample(self, facts: Facts, rng: random.Random) -> tuple[str, Slots]:
         name = rng.choice(sorted(CLASSES))
-        number = rng.choice((2, 3, 4))
+        number = rng.choice((2, 3))
         if name == "product":
             name = "job"
         slots = {"classes": CLASSES[name][0], "attribute": CLASSES[name][1]}
@@ -104,7 +104,7 @@ class Residents(ListClass):
 
     def sample(self, facts: Facts, rng: random.Random) -> tuple[str, Slots]:
         subject = rng.choice(TOWNS)
-        number = rng.choice((2, 3))
+        number = 2
         slots = {"subject": subject, "number": NUMBERS[number - 1]}
         return f"{subject}{number}", slots
 

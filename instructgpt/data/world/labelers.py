@@ -17,10 +17,36 @@ from instructgpt.data.world.judge import COURTEOUS, judge_response
 from instructgpt.data.world.kinds import Task
 from instructgpt.data.world.prompts import Prompt
 
-NOISE = 1.6  # standard deviation, in units of utility
+NOISE = 1.4  # standard deviation, in units of utility
 TASTE = 0.45  # standard deviation of a labeler's weights
 TIE = 0.35  # perceived utilities closer than this share a rank
 MAX_RANK = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Impression:
+    """What everybody sees in an answer: the gold utility and how it is written."""
+
+    utility: float
+    length: float  # words over 10, in eights
+    courtesy: bool
+    directness: bool
+    detail: bool
+    caution: bool
+
+
+def read_answer(facts: Facts, task: Task, response: str) -> Impression:
+    """Reads and judges an answer, once for however many labelers."""
+    reading = read(response)
+    kinds = [unit.kind for unit in reading.units]
+    return Impression(
+        utility=judge_response(facts, task, response).utility,
+        length=(min(reading.words, 40) - 10) / 8,
+        courtesy=any(k in COURTEOUS for k in kinds),
+        directness=len(kinds) == 1,
+        detail=len(kinds) >= 2 and "unreadable" not in kinds,
+        caution=any(k in ("refusal", "unknown") for k in kinds),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,38 +64,54 @@ class Labeler:
     detail: float
     caution: float
 
-    def perceive(self, task: Task, response: str) -> float:
+    def perceive(self, seen: Impression) -> float:
         """Utility as the labeler sees it, before noise."""
-        judgement = judge_response(self.facts, task, response)
-        reading = read(response)
-        kinds = [unit.kind for unit in reading.units]
         return (
-            judgement.utility
-            + self.length * (min(reading.words, 40) - 10) / 8
-            + self.courtesy * any(k in COURTEOUS for k in kinds)
-            + self.directness * (len(kinds) == 1)
-            + self.detail * (len(kinds) >= 2 and "unreadable" not in kinds)
-            + self.caution * any(k in ("refusal", "unknown") for k in kinds)
+            seen.utility
+            + self.length * seen.length
+            + self.courtesy * seen.courtesy
+            + self.directness * seen.directness
+            + self.detail * seen.detail
+            + self.caution * seen.caution
         )
 
     def rank(
         self, prompt: Prompt | Task, responses: Sequence[str], rng: Any
     ) -> list[int]:
         """Ranks from 1 (best) to 5; equal ranks are ties. Equal texts always tie."""
-        rng = as_random(rng)
-        task = prompt.task if isinstance(prompt, Prompt) else prompt
-        seen: dict[str, float] = {}
-        for response in responses:
-            key = " ".join(response.split())
-            if key not in seen:
-                noise = rng.gauss(0.0, self.noise)
-                seen[key] = self.perceive(task, response) + noise
+        return rank_by_each([self], prompt, responses, rng)[0]
+
+    def order(self, seen: dict[str, Impression], rng: random.Random) -> dict[str, int]:
+        """The rank of each text."""
+        felt = {
+            text: self.perceive(answer) + rng.gauss(0.0, self.noise)
+            for text, answer in seen.items()
+        }
         rank_of, rank, top = {}, 0, float("inf")
-        for key in sorted(seen, key=seen.__getitem__, reverse=True):
-            if top - seen[key] > self.tie or rank == 0:
-                rank, top = rank + 1, seen[key]
-            rank_of[key] = min(rank, MAX_RANK)
-        return [rank_of[" ".join(r.split())] for r in responses]
+        for text in sorted(felt, key=felt.__getitem__, reverse=True):
+            if top - felt[text] > self.tie or rank == 0:
+                rank, top = rank + 1, felt[text]
+            rank_of[text] = min(rank, MAX_RANK)
+        return rank_of
+
+
+def rank_by_each(
+    labelers: Sequence[Labeler],
+    prompt: Prompt | Task,
+    responses: Sequence[str],
+    rng: Any,
+) -> list[list[int]]:
+    """`Labeler.rank` of several labelers of one world, who read the answers once."""
+    rng = as_random(rng)
+    task = prompt.task if isinstance(prompt, Prompt) else prompt
+    texts = [" ".join(response.split()) for response in responses]
+    originals = dict(zip(reversed(texts), reversed(responses), strict=True))
+    seen = {
+        text: read_answer(labelers[0].facts, task, originals[text])
+        for text in dict.fromkeys(texts)
+    }
+    orders = [labeler.order(seen, rng) for labeler in labelers]
+    return [[order[text] for text in texts] for order in orders]
 
 
 def make_labelers(

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from instructgpt.data.world import (
@@ -34,7 +34,7 @@ from instructgpt.data.world.kinds import (
 
 SPLITS = ("train", "valid", "test")
 STYLES = {"plain": 0.5, "few_shot": 0.25, "user_based": 0.25}
-MAX_TOKENS = 36  # words and punctuation marks of a prompt
+MAX_TOKENS = 34  # words and punctuation marks of a prompt
 CONSTRAINED = 0.32  # of the prompts whose kind allows a constraint
 
 KINDS: dict[str, Kind] = {
@@ -206,16 +206,22 @@ def make_task(
 
 
 def make_prompt(
-    facts: Facts, rng: random.Random, *, split: str, source: str, number: str
+    facts: Facts,
+    rng: random.Random,
+    *,
+    kind: Kind,
+    styles: Sequence[str],
+    split: str,
+    source: str,
+    number: str,
 ) -> Prompt:
-    """Draws one prompt that keeps to the length limit."""
-    kind = _pick(*_kind_table(), rng)
-    style = rng.choices(list(STYLES), weights=list(STYLES.values()))[0]
+    """Draws one prompt that keeps to the length limit; the second style is a spare."""
+    style, spare = styles
     if style == "few_shot" and (kind.harmful or kind.dialogue):
-        style = "plain"
+        style = spare
     for attempt in itertools.count():
-        if attempt == 8:  # two texts are too long for one prompt
-            style = "plain"
+        if attempt == 24 and style == "few_shot":  # two texts too long for one prompt
+            style = spare
         task = make_task(facts, rng, split=split, kind=kind, constrained=CONSTRAINED)
         text = kind.prompt(task)
         if task.constraint:
@@ -264,11 +270,23 @@ def draw_prompts(
     seen: set[str] = set()
     for i in range(number):
         prompt = None
+        # A prompt that was drawn before is replaced by one of its kind and style, so
+        # that those with few distinct prompts keep their share.
+        rng = random.Random(f"kind of prompt {seed} {stream} {split} {i}")
+        kind = _pick(*_kind_table(), rng)
+        style = rng.choices(list(STYLES), weights=list(STYLES.values()))[0]
+        spare = rng.choices(("plain", "user_based"), weights=(2, 1))[0]
         for attempt in range(20):
             rng = random.Random(f"prompt {seed} {stream} {split} {i} {attempt}")
             author = source or ("customer" if rng.random() < 0.8 else "labeler")
             prompt = make_prompt(
-                facts, rng, split=split, source=author, number=f"{stream}-{split}-{i}"
+                facts,
+                rng,
+                kind=kind,
+                styles=(style, spare),
+                split=split,
+                source=author,
+                number=f"{stream}-{split}-{i}",
             )
             if prompt.text not in seen:
                 break

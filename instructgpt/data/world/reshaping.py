@@ -199,23 +199,8 @@ class Summarise(Kind):
         table = context_of(task)[subject]
         number = {"terse": 1, "full": 2, "detailed": 3}[style.level]
         chosen = choose_attributes(task, rng, number=number, options=tuple(table))
-        if "job" in chosen and len(chosen) > 1:
-            chosen.sort(key=("job", "town", "pet").count, reverse=True)
-            order = {"job": 0, "town": 1, "pet": 2}
-            chosen.sort(key=lambda a: order.get(a, 3))
-            text = f"{subject} is a {table['job']}"
-            rest = chosen[1:]
-            if rest and rest[0] == "town":
-                text += f" from {table['town']}"
-                rest = rest[1:]
-            if rest and rest[0] == "pet":
-                text += f" with a {table['pet']}"
-                rest = rest[1:]
-            for attribute in rest:
-                text += " and " + phrases.phrase(attribute, table[attribute])
-            text += "."
-        else:
-            text = phrases.sentence(subject, [(a, table[a]) for a in chosen])
+        pairs = [(a, v) for a, v in table.items() if a in chosen]
+        text = phrases.sentence(subject, pairs)
         return finish(task, text)
 
     def check(self, facts: Facts, task: Task, reading: Reading) -> Verdict:

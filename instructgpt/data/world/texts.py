@@ -72,6 +72,7 @@ class ClosedQA(AskPerson):
     def sample(self, facts: Facts, rng: random.Random) -> tuple[str, Slots]:
         context = visitor_context(rng, visitors=2, each=2)
         subject = rng.choice(context)[0]
+        context.remove(next(row for row in context if row[0] != subject))
         told = [a for s, a, _ in context if s == subject]
         absent = [a for a in PERSON_ATTRIBUTES if a not in told]
         answerable = rng.random() < 0.88
@@ -141,7 +142,7 @@ class Extract(Kind):
     }
 
     def sample(self, facts: Facts, rng: random.Random) -> tuple[str, Slots]:
-        context = visitor_context(rng, visitors=2, each=2, same=True)
+        context = visitor_context(rng, visitors=2, each=1, same=True)
         options = ["person", *(a for _, a, _ in context if a in self.plurals)]
         slots = {"context": context, "attribute": rng.choice(options)}
         return f"{context[0][0]}/{context[0][2]}", slots
