@@ -26,7 +26,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     smoke = variant == "smoke"
     config.model = dict(
         vocab_size=1280,
-        context_length=192,  # 48 + 28, and room for the few-shot prefix of GPT
+        context_length=192,  # 44 + 24, and room for the few-shot prefix of GPT
         num_layers=2 if smoke else 4,
         width=32 if smoke else 128,
         num_heads=4,

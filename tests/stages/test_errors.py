@@ -162,7 +162,7 @@ MISTAKES = {
     "row longer than the context": (
         "pretrain",
         {"model.context_length": 64},
-        ["max_prompt=48", "max_response=28", "76", "context_length=64"],
+        ["max_prompt=44", "max_response=24", "68", "context_length=64"],
     ),
     "window longer than the context": (
         "pretrain",
