@@ -147,7 +147,7 @@ MISTAKES = {
     "packed rows shorter than a demonstration": (
         "sft",
         {"sft.pack_length": 64},
-        ["config.sft.pack_length=64", "76", "give as many or more"],
+        ["config.sft.pack_length=64", "68", "give as many or more"],
     ),
     "packed rows mixed with text": (
         "sft",
@@ -182,7 +182,7 @@ MISTAKES = {
     "prompt longer than the checkpoint's context": (
         "sft",
         {"data.max_prompt": 512},
-        ["max_prompt=512", "540", "context_length"],
+        ["max_prompt=512", "536", "context_length"],
     ),
     "prefix longer than the context": (
         "evaluate",
