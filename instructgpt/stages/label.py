@@ -61,9 +61,9 @@ class LabelConfig:
                 )
         if not 0 <= self.misplaced <= self.min_responses - 2:
             raise UserError(
-                f"config.label.misplaced={self.misplaced} leaves a prompt fewer than 2 "
-                f"of config.label.min_responses={self.min_responses} answers of its "
-                "own; lower the one or raise the other"
+                f"config.label.misplaced={self.misplaced}: give 0 or more, so that a "
+                "prompt keeps 2 or more answers of its own; "
+                f"config.label.min_responses={self.min_responses}"
             )
 
 

@@ -232,7 +232,7 @@ MISTAKES = {
     "hardly an answer of its own": (
         "label",
         {"label.misplaced": 3},
-        ["config.label.misplaced=3", "config.label.min_responses=4", "lower"],
+        ["config.label.misplaced=3", "config.label.min_responses=4", "2 or more"],
     ),
     "baseline that is not compared": (
         "evaluate",

@@ -10,8 +10,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-WOMEN = ("Mara Lena Sela Nira Tessa Vera Ilka Runa Dela").split()
-MEN = ("Tobin Arlo Bram Corin Davin Edric Falk Goran Henrik").split()
+WOMEN = "Mara Lena Sela Nira Tessa Vera Ilka Runa Dela".split()
+MEN = "Tobin Arlo Bram Corin Davin Edric Falk Goran Henrik".split()
 VISITOR_WOMEN = "Alba Bettina Clea Doro Enna".split()
 VISITOR_MEN = "Ansel Boris Cato Dirk Emil".split()
 VISITORS = [*VISITOR_WOMEN, *VISITOR_MEN]
@@ -21,7 +21,7 @@ RIVERS = "Orla Tamsin Wend Isk Luma Brenn Sova Dray".split()
 
 PERSON_VALUES: dict[str, list[str]] = {
     "town": TOWNS,
-    "job": ("baker teacher farmer doctor sailor painter miller tailor").split(),
+    "job": "baker teacher farmer doctor sailor painter miller tailor".split(),
     "pet": "dog cat parrot horse rabbit goat duck turtle".split(),
     "food": "soup bread cheese fish rice cake honey porridge".split(),
     "colour": "red blue green yellow white black brown".split(),
