@@ -9,21 +9,24 @@ from typing import Any, NamedTuple, get_args
 from instructgpt.errors import UserError
 
 Record = dict[str, Any]
-_MAX_RANK = (1 << 31) - 1  # ranks are stored as int32
 
 
 class Field(NamedTuple):
     """A field of a record: str, list[str] or list[int]; no default: required."""
 
     type: Any
-    default: str | None = None
+    default: str | tuple[()] | None = None
 
 
 _TEXT, _OPTIONAL = Field(str), Field(str, "")
+# Earlier turns of a dialogue, oldest first: user, assistant, user, assistant, ...; the
+# prompt is the user's turn that follows. Empty for a plain prompt.
+_HISTORY = Field(list[str], ())
 FIELDS: dict[str, dict[str, Field]] = {
     "documents": {"id": _OPTIONAL, "text": _TEXT, "kind": _OPTIONAL},
     "demonstrations": {
         "id": _OPTIONAL,
+        "history": _HISTORY,
         "prompt": _TEXT,
         "response": _TEXT,
         "customer": _OPTIONAL,
@@ -33,6 +36,7 @@ FIELDS: dict[str, dict[str, Field]] = {
     },
     "prompts": {
         "id": _OPTIONAL,
+        "history": _HISTORY,
         "prompt": _TEXT,
         "customer": _OPTIONAL,
         "category": _OPTIONAL,
@@ -41,6 +45,7 @@ FIELDS: dict[str, dict[str, Field]] = {
     },
     "comparisons": {
         "id": _OPTIONAL,
+        "history": _HISTORY,
         "prompt": _TEXT,
         "responses": Field(list[str]),
         "ranks": Field(list[int]),  # 1 is best, equal ranks are a tie
@@ -77,7 +82,7 @@ def check_record(record: Any, *, kind: str, where: str, default_id: str) -> Reco
     for name, field in FIELDS[kind].items():
         value = record.get(name)
         if value is None:
-            value = field.default
+            value = list(field.default) if field.default == () else field.default
         if value is None:
             raise UserError(
                 f"{where}: field {name!r} is missing; add it, as"
@@ -90,6 +95,12 @@ def check_record(record: Any, *, kind: str, where: str, default_id: str) -> Reco
             )
         whole[name] = value
     whole["id"] = whole["id"] or default_id
+    if len(whole.get("history", ())) % 2:
+        raise UserError(
+            f"{where}: {len(whole['history'])} earlier turns in 'history'; give pairs,"
+            " the user's turn and the assistant's reply, and the last user's turn as"
+            " 'prompt'."
+        )
     if kind == "comparisons":
         _check_ranks(whole["responses"], whole["ranks"], where)
     return whole
@@ -119,18 +130,18 @@ def _check_ranks(responses: list[str], ranks: list[int], where: str) -> None:
         raise UserError(
             f"{where}: {len(responses)} responses; a comparison needs two or more."
         )
-    if not all(1 <= rank <= _MAX_RANK for rank in ranks):
+    # A permutation in which ties share a number: 1 1 2 and 1 1 3, but not 1 3 or 2 2.
+    if not all(1 <= rank <= i for i, rank in enumerate(sorted(ranks), start=1)):
         raise UserError(
-            f"{where}: ranks must be 1 (best) or more, equal for a tie; found {ranks}."
+            f"{where}: ranks {ranks} are no ranking; number the responses from 1 (best),"
+            " give equal ones the same number and leave none out."
         )
 
 
 def _check_not_empty(record: Record, where: str) -> None:
-    for name in ("text", "prompt", "response", "responses"):
+    for name in ("text", "history", "prompt", "response", "responses"):
         value = record.get(name, "present")
-        if not all(
-            text.strip() for text in ([value] if name != "responses" else value)
-        ):
+        if not all(text.strip() for text in ([value] if type(value) is str else value)):
             raise UserError(f"{where}: empty {name}; fill it in or remove the line.")
 
 

@@ -222,7 +222,7 @@ def _comparisons(
     row: dict[str, Any], labelers: Sequence[Labeler], rng: np.random.Generator
 ) -> list[dict[str, Any]]:
     """The answers of a row as each labeler ranks them."""
-    keys = ("id", "prompt", "responses", "customer", "category")
+    keys = ("id", "history", "prompt", "responses", "customer", "category")
     shared = {k: row[k] for k in keys}
     task = Task.from_json(row["task"])
     rankings = rank_by_each(labelers, task, row["responses"], rng)

@@ -17,6 +17,7 @@ COMPLETE = {
     "documents": {"id": "d", "text": "One.\nTwo ▁ \0 é", "kind": "story"},
     "demonstrations": {
         "id": "e",
+        "history": ["q", "a"],
         "prompt": "p",
         "response": "r",
         "customer": "c",
@@ -26,6 +27,7 @@ COMPLETE = {
     },
     "prompts": {
         "id": "f",
+        "history": ["q", "a"],
         "prompt": "p",
         "customer": "c",
         "category": "chat",
@@ -34,6 +36,7 @@ COMPLETE = {
     },
     "comparisons": {
         "id": "g",
+        "history": ["q", "a"],
         "prompt": "p",
         "responses": ["a", "", "c"],
         "ranks": [2, 1, 2],
@@ -188,7 +191,7 @@ GOOD = '{"prompt": "p", "responses": ["a", "b"], "ranks": [1, 1]}\n'
         ('{"prompt": "p", "respon', "not valid JSON .*ends in the middle.*copy the f"),
         ('{"prompt": }\n', r"not valid JSON \(Expecting value\); correct or remove"),
         (b'{"prompt": "\xff"}\n', "not UTF-8"),
-        ("[1]\n", "expected an object with the fields id, prompt, .*found list"),
+        ("[1]\n", "expected an object with the fields id, history, .*found list"),
         ('{"responses": ["a", "b"], "ranks": [1, 2]}\n', "'prompt' is missing; add it"),
         (GOOD.replace('"p"', "3"), "'prompt' must be text, found 3"),
         (GOOD.replace('"p"', '"\\ud800"'), "'prompt' must be text"),
@@ -197,11 +200,15 @@ GOOD = '{"prompt": "p", "responses": ["a", "b"], "ranks": [1, 1]}\n'
         (GOOD.replace('["a", "b"]', '"ab"'), "'responses' must be a list of texts"),
         (GOOD.replace('"a"', "1"), "'responses' must be a list of texts"),
         (GOOD.replace("[1, 1]", "[1]"), "2 responses but 1 ranks"),
-        (GOOD.replace("[1, 1]", "[0, 1]"), "ranks must be 1"),
+        (GOOD.replace("[1, 1]", "[0, 1]"), r"ranks \[0, 1\] are no ranking; number"),
+        (GOOD.replace("[1, 1]", "[1, 3]"), "are no ranking"),
+        (GOOD.replace("[1, 1]", "[2, 2]"), "are no ranking"),
         (GOOD.replace("[1, 1]", "[1, 2.0]"), "'ranks' must be a list of whole numbers"),
         (GOOD.replace("[1, 1]", "[true, 1]"), "'ranks' must be a list of whole"),
         (GOOD.replace("[1, 1]", '["1", 1]'), "'ranks' must be a list of whole"),
-        (GOOD.replace("[1, 1]", "[1, 99999999999]"), "ranks must be 1"),
+        (GOOD.replace("[1, 1]", "[1, 99999999999]"), "are no ranking"),
+        (GOOD.replace("{", '{"history": ["hi"], '), "1 earlier turns in 'history'"),
+        (GOOD.replace("{", '{"history": ["hi", ""], '), "empty history"),
         ('{"prompt": "p", "responses": ["a"], "ranks": [1]}\n', "needs two or more"),
     ],
 )
@@ -212,6 +219,13 @@ def test_bad_lines_are_named(line, problem, tmp_path):
     assert next(lines)["ranks"] == [1, 1]
     with pytest.raises(UserError, match=rf"mine\.jsonl:2: .*{problem}"):
         next(lines)
+
+
+@pytest.mark.parametrize("ranks", [[1, 1, 1], [2, 1, 2], [1, 1, 3], [3, 2, 1]])
+def test_rankings_with_ties_pass_dense_or_with_gaps_after_ties(ranks, tmp_path):
+    record = {"prompt": "p", "responses": ["a", "b", "c"], "ranks": ranks}
+    path = write_lines(tmp_path / "a.jsonl", record)
+    assert next(read_jsonl(path, "comparisons"))["ranks"] == ranks
 
 
 def test_empty_texts_of_every_kind_are_named(tmp_path):
