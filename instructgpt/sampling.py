@@ -1,9 +1,9 @@
 """Prefill once, then decode over the key/value cache.
 
 Letters: B prompts, K samples per prompt, P prompt, R response, V vocabulary, L
-layers, H heads, C channels a head. The prompt is one segment shared by its K samples
-(one prefill); what has been sampled is a second, [L, B, K, R, H, C], written one
-column a step.
+layers, G heads of keys and values, C channels a head. The prompt is one segment shared
+by its K samples (one prefill); what has been sampled is a second, [L, B, K, R, G, C],
+written one column a step.
 
 Each sample draws its noise from its own key, folded with the row's id, the sample's
 number and the token's index: the same prompt, id and key give the same tokens in
@@ -182,7 +182,7 @@ def _start(
     cfg = model.config
     shape = (length.shape[0], config.num_samples, config.max_response)
     cache = jnp.zeros(
-        (cfg.num_layers, *shape, cfg.num_heads, cfg.head_dim), cfg.compute_dtype
+        (cfg.num_layers, *shape, cfg.num_kv_heads, cfg.head_dim), cfg.compute_dtype
     )
     columns = length[:, None, None] + jnp.arange(config.max_response)[None, None]
     none = jnp.zeros(shape, bool)

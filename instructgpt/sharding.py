@@ -26,6 +26,7 @@ RULES: dict[str, tuple[str, ...] | None] = {
     "layers": None,
     "embed": ("fsdp",),
     "heads": ("tensor",),
+    "kv_heads": ("tensor",),
     "head_dim": None,
     "mlp": ("tensor",),
     "vocab": ("tensor",),

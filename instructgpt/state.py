@@ -146,9 +146,10 @@ def scalar_params_from(
 ) -> Params:
     """A ScalarModel's parameters: this trunk and a fresh head.
 
-    The language model's unembedding is its (tied) embedding, which stays; the head
-    starts at std 1/sqrt(D + 1) and bias 0.
+    The language model's unembedding is left out (tied, it is the embedding, which
+    stays); the head starts at std 1/sqrt(D + 1) and bias 0.
     """
+    trunk = {name: value for name, value in trunk.items() if name != "unembedding"}
     layout = params_layout(model, mesh)
     head = jax.jit(
         lambda k: {

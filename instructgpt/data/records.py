@@ -133,8 +133,8 @@ def _check_ranks(responses: list[str], ranks: list[int], where: str) -> None:
     # A permutation in which ties share a number: 1 1 2 and 1 1 3, but not 1 3 or 2 2.
     if not all(1 <= rank <= i for i, rank in enumerate(sorted(ranks), start=1)):
         raise UserError(
-            f"{where}: ranks {ranks} are no ranking; number the responses from 1 (best),"
-            " give equal ones the same number and leave none out."
+            f"{where}: ranks {ranks} are no ranking; number the responses from 1"
+            " (best), give equal ones the same number and leave none out."
         )
 
 

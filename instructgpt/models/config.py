@@ -1,4 +1,4 @@
-"""What defines a transformer, and every GPT-3 size by name."""
+"""What defines a transformer: a handful of switches, and every GPT-3 size by name."""
 
 import dataclasses
 from typing import Literal
@@ -6,23 +6,60 @@ from typing import Literal
 from instructgpt.errors import UserError
 
 _CHOICES = {
+    "positions": ("learned", "rotary"),
+    "rotary_scaling": ("none", "linear", "llama3"),
+    "norm": ("layer_norm", "rms_norm"),
+    "activation": ("gelu", "gelu_tanh", "swiglu"),
     "position_init": ("normal", "sinusoidal"),
     "compute_dtype": ("float32", "bfloat16", "float16"),
     "remat": ("none", "full", "dots"),
 }
+_POSITIVE = ("vocab_size", "context_length", "num_layers", "logit_chunk")
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """A GPT-3 decoder (Brown et al. 2020, §2.1). Frozen, so static under jit."""
+    """A decoder-only transformer. Frozen, so static under jit.
 
-    vocab_size: int
-    context_length: int  # tokens: size of the learned position table
+    The defaults are GPT-3's decoder (Brown et al. 2020, §2.1); the switches make it
+    GPT-NeoX, Llama or Qwen2, see `families.py`.
+    """
+
+    vocab_size: int  # tokens that can be predicted
+    context_length: int  # tokens
     num_layers: int
     width: int
     num_heads: int
     head_dim: int = 0  # 0: width / num_heads
+    # Key and value heads, each shared by num_heads / num_kv_heads query heads
+    # (Ainslie et al. 2023). 0: num_heads.
+    num_kv_heads: int = 0
     mlp_width: int = 0  # 0: 4 x width
+    # Rows of the embedding; those from vocab_size on are never predicted: padding has
+    # its id there, and they let the table divide over a mesh. 0: vocab_size.
+    padded_vocab_size: int = 0
+    # A table of context_length learned vectors, or rotated queries and keys (Su et
+    # al. 2021): channel c turns with channel c + rotary_dim / 2.
+    positions: Literal["learned", "rotary"] = "learned"
+    rotary_dim: int = 0  # channels of a head that turn; 0: head_dim
+    rotary_base: float = 10_000.0
+    # Longer contexts than the model was trained for: all angles divided by the factor,
+    # or only the slow ones as in Llama 3.1, between two wavelengths given as fractions
+    # 1 / high_freq and 1 / low_freq of the original context.
+    rotary_scaling: Literal["none", "linear", "llama3"] = "none"
+    rotary_factor: float = 1.0
+    rotary_low_freq: float = 1.0
+    rotary_high_freq: float = 4.0
+    rotary_original_context: int = 0
+    norm: Literal["layer_norm", "rms_norm"] = "layer_norm"
+    norm_eps: float = 1e-5
+    activation: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu_tanh"
+    # Attention and MLP both read the block's input, and their sum is added.
+    parallel_residual: bool = False
+    qkv_bias: bool = True
+    out_bias: bool = True  # of the attention's output
+    mlp_bias: bool = True
+    tied_head: bool = True  # the unembedding is the embedding
     # Band of the locally banded layers, in tokens; odd layers are banded, even ones
     # dense (Sparse Transformer). 0: all layers dense.
     attention_band: int = 0
@@ -33,7 +70,6 @@ class ModelConfig:
     # which near positions are alike: small models learn to look back much sooner.
     position_init: Literal["normal", "sinusoidal"] = "normal"
     residual_dropout: float = 0.0  # after attention and MLP, before the residual add
-    layer_norm_eps: float = 1e-5
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     # What the backward pass recomputes: nothing, all of a layer, or all of it but
     # the matrix products.
@@ -42,41 +78,79 @@ class ModelConfig:
     logit_chunk: int = 8192
 
     def __post_init__(self):
-        if not self.head_dim:
-            if self.width % self.num_heads:
-                raise UserError(
-                    f"config.model: width={self.width} does not divide into "
-                    f"num_heads={self.num_heads}; change one or set head_dim"
-                )
-            object.__setattr__(self, "head_dim", self.width // self.num_heads)
-        if not self.mlp_width:
-            object.__setattr__(self, "mlp_width", 4 * self.width)
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise UserError(
                     f"config.model.{name}={getattr(self, name)!r} does not exist; "
                     f"known: {', '.join(known)}"
                 )
-        for name in ("vocab_size", "context_length", "num_layers", "logit_chunk"):
+        for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise UserError(f"config.model.{name} must be positive")
+        if not self.head_dim and self.width % self.num_heads:
+            raise UserError(
+                f"config.model: width={self.width} does not divide into "
+                f"num_heads={self.num_heads}; change one or set head_dim"
+            )
+        self._fill("head_dim", self.width // self.num_heads)
+        self._fill("num_kv_heads", self.num_heads)
+        self._fill("mlp_width", 4 * self.width)
+        self._fill("padded_vocab_size", self.vocab_size)
+        self._fill("rotary_dim", self.head_dim)
+        if self.num_heads % self.num_kv_heads:
+            raise UserError(
+                f"config.model: num_kv_heads={self.num_kv_heads} does not divide "
+                f"num_heads={self.num_heads}"
+            )
+        if self.padded_vocab_size < self.vocab_size:
+            raise UserError(
+                f"config.model.padded_vocab_size={self.padded_vocab_size} is smaller "
+                f"than vocab_size={self.vocab_size}"
+            )
+        self._check_rotary()
+
+    def _fill(self, name: str, value: int) -> None:
+        """Replaces the 0 that stands for a default."""
+        if not getattr(self, name):
+            object.__setattr__(self, name, value)
+
+    def _check_rotary(self) -> None:
+        if self.rotary_dim % 2 or self.rotary_dim > self.head_dim:
+            raise UserError(
+                f"config.model.rotary_dim={self.rotary_dim} must be even and at most "
+                f"head_dim={self.head_dim}"
+            )
+        if self.rotary_scaling == "llama3" and not (
+            self.rotary_original_context > 0
+            and 0 < self.rotary_low_freq < self.rotary_high_freq
+        ):
+            raise UserError(
+                "config.model.rotary_scaling='llama3' needs rotary_original_context "
+                "and rotary_low_freq < rotary_high_freq"
+            )
 
     @property
     def num_params(self) -> int:
-        """Trainable parameters, embeddings included (tied head, no scalar head)."""
-        attention = 4 * self.width * self.num_heads * self.head_dim
-        attention += 3 * self.num_heads * self.head_dim + self.width
-        mlp = 2 * self.width * self.mlp_width + self.mlp_width + self.width
-        norms = 4 * self.width
-        embeddings = (self.vocab_size + self.context_length) * self.width
-        return self.num_layers * (attention + mlp + norms) + embeddings + 2 * self.width
+        """Trainable parameters, embeddings included (no scalar head)."""
+        query = self.num_heads * self.head_dim
+        keys_values = 2 * self.num_kv_heads * self.head_dim
+        attention = self.width * (2 * query + keys_values)
+        attention += self.qkv_bias * (query + keys_values) + self.out_bias * self.width
+        inputs = 2 if self.activation == "swiglu" else 1
+        mlp = (inputs + 1) * self.width * self.mlp_width
+        mlp += self.mlp_bias * (inputs * self.mlp_width + self.width)
+        norm = self.width * (2 if self.norm == "layer_norm" else 1)
+        rows = self.padded_vocab_size * (1 if self.tied_head else 2)
+        rows += self.context_length if self.positions == "learned" else 0
+        return self.num_layers * (attention + mlp + 2 * norm) + rows * self.width + norm
 
 
 def _gpt3(num_layers: int, width: int, num_heads: int, head_dim: int) -> ModelConfig:
     # The vocabulary is GPT-2's 50,257 padded up to a multiple of 128, so that it
     # shards; the band of the sparse layers is not given in the paper.
     return ModelConfig(
-        vocab_size=50304,
+        vocab_size=50257,
+        padded_vocab_size=50304,
         context_length=2048,
         num_layers=num_layers,
         width=width,

@@ -1,11 +1,12 @@
-"""The pre-LN GPT block and its attention over segments.
+"""The pre-norm decoder block and its attention over segments.
 
-Letters: B batch, K responses that share a prompt (1 for plain text), T query
-tokens, S key tokens, D width, H heads, C channels a head, F feed-forward, L layers.
+Letters: B batch, K responses that share a prompt (1 for plain text), T query tokens,
+S key tokens, D width, H heads, G heads of keys and values, C channels a head, F
+feed-forward, L layers.
 
 Attention reads a list of segments: first the context (a prompt computed once, what
-has been sampled so far), then the tokens themselves. A segment of keys [B, S, H, C]
-is shared by the K rows of its prompt; [B, K, S, H, C] belongs to each row. All
+has been sampled so far), then the tokens themselves. A segment of keys [B, S, G, C]
+is shared by the K rows of its prompt; [B, K, S, G, C] belongs to each row. All
 segments share one softmax, so splitting a text over segments changes nothing.
 """
 
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from instructgpt.models.config import ModelConfig
+from instructgpt.models.rotary import Rotation, rotate
 from instructgpt.sharding import constrain
 
 Array = jax.Array
@@ -24,10 +26,20 @@ Array = jax.Array
 class Segment(NamedTuple):
     """Keys and values computed earlier, to attend to. K is absent when shared."""
 
-    keys: Array  # compute dtype [L, B, (K,) S, H, C]
-    values: Array  # compute dtype [L, B, (K,) S, H, C]
+    keys: Array  # compute dtype [L, B, (K,) S, G, C], rotated if positions are
+    values: Array  # compute dtype [L, B, (K,) S, G, C]
     positions: Array  # int32[B, (K,) S]
     valid: Array  # bool[B, (K,) S]
+
+
+class Place(NamedTuple):
+    """Where each token of a row stands."""
+
+    positions: Array  # int32[B, K, T]
+    valid: Array  # bool[B, K, T], False on padding
+    # int32[B, K, T], which of its row's texts; None where a row is one text.
+    texts: Array | None
+    rotation: Rotation | None  # None without rotary positions
 
 
 def visible(
@@ -53,60 +65,76 @@ def visible(
 def attend(query: Array, segments: list[tuple[Array, Array, Array]]) -> Array:
     """Softmax attention over the joined segments, in float32.
 
+    Query head h reads the keys and values of head h // (H / G).
+
     Args:
       query: [B, K, T, H, C].
-      segments: Of each, keys and values [B, (K,) S, H, C] and bool[B, K, T, S].
+      segments: Of each, keys and values [B, (K,) S, G, C] and bool[B, K, T, S].
 
     Returns:
       [B, K, T, H, C] in the query's dtype. A query that sees nothing gets a mean of
       the values, never a NaN; such rows are padding.
     """
-    scale = query.shape[-1] ** -0.5
+    *lead, heads, channels = query.shape
+    groups = segments[0][0].shape[-2]
+    # q: the query heads that share a head of keys and values, if there are several.
+    q = "q" if heads > groups else ""
+    if q:
+        query = query.reshape(*lead, groups, heads // groups, channels)
     scores = []
     for keys, _, mask in segments:
-        pattern = "bkthc,bshc->bkhts" if keys.ndim == 4 else "bkthc,bkshc->bkhts"
-        score = jnp.einsum(pattern, query, keys, preferred_element_type=jnp.float32)
-        scores.append(jnp.where(mask[:, :, None], score * scale, -1e30))
+        k = "k" if keys.ndim == 5 else ""
+        score = jnp.einsum(
+            f"bktg{q}c,b{k}sgc->bkg{q}ts",
+            query,
+            keys,
+            preferred_element_type=jnp.float32,
+        )
+        mask = jnp.expand_dims(mask, (2, 3) if q else 2)
+        scores.append(jnp.where(mask, score * channels**-0.5, -1e30))
     weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1)
     weights = weights.astype(query.dtype)
     out, start = jnp.zeros((), query.dtype), 0
     for keys, values, _ in segments:
-        stop = start + keys.shape[-3]
-        pattern = "bkhts,bshc->bkthc" if keys.ndim == 4 else "bkhts,bkshc->bkthc"
+        k, stop = "k" if keys.ndim == 5 else "", start + keys.shape[-3]
+        pattern = f"bkg{q}ts,b{k}sgc->bktg{q}c"
         out = out + jnp.einsum(pattern, weights[..., start:stop], values)
         start = stop
-    return out
+    return out.reshape(*lead, heads, channels)
 
 
-class LayerNorm(nn.Module):
-    """Layer normalisation in float32 whatever the compute dtype."""
+class Norm(nn.Module):
+    """LayerNorm or RMSNorm, in float32 whatever the compute dtype."""
 
     config: ModelConfig
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Normalises [..., D]; returns the compute dtype."""
-        width = x.shape[-1]
+        width, lead = x.shape[-1], (1,) * (x.ndim - 1)
         ones, zeros = nn.initializers.ones_init(), nn.initializers.zeros_init()
         axes = ("norm",)
+        centered = self.config.norm == "layer_norm"
         scale = self.param("scale", nn.with_logical_partitioning(ones, axes), (width,))
-        bias = self.param("bias", nn.with_logical_partitioning(zeros, axes), (width,))
         x = x.astype(jnp.float32)
-        mean = x.mean(axis=-1, keepdims=True)
+        mean = x.mean(axis=-1, keepdims=True) if centered else 0.0
         variance = jnp.square(x - mean).mean(axis=-1, keepdims=True)
-        x = (x - mean) * jax.lax.rsqrt(variance + self.config.layer_norm_eps)
-        shape = (1,) * (x.ndim - 1) + (width,)
-        x = x * scale.reshape(shape) + bias.reshape(shape)
+        x = (x - mean) * jax.lax.rsqrt(variance + self.config.norm_eps)
+        x = x * scale.reshape(*lead, width)
+        if centered:
+            boxed = nn.with_logical_partitioning(zeros, axes)
+            x = x + self.param("bias", boxed, (width,)).reshape(*lead, width)
         return x.astype(self.config.compute_dtype)
 
 
 class Dense(nn.Module):
-    """y = x . kernel + bias over the last `contract` axes of x."""
+    """y = x . kernel (+ bias) over the last `contract` axes of x."""
 
     config: ModelConfig
     features: tuple[int, ...]
     axes: tuple[str, ...]  # logical names of the kernel's axes
     std: float
+    use_bias: bool
     contract: int = 1
 
     @nn.compact
@@ -119,14 +147,16 @@ class Dense(nn.Module):
         kernel = self.param(
             "kernel", nn.with_logical_partitioning(normal, self.axes), shape
         )
+        dtype = self.config.compute_dtype
+        dims = tuple(range(x.ndim - len(inputs), x.ndim)), tuple(range(len(inputs)))
+        y = jax.lax.dot_general(x, kernel.astype(dtype), (dims, ((), ())))
+        if not self.use_bias:
+            return y
         # A bias along `embed` is a handful of bytes: it stays whole.
         bias_axes = tuple("norm" if a == "embed" else a for a in outputs)
         bias = self.param(
             "bias", nn.with_logical_partitioning(zeros, bias_axes), self.features
         )
-        dtype = self.config.compute_dtype
-        dims = tuple(range(x.ndim - len(inputs), x.ndim)), tuple(range(len(inputs)))
-        y = jax.lax.dot_general(x, kernel.astype(dtype), (dims, ((), ())))
         lead = (1,) * (y.ndim - bias.ndim)
         return y + bias.astype(dtype).reshape(lead + bias.shape)
 
@@ -138,48 +168,44 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: Array,
-        positions: Array,
-        valid: Array,
-        context: tuple[Segment, ...],
-        banded: Array,
-        texts: Array | None = None,
+        self, x: Array, place: Place, context: tuple[Segment, ...], banded: Array
     ) -> tuple[Array, tuple[Array, Array]]:
         """Attends [B, K, T, D] -> [B, K, T, D] and the new keys and values.
 
         Args:
           x: Normalised inputs.
-          positions: int32[B, K, T].
-          valid: bool[B, K, T].
-          context: Segments of this layer, keys [B, (K,) S, H, C].
+          place: Where they stand.
+          context: Segments of this layer, keys [B, (K,) S, G, C].
           banded: bool scalar, whether this layer is locally banded.
-          texts: int32[B, K, T] or None; see Transformer.
         """
         cfg = self.config
-        heads, axes = (cfg.num_heads, cfg.head_dim), ("embed", "heads", "head_dim")
-        std = cfg.width**-0.5
-        query, keys, values = (
-            constrain(
-                Dense(cfg, heads, axes, std, name=name)(x),
-                *("batch", None, None, "heads", None),
-            )
-            for name in ("query", "key", "value")
-        )
+
+        def project(name: str, heads: int, axis: str) -> Array:
+            features, axes = (heads, cfg.head_dim), ("embed", axis, "head_dim")
+            std = cfg.width**-0.5
+            y = Dense(cfg, features, axes, std, use_bias=cfg.qkv_bias, name=name)(x)
+            return constrain(y, "batch", None, None, axis, None)
+
+        query = project("query", cfg.num_heads, "heads")
+        keys = project("key", cfg.num_kv_heads, "kv_heads")
+        values = project("value", cfg.num_kv_heads, "kv_heads")
+        if place.rotation is not None:
+            query, keys = rotate(query, place.rotation), rotate(keys, place.rotation)
         segments = []
-        own = Segment(keys, values, positions, valid)
+        own = Segment(keys, values, place.positions, place.valid)
         for segment in (*context, own):
-            mask, distance = visible(positions, segment.positions, segment.valid)
+            mask, distance = visible(place.positions, segment.positions, segment.valid)
             if cfg.attention_band:
                 mask &= ~banded | (distance < cfg.attention_band)
-            if texts is not None and segment is own:
-                mask &= texts[..., :, None] == texts[..., None, :]
+            if place.texts is not None and segment is own:
+                mask &= place.texts[..., :, None] == place.texts[..., None, :]
             segments.append((segment.keys, segment.values, mask))
         out = Dense(
             cfg,
             (cfg.width,),
             ("heads", "head_dim", "embed"),
             (cfg.width * cfg.num_layers) ** -0.5,
+            use_bias=cfg.out_bias,
             contract=2,
             name="out",
         )(attend(query, segments))
@@ -187,7 +213,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two layers with the tanh form of GELU between them."""
+    """GELU between two layers, or SwiGLU: silu(gate) times up (Shazeer 2020)."""
 
     config: ModelConfig
 
@@ -195,16 +221,25 @@ class MLP(nn.Module):
     def __call__(self, x: Array) -> Array:
         """[B, K, T, D] -> [B, K, T, D]."""
         cfg = self.config
-        std = cfg.width**-0.5
-        x = Dense(cfg, (cfg.mlp_width,), ("embed", "mlp"), std, name="up")(x)
-        x = constrain(jax.nn.gelu(x, approximate=True), "batch", None, None, "mlp")
+
+        def dense(name: str, axes: tuple[str, str], *, std: float) -> Dense:
+            features = (cfg.mlp_width if axes[1] == "mlp" else cfg.width,)
+            return Dense(cfg, features, axes, std, use_bias=cfg.mlp_bias, name=name)
+
+        up = dense("up", ("embed", "mlp"), std=cfg.width**-0.5)(x)
+        if cfg.activation == "swiglu":
+            gate = dense("gate", ("embed", "mlp"), std=cfg.width**-0.5)(x)
+            up = jax.nn.silu(gate) * up
+        else:
+            up = jax.nn.gelu(up, approximate=cfg.activation == "gelu_tanh")
+        up = constrain(up, "batch", None, None, "mlp")
         std = (cfg.mlp_width * cfg.num_layers) ** -0.5
-        x = Dense(cfg, (cfg.width,), ("mlp", "embed"), std, name="down")(x)
-        return constrain(x, "batch", None, None, None)
+        out = dense("down", ("mlp", "embed"), std=std)(up)
+        return constrain(out, "batch", None, None, None)
 
 
 class Block(nn.Module):
-    """x + attention(LN(x)), then x + MLP(LN(x)), each with residual dropout."""
+    """x + attention(norm(x)), then x + MLP(norm(x)), or both from the same x."""
 
     config: ModelConfig
     deterministic: bool
@@ -215,31 +250,28 @@ class Block(nn.Module):
         self,
         x: Array,
         scanned: tuple[tuple[tuple[Array, Array], ...], Array],
-        positions: Array,
-        valid: Array,
-        texts: Array | None,
+        place: Place,
         context: tuple[tuple[Array, Array], ...],
     ) -> tuple[Array, tuple[Array, Array] | None]:
-        """One layer of `nn.scan`.
+        """One layer of `nn.scan`, with dropout before each residual add.
 
         Args:
           x: [B, K, T, D] residual stream.
           scanned: This layer's context (keys, values) and whether it is banded.
-          positions: int32[B, K, T].
-          valid: bool[B, K, T].
-          texts: int32[B, K, T] or None; see Transformer.
+          place: Where the tokens stand, the same for all layers.
           context: Each segment's (positions, valid), the same for all layers.
 
         Returns:
-          The residual stream, and (keys, values) [B, K, T, H, C] if kept.
+          The residual stream, and (keys, values) [B, K, T, G, C] if kept.
         """
         cfg = self.config
         kv, banded = scanned
         segments = tuple(Segment(*a, *b) for a, b in zip(kv, context, strict=True))
         drop = nn.Dropout(cfg.residual_dropout, deterministic=self.deterministic)
         h, kv_new = Attention(cfg, name="attention")(
-            LayerNorm(cfg, name="ln_1")(x), positions, valid, segments, banded, texts
+            Norm(cfg, name="ln_1")(x), place, segments, banded
         )
-        x = x + drop(h)
-        x = x + drop(MLP(cfg, name="mlp")(LayerNorm(cfg, name="ln_2")(x)))
+        after = x + drop(h)
+        source = x if cfg.parallel_residual else after
+        x = after + drop(MLP(cfg, name="mlp")(Norm(cfg, name="ln_2")(source)))
         return x, kv_new if self.keep_kv else None

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from instructgpt.models.config import ModelConfig
-from instructgpt.models.layers import Block, LayerNorm, Segment
+from instructgpt.models.layers import Block, Norm, Place, Segment
+from instructgpt.models.rotary import rotation
 from instructgpt.sharding import constrain
 
 Array = jax.Array
@@ -66,27 +67,33 @@ _REMAT_POLICIES = {
 
 
 class Transformer(nn.Module):
-    """A GPT-3 language model with a tied head."""
+    """A decoder-only language model, or its trunk alone if it has no head."""
 
     config: ModelConfig
+    has_head: bool = True  # with a tied head it costs no parameters
 
     def setup(self):
         cfg = self.config
-        self.token_embedding = self.param(
-            "token_embedding",
-            nn.with_logical_partitioning(
-                nn.initializers.normal(cfg.embedding_std), ("vocab", "embed")
-            ),
-            (cfg.vocab_size, cfg.width),
+        table, normal = (cfg.padded_vocab_size, cfg.width), nn.initializers.normal
+        boxed = nn.with_logical_partitioning(
+            normal(cfg.embedding_std), ("vocab", "embed")
         )
-        self.position_embedding = self.param(
-            "position_embedding",
-            nn.with_logical_partitioning(
-                position_initializer(cfg), ("position", "embed")
-            ),
-            (cfg.context_length, cfg.width),
-        )
-        self.ln_f = LayerNorm(cfg)
+        self.token_embedding = self.param("token_embedding", boxed, table)
+        if cfg.positions == "learned":
+            self.position_embedding = self.param(
+                "position_embedding",
+                nn.with_logical_partitioning(
+                    position_initializer(cfg), ("position", "embed")
+                ),
+                (cfg.context_length, cfg.width),
+            )
+        self.ln_f = Norm(cfg)
+        if self.has_head:
+            self.unembedding = (
+                self.token_embedding
+                if cfg.tied_head
+                else self.param("unembedding", boxed, table)
+            )
 
     @nn.compact
     def __call__(
@@ -114,15 +121,19 @@ class Transformer(nn.Module):
 
         Returns:
           Hidden states after the last LayerNorm, [B, K, T, D] in the compute
-          dtype, and these tokens as a Segment [L, B, K, T, H, C] (or None).
+          dtype, and these tokens as a Segment [L, B, K, T, G, C] (or None).
         """
         cfg = self.config
         positions = positions_of(valid, texts)
         if offset is not None:
             positions = positions + offset[..., None]
         x = self.token_embedding.astype(cfg.compute_dtype)[tokens]
-        x = x + self.position_embedding.astype(cfg.compute_dtype)[positions]
+        learned = cfg.positions == "learned"
+        if learned:
+            x = x + self.position_embedding.astype(cfg.compute_dtype)[positions]
         x = constrain(x, "batch", None, None, None)
+        turns = None if learned else rotation(positions, cfg)
+        place = Place(positions, valid, texts, turns)
 
         block: Any = Block
         if cfg.remat != "none":
@@ -133,25 +144,33 @@ class Transformer(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(0, *[nn.broadcast] * 4),
+            in_axes=(0, nn.broadcast, nn.broadcast),
             length=cfg.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(cfg, deterministic, keep_kv, name="layers")
         banded = jnp.arange(cfg.num_layers) % 2 == 1
         kv = tuple((s.keys, s.values) for s in context)
         masks = tuple((s.positions, s.valid) for s in context)
-        x, kv_new = layers(x, (kv, banded), positions, valid, texts, masks)
+        x, kv_new = layers(x, (kv, banded), place, masks)
         if not keep_kv:
             return self.ln_f(x), None
         keys, values = kv_new
         return self.ln_f(x), Segment(keys, values, positions, valid)
 
     def logits(self, hidden: Array) -> Array:
-        """Hidden states [..., D] -> float32 logits [..., V] through the tied head."""
-        embedding = self.token_embedding.astype(self.config.compute_dtype)
-        return jnp.einsum(
-            "...d,vd->...v", hidden, embedding, preferred_element_type=jnp.float32
+        """Hidden states [..., D] -> float32 logits [..., padded V].
+
+        Ids from vocab_size on cannot be predicted: their logits are -1e30.
+        """
+        cfg = self.config
+        table = self.unembedding.astype(cfg.compute_dtype)
+        logits = jnp.einsum(
+            "...d,vd->...v", hidden, table, preferred_element_type=jnp.float32
         )
+        if cfg.padded_vocab_size == cfg.vocab_size:
+            return logits
+        known = jnp.arange(cfg.padded_vocab_size) < cfg.vocab_size
+        return jnp.where(known.reshape((1,) * (logits.ndim - 1) + (-1,)), logits, -1e30)
 
     def log_probs(
         self, hidden: Array, targets: Array, *, temperature: float = 1.0
@@ -192,7 +211,7 @@ class ScalarModel(nn.Module):
 
     def setup(self):
         width = self.config.width
-        self.trunk = Transformer(self.config)
+        self.trunk = Transformer(self.config, has_head=False)
         self.kernel = self.param(
             "kernel",
             nn.with_logical_partitioning(

@@ -30,6 +30,34 @@ def test_named_sizes_have_about_the_parameters_of_their_name(name):
     assert GPT3_SIZES[name].num_params == pytest.approx(number, rel=0.13)
 
 
+@pytest.mark.parametrize(
+    "switches",
+    [
+        dict(positions="rotary", norm="rms_norm", activation="swiglu", num_kv_heads=1),
+        dict(qkv_bias=False, mlp_bias=False, tied_head=False, padded_vocab_size=64),
+        dict(out_bias=False, activation="swiglu"),
+    ],
+)
+def test_num_params_follows_the_switches(switches):
+    config = tiny.config(**switches)
+    assert count(Transformer(config)) == config.num_params
+
+
+@pytest.mark.parametrize(
+    ("switches", "message"),
+    [
+        (dict(num_kv_heads=3), "num_kv_heads=3 does not divide num_heads=2"),
+        (dict(padded_vocab_size=7), "padded_vocab_size=7 is smaller than vocab_size"),
+        (dict(rotary_dim=3), "rotary_dim=3 must be even and at most head_dim=8"),
+        (dict(rotary_dim=10), "rotary_dim=10 must be even"),
+        (dict(rotary_scaling="llama3"), "needs rotary_original_context"),
+    ],
+)
+def test_switches_that_do_not_fit_together_are_named(switches, message):
+    with pytest.raises(UserError, match=rf"config\.model.*{message}"):
+        tiny.config(**switches)
+
+
 def test_a_scalar_head_adds_a_kernel_and_a_bias():
     config = tiny.config(head_dim=4, mlp_width=40)
     assert count(Transformer(config)) == config.num_params
@@ -52,7 +80,13 @@ def test_sizes_must_be_positive(key):
         tiny.config(**{key: 0})
 
 
-@pytest.mark.parametrize("name", ["position_init", "compute_dtype", "remat"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("positions", "rotary_scaling", "norm", "activation"),
+        *("position_init", "compute_dtype", "remat"),
+    ],
+)
 def test_a_choice_that_does_not_exist_is_named(name):
     with pytest.raises(UserError, match=rf"config\.model\.{name}='nosuch'.*known: "):
         tiny.config(**{name: "nosuch"})

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from instructgpt.models.layers import Attention, LayerNorm, attend, visible
+from instructgpt.models.layers import Attention, Norm, Place, attend, visible
 from tests import tiny
 
 B, K, T, S, H, C = 2, 3, 4, 5, 2, 6
@@ -80,13 +80,11 @@ def test_banded_layers_see_the_band_and_dense_layers_everything(rng, banded):
     model = Attention(tiny.config(attention_band=band))
     x = normal(rng, 1, 1, length, 16)
     positions, valid = jnp.arange(length)[None, None], jnp.ones((1, 1, length), bool)
-    variables = model.init(
-        jax.random.key(0), x, positions, valid, (), jnp.asarray(banded)
-    )
+    args = Place(positions, valid, None, None), (), jnp.asarray(banded)
+    variables = model.init(jax.random.key(0), x, *args)
 
     @jax.jit
     def last_output(x):
-        args = positions, valid, (), jnp.asarray(banded)
         return model.apply(variables, x, *args)[0][0, 0, -1]
 
     before = last_output(x)
@@ -98,7 +96,7 @@ def test_banded_layers_see_the_band_and_dense_layers_everything(rng, banded):
 
 
 def test_layer_norm_is_float32_inside():
-    model = LayerNorm(tiny.config(compute_dtype="float16"))
+    model = Norm(tiny.config(compute_dtype="float16"))
     # Squares of these overflow float16.
     x = jnp.array([[1000.0, -1000.0, 1000.0, -1000.0]], jnp.float16)
     out = model.apply(model.init(jax.random.key(0), x), x)

@@ -50,17 +50,17 @@ def numpy_hidden(params, config: ModelConfig, tokens: np.ndarray) -> np.ndarray:
     for layer in range(config.num_layers):
         w = jax.tree.map(lambda a: a[layer], params["layers"])  # noqa: B023
         band = config.attention_band if layer % 2 else 0
-        eps = config.layer_norm_eps
+        eps = config.norm_eps
         x = x + attention(w["attention"], layer_norm(w["ln_1"], x, eps), band=band)
         x = x + mlp(w["mlp"], layer_norm(w["ln_2"], x, eps))
-    return layer_norm(params["ln_f"], x, config.layer_norm_eps)
+    return layer_norm(params["ln_f"], x, config.norm_eps)
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {},
-        dict(num_layers=3, attention_band=3, layer_norm_eps=0.1),
+        dict(num_layers=3, attention_band=3, norm_eps=0.1),
         dict(head_dim=4, num_heads=3, mlp_width=24),
     ],
     ids=["plain", "banded", "odd-sizes"],

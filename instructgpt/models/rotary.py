@@ -1,0 +1,59 @@
+"""Rotary positions (Su et al. 2021): queries and keys turn with their position.
+
+Letters: B batch, K responses per prompt, T tokens, H heads, C channels a head, R
+channels that turn. Channel c of the first R/2 forms a plane with channel c + R/2.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from instructgpt.models.config import ModelConfig
+
+Array = jax.Array
+
+
+class Rotation(NamedTuple):
+    """By how much each token's planes turn."""
+
+    cos: Array  # float32[B, K, T, R/2]
+    sin: Array  # float32[B, K, T, R/2]
+
+
+def frequencies(config: ModelConfig) -> Array:
+    """Radians a token by which each plane turns, float32[R/2], fastest first."""
+    exponents = jnp.arange(0, config.rotary_dim, 2, dtype=jnp.float32)
+    rates = config.rotary_base ** -(exponents / config.rotary_dim)
+    if config.rotary_scaling == "none":
+        return rates
+    slow = rates / config.rotary_factor
+    if config.rotary_scaling == "linear":
+        return slow
+    # Llama 3.1: planes that turn often within the original context keep their rate,
+    # those that do not get round slow down, and those between are interpolated.
+    turns = config.rotary_original_context * rates / (2 * math.pi)
+    low, high = config.rotary_low_freq, config.rotary_high_freq
+    kept = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
+    return (1 - kept) * slow + kept * rates
+
+
+def rotation(positions: Array, config: ModelConfig) -> Rotation:
+    """The rotation of tokens at int32[B, K, T] positions."""
+    angles = positions[..., None].astype(jnp.float32) * frequencies(config).reshape(
+        (1,) * positions.ndim + (-1,)
+    )
+    return Rotation(jnp.cos(angles), jnp.sin(angles))
+
+
+def rotate(x: Array, by: Rotation) -> Array:
+    """Turns the first R channels of [B, K, T, H, C]; the others stay as they are."""
+    half = by.cos.shape[-1]
+    cos, sin = by.cos[..., None, :], by.sin[..., None, :]
+    first = x[..., :half].astype(jnp.float32)
+    second = x[..., half : 2 * half].astype(jnp.float32)
+    turned = (first * cos - second * sin, second * cos + first * sin)
+    return jnp.concatenate(
+        [*(part.astype(x.dtype) for part in turned), x[..., 2 * half :]], axis=-1
+    )
