@@ -23,8 +23,10 @@ def data(variant: str) -> ConfigDict:
         return ConfigDict(
             dict(
                 dir="../data",
-                # Yours: KIND.SPLIT.jsonl files and tokenizer.model.
+                # Yours: KIND.SPLIT.jsonl files and a tokenizer's.
                 jsonl="data",
+                tokenizer="",  # the one in that folder
+                template="plain",
                 max_prompt=1024,
                 max_response=1024,
                 world_seed=0,
@@ -43,6 +45,8 @@ def data(variant: str) -> ConfigDict:
         dict(
             dir="../data",
             jsonl="",
+            tokenizer="",
+            template="plain",
             max_prompt=44,
             max_response=24,
             world_seed=0,

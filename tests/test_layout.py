@@ -31,6 +31,7 @@ LEVELS = {
     "rollouts": 4,
     "loop": 5,
     "stages": 6,
+    "convert": 7,
     "main": 7,
 }
 FOLDERS = {"data", "evals", "models", "stages", "steps"}

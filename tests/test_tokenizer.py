@@ -165,19 +165,26 @@ def test_missing_and_damaged_files_are_named(path, tmp_path):
 
 
 def test_check_refuses_what_would_train_wrongly(tokenizer):
-    check_tokenizer(tokenizer, tokenizer.vocab_size)
-    with pytest.raises(UserError, match="320 pieces but the model embeds 319"):
-        check_tokenizer(tokenizer, 319)
+    def check(tokenizer, rows, padded_rows=None):
+        check_tokenizer(
+            tokenizer, vocab_size=rows, padded_vocab_size=padded_rows or rows
+        )
+
+    check(tokenizer, tokenizer.vocab_size)
+    with pytest.raises(UserError, match="320 pieces but the model predicts 319"):
+        check(tokenizer, 319)
 
     def ids(pad, bos, eos):
         return SimpleNamespace(pad_id=pad, bos_id=bos, eos_id=eos, vocab_size=10)
 
-    check_tokenizer(ids(0, 1, 2), 10)
+    check(ids(0, 1, 2), 10)
+    check(ids(10, 1, 1), 10, 11)  # GPT-2: BOS is EOS, and padding is added
+    check(ids(0, None, 1), 10)
     with pytest.raises(UserError, match="pads with EOS"):
-        check_tokenizer(ids(2, 1, 2), 10)
-    with pytest.raises(UserError, match="share an id"):
-        check_tokenizer(ids(0, 2, 2), 10)
+        check(ids(2, 1, 2), 10)
+    with pytest.raises(UserError, match="padding and BOS share an id"):
+        check(ids(1, 1, 2), 10)
     with pytest.raises(UserError, match="outside the vocabulary"):
-        check_tokenizer(ids(-1, 1, 2), 10)
-    with pytest.raises(UserError, match="outside the vocabulary"):
-        check_tokenizer(ids(0, 1, 10), 10)
+        check(ids(0, 1, 10), 10)
+    with pytest.raises(UserError, match="id 10 but the embedding has 10 rows"):
+        check(ids(10, 1, 2), 10)

@@ -15,6 +15,7 @@ import numpy as np
 
 from instructgpt.data.documents import document_tokens
 from instructgpt.data.sources import Records, build, build_jsonl, open_source
+from instructgpt.data.templates import PromptFormat
 from instructgpt.data.world import World
 from instructgpt.errors import UserError
 from instructgpt.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -30,8 +31,12 @@ class DataConfig:
     dir: str  # holds the sets and the tokenizer
     max_prompt: int  # tokens of a prompt with its template; longer ones are dropped
     max_response: int  # tokens of a response with its EOS
-    # A folder with KIND.SPLIT.jsonl files and tokenizer.model; "" is the world.
+    # A folder with KIND.SPLIT.jsonl files; "" is the world.
     jsonl: str = ""
+    # A tokenizer's file, or a folder with the files of one; "" is what lies in the
+    # folder of the JSONL, or the world's own.
+    tokenizer: str = ""
+    template: str = "plain"  # how prompts are put to a model, see data/templates.py
     world_seed: int = 0
     vocab_size: int = 1024  # of the tokenizer trained on the world's documents
     # Records of the world: train, valid, test.
@@ -46,8 +51,13 @@ class Datasets:
 
     names: dict[str, str]  # of each kind's set
     dir: Path
-    tokenizer: Tokenizer
+    prompt_format: PromptFormat
     world: World | None  # what judges and ranks, if the data is the world's
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The format's."""
+        return self.prompt_format.tokenizer
 
     def source(self, kind: str, split: str) -> Records:
         """Random access to the records of a split."""
@@ -96,12 +106,18 @@ def _world(config: DataConfig, log: Callable[[str], None]) -> Datasets:
         if splits:
             build(kind, name, directory, splits)
     path = directory / name / f"tokenizer-{config.vocab_size}.model"
-    if not path.exists():
+    if not config.tokenizer and not path.exists():
         log(f"made the miniature world (seed {config.world_seed}) in {directory}")
         texts = (r["text"] for r in open_source("documents", name, directory, "train"))
         train_tokenizer(texts, path, vocab_size=config.vocab_size)
     names = {kind: name for kind in KINDS if any(sizes[kind])}
-    return Datasets(names, directory, load_tokenizer(path), world)
+    prompt_format = _prompt_format(config, path)
+    return Datasets(names, directory, prompt_format, world)
+
+
+def _prompt_format(config: DataConfig, own: Path) -> PromptFormat:
+    tokenizer = load_tokenizer(config.tokenizer or own)
+    return PromptFormat(tokenizer, config.template)
 
 
 def _call(make: Callable[[str, int], Any], split: str, count: int):
@@ -130,8 +146,7 @@ def _from_files(config: DataConfig, directory: Path) -> Datasets:
             f"config.data.jsonl={config.jsonl}: holds no file like "
             "demonstrations.train.jsonl"
         )
-    tokenizer = load_tokenizer(folder / "tokenizer.model")
-    return Datasets(names, directory, tokenizer, None)
+    return Datasets(names, directory, _prompt_format(config, folder), None)
 
 
 @contextmanager

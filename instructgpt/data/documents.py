@@ -14,7 +14,9 @@ from instructgpt.tokenizer import Tokenizer
 
 
 def document_tokens(documents: Records, tokenizer: Tokenizer) -> np.ndarray:
-    """The documents' tokens end to end, each document closed by EOS.
+    """The documents' tokens end to end, each closed by EOS.
+
+    Where the tokenizer's convention begins a text with BOS, each begins with it.
 
     They are computed once and kept beside the set, in a file whose name carries a
     hash of the tokenizer and of the set. They are uint16 if the vocabulary fits,
@@ -39,6 +41,7 @@ def document_tokens(documents: Records, tokenizer: Tokenizer) -> np.ndarray:
 def _write_tokens(path: Path, documents: Records, tokenizer: Tokenizer) -> None:
     tokens = array.array("H" if tokenizer.vocab_size <= 1 << 16 else "I")
     for document in documents:
+        tokens.extend(tokenizer.start_ids)
         tokens.extend(tokenizer.encode(document["text"]))
         tokens.append(tokenizer.eos_id)
     # Under another name until it is whole.

@@ -11,20 +11,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from instructgpt.batches import ComparisonBatch, PromptBatch, TokenBatch
+from instructgpt.data.templates import PromptFormat
 from instructgpt.errors import UserError
-from instructgpt.tokenizer import Tokenizer
 
 Record = dict[str, Any]
 
 
-def format_prompt(prompt: str) -> str:
-    """The text a model continues: the prompt and a newline."""
-    return f"{prompt}\n"
-
-
 def encode_demonstration(
     record: Record,
-    tokenizer: Tokenizer,
+    prompt_format: PromptFormat,
     *,
     max_prompt: int,
     max_response: int,
@@ -34,7 +29,7 @@ def encode_demonstration(
 
     Args:
       record: has `id`, `prompt` and `response`.
-      tokenizer: gives the ids.
+      prompt_format: gives the ids.
       max_prompt: P, room for the prompt with its newline.
       max_response: R, room for the response with its EOS.
       loss_on: the prediction targets: the response and EOS, or every token but the
@@ -43,12 +38,12 @@ def encode_demonstration(
     Raises:
       UserError: the prompt or the response is too long.
     """
-    prompt = _prompt_ids(record, tokenizer)
-    response = [*tokenizer.encode(record["response"]), tokenizer.eos_id]
+    prompt = prompt_format.prompt_ids(record)
+    response = prompt_format.response_ids(record["response"])
     _check_length(record, "prompt", len(prompt), max_prompt)
     _check_length(record, "response", len(response), max_response)
-    left, left_valid = _pad(prompt, max_prompt, tokenizer.pad_id, left=True)
-    right, right_valid = _pad(response, max_response, tokenizer.pad_id)
+    left, left_valid = _pad(prompt, max_prompt, prompt_format.pad_id, left=True)
+    right, right_valid = _pad(response, max_response, prompt_format.pad_id)
     valid = np.concatenate([left_valid, right_valid])
     loss_mask = valid.copy()
     if loss_on == "response":
@@ -62,30 +57,28 @@ def encode_demonstration(
 
 
 def encode_prompt(
-    record: Record, tokenizer: Tokenizer, *, max_prompt: int, raw: bool = False
+    record: Record, prompt_format: PromptFormat, *, max_prompt: int, raw: bool = False
 ) -> PromptBatch:
     """One prompt, left-padded [P]; its index is -1 until the loader sets it.
 
     Args:
       record: has `id` and `prompt`.
-      tokenizer: gives the ids.
+      prompt_format: gives the ids.
       max_prompt: P, room for the prompt.
       raw: use the prompt as it is, without the template (a few-shot prefix, say).
 
     Raises:
       UserError: the prompt is too long.
     """
-    prompt = (
-        tokenizer.encode(record["prompt"]) if raw else _prompt_ids(record, tokenizer)
-    )
+    prompt = prompt_format.prompt_ids(record, raw=raw)
     _check_length(record, "prompt", len(prompt), max_prompt)
-    tokens, valid = _pad(prompt, max_prompt, tokenizer.pad_id, left=True)
+    tokens, valid = _pad(prompt, max_prompt, prompt_format.pad_id, left=True)
     return PromptBatch(tokens, valid, np.int32(-1))
 
 
 def encode_comparison(
     record: Record,
-    tokenizer: Tokenizer,
+    prompt_format: PromptFormat,
     *,
     max_prompt: int,
     max_response: int,
@@ -98,7 +91,7 @@ def encode_comparison(
 
     Args:
       record: has `id`, `prompt`, `responses` and `ranks`.
-      tokenizer: gives the ids.
+      prompt_format: gives the ids.
       max_prompt: P, room for the prompt with its newline.
       max_response: R, room for a response with its EOS.
       max_responses: K, slots for responses.
@@ -106,7 +99,7 @@ def encode_comparison(
     Raises:
       UserError: the prompt is too long or there are more than K responses.
     """
-    prompt = _prompt_ids(record, tokenizer)
+    prompt = prompt_format.prompt_ids(record)
     _check_length(record, "prompt", len(prompt), max_prompt)
     found = len(record["responses"])
     if found > max_responses:
@@ -114,15 +107,15 @@ def encode_comparison(
             f"record {record['id']!r}: {found} responses, the limit is"
             f" {max_responses}; raise max_responses or leave some out."
         )
-    responses = np.full((max_responses, max_response), tokenizer.pad_id, np.int32)
+    responses = np.full((max_responses, max_response), prompt_format.pad_id, np.int32)
     response_valid = np.zeros((max_responses, max_response), bool)
     ranks = np.zeros(max_responses, np.int32)
     for k, text in enumerate(record["responses"]):
-        ids = [*tokenizer.encode(text), tokenizer.eos_id][:max_response]
-        responses[k], response_valid[k] = _pad(ids, max_response, tokenizer.pad_id)
+        ids = prompt_format.response_ids(text)[:max_response]
+        responses[k], response_valid[k] = _pad(ids, max_response, prompt_format.pad_id)
     ranks[:found] = record["ranks"]
     return ComparisonBatch(
-        *_pad(prompt, max_prompt, tokenizer.pad_id, left=True),
+        *_pad(prompt, max_prompt, prompt_format.pad_id, left=True),
         responses=responses,
         response_valid=response_valid,
         ranks=ranks,
@@ -139,7 +132,7 @@ class Kept(NamedTuple):
 
 def filter_long(
     source: Iterable[Record],
-    tokenizer: Tokenizer,
+    prompt_format: PromptFormat,
     *,
     max_prompt: int,
     max_response: int | None = None,
@@ -149,7 +142,7 @@ def filter_long(
 
     Args:
       source: demonstrations, prompts or comparisons.
-      tokenizer: gives the ids.
+      prompt_format: gives the ids.
       max_prompt: P, room for the prompt with its newline.
       max_response: R, room for the response with its EOS, for demonstrations; None
         leaves responses unchecked (those of comparisons are cut, not dropped).
@@ -164,10 +157,10 @@ def filter_long(
     for index, record in enumerate(source):
         total += 1
         try:
-            prompt = _prompt_ids(record, tokenizer)
+            prompt = prompt_format.prompt_ids(record)
             _check_length(record, "prompt", len(prompt), max_prompt)
             if max_response is not None:
-                length = len(tokenizer.encode(record["response"])) + 1
+                length = len(prompt_format.response_ids(record["response"]))
                 _check_length(record, "response", length, max_response)
         except _TooLongError:
             if on_long == "error":
@@ -193,10 +186,6 @@ def _check_length(record: Record, field: str, length: int, limit: int) -> None:
             f" {limit}; raise max_{field}, shorten the record, or leave long records"
             " out with on_long='drop'."
         )
-
-
-def _prompt_ids(record: Record, tokenizer: Tokenizer) -> list[int]:
-    return tokenizer.encode(format_prompt(record["prompt"]))
 
 
 def _pad(

@@ -123,8 +123,11 @@ def start(config: ConfigDict, workdir: str | os.PathLike[str]) -> Context:
             )
     workdir.mkdir(parents=True, exist_ok=True)
     _same_config(config, workdir / "config.json")
+    given = data_config.tokenizer
     data_config = dataclasses.replace(
-        data_config, dir=resolve(data_config.dir, workdir)
+        data_config,
+        dir=resolve(data_config.dir, workdir),
+        tokenizer=resolve(given, workdir) if given else "",
     )
     data = open_datasets(data_config, log=announce)
     key = jax.random.key(config.seed)
@@ -184,7 +187,11 @@ def check_model(context: Context, config: ModelConfig, *, extra: int = 0) -> Non
       config: The model's.
       extra: Tokens put before every prompt (a few-shot prefix).
     """
-    check_tokenizer(context.data.tokenizer, config.vocab_size)
+    check_tokenizer(
+        context.data.tokenizer,
+        vocab_size=config.vocab_size,
+        padded_vocab_size=config.padded_vocab_size,
+    )
     data = context.data_config
     longest = data.max_prompt + data.max_response + extra
     if longest > config.context_length:

@@ -135,7 +135,8 @@ def prompt_options(
     world = context.data.world
     if not entry.prompted or world is None:
         return {}
-    prefix = len(context.data.tokenizer.encode(world.format_prompted("")))
+    empty = {"prompt": world.format_prompted("")}
+    prefix = len(context.data.prompt_format.prompt_ids(empty, raw=True))
     common.check_model(context, loaded.model.config, extra=prefix)
     limit = context.data_config.max_prompt + prefix
     return {"wrap": world.format_prompted, "max_prompt": limit, "raw": True}

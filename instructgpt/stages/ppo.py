@@ -174,8 +174,8 @@ def _initial_state(context, models, optimizers) -> PPOState:
 
 def _loader(context, rollout: RolloutConfig, train_config, model):
     source = context.data.source("prompts", "train")
-    tokenizer, limit = context.data.tokenizer, context.data_config.max_prompt
-    kept = filter_long(source, tokenizer, max_prompt=limit)
+    prompt_format, limit = context.data.prompt_format, context.data_config.max_prompt
+    kept = filter_long(source, prompt_format, max_prompt=limit)
     shared = dict(
         seed=context.config.seed,
         process_index=jax.process_index(),
@@ -184,7 +184,7 @@ def _loader(context, rollout: RolloutConfig, train_config, model):
     loaders = {
         "prompts": make_loader(
             source,
-            lambda record: encode_prompt(record, tokenizer, max_prompt=limit),
+            lambda record: encode_prompt(record, prompt_format, max_prompt=limit),
             batch_size=train_config.batch_size,
             keep=kept.indices[: rollout.num_prompts or None],
             **shared,

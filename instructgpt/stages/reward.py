@@ -53,7 +53,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     directory = common.resolve(reward.comparisons, context.workdir)
     source = open_comparisons(directory, "train")
     limit = context.data_config.max_prompt
-    kept = filter_long(source, context.data.tokenizer, max_prompt=limit)
+    kept = filter_long(source, context.data.prompt_format, max_prompt=limit)
     loader = make_loader(
         source,
         encode,
@@ -110,7 +110,7 @@ def comparison_encoder(context: common.Context, max_responses: int) -> Any:
     """Record -> ComparisonBatch row with this stage's lengths."""
     return functools.partial(
         encode_comparison,
-        tokenizer=context.data.tokenizer,
+        prompt_format=context.data.prompt_format,
         max_prompt=context.data_config.max_prompt,
         max_response=context.data_config.max_response,
         max_responses=max_responses,
@@ -171,7 +171,7 @@ def _demonstration_mean(
     source = context.data.source("demonstrations", "train")
     kept = filter_long(
         source,
-        context.data.tokenizer,
+        context.data.prompt_format,
         max_prompt=context.data_config.max_prompt,
         max_response=context.data_config.max_response,
     )

@@ -27,8 +27,11 @@ def stop_ids(context: Context, *, newline: bool = False) -> tuple[int, ...]:
 
 
 def banned_ids(context: Context) -> tuple[int, ...]:
-    """What is never drawn: padding and begin-of-text."""
-    return context.data.tokenizer.pad_id, context.data.tokenizer.bos_id
+    """What is never drawn: padding, and begin-of-text where it is not EOS as well."""
+    tokenizer = context.data.tokenizer
+    if tokenizer.bos_id is None or tokenizer.bos_id == tokenizer.eos_id:
+        return (tokenizer.pad_id,)
+    return tokenizer.pad_id, tokenizer.bos_id
 
 
 def stage_sampler(
@@ -78,7 +81,7 @@ class Prompts:
         limit = max_prompt or context.data_config.max_prompt
         source = context.data.source(kind, split) if records is None else records
         plain = context.data_config.max_prompt
-        kept = filter_long(source, context.data.tokenizer, max_prompt=plain)
+        kept = filter_long(source, context.data.prompt_format, max_prompt=plain)
         indices = kept.indices[: count or None]
         self.records = [source[int(i)] for i in indices]
         rows = self.records
@@ -87,7 +90,7 @@ class Prompts:
         self._rows = rows
         self._encode = functools.partial(
             encode_prompt,
-            tokenizer=context.data.tokenizer,
+            prompt_format=context.data.prompt_format,
             max_prompt=limit,
             raw=raw,
         )
@@ -123,8 +126,8 @@ class Prompts:
         )
         if name:
             progress.close()
-        decode = self._context.data.tokenizer.decode
-        return [[decode(tokens) for tokens in g.tokens] for g in generated]
+        read = self._context.data.prompt_format.response_text
+        return [[read(tokens) for tokens in g.tokens] for g in generated]
 
 
 def make_sample_table(
@@ -171,7 +174,7 @@ class ScoreTexts:
         self._batch_size = round_up(batch_size, context.mesh)
         self._encode = functools.partial(
             encode_comparison,
-            tokenizer=context.data.tokenizer,
+            prompt_format=context.data.prompt_format,
             max_prompt=context.data_config.max_prompt,
             max_response=context.data_config.max_response,
             max_responses=1,

@@ -48,7 +48,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     train_config = common.build(common.TrainConfig, config.train, where="config.train")
     encode = functools.partial(
         encode_demonstration,
-        tokenizer=context.data.tokenizer,
+        prompt_format=context.data.prompt_format,
         max_prompt=context.data_config.max_prompt,
         max_response=context.data_config.max_response,
         loss_on=sft.loss_on,
@@ -117,7 +117,7 @@ def _loader(context, sft: SFTConfig, train_config: common.TrainConfig, encode):
     demonstrations = context.data.source("demonstrations", "train")
     kept = filter_long(
         demonstrations,
-        context.data.tokenizer,
+        context.data.prompt_format,
         max_prompt=context.data_config.max_prompt,
         max_response=context.data_config.max_response,
     )
@@ -150,7 +150,7 @@ def _make_evaluate(context, sft: SFTConfig, model, encode, train_config):
         max_prompt=context.data_config.max_prompt,
         max_response=context.data_config.max_response,
     )
-    kept = filter_long(valid, context.data.tokenizer, **limits)
+    kept = filter_long(valid, context.data.prompt_format, **limits)
     first = limits["max_prompt"] if sft.loss_on == "response" else 1
     evaluate_loss = make_loss_evaluator(
         model,

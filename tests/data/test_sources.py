@@ -171,6 +171,7 @@ def test_jsonl_gets_defaults_and_loses_unknown_fields(tmp_path):
     first, second = read_jsonl(path, "demonstrations")
     assert first == {
         "id": "mine:1",
+        "history": [],
         "prompt": "p",
         "response": "r",
         "customer": "",

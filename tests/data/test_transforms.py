@@ -5,12 +5,12 @@ import pytest
 
 from instructgpt.data.documents import TokenWindows, document_tokens
 from instructgpt.data.sources import build, open_source
+from instructgpt.data.templates import PromptFormat
 from instructgpt.data.transforms import (
     encode_comparison,
     encode_demonstration,
     encode_prompt,
     filter_long,
-    format_prompt,
 )
 from instructgpt.errors import UserError
 from instructgpt.tokenizer import train_tokenizer
@@ -22,20 +22,17 @@ class Letters:
     """A tokenizer that a reader can follow: one token a character, its code."""
 
     pad_id, bos_id, eos_id, vocab_size, fingerprint = PAD, 1, EOS, 128, "letters"
+    start_ids = ()
 
     def encode(self, text: str) -> list[int]:
         return [ord(character) for character in text]
 
 
-LETTERS = Letters()
+LETTERS = PromptFormat(Letters())
 
 
 def demonstration(prompt="ab", response="c") -> dict:
     return {"id": "d1", "prompt": prompt, "response": response}
-
-
-def test_prompt_template():
-    assert format_prompt("Name a cat.") == "Name a cat.\n"
 
 
 def test_demonstration_row_by_hand():
@@ -143,20 +140,20 @@ def documents(tmp_path, texts, name="mine"):
 
 def test_document_tokens_are_joined_by_eos_and_kept_beside_the_set(tmp_path):
     source = documents(tmp_path, ["ab", "c\nd"])
-    tokens = document_tokens(source, LETTERS)
+    tokens = document_tokens(source, LETTERS.tokenizer)
     expected = [A, A + 1, EOS, A + 2, NEWLINE, A + 3, EOS]
     assert tokens.tolist() == expected
     assert tokens.dtype == np.uint16
     (file,) = source.directory.glob("tokens-*")
     before = file.stat().st_mtime_ns
-    assert document_tokens(source, LETTERS).tolist() == expected
+    assert document_tokens(source, LETTERS.tokenizer).tolist() == expected
     assert file.stat().st_mtime_ns == before
     assert len(list(source.directory.glob("tokens-*"))) == 1
 
 
 def test_document_tokens_are_written_again_for_another_tokenizer_or_text(tmp_path):
     source = documents(tmp_path, ["ab"])
-    document_tokens(source, LETTERS)
+    document_tokens(source, LETTERS.tokenizer)
 
     class Wide(Letters):
         vocab_size, eos_id, fingerprint = 100_000, 70_000, "wide"
@@ -165,26 +162,26 @@ def test_document_tokens_are_written_again_for_another_tokenizer_or_text(tmp_pat
     assert wide.tolist() == [A, A + 1, 70_000]
     assert wide.dtype == np.uint32
     assert len(list(source.directory.glob("tokens-*"))) == 2
-    other = document_tokens(documents(tmp_path, ["b"], name="other"), LETTERS)
+    other = document_tokens(documents(tmp_path, ["b"], name="other"), LETTERS.tokenizer)
     assert other.tolist() == [A + 1, EOS]
 
 
 def test_document_tokens_are_written_again_when_the_set_is_replaced(tmp_path):
     source = documents(tmp_path, ["ab"])
-    document_tokens(source, LETTERS)
+    document_tokens(source, LETTERS.tokenizer)
     (replacement,) = documents(tmp_path, ["ba"], name="other").files
     source.files[0].write_bytes(replacement.read_bytes())
     replaced = open_source("documents", "mine", tmp_path, "train")
-    assert document_tokens(replaced, LETTERS).tolist() == [A + 1, A, EOS]
+    assert document_tokens(replaced, LETTERS.tokenizer).tolist() == [A + 1, A, EOS]
 
 
 def test_damaged_document_tokens_are_named(tmp_path):
     source = documents(tmp_path, ["ab"])
-    document_tokens(source, LETTERS)
+    document_tokens(source, LETTERS.tokenizer)
     (file,) = source.directory.glob("tokens-*")
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(UserError, match=r"tokens-\w+\.npy: damaged"):
-        document_tokens(source, LETTERS)
+        document_tokens(source, LETTERS.tokenizer)
 
 
 def test_a_real_tokenizer_gives_back_the_documents(tmp_path):

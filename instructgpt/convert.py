@@ -1,0 +1,50 @@
+"""Public checkpoints to ours and back.
+
+    python -m instructgpt.convert import SOURCE CHECKPOINT
+    python -m instructgpt.convert export CHECKPOINT FOLDER
+
+SOURCE is a folder with config.json, *.safetensors and a tokenizer's files, a .gguf
+file, or the name of a model on the Hugging Face hub. CHECKPOINT is a workdir like any
+stage's: give it to a stage as `--config.init.path`, and its `tokenizer` folder as
+`--config.data.tokenizer`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from instructgpt.errors import UserError
+from instructgpt.stages.public import export_checkpoint, import_checkpoint
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parses the command line; a user's mistake ends in one line."""
+    parser = argparse.ArgumentParser(prog="instructgpt.convert", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    importing = commands.add_parser("import", help="public files to a checkpoint")
+    importing.add_argument("source", help="folder, .gguf file or name on the hub")
+    importing.add_argument("checkpoint", type=Path, help="a new workdir")
+    exporting = commands.add_parser("export", help="a checkpoint to public files")
+    exporting.add_argument("checkpoint", type=Path, help="a stage's workdir")
+    exporting.add_argument("folder", type=Path, help="a new folder")
+    exporting.add_argument("--part", default="params", help="params, or PPO's ema")
+    exporting.add_argument("--step", type=int, help="default: the newest")
+    exporting.add_argument(
+        "--dtype", default="float32", choices=("float32", "bfloat16", "float16")
+    )
+    exporting.add_argument(
+        "--max-shard-gb", type=float, default=5.0, help="size of a file, in 1e9 bytes"
+    )
+    args = vars(parser.parse_args(argv))
+    command = args.pop("command")
+    try:
+        if command == "import":
+            import_checkpoint(args["source"], args["checkpoint"])
+        else:
+            export_checkpoint(**args)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

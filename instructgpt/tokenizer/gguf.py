@@ -1,0 +1,131 @@
+"""The tokenizer inside a GGUF file, written as the files of a public folder."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers import decoders, models, pre_tokenizers
+
+from instructgpt.errors import UserError
+
+_CONTROL = 3  # type of a control token, as in SentencePiece
+_USER_DEFINED = 4
+_WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+
+
+def _split(digits: str) -> list[Any]:
+    pattern = tokenizers.Regex(f"{_ENDINGS}|{_WORDS}|{digits}|{_REST}")
+    return [
+        pre_tokenizers.Split(pattern, "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+
+
+def _gpt2() -> list[Any]:
+    return [pre_tokenizers.ByteLevel(add_prefix_space=False)]
+
+
+# tokenizer.ggml.pre -> how text is cut before byte pairs are merged.
+_CUTS = {
+    "default": _gpt2,
+    "gpt-2": _gpt2,
+    "smollm": lambda: [pre_tokenizers.Digits(individual_digits=True), *_gpt2()],
+    "llama-bpe": lambda: _split(r"\p{N}{1,3}"),
+    "qwen2": lambda: _split(r"\p{N}"),
+}
+
+
+def write_gguf_tokenizer(
+    metadata: Mapping[str, Any], folder: Path, *, where: str
+) -> None:
+    """Writes tokenizer.json or tokenizer.model, and tokenizer_config.json.
+
+    Args:
+      metadata: Of the GGUF file.
+      folder: Made if need be.
+      where: Named at the start of error messages.
+
+    Raises:
+      UserError: the file has no tokenizer, or one of an unknown kind.
+    """
+    kind = metadata.get("tokenizer.ggml.model")
+    folder.mkdir(parents=True, exist_ok=True)
+    if kind == "gpt2":
+        text = _byte_level(metadata, where).to_str(pretty=True)
+        (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+    elif kind == "llama":
+        (folder / "tokenizer.model").write_bytes(_sentencepiece(metadata))
+    else:
+        raise UserError(f"{where}: tokenizer {kind!r} is not supported")
+    tokens = metadata["tokenizer.ggml.tokens"]
+    settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    for name, key in (("eos", "eos"), ("bos", "bos"), ("pad", "padding")):
+        token = metadata.get(f"tokenizer.ggml.{key}_token_id")
+        if token is not None:
+            settings[f"{name}_token"] = tokens[token]
+    settings["add_bos_token"] = metadata.get(
+        "tokenizer.ggml.add_bos_token", kind == "llama"
+    )
+    if "tokenizer.chat_template" in metadata:
+        settings["chat_template"] = metadata["tokenizer.chat_template"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2))
+
+
+def _byte_level(metadata: Mapping[str, Any], where: str) -> tokenizers.Tokenizer:
+    cut = metadata.get("tokenizer.ggml.pre", "default")
+    if cut not in _CUTS:
+        raise UserError(
+            f"{where}: pre-tokenizer {cut!r} is not supported; known: "
+            f"{', '.join(_CUTS)}. Import the model's safetensors instead"
+        )
+    tokens = metadata["tokenizer.ggml.tokens"]
+    kinds = metadata["tokenizer.ggml.token_type"]
+    pairs = [tuple(pair.split(" ", 1)) for pair in metadata["tokenizer.ggml.merges"]]
+    model = models.BPE(
+        vocab={token: i for i, token in enumerate(tokens)},
+        merges=pairs,
+        ignore_merges=cut == "llama-bpe",
+    )
+    pipeline = tokenizers.Tokenizer(model)
+    pipeline.pre_tokenizer = pre_tokenizers.Sequence(_CUTS[cut]())
+    pipeline.decoder = decoders.ByteLevel()
+    pipeline.add_special_tokens(
+        [t for t, kind in zip(tokens, kinds, strict=True) if kind == _CONTROL]
+    )
+    pipeline.add_tokens(
+        [t for t, kind in zip(tokens, kinds, strict=True) if kind == _USER_DEFINED]
+    )
+    return pipeline
+
+
+def _sentencepiece(metadata: Mapping[str, Any]) -> bytes:
+    """A SentencePiece model of the same pieces."""
+    proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
+    for token, score, kind in zip(
+        metadata["tokenizer.ggml.tokens"],
+        metadata["tokenizer.ggml.scores"],
+        metadata["tokenizer.ggml.token_type"],
+        strict=True,
+    ):
+        proto.pieces.add(piece=token, score=float(score), type=int(kind))
+    trainer = proto.trainer_spec
+    trainer.model_type = trainer.BPE
+    trainer.byte_fallback = True
+    trainer.unk_id = metadata.get("tokenizer.ggml.unknown_token_id", 0)
+    trainer.bos_id = metadata.get("tokenizer.ggml.bos_token_id", -1)
+    trainer.eos_id = metadata.get("tokenizer.ggml.eos_token_id", -1)
+    trainer.pad_id = metadata.get("tokenizer.ggml.padding_token_id", -1)
+    names = {"unk": trainer.unk_id, "bos": trainer.bos_id, "eos": trainer.eos_id}
+    for name, token in {**names, "pad": trainer.pad_id}.items():
+        if token >= 0:
+            setattr(trainer, f"{name}_piece", proto.pieces[token].piece)
+    normalizer = proto.normalizer_spec
+    normalizer.name = "identity"
+    normalizer.add_dummy_prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
+    normalizer.remove_extra_whitespaces = False
+    return proto.SerializeToString()

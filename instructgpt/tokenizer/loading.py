@@ -1,0 +1,165 @@
+"""A tokenizer from what is on disk: a file, or a folder as public models have it."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+from instructgpt.errors import UserError
+from instructgpt.tokenizer.bpe import BPETokenizer
+from instructgpt.tokenizer.interface import Tokenizer
+from instructgpt.tokenizer.pieces import SentencePieceTokenizer
+
+# Vocabulary and merges of GPT-2, under the names of transformers and of OpenAI.
+_MERGES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
+_END_OF_TEXT = "<|endoftext|>"
+# Every file of a public tokenizer.
+_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("added_tokens.json", "tokenizer.model", "chat_template.jinja"),
+    *(name for pair in _MERGES for name in pair),
+)
+
+
+def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
+    """Reads a tokenizer.
+
+    Args:
+      path: a SentencePiece .model, a tokenizer.json, or a folder that holds one of
+        these or GPT-2's vocabulary and merges. tokenizer_config.json beside it names
+        the control tokens and says whether BOS stands before every text.
+
+    Raises:
+      UserError: a file is missing or damaged, or names no EOS.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _from_folder(path)
+    if path.suffix == ".json":
+        return _from_json(path)
+    return _from_model(path, {})
+
+
+def copy_tokenizer(source: str | os.PathLike[str], folder: Path) -> bool:
+    """Copies a tokenizer's files, from a folder or as one file, into `folder`.
+
+    Returns:
+      Whether there were any.
+    """
+    source = Path(source)
+    if source.is_file():
+        found = {f"tokenizer{source.suffix}": source}
+    else:
+        found = {n: source / n for n in _FILES if (source / n).exists()}
+    if found:
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, path in found.items():
+        shutil.copyfile(path, folder / name)
+    return bool(found)
+
+
+def _from_folder(folder: Path) -> Tokenizer:
+    if (folder / "tokenizer.json").exists():
+        return _from_json(folder / "tokenizer.json")
+    if (folder / "tokenizer.model").exists():
+        return _from_model(folder / "tokenizer.model", _settings(folder))
+    for vocabulary, merges in _MERGES:
+        if (folder / vocabulary).exists():
+            return _from_merges(folder / vocabulary, folder / merges)
+    raise UserError(
+        f"{folder}: no tokenizer; it needs tokenizer.json, tokenizer.model, or"
+        " vocab.json with merges.txt"
+    )
+
+
+def _from_model(path: Path, settings: dict[str, Any]) -> Tokenizer:
+    try:
+        model = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot read the tokenizer ({error.strerror}); train one, or give"
+            " the path of one."
+        ) from error
+    add_bos = bool(settings.get("add_bos_token", False))
+    return SentencePieceTokenizer(model, name=str(path), add_bos=add_bos)
+
+
+def _from_json(path: Path) -> Tokenizer:
+    pipeline = _pipeline(path)
+    settings = _settings(path.parent)
+    eos = settings.get("eos_token")
+    if eos is None and pipeline.token_to_id(_END_OF_TEXT) is not None:
+        eos = _END_OF_TEXT
+    if eos is None:
+        raise UserError(
+            f"{path}: nothing says which token ends a text; put tokenizer_config.json"
+            ' with "eos_token" beside it'
+        )
+    return BPETokenizer(
+        pipeline,
+        eos=eos,
+        bos=settings.get("bos_token"),
+        pad=settings.get("pad_token"),
+        add_bos=settings.get("add_bos_token"),
+        name=str(path),
+    )
+
+
+def _pipeline(path: Path) -> tokenizers.Tokenizer:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot read the tokenizer ({error.strerror}); correct the path."
+        ) from error
+    try:
+        return tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(
+            f"{path}: not a tokenizer.json, or a damaged one ({error}); copy it again."
+        ) from error
+
+
+def _from_merges(vocabulary: Path, merges: Path) -> Tokenizer:
+    if not merges.exists():
+        raise UserError(f"{merges}: missing, but {vocabulary} is there")
+    try:
+        model = models.BPE.from_file(str(vocabulary), str(merges))
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(
+            f"{vocabulary}: cannot be read with {merges.name} ({error}); copy both"
+            " again."
+        ) from error
+    pipeline = tokenizers.Tokenizer(model)
+    pipeline.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pipeline.decoder = decoders.ByteLevel()
+    settings = _settings(vocabulary.parent)
+    eos = settings.get("eos_token", _END_OF_TEXT)
+    bos = settings.get("bos_token", eos)
+    pad = settings.get("pad_token")
+    pipeline.add_special_tokens([t for t in dict.fromkeys((eos, bos, pad)) if t])
+    return BPETokenizer(pipeline, eos=eos, bos=bos, pad=pad, name=str(vocabulary))
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json over special_tokens_map.json; tokens as their texts."""
+    settings: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            given = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}: not valid JSON ({error})") from error
+        settings |= {key: value for key, value in given.items() if value is not None}
+
+    def text(token: Any) -> Any:
+        whole = isinstance(token, dict) and "content" in token
+        return token["content"] if whole else token
+
+    return {key: text(value) for key, value in settings.items()}
