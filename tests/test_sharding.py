@@ -89,7 +89,7 @@ def test_batches_are_cut_over_data_and_fsdp(rng):
     ("mesh", "changes", "axis"),
     [
         (dict(fsdp=8), dict(width=12), "embed"),
-        (dict(data=2, tensor=4), dict(num_heads=2), "heads"),
+        (dict(data=2, tensor=4), dict(num_heads=2), "(kv_)?heads"),
         (dict(data=4, tensor=2), dict(vocab_size=47), "vocab"),
     ],
 )
