@@ -54,7 +54,8 @@ def import_checkpoint(source: str, workdir: str | Path) -> dict[str, Any]:
         a checkpoint.
     """
     workdir = Path(workdir).absolute()
-    if (workdir / "checkpoints").exists():
+    directory = workdir / "checkpoints"
+    if directory.exists() and Checkpoints(directory, clean=False).steps:
         raise UserError(f"{workdir} holds checkpoints; name a new folder")
     path = find_model(source)
     tensors, family, config = _open(path)
@@ -83,7 +84,7 @@ def import_checkpoint(source: str, workdir: str | Path) -> dict[str, Any]:
         "family": family.name,
         "source": source,
     }
-    checkpoints = Checkpoints(workdir / "checkpoints")
+    checkpoints = Checkpoints(directory)
     checkpoints.save(0, {"params": params}, meta)
     checkpoints.close()
     common.announce(f"import: {config.num_params:,} parameters in {workdir}")

@@ -1,0 +1,162 @@
+"""GGUF files, written by the gguf library in llama.cpp's names and order."""
+
+import dataclasses
+import re
+
+import einops
+import gguf
+import numpy as np
+import pytest
+
+from instructgpt.errors import UserError
+from instructgpt.models.public import transfer
+from instructgpt.models.public.families import read_config, write_config
+from instructgpt.models.public.gguf_file import GGUFFile
+from tests import tiny
+from tests.public_models import CONFIGS, layout_of, params_of, public_tensors
+
+Q8 = gguf.GGMLQuantizationType.Q8_0
+# GGUF's name of the architecture, and its order of the tensors whose names end so.
+LAYOUTS = {
+    "llama": (
+        "llama",
+        {
+            "q_proj.weight": "(h r c) d -> (h c r) d",
+            "k_proj.weight": "(g r c) d -> (g c r) d",
+        },
+    ),
+    "qwen2": ("qwen2", {}),
+    "gpt2": (
+        "gpt2",
+        dict.fromkeys(("c_attn.weight", "c_proj.weight", "c_fc.weight"), "i o -> o i"),
+    ),
+    "gpt_neox": (
+        "gptneox",
+        {
+            "query_key_value.weight": "(h n c) d -> (n h c) d",
+            "query_key_value.bias": "(h n c) -> (n h c)",
+        },
+    ),
+}
+
+
+def write_gguf(path, config, params, *, quantization=None, changes=()):
+    """A file as llama.cpp's converter makes it."""
+    family, _ = write_config(config)
+    arch, layouts = LAYOUTS[family.name]
+    writer = gguf.GGUFWriter(path, arch)
+    writer.add_context_length(config.context_length)
+    writer.add_embedding_length(config.width)
+    writer.add_block_count(config.num_layers)
+    writer.add_feed_forward_length(config.mlp_width)
+    writer.add_head_count(config.num_heads)
+    writer.add_head_count_kv(config.num_kv_heads)
+    writer.add_key_length(config.head_dim)
+    if config.norm == "rms_norm":
+        writer.add_layer_norm_rms_eps(config.norm_eps)
+    else:
+        writer.add_layer_norm_eps(config.norm_eps)
+    if config.positions == "rotary":
+        writer.add_rope_dimension_count(config.rotary_dim)
+        writer.add_rope_freq_base(config.rotary_base)
+        writer.add_parallel_residual(config.parallel_residual)
+    for key, value in changes:
+        writer.add_string(key, value)
+    architectures = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
+    names = gguf.get_tensor_name_map(architectures[arch], config.num_layers)
+    sizes = dict(h=config.num_heads, g=config.num_kv_heads, n=3, r=2)
+    for name, tensor in public_tensors(config, params).items():
+        pattern = next((p for end, p in layouts.items() if name.endswith(end)), None)
+        if pattern:
+            used = {a: n for a, n in sizes.items() if a in pattern.split("->")[0]}
+            tensor = einops.rearrange(tensor, pattern, **used)
+        tensor = np.ascontiguousarray(tensor)
+        stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        if quantization and tensor.ndim == 2:
+            tensor = gguf.quantize(tensor, quantization)
+            writer.add_tensor(stored, tensor, raw_dtype=quantization)
+        else:
+            writer.add_tensor(stored, tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def read_gguf(path):
+    """(config, params)."""
+    file = GGUFFile(path)
+    family, config = read_config(file.config, where=str(path))
+    layout = layout_of(config)
+    items = transfer.expected(family, config, layout)
+    file.rename(list(items))
+    names = transfer.check_tensors(file.tensors(), items, family)
+    params = transfer.import_params(file, items, names, config=config, layout=layout)
+    return config, params
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt2", "gpt_neox", "gpt_neox serial", "llama", "llama tied", "qwen2"]
+)
+def test_every_family_comes_back(name, tmp_path):
+    config = CONFIGS[name]
+    params = params_of(config)
+    loaded = read_gguf(write_gguf(tmp_path / "a.gguf", config, params))
+    assert loaded[0] == config
+    tiny.assert_equal(loaded[1], params)
+
+
+def test_quantised_tensors_are_near(tmp_path):
+    config = dataclasses.replace(CONFIGS["llama"], mlp_width=96)
+    params = params_of(config)
+    path = write_gguf(tmp_path / "a.gguf", config, params, quantization=Q8)
+    loaded = read_gguf(path)[1]
+    assert 0 < tiny.distance(loaded, params) < 0.01
+
+
+@pytest.fixture
+def path(tmp_path):
+    config = CONFIGS["llama"]
+    return write_gguf(tmp_path / "a.gguf", config, params_of(config))
+
+
+@pytest.mark.parametrize("kept", [0, 3, 20, 300, 5000, -1])
+def test_a_truncated_file_is_named(kept, path):
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UserError, match=r"a\.gguf: not a GGUF file, or a truncated"):
+        read_gguf(path)
+
+
+def test_another_kind_of_file_is_named(tmp_path):
+    (tmp_path / "a.gguf").write_text("weights" * 99)
+    with pytest.raises(UserError, match=r"a\.gguf: not a GGUF file"):
+        GGUFFile(tmp_path / "a.gguf")
+
+
+def test_an_unknown_architecture_is_named(tmp_path):
+    writer = gguf.GGUFWriter(tmp_path / "a.gguf", "mamba")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(UserError, match="architecture 'mamba' is not supported; known"):
+        GGUFFile(tmp_path / "a.gguf")
+
+
+def test_scaling_that_is_not_supported_is_named(tmp_path):
+    config = CONFIGS["llama"]
+    changes = [("llama.rope.scaling.type", "yarn")]
+    path = write_gguf(tmp_path / "a.gguf", config, params_of(config), changes=changes)
+    with pytest.raises(UserError, match="rotary scaling 'yarn'"):
+        read_gguf(path)
+
+
+def test_an_unexpected_tensor_is_named(tmp_path):
+    path = tmp_path / "a.gguf"
+    write_gguf(path, CONFIGS["qwen2"], params_of(CONFIGS["qwen2"]))
+    # A Llama has no biases.
+    data = path.read_bytes().replace(b"qwen2", b"llama")
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=re.escape("unexpected tensor 'blk.0.attn_")):
+        read_gguf(path)
