@@ -32,6 +32,7 @@ LEVELS = {
     "loop": 5,
     "stages": 6,
     "convert": 7,
+    "curate": 7,
     "main": 7,
 }
 FOLDERS = {"data", "evals", "models", "stages", "steps"}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -54,6 +55,7 @@ FIELDS: dict[str, dict[str, Field]] = {
         "category": _OPTIONAL,
     },
 }
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _TYPE_NAMES = {
     str: "text",
     list[str]: "a list of texts",
@@ -117,7 +119,7 @@ def _has_type(value: Any, type_: Any) -> bool:
 
 def _is_unicode(text: str) -> bool:
     """False for half a surrogate pair, which JSON can spell but UTF-8 cannot."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    return text.isascii() or not _SURROGATE.search(text)
 
 
 def _check_ranks(responses: list[str], ranks: list[int], where: str) -> None:
@@ -145,6 +147,53 @@ def _check_not_empty(record: Record, where: str) -> None:
             raise UserError(f"{where}: empty {name}; fill it in or remove the line.")
 
 
+class Line(NamedTuple):
+    """One line of a JSONL file, parsed but not checked."""
+
+    where: str  # "PATH:NUMBER", for the start of an error message
+    default_id: str  # "NAME:NUMBER", for a record that has none
+    value: Any
+
+
+def read_lines(path: str | os.PathLike[str]) -> Iterator[Line]:
+    """Lines of a file with one JSON value a line; blank lines are skipped.
+
+    Raises:
+      UserError: "path:line: what is wrong; what to do" for text that is not UTF-8 or
+        not JSON, or a truncated last line; or a file that cannot be read or has no
+        lines.
+    """
+    path = Path(path)
+    found = 0
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                where = f"{path}:{number}"
+                found += 1
+                yield Line(where, f"{path.stem}:{number}", _parse(line, where))
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot read the file ({error.strerror}); correct the path."
+        ) from error
+    if not found:
+        raise UserError(f"{path}: no records; give one JSON object a line.")
+
+
+def check_line(line: Line, kind: str) -> Record:
+    """The line's record, as `check_record`; its texts must not be empty either.
+
+    Raises:
+      UserError: "path:line: what is wrong; what to do".
+    """
+    record = check_record(
+        line.value, kind=kind, where=line.where, default_id=line.default_id
+    )
+    _check_not_empty(record, line.where)
+    return record
+
+
 def read_jsonl(path: str | os.PathLike[str], kind: str) -> Iterator[Record]:
     """Records of a file with one JSON object a line; blank lines are skipped.
 
@@ -158,28 +207,8 @@ def read_jsonl(path: str | os.PathLike[str], kind: str) -> Iterator[Record]:
         read or has no records.
     """
     check_kind(kind)
-    path = Path(path)
-    found = 0
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                where = f"{path}:{number}"
-                value = _parse(line, where)
-                default_id = f"{path.stem}:{number}"
-                record = check_record(
-                    value, kind=kind, where=where, default_id=default_id
-                )
-                _check_not_empty(record, where)
-                found += 1
-                yield record
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot read the file ({error.strerror}); correct the path."
-        ) from error
-    if not found:
-        raise UserError(f"{path}: no records; give one JSON object a line.")
+    for line in read_lines(path):
+        yield check_line(line, kind)
 
 
 def _parse(line: bytes, where: str) -> Any:

@@ -1,0 +1,31 @@
+"""Curation as in the paper: deduplicate, cap, split by customer, filter personal data.
+
+`read_units` gives the lines of a file, `curate` says what becomes of each, `Tally`
+describes what is kept, and `curate_files` does all three. The command is
+`instructgpt/curate.py`.
+"""
+
+from instructgpt.data.curation.card import Card, Tally, card_to_json, render_card
+from instructgpt.data.curation.files import Result, curate_files
+from instructgpt.data.curation.ledger import Ledger
+from instructgpt.data.curation.pii import find_pii
+from instructgpt.data.curation.rules import REASONS, SPLITS, Outcome, Rules, curate
+from instructgpt.data.curation.units import Unit, read_units
+
+__all__ = [
+    "REASONS",
+    "SPLITS",
+    "Card",
+    "Ledger",
+    "Outcome",
+    "Result",
+    "Rules",
+    "Tally",
+    "Unit",
+    "card_to_json",
+    "curate",
+    "curate_files",
+    "find_pii",
+    "read_units",
+    "render_card",
+]

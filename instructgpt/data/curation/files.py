@@ -1,0 +1,227 @@
+"""From files to files: curated splits, what was removed and why, and the data card."""
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from instructgpt.data.curation.card import Card, Tally, card_to_json, render_card
+from instructgpt.data.curation.language import (
+    Sample,
+    language_shares,
+    make_identifier,
+)
+from instructgpt.data.curation.ledger import Ledger
+from instructgpt.data.curation.rules import REASONS, SPLITS, Outcome, Rules, curate
+from instructgpt.data.curation.units import Unit, read_units, response_texts
+from instructgpt.errors import UserError
+from instructgpt.tokenizer import Tokenizer
+
+KINDS = ("prompts", "demonstrations", "comparisons")
+PROGRESS_SECONDS = 10.0
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+class Result(NamedTuple):
+    """What a run of the command did, in records except for `lines`."""
+
+    card: Card
+    kept: dict[str, int]  # in each split
+    removed: dict[str, int]  # for each of REASONS
+    moved: int  # to the split of their customer
+    lines: int  # of the input
+    seconds: float
+
+
+def curate_files(
+    inputs: Sequence[str | os.PathLike[str]],
+    outdir: str | os.PathLike[str],
+    *,
+    kind: str,
+    rules: Rules,
+    tokenizer: Tokenizer | None = None,
+    given_splits: Sequence[str] = (),
+    language_sample: int = 0,
+    log: Callable[[str], None] = lambda line: None,
+) -> Result:
+    """Curates JSONL files into a folder; see the module's docstring.
+
+    Args:
+      inputs: files of records of one kind, read in order.
+      outdir: a folder that is empty or does not exist.
+      kind: one of KINDS.
+      rules: what to remove and how to split.
+      tokenizer: counts lengths in tokens; None counts characters.
+      given_splits: the split of each input, where they are splits already; the first
+        wins a customer who is in several.
+      language_sample: texts whose language goes on the card.
+      log: takes a progress line now and then.
+
+    Raises:
+      UserError: a line is bad, an argument is, or nothing is kept. OUTDIR is then as
+        it was.
+    """
+    _check(outdir, kind, rules, tokenizer, inputs=inputs, given_splits=given_splits)
+    outdir = Path(outdir)
+    measure = len if tokenizer is None else lambda text: len(tokenizer.encode(text))
+    needs_language = rules.languages or language_sample
+    identify = make_identifier() if needs_language else None
+    tally, sample = Tally(), Sample(language_sample)
+    started = time.monotonic()
+    units = _with_progress(_units(inputs, kind, given_splits), log)
+    outdir.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        dir=outdir.parent, prefix=f".{outdir.name}."
+    ) as temporary:
+        folder = Path(temporary, "out")
+        folder.mkdir()
+        with (
+            contextlib.closing(Ledger(Path(temporary, "ledger.sqlite"))) as ledger,
+            _Output(folder, kind, moves=bool(given_splits)) as output,
+        ):
+            for outcome in curate(
+                units, rules, ledger=ledger, measure=measure, identify=identify
+            ):
+                output.write(outcome)
+                if not outcome.reason:
+                    _count(outcome, tally, measure)
+                    sample.add(outcome.prefix, outcome.unit.text)
+            customers = ledger.customer_counts()
+        if not output.kept.total():
+            raise UserError(
+                f"nothing was kept of {output.lines} lines"
+                f" ({_listing(output.removed)}); relax the rules."
+            )
+        texts = sample.texts()
+        card = tally.card(
+            measure="characters" if tokenizer is None else "tokens",
+            customers=customers,
+            languages=language_shares(texts, identify) if identify else {},
+            language_sample=len(texts),
+        )
+        result = Result(
+            card,
+            kept={split: output.kept[split] for split in SPLITS},
+            removed={reason: output.removed[reason] for reason in REASONS},
+            moved=output.moved,
+            lines=output.lines,
+            seconds=time.monotonic() - started,
+        )
+        _write_card(folder, result, title=f"{outdir.name}: {kind}")
+        folder.rename(outdir)
+    return result
+
+
+def _check(
+    outdir: str | os.PathLike[str],
+    kind: str,
+    rules: Rules,
+    tokenizer: Tokenizer | None,
+    *,
+    inputs: Sequence[str | os.PathLike[str]],
+    given_splits: Sequence[str],
+) -> None:
+    if kind not in KINDS:
+        raise UserError(f"kind={kind!r}: choose from {', '.join(KINDS)}.")
+    path = Path(outdir)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(
+            f"{outdir}: is there already and is no empty folder; name a new folder as"
+            " the last argument."
+        )
+    if rules.max_tokens is not None and tokenizer is None:
+        raise UserError("a limit in tokens needs a tokenizer; give --tokenizer=FILE.")
+    if given_splits and len(given_splits) != len(inputs):
+        raise UserError(
+            f"{len(given_splits)} given splits but {len(inputs)} input files; name the"
+            " split of each file."
+        )
+    if not set(given_splits) <= set(SPLITS):
+        raise UserError(f"given splits {given_splits}: choose from {SPLITS}.")
+
+
+def _units(
+    inputs: Sequence[str | os.PathLike[str]], kind: str, given_splits: Sequence[str]
+) -> Iterator[Unit]:
+    for path, split in zip(inputs, given_splits or [""] * len(inputs), strict=True):
+        yield from read_units(path, kind=kind, split=split)
+
+
+def _with_progress(units: Iterator[Unit], log: Callable[[str], None]) -> Iterator[Unit]:
+    """The same units; a line to the log every PROGRESS_SECONDS."""
+    started = reported = time.monotonic()
+    for number, unit in enumerate(units):
+        if number % 1000 == 999 and time.monotonic() - reported >= PROGRESS_SECONDS:
+            reported = time.monotonic()
+            rate = (number + 1) / (reported - started)
+            log(f"{number + 1:,} lines, {rate:,.0f} a second, at {unit.where}")
+        yield unit
+
+
+def _count(outcome: Outcome, tally: Tally, measure: Callable[[str], int]) -> None:
+    for record, length in zip(outcome.unit.records, outcome.lengths, strict=True):
+        responses = [measure(text) for text in response_texts(record)]
+        tally.add(record, outcome.split, prompt=length, responses=responses)
+
+
+class _Output:
+    """The JSONL files of a run, and how many records went where."""
+
+    def __init__(self, folder: Path, kind: str, *, moves: bool):
+        self.lines = 0
+        self.moved = 0
+        self.kept: Counter[str] = Counter()
+        self.removed: Counter[str] = Counter()
+        self._files = contextlib.ExitStack()
+        self._paths = {split: folder / f"{kind}.{split}.jsonl" for split in SPLITS}
+        self._splits = {split: self._open(path) for split, path in self._paths.items()}
+        self._removed = self._open(folder / "removed.jsonl")
+        self._moved = self._open(folder / "moved.jsonl") if moves else None
+
+    def _open(self, path: Path) -> IO[str]:
+        return self._files.enter_context(path.open("w", encoding="utf-8", newline=""))
+
+    def __enter__(self) -> "_Output":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._files.close()
+        for split, path in self._paths.items():
+            if not self.kept[split]:  # a split without records is no file
+                path.unlink()
+
+    def write(self, outcome: Outcome) -> None:
+        """Writes the records of a unit to their split, or why they are removed."""
+        unit, split, reason = outcome.unit, outcome.split, outcome.reason
+        self.lines += 1
+        for record in unit.records:
+            about = {"id": record["id"], "line": unit.where}
+            if reason:
+                self.removed[reason] += 1
+                about |= {"split": split, "reason": reason, "detail": outcome.detail}
+                self._removed.write(_encode(about) + "\n")
+                continue
+            self.kept[split] += 1
+            self._splits[split].write(_encode(record) + "\n")
+            if self._moved and split != unit.split:
+                self.moved += 1
+                about |= {"from": unit.split, "to": split}
+                self._moved.write(_encode(about) + "\n")
+
+
+def _write_card(folder: Path, result: Result, *, title: str) -> None:
+    removed = f"Removed: {_listing(Counter(result.removed)) or 'nothing'}.\n"
+    card = render_card(result.card, title=title)
+    (folder / "card.md").write_text(f"{card}\n{removed}", encoding="utf-8")
+    values: dict[str, Any] = {**card_to_json(result.card), "removed": result.removed}
+    text = json.dumps(values, ensure_ascii=False, indent=2)
+    (folder / "card.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _listing(counts: Counter[str]) -> str:
+    return ", ".join(f"{reason} {n:,}" for reason, n in counts.items() if n)

@@ -1,0 +1,136 @@
+"""Input files to units: the records that are kept, removed and split as one.
+
+A unit is one line of the input. Most lines are one record. A line of demonstrations
+may instead be a few-shot instruction, as the paper's labelers wrote them (§3.2, A.1):
+
+    {"instruction": "Give the sentiment of a tweet.", "pairs": [["So happy", "good"],
+     ["Late again", "bad"], ...], "customer": "", "category": "classification"}
+
+Its K pairs become K demonstrations, each with the other K - 1 in its prompt.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from instructgpt.data.records import (
+    Line,
+    Record,
+    check_kind,
+    check_line,
+    read_lines,
+)
+from instructgpt.errors import UserError
+
+
+class Unit(NamedTuple):
+    """One line of the input."""
+
+    where: str  # "PATH:NUMBER"
+    id: str
+    customer: str  # "" for a labeler's
+    text: str  # what tells duplicates apart: the prompt, or the whole instruction
+    records: list[Record]
+    split: str = ""  # of the file, where files are splits already
+
+
+def read_units(
+    path: str | os.PathLike[str], *, kind: str, split: str = ""
+) -> Iterator[Unit]:
+    """The units of a JSONL file, in order.
+
+    Args:
+      path: records of one kind, one JSON object a line.
+      kind: "prompts", "demonstrations" or "comparisons".
+      split: recorded in every unit.
+
+    Raises:
+      UserError: "path:line: what is wrong; what to do".
+    """
+    check_kind(kind)
+    for line in read_lines(path):
+        if kind == "demonstrations" and _is_few_shot(line.value):
+            unit = expand_few_shot(line)
+        else:
+            record = check_line(line, kind)
+            unit = Unit(
+                line.where,
+                record["id"],
+                record["customer"],
+                prompt_text(record),
+                [record],
+            )
+        yield unit._replace(split=split) if split else unit
+
+
+def prompt_text(record: Record) -> str:
+    """The earlier turns, if any, and the prompt, a line each."""
+    history = record["history"]
+    return "\n".join([*history, record["prompt"]]) if history else record["prompt"]
+
+
+def response_texts(record: Record) -> list[str]:
+    """The responses of a demonstration (one), a comparison (K) or a prompt (none)."""
+    if "response" in record:
+        return [record["response"]]
+    return record.get("responses", [])
+
+
+def expand_few_shot(line: Line) -> Unit:
+    """K pairs as K demonstrations of style "few_shot", whose ids end in "/k".
+
+    The prompt of pair k is the instruction, the other pairs in their order, and its
+    query, with a blank line between them.
+
+    Raises:
+      UserError: "path:line: what is wrong; what to do", for fewer than two pairs among
+        other things.
+    """
+    instruction, pairs = line.value.get("instruction"), line.value["pairs"]
+    if not isinstance(instruction, str) or not instruction.strip():
+        raise UserError(
+            f"{line.where}: field 'instruction' must be a text that is not empty, found"
+            f" {instruction!r:.60}."
+        )
+    if not isinstance(pairs, list) or len(pairs) < 2:
+        raise UserError(
+            f"{line.where}: field 'pairs' must be a list of two or more pairs"
+            f" [query, response], found {pairs!r:.60}; a single one is a demonstration"
+            " with the fields 'prompt' and 'response'."
+        )
+    for k, pair in enumerate(pairs):
+        if not _is_pair(pair):
+            raise UserError(
+                f"{line.where}: pair {k} of 'pairs' must be two texts that are not"
+                f" empty, [query, response], found {pair!r:.60}."
+            )
+    # The other fields are checked as those of a demonstration.
+    head = _demonstration(line, line.value, prompt=instruction, response=instruction)
+    head["source"] = head["source"] or ("customer" if head["customer"] else "labeler")
+    shown = [f"Query: {query}\nResponse: {response}" for query, response in pairs]
+    records = []
+    for k, (query, response) in enumerate(pairs):
+        context = [*shown[:k], *shown[k + 1 :], f"Query: {query}\nResponse:"]
+        prompt = "\n\n".join([instruction, *context])
+        record = _demonstration(line, head, prompt=prompt, response=response)
+        records.append({**record, "id": f"{head['id']}/{k}"})
+    text = "\n\n".join([instruction, *shown])
+    return Unit(line.where, head["id"], head["customer"], text, records)
+
+
+def _demonstration(line: Line, fields: Record, *, prompt: str, response: str) -> Record:
+    changes = {"history": [], "style": "few_shot", "prompt": prompt}
+    value = {**fields, **changes, "response": response}
+    return check_line(line._replace(value=value), "demonstrations")
+
+
+def _is_few_shot(value: Any) -> bool:
+    return isinstance(value, dict) and "pairs" in value
+
+
+def _is_pair(pair: Any) -> bool:
+    return (
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(isinstance(text, str) and text.strip() for text in pair)
+    )
