@@ -211,7 +211,7 @@ _NUMBER = _Family(
             # With the number of the country, but not 3 +5551234567.
             re.compile(
                 r"(?<![\w+)])(?<!\d )\+[1-9]\d{0,2}"
-                r"(?:[ .-]?\(?\d{1,4}\)?){2,6}(?![\w(])"
+                r"(?:\)?[ .-]?\(?\d{1,4}){2,6}(?![\w(])"
             ),
             _is_international_phone,
         ),
@@ -221,7 +221,7 @@ _NUMBER = _Family(
             re.compile(
                 r"\b(?:tele)?(?:phone|tel|mobile|cell|fax|whatsapp)\W{1,3}"
                 r"(?:(?:me|no|number|is|at|on)\b\W{1,3}){0,3}"
-                r"\(?\d(?:[ ./-]{0,2}\(?\d\)?){6,14}(?![\w-]|[.,]\d)",
+                r"\(?\d(?:\)?[ ./-]{0,2}\(?\d){6,14}(?![\w-]|[.,]\d)",
                 re.I,
             ),
             _is_announced_phone,
