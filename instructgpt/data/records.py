@@ -84,13 +84,13 @@ def check_record(record: Any, *, kind: str, where: str, default_id: str) -> Reco
     for name, field in FIELDS[kind].items():
         value = record.get(name)
         if value is None:
+            if field.default is None:
+                raise UserError(
+                    f"{where}: field {name!r} is missing; add it, as"
+                    f" {_TYPE_NAMES[field.type]}."
+                )
             value = list(field.default) if field.default == () else field.default
-        if value is None:
-            raise UserError(
-                f"{where}: field {name!r} is missing; add it, as"
-                f" {_TYPE_NAMES[field.type]}."
-            )
-        if not _has_type(value, field.type):
+        elif not _has_type(value, field.type):
             raise UserError(
                 f"{where}: field {name!r} must be {_TYPE_NAMES[field.type]},"
                 f" found {value!r:.60}."
@@ -142,8 +142,10 @@ def _check_ranks(responses: list[str], ranks: list[int], where: str) -> None:
 
 def _check_not_empty(record: Record, where: str) -> None:
     for name in ("text", "history", "prompt", "response", "responses"):
-        value = record.get(name, "present")
-        if not all(text.strip() for text in ([value] if type(value) is str else value)):
+        value = record.get(name)
+        if value is None or (type(value) is str and value.strip()):
+            continue
+        if type(value) is str or not all(text.strip() for text in value):
             raise UserError(f"{where}: empty {name}; fill it in or remove the line.")
 
 
@@ -164,6 +166,7 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[Line]:
         lines.
     """
     path = Path(path)
+    name = path.stem
     found = 0
     try:
         with path.open("rb") as file:
@@ -172,7 +175,7 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[Line]:
                     continue
                 where = f"{path}:{number}"
                 found += 1
-                yield Line(where, f"{path.stem}:{number}", _parse(line, where))
+                yield Line(where, f"{name}:{number}", _parse(line, where))
     except OSError as error:
         raise UserError(
             f"{path}: cannot read the file ({error.strerror}); correct the path."
@@ -214,7 +217,7 @@ def read_jsonl(path: str | os.PathLike[str], kind: str) -> Iterator[Record]:
 def _parse(line: bytes, where: str) -> Any:
     cut_off = not line.endswith(b"\n")
     try:
-        return json.loads(line.decode("utf-8-sig"))
+        return json.loads(line.decode().removeprefix("\ufeff"))
     except UnicodeDecodeError as error:
         problem, remedy = f"not UTF-8 ({error.reason})", "save the file as UTF-8"
     except (ValueError, RecursionError) as error:

@@ -199,19 +199,24 @@ class _Output:
         """Writes the records of a unit to their split, or why they are removed."""
         unit, split, reason = outcome.unit, outcome.split, outcome.reason
         self.lines += 1
+        if reason:
+            self.removed[reason] += len(unit.records)
+            why = {"split": split, "reason": reason, "detail": outcome.detail}
+            _list(unit, self._removed, why)
+            return
+        self.kept[split] += len(unit.records)
         for record in unit.records:
-            about = {"id": record["id"], "line": unit.where}
-            if reason:
-                self.removed[reason] += 1
-                about |= {"split": split, "reason": reason, "detail": outcome.detail}
-                self._removed.write(_encode(about) + "\n")
-                continue
-            self.kept[split] += 1
             self._splits[split].write(_encode(record) + "\n")
-            if self._moved and split != unit.split:
-                self.moved += 1
-                about |= {"from": unit.split, "to": split}
-                self._moved.write(_encode(about) + "\n")
+        if self._moved and split != unit.split:
+            self.moved += len(unit.records)
+            _list(unit, self._moved, {"from": unit.split, "to": split})
+
+
+def _list(unit: Unit, file: IO[str], fate: dict[str, str]) -> None:
+    """Writes a line about each record: where it stood and what became of it."""
+    for record in unit.records:
+        about = {"id": record["id"], "line": unit.where, **fate}
+        file.write(_encode(about) + "\n")
 
 
 def _write_card(folder: Path, result: Result, *, title: str) -> None:
