@@ -29,7 +29,6 @@ read says which split wins; later units in other splits are moved there or dropp
 """
 
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple
@@ -114,7 +113,7 @@ def curate(
     for unit in units:
         start = prefix(unit.text, rules.prefix_chars)
         key = hash64(start)
-        customer = customer_hash(unit.customer, rules.seed) if unit.customer else None
+        customer = hash64(unit.customer, seed=rules.seed) if unit.customer else None
         split = unit.split or choose_split(
             hash64(start, seed=rules.seed) if customer is None else customer,
             rules.fractions,
@@ -155,12 +154,6 @@ def hash64(text: str, *, seed: int = 0) -> int:
     """BLAKE2b of the text, keyed with the seed, as a signed 64-bit integer."""
     digest = hashlib.blake2b(text.encode(), digest_size=8, key=b"%d" % seed).digest()
     return int.from_bytes(digest, "big", signed=True)
-
-
-@functools.lru_cache(maxsize=1 << 14)  # customers often come again soon
-def customer_hash(customer: str, seed: int) -> int:
-    """`hash64` of a customer."""
-    return hash64(customer, seed=seed)
 
 
 def choose_split(hashed: int, fractions: tuple[float, ...]) -> str:
