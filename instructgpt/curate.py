@@ -109,7 +109,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give three numbers, for example 0.8,0.1,0.1"
+        ) from error
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -87,6 +87,7 @@ def test_a_set_is_curated_and_ready_to_be_built(prompts, tmp_path, capsys):
     assert card["customers"]["train"] == {"customers": 2, "mean": 1.5, "max": 2}
     assert card["prompts"]["train"]["max"] == len("a\nb\nTell me another.")
     assert card["removed"]["duplicate"] == 1
+    assert card["rules"]["max_chars"] == 40
     markdown = (out / "card.md").read_text()
     assert markdown.startswith("# out: prompts\n")
     assert markdown.endswith("\nRemoved: length 1, pii 1, duplicate 1.\n")
@@ -219,7 +220,8 @@ def test_a_missing_language_package_is_named(prompts, tmp_path, monkeypatch):
         (["--split=0.5,0.5"], "error: fractions="),
         (["--max-tokens=5"], "error: a limit in tokens needs a tokenizer"),
         (["--given-splits=train,test"], "error: 2 given splits but 1 input files"),
-        (["--given-splits=dev"], "error: given splits .*dev"),
+        (["--given-splits=dev"], "error: given splits dev: choose from train, valid"),
+        (["--language-sample=-1"], "error: language_sample=-1: give 0 or more"),
         (["--max-chars=1"], r"error: nothing was kept of 6 lines \(length 6\); relax"),
         (["--tokenizer=gone"], "error: gone: cannot read the tokenizer"),
     ],
@@ -230,6 +232,12 @@ def test_mistakes_end_in_one_line_and_leave_nothing(flags, problem, prompts, tmp
         main([prompts, str(tmp_path / "out"), "--kind=prompts", *flags])
     assert "\n" not in str(error.value)
     assert names(tmp_path) == before
+
+
+def test_fractions_that_are_no_numbers_are_named(prompts, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main([prompts, str(tmp_path / "out"), "--kind=prompts", "--split=most,rest"])
+    assert "--split: 'most,rest': give three numbers" in capsys.readouterr().err
 
 
 def test_a_bad_line_is_named_and_leaves_nothing(tmp_path):
@@ -244,10 +252,18 @@ def test_a_folder_in_use_is_refused_and_an_empty_one_is_not(prompts, tmp_path):
     used.mkdir()
     curate_files([prompts], used, kind="prompts", rules=Rules())
     before = {name: (used / name).read_text() for name in names(used)}
-    for taken in (used, tmp_path / "raw.jsonl"):
-        with pytest.raises(UserError, match="is there already and is no empty folder"):
-            curate_files([prompts], taken, kind="prompts", rules=Rules())
+    with pytest.raises(UserError, match=r"used: is there already and is not empty; na"):
+        curate_files([prompts], used, kind="prompts", rules=Rules())
+    with pytest.raises(UserError, match=r"raw\.jsonl: cannot be made a folder \(Not a"):
+        curate_files([prompts], prompts, kind="prompts", rules=Rules())
     assert {name: (used / name).read_text() for name in names(used)} == before
+
+
+def test_a_missing_file_is_named_before_others_are_read(tmp_path):
+    raw = write(tmp_path / "raw.jsonl", [{"prompt": 3}])
+    with pytest.raises(UserError, match=r"gone\.jsonl: there is no such file; correct"):
+        inputs = [raw, tmp_path / "gone.jsonl"]
+        curate_files(inputs, tmp_path / "out", kind="prompts", rules=Rules())
 
 
 def test_an_unknown_kind_is_named(prompts, tmp_path):

@@ -104,11 +104,9 @@ def test_the_cap_counts_units_that_were_kept_and_spares_labelers(fates):
     ]
 
 
-def test_without_a_cap_a_customer_may_have_any_number(fates):
+def test_the_cap_is_the_papers_unless_told_otherwise(fates):
     units = [unit(str(i), "x") for i in range(300)]
     assert [reason for _, reason, _ in fates(*units)].count("cap") == 100
-    more = [unit(f"more {i}", "y") for i in range(300)]
-    assert fates(*more, cap=None) == [KEPT] * 300
 
 
 def test_all_units_of_a_customer_are_in_one_split(fates):

@@ -1,6 +1,7 @@
 """From files to files: curated splits, what was removed and why, and the data card."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import tempfile
@@ -8,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 from instructgpt.data.curation.card import Card, Tally, card_to_json, render_card
 from instructgpt.data.curation.language import (
@@ -49,41 +50,47 @@ def curate_files(
     language_sample: int = 0,
     log: Callable[[str], None] = lambda line: None,
 ) -> Result:
-    """Curates JSONL files into a folder; see the module's docstring.
+    """Curates JSONL files into a folder, which appears when all is done.
+
+    It holds KIND.SPLIT.jsonl for each split that has records, in input order;
+    removed.jsonl with the id, line and reason of each record that was not kept (not its
+    text, which may be personal); moved.jsonl, with `given_splits`, with the same of
+    those that changed their split; and the data card as card.md and card.json.
 
     Args:
-      inputs: files of records of one kind, read in order.
+      inputs: files of records of one kind, read once, in order.
       outdir: a folder that is empty or does not exist.
       kind: one of KINDS.
       rules: what to remove and how to split.
       tokenizer: counts lengths in tokens; None counts characters.
       given_splits: the split of each input, where they are splits already; the first
         wins a customer who is in several.
-      language_sample: texts whose language goes on the card.
+      language_sample: number of texts whose language goes on the card.
       log: takes a progress line now and then.
 
     Raises:
-      UserError: a line is bad, an argument is, or nothing is kept. OUTDIR is then as
+      UserError: a line is bad, an argument is, or nothing is kept. `outdir` is then as
         it was.
     """
-    _check(outdir, kind, rules, tokenizer, inputs=inputs, given_splits=given_splits)
-    outdir = Path(outdir)
-    measure = len if tokenizer is None else lambda text: len(tokenizer.encode(text))
-    needs_language = rules.languages or language_sample
-    identify = make_identifier() if needs_language else None
-    tally, sample = Tally(), Sample(language_sample)
-    started = time.monotonic()
-    units = _with_progress(_units(inputs, kind, given_splits), log)
-    outdir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        dir=outdir.parent, prefix=f".{outdir.name}."
-    ) as temporary:
+    if kind not in KINDS:
+        raise UserError(f"kind={kind!r}: choose from {', '.join(KINDS)}.")
+    if rules.max_tokens is not None and tokenizer is None:
+        raise UserError("a limit in tokens needs a tokenizer; give --tokenizer=FILE.")
+    if language_sample < 0:
+        raise UserError(f"language_sample={language_sample}: give 0 or more.")
+    _check_inputs(inputs, given_splits)
+    identify = make_identifier() if rules.languages or language_sample else None
+    with _temporary_beside(Path(outdir)) as temporary:
         folder = Path(temporary, "out")
         folder.mkdir()
+        tally, sample = Tally(), Sample(language_sample)
+        measure = len if tokenizer is None else lambda text: len(tokenizer.encode(text))
+        started = time.monotonic()
         with (
             contextlib.closing(Ledger(Path(temporary, "ledger.sqlite"))) as ledger,
             _Output(folder, kind, moves=bool(given_splits)) as output,
         ):
+            units = _with_progress(_units(inputs, kind, given_splits), log)
             for outcome in curate(
                 units, rules, ledger=ledger, measure=measure, identify=identify
             ):
@@ -104,45 +111,45 @@ def curate_files(
             languages=language_shares(texts, identify) if identify else {},
             language_sample=len(texts),
         )
-        result = Result(
-            card,
-            kept={split: output.kept[split] for split in SPLITS},
-            removed={reason: output.removed[reason] for reason in REASONS},
-            moved=output.moved,
-            lines=output.lines,
-            seconds=time.monotonic() - started,
-        )
-        _write_card(folder, result, title=f"{outdir.name}: {kind}")
+        result = output.result(card, seconds=time.monotonic() - started)
+        _write_card(folder, result, rules, title=f"{Path(outdir).name}: {kind}")
         folder.rename(outdir)
     return result
 
 
-def _check(
-    outdir: str | os.PathLike[str],
-    kind: str,
-    rules: Rules,
-    tokenizer: Tokenizer | None,
-    *,
-    inputs: Sequence[str | os.PathLike[str]],
-    given_splits: Sequence[str],
+def _check_inputs(
+    inputs: Sequence[str | os.PathLike[str]], given_splits: Sequence[str]
 ) -> None:
-    if kind not in KINDS:
-        raise UserError(f"kind={kind!r}: choose from {', '.join(KINDS)}.")
-    path = Path(outdir)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UserError(
-            f"{outdir}: is there already and is no empty folder; name a new folder as"
-            " the last argument."
-        )
-    if rules.max_tokens is not None and tokenizer is None:
-        raise UserError("a limit in tokens needs a tokenizer; give --tokenizer=FILE.")
+    """Finds a wrong path before the files ahead of it are read."""
+    for path in inputs:
+        if not Path(path).exists():
+            raise UserError(f"{path}: there is no such file; correct the path.")
     if given_splits and len(given_splits) != len(inputs):
         raise UserError(
             f"{len(given_splits)} given splits but {len(inputs)} input files; name the"
             " split of each file."
         )
     if not set(given_splits) <= set(SPLITS):
-        raise UserError(f"given splits {given_splits}: choose from {SPLITS}.")
+        raise UserError(
+            f"given splits {', '.join(given_splits)}: choose from {', '.join(SPLITS)}."
+        )
+
+
+def _temporary_beside(outdir: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder on the same disk, from which a finished one can be renamed."""
+    try:
+        if outdir.exists() and any(outdir.iterdir()):
+            raise UserError(
+                f"{outdir}: is there already and is not empty; name a new folder as the"
+                " last argument."
+            )
+        outdir.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=outdir.parent, prefix=f".{outdir.name}.")
+    except OSError as error:
+        raise UserError(
+            f"{outdir}: cannot be made a folder ({error.strerror}); name another as"
+            " the last argument."
+        ) from error
 
 
 def _units(
@@ -195,6 +202,17 @@ class _Output:
             if not self.kept[split]:  # a split without records is no file
                 path.unlink()
 
+    def result(self, card: Card, *, seconds: float) -> Result:
+        """The counts so far, with what else is known of the run."""
+        return Result(
+            card,
+            kept={split: self.kept[split] for split in SPLITS},
+            removed={reason: self.removed[reason] for reason in REASONS},
+            moved=self.moved,
+            lines=self.lines,
+            seconds=seconds,
+        )
+
     def write(self, outcome: Outcome) -> None:
         """Writes the records of a unit to their split, or why they are removed."""
         unit, split, reason = outcome.unit, outcome.split, outcome.reason
@@ -219,11 +237,14 @@ def _list(unit: Unit, file: IO[str], fate: dict[str, str]) -> None:
         file.write(_encode(about) + "\n")
 
 
-def _write_card(folder: Path, result: Result, *, title: str) -> None:
+def _write_card(folder: Path, result: Result, rules: Rules, *, title: str) -> None:
     removed = f"Removed: {_listing(Counter(result.removed)) or 'nothing'}.\n"
     card = render_card(result.card, title=title)
     (folder / "card.md").write_text(f"{card}\n{removed}", encoding="utf-8")
-    values: dict[str, Any] = {**card_to_json(result.card), "removed": result.removed}
+    values = card_to_json(result.card) | {
+        "removed": result.removed,
+        "rules": dataclasses.asdict(rules),
+    }
     text = json.dumps(values, ensure_ascii=False, indent=2)
     (folder / "card.json").write_text(text + "\n", encoding="utf-8")
 

@@ -21,8 +21,7 @@ from typing import NamedTuple
 class Pii(NamedTuple):
     """Where personal data stands in a text."""
 
-    kind: str  # email, url_login, api_key, card, iban, ssn, phone, ip_address or
-    # street_address
+    kind: str  # of a rule below, for example "email"
     start: int  # characters
     end: int
 

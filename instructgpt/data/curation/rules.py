@@ -11,9 +11,10 @@ reason for which it is removed:
 5. `duplicate`: it shares a long prefix with a unit kept before. Two units are
    duplicates if their texts, with each run of white space made one space and none at
    the ends, have the same first `prefix_chars` characters; so two texts shorter than
-   that are duplicates only if they are equal. Texts are compared by 64-bit BLAKE2b
-   hashes of these characters: among n units the chance that any two that differ are
-   taken for one is about n^2 / 2^65 (3e-8 for a million).
+   that are duplicates only if they are equal. Responses do not count: one of several
+   demonstrations of a prompt is kept. Texts, and customers, are compared by 64-bit
+   BLAKE2b hashes: among n units the chance that any two that differ are taken for one
+   is about n^2 / 2^65 (3e-8 for a million).
 6. `cap`: the customer has `cap` units in the set already. Units of no customer, which
    labelers wrote, are not capped.
 
@@ -44,14 +45,14 @@ REASONS = ("length", "language", "cross_split", "pii", "duplicate", "cap")
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """Thresholds; those that are None are not applied.
+    """Thresholds; a limit that is None is none.
 
     Raises:
       UserError: on construction, for a value that cannot be meant.
     """
 
     prefix_chars: int = 200  # some 50 tokens; the paper names no number
-    cap: int | None = 200  # units of one customer (§3.2)
+    cap: int = 200  # units of one customer (§3.2)
     fractions: tuple[float, ...] = (0.8, 0.1, 0.1)  # of customers in each of SPLITS
     seed: int = 0  # of the split
     min_chars: int = 1
@@ -217,8 +218,7 @@ def _fault_beside_others(
         return "duplicate", f"of {holder}"
     if customer is None:
         return "", ""
-    cap = rules.cap if rules.cap is not None else 2**62
-    if ledger.count(customer, split, cap=cap):
+    if ledger.count(customer, split, cap=rules.cap):
         return "", ""
     ledger.release_prefix(key)
     return "cap", f"customer has {rules.cap}"
