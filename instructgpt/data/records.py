@@ -157,7 +157,7 @@ class Line(NamedTuple):
     value: Any
 
 
-def read_lines(path: str | os.PathLike[str]) -> Iterator[Line]:
+def parse_lines(path: str | os.PathLike[str]) -> Iterator[Line]:
     """Lines of a file with one JSON value a line; blank lines are skipped.
 
     Raises:
@@ -210,7 +210,7 @@ def read_jsonl(path: str | os.PathLike[str], kind: str) -> Iterator[Record]:
         read or has no records.
     """
     check_kind(kind)
-    for line in read_lines(path):
+    for line in parse_lines(path):
         yield check_line(line, kind)
 
 

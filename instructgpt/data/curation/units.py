@@ -18,7 +18,7 @@ from instructgpt.data.records import (
     Record,
     check_kind,
     check_line,
-    read_lines,
+    parse_lines,
 )
 from instructgpt.errors import UserError
 
@@ -48,7 +48,7 @@ def read_units(
       UserError: "path:line: what is wrong; what to do".
     """
     check_kind(kind)
-    for line in read_lines(path):
+    for line in parse_lines(path):
         if kind == "demonstrations" and _is_few_shot(line.value):
             unit = expand_few_shot(line)
         else:
