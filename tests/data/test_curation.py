@@ -224,6 +224,7 @@ def test_a_customer_in_two_splits_is_dropped_from_the_second(fates):
         ({"fractions": (0.5, 0.5)}, "give one for each of train, valid, test"),
         ({"fractions": (0.5, 0.6, 0.0)}, "and 1 together"),
         ({"fractions": (1.5, -0.5, 0.0)}, "at least 0"),
+        ({"fractions": (float("nan"), 0.5, 0.5)}, "at least 0"),
         ({"cross_split": "keep"}, "'move' or 'drop'"),
     ],
 )

@@ -69,7 +69,7 @@ class Rules:
         if (
             len(self.fractions) != len(SPLITS)
             or min(self.fractions) < 0
-            or abs(sum(self.fractions) - 1) > 1e-6
+            or not abs(sum(self.fractions) - 1) < 1e-6  # so that nan is refused
         ):
             raise UserError(
                 f"fractions={self.fractions}: give one for each of {', '.join(SPLITS)},"
