@@ -1,12 +1,12 @@
 """What a record is: the fields of each kind, checks, and JSONL files of them."""
 
-import json
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+from instructgpt.data.files import parse_json_line, read_lines
 from instructgpt.errors import UserError
 
 Record = dict[str, Any]
@@ -160,26 +160,21 @@ class Line(NamedTuple):
 def parse_lines(path: str | os.PathLike[str]) -> Iterator[Line]:
     """Lines of a file with one JSON value a line; blank lines are skipped.
 
+    A name in .gz or .xz is unpacked on the way.
+
     Raises:
       UserError: "path:line: what is wrong; what to do" for text that is not UTF-8 or
         not JSON, or a truncated last line; or a file that cannot be read or has no
         lines.
     """
-    path = Path(path)
-    name = path.stem
+    name = Path(path).stem
     found = 0
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                where = f"{path}:{number}"
-                found += 1
-                yield Line(where, f"{name}:{number}", _parse(line, where))
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot read the file ({error.strerror}); correct the path."
-        ) from error
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        found += 1
+        yield Line(where, f"{name}:{number}", parse_json_line(line, where))
     if not found:
         raise UserError(f"{path}: no records; give one JSON object a line.")
 
@@ -198,7 +193,7 @@ def check_line(line: Line, kind: str) -> Record:
 
 
 def read_jsonl(path: str | os.PathLike[str], kind: str) -> Iterator[Record]:
-    """Records of a file with one JSON object a line; blank lines are skipped.
+    """Records of a file with one JSON object a line, read as by `parse_lines`.
 
     Optional fields get "" and an `id` of the form "NAME:LINE"; unknown fields are
     left out.
@@ -212,21 +207,6 @@ def read_jsonl(path: str | os.PathLike[str], kind: str) -> Iterator[Record]:
     check_kind(kind)
     for line in parse_lines(path):
         yield check_line(line, kind)
-
-
-def _parse(line: bytes, where: str) -> Any:
-    cut_off = not line.endswith(b"\n")
-    try:
-        return json.loads(line.decode().removeprefix("\ufeff"))
-    except UnicodeDecodeError as error:
-        problem, remedy = f"not UTF-8 ({error.reason})", "save the file as UTF-8"
-    except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else error
-        problem, remedy = f"not valid JSON ({reason})", "correct or remove the line"
-    if cut_off:
-        problem += "; the file ends in the middle of this line"
-        remedy = "copy the file again or remove the line"
-    raise UserError(f"{where}: {problem}; {remedy}.")
 
 
 def check_kind(kind: str) -> None:
