@@ -1,0 +1,122 @@
+"""Files of public data sets: from a hub or by https, checked, kept in a cache."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import NamedTuple
+
+from instructgpt.errors import UserError
+
+_HUB = "https://huggingface.co/datasets"
+_TIMEOUT = 60  # seconds without a byte
+
+
+class RemoteFile(NamedTuple):
+    """A published file.
+
+    Attributes:
+      base: "hub:OWNER/NAME@REVISION" of a data set, or the start of an https URL.
+      path: the rest.
+      sha256: of its contents, "" if not known.
+    """
+
+    base: str
+    path: str
+    sha256: str = ""
+
+    @property
+    def url(self) -> str:
+        """Where a person finds it."""
+        if not self.base.startswith("hub:"):
+            return f"{self.base}/{self.path}"
+        repository, revision = self._hub()
+        return f"{_HUB}/{repository}/resolve/{revision}/{self.path}"
+
+    def _hub(self) -> tuple[str, str]:
+        repository, _, revision = self.base.removeprefix("hub:").partition("@")
+        return repository, revision or "main"
+
+    def fetch(self, cache: Path) -> Path:
+        """The file on this machine, downloaded unless it is there already.
+
+        Args:
+          cache: folder for what comes by https; the hub's client keeps its own.
+
+        Raises:
+          UserError: it cannot be had, or its contents are not the published ones; the
+            message says where a copy of one's own may be given instead.
+        """
+        if self.base.startswith("hub:"):
+            return self._check(self._from_hub())
+        digest = hashlib.sha256(self.url.encode()).hexdigest()[:12]
+        target = cache / digest / Path(self.path).name
+        if not target.exists():
+            self._download(target)
+        return self._check(target)
+
+    def _from_hub(self) -> Path:
+        try:
+            from huggingface_hub import hf_hub_download
+        except ImportError as error:
+            raise self._failed(
+                "huggingface_hub is not installed; pip install huggingface_hub"
+            ) from error
+        repository, revision = self._hub()
+        try:
+            return Path(
+                hf_hub_download(
+                    repository, self.path, repo_type="dataset", revision=revision
+                )
+            )
+        # Its errors are OSErrors (no network, not found, access) or ValueErrors.
+        except (OSError, ValueError) as error:
+            raise self._failed(_first_line(error)) from error
+
+    def _download(self, target: Path) -> None:
+        """Whole or not at all: a killed download leaves nothing under this name."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=target.parent)
+        try:
+            with (
+                os.fdopen(handle, "wb") as file,
+                urllib.request.urlopen(self.url, timeout=_TIMEOUT) as response,
+            ):
+                shutil.copyfileobj(response, file)
+                length = response.headers.get("Content-Length")
+                if length is not None and file.tell() != int(length):
+                    raise OSError(f"{file.tell()} of {length} bytes came")
+            os.replace(partial, target)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise self._failed(_first_line(reason)) from error
+        finally:
+            Path(partial).unlink(missing_ok=True)
+
+    def _check(self, file: Path) -> Path:
+        if self.sha256:
+            found = sha256_of(file)
+            if found != self.sha256:
+                raise self._failed(
+                    f"{file} has SHA-256 {found}, not {self.sha256}; delete it"
+                )
+        return file
+
+    def _failed(self, reason: str) -> UserError:
+        return UserError(
+            f"{self.url}: {reason}, or get {Path(self.path).name} by other means and"
+            " give its path as NAME:FILE."
+        )
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, as `sha256sum` prints it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_line(error: object) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

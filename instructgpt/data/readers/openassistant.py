@@ -1,0 +1,141 @@
+"""OpenAssistant's conversation trees: the prompter's turns and the replies to them.
+
+A line is a tree: `prompt` is its first message, and `replies` of a message are the
+messages that answer it, the prompter and the assistant in turn. Volunteers ranked
+the assistant's replies to one message: `rank` counts from 0, the best.
+
+Köpf et al. 2023, "OpenAssistant Conversations", https://arxiv.org/abs/2304.07327.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from instructgpt.data.readers.json_rows import Row, json_rows
+from instructgpt.data.readers.ranking import dense_ranks
+from instructgpt.data.readers.report import Report
+from instructgpt.data.records import Record
+from instructgpt.errors import UserError
+
+
+class _Turn(NamedTuple):
+    """A prompter's message with what came before it and what answers it."""
+
+    message: Row
+    history: list[str]
+    replies: list[Row]
+
+    def record(self) -> Record:
+        return {
+            "id": self.message.text("message_id"),
+            "history": self.history,
+            "prompt": self.message.text("text"),
+            "customer": self.message.text("user_id", ""),
+        }
+
+
+def prompts(path: Path, *, report: Report, lang: str = "") -> Iterator[Record]:
+    """Every message of a prompter, answered or not."""
+    for turn in _turns(path, lang=lang, report=report):
+        yield turn.record()
+
+
+def demonstrations(
+    path: Path, *, report: Report, lang: str = "", replies: str = "best"
+) -> Iterator[Record]:
+    """A prompter's message and a reply.
+
+    Args:
+      path: the trees.
+      report: counts what is left out.
+      lang: keep messages of this language only, for example "en"; "" keeps all.
+      replies: "best" keeps the replies that no other outranks (all of them where none
+        has a rank), "all" every reply.
+
+    Raises:
+      UserError: an unknown `replies`, or a line that is no tree.
+    """
+    if replies not in ("best", "all"):
+        raise UserError(f"openassistant: replies={replies!r}; choose 'best' or 'all'.")
+    for turn in _turns(path, lang=lang, report=report):
+        kept = turn.replies if replies == "all" else _best(turn.replies)
+        if turn.replies:
+            report.skip("outranked reply", len(turn.replies) - len(kept))
+        else:
+            report.skip("prompt without a reply")
+        for reply in kept:
+            yield {
+                **turn.record(),
+                "id": reply.text("message_id"),
+                "response": reply.text("text"),
+            }
+
+
+def comparisons(path: Path, *, report: Report, lang: str = "") -> Iterator[Record]:
+    """A prompter's message and its ranked replies, two or more."""
+    for turn in _turns(path, lang=lang, report=report):
+        ranked = [reply for reply in turn.replies if reply.has("rank")]
+        if len(ranked) < 2:
+            report.skip("prompt with fewer than two ranked replies")
+            continue
+        report.skip("reply without a rank", len(turn.replies) - len(ranked))
+        yield {
+            **turn.record(),
+            "responses": [reply.text("text") for reply in ranked],
+            "ranks": dense_ranks([reply.number("rank") for reply in ranked]),
+        }
+
+
+def _best(replies: list[Row]) -> list[Row]:
+    ranks = [reply.number("rank") for reply in replies if reply.has("rank")]
+    if not ranks:
+        return replies
+    return [r for r in replies if r.has("rank") and r.number("rank") == min(ranks)]
+
+
+def _turns(path: Path, *, lang: str, report: Report) -> Iterator[_Turn]:
+    """The prompter's messages of all trees, each before those that follow it."""
+    for tree in json_rows(path):
+        root = tree.row("prompt")
+        waiting = [(root, list[str]())] if _keep(root, "prompter", lang, report) else []
+        while waiting:
+            message, history = waiting.pop()
+            replies = _kept_replies(message, "assistant", lang, report)
+            yield _Turn(message, history, replies)
+            later = [
+                (follow_up, [*history, message.text("text"), reply.text("text")])
+                for reply in replies
+                for follow_up in _kept_replies(reply, "prompter", lang, report)
+            ]
+            waiting += reversed(later)
+
+
+def _kept_replies(message: Row, role: str, lang: str, report: Report) -> list[Row]:
+    return [r for r in message.rows("replies", []) if _keep(r, role, lang, report)]
+
+
+def _keep(message: Row, role: str, lang: str, report: Report) -> bool:
+    """False, and counted, if a message is of no use; then nothing below it is."""
+    if message.text("role") != role:
+        raise UserError(
+            f"{message.where}: role {message.text('role')!r} where the {role} should"
+            " speak; give the file as it was published."
+        )
+    if message.flag("deleted", False):
+        reason = "deleted message"
+    elif not message.flag("review_result", True):
+        reason = "message that failed its review"
+    elif not message.text("text").strip():
+        reason = "empty message"
+    elif lang and message.text("lang") != lang:
+        reason = f"message not in {lang!r}"
+    else:
+        return True
+    report.skip(reason)
+    report.skip("message below one that is left out", _count_below(message))
+    return False
+
+
+def _count_below(message: Row) -> int:
+    replies = message.rows("replies", [])
+    return len(replies) + sum(map(_count_below, replies))

@@ -1,0 +1,84 @@
+"""One file of a public set to checked records."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from instructgpt.data.readers.report import Report
+from instructgpt.data.readers.table import Reader, get_set
+from instructgpt.data.records import Record, check_kind, check_record
+from instructgpt.errors import UserError
+
+
+class Found(NamedTuple):
+    """A record, and the split that its row names; None where rows name none."""
+
+    record: Record
+    split: str | None
+
+
+def read_file(
+    name: str,
+    path: Path,
+    *,
+    kind: str,
+    report: Report,
+    options: Mapping[str, str] | None = None,
+) -> Iterator[Found]:
+    """Records of one kind out of one file; of prompts the same one only once.
+
+    Args:
+      name: a key of `SETS`.
+      path: a file in that set's format.
+      kind: one that the set can give.
+      report: counts what is left out or decided.
+      options: of the set, for example {"lang": "en"}; those that its reader of this
+        kind does not have are for its others.
+
+    Raises:
+      UserError: an unknown set, kind or option; or "FILE:LINE: what is wrong; what to
+        do" for a file that is not in the set's format, or damaged.
+    """
+    reader = _reader(name, kind)
+    accepted = _options(reader)
+    _check_options(name, options or {})
+    chosen = {k: v for k, v in (options or {}).items() if k in accepted}
+    seen = set()
+    for row in reader(path, report=report, **chosen):
+        where = f"{path}, {row['id']}"
+        record = check_record(row, kind=kind, where=where, default_id=row["id"])
+        if kind == "prompts":
+            text = (*record["history"], record["prompt"])
+            if text in seen:
+                report.skip("repeated prompt")
+                continue
+            seen.add(text)
+        yield Found(record, row.get("split"))
+
+
+def _reader(name: str, kind: str) -> Reader:
+    check_kind(kind)
+    entry = get_set(name)
+    if kind not in entry.kinds:
+        raise UserError(
+            f"{name}: gives no {kind}, only {', '.join(entry.kinds)}; choose one of"
+            " these or another set."
+        )
+    # Prompts are what a demonstration or a comparison leaves without its responses.
+    sources = (kind, "demonstrations", "comparisons")
+    return next(entry.readers[k] for k in sources if k in entry.readers)
+
+
+def _options(reader: Reader) -> set[str]:
+    return set(inspect.signature(reader).parameters) - {"path", "report", "kind"}
+
+
+def _check_options(name: str, options: Mapping[str, str]) -> None:
+    known = set().union(*map(_options, get_set(name).readers.values()))
+    for option in options:
+        if option not in known:
+            raise UserError(
+                f"{name}: no option {option!r}; it has"
+                f" {', '.join(sorted(known)) or 'none'}."
+            )
