@@ -37,6 +37,7 @@ __all__ = [
     "build",
     "build_jsonl",
     "file_hash",
+    "is_built",
     "open_source",
     "read_jsonl",
 ]
@@ -140,6 +141,11 @@ def build(
             " asked for; use another name or delete the directory."
         )
     return directory
+
+
+def is_built(kind: str, name: str, data_dir: str | os.PathLike[str]) -> bool:
+    """Whether `build` has written this set, whole."""
+    return _is_complete(_directory(kind, name, data_dir))
 
 
 def build_jsonl(

@@ -1,0 +1,226 @@
+"""Public data sets whole: their files found or downloaded, read, split and built."""
+
+import hashlib
+import heapq
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from instructgpt.data.download import RemoteFile
+from instructgpt.data.readers import Report, get_set, read_file
+from instructgpt.data.records import Record
+from instructgpt.data.sources import build, file_hash, is_built
+from instructgpt.data.splits import SPLITS, Placed, fraction, group_of, split_groups
+from instructgpt.errors import UserError
+
+CACHE = Path("~/.cache/instructgpt")
+SHARES = {"valid": 0.05, "test": 0.05}
+
+
+class SetFile(NamedTuple):
+    """A file to read.
+
+    Attributes:
+      path: on this machine.
+      split: that it holds; None for one that is to be split.
+      origin: URL or path, for the record of sources.
+    """
+
+    path: Path
+    split: str | None
+    origin: str
+
+
+class PublicRecords(NamedTuple):
+    """One kind of records of a set.
+
+    Attributes:
+      records: in the order of the files.
+      placed: for each record, what decides about its split.
+      report: what was left out.
+    """
+
+    records: list[Record]
+    placed: list[Placed]
+    report: Report
+
+
+def find_files(
+    name: str,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    cache: str | os.PathLike[str] = CACHE,
+) -> list[SetFile]:
+    """The files of a set.
+
+    Args:
+      name: a key of `SETS`.
+      path: a file, which holds no split in particular; a folder with the files under
+        their published names (with or without .gz or .xz), each of which holds its
+        split; or None to download what was published.
+      cache: folder for downloads.
+
+    Raises:
+      UserError: there is no such file, the folder holds none of the set's, or they
+        cannot be downloaded.
+    """
+    entry = get_set(name)
+    if path is None:
+        if not entry.files:
+            where = f"; get it from {entry.homepage}" if entry.homepage else ""
+            raise UserError(f"{name}: give its file or folder, as {name}:FILE{where}.")
+        folder = Path(cache).expanduser()
+        return [
+            SetFile(remote.fetch(folder), split, remote.url)
+            for split, remotes in entry.files.items()
+            for remote in remotes
+        ]
+    path = Path(path).expanduser()
+    if not path.is_dir():
+        return [SetFile(path, None, str(path))]
+    if entry.files:
+        found = _published(path, entry.files)
+        expected = [r.path for remotes in entry.files.values() for r in remotes]
+    else:
+        matches = sorted({f for name in entry.names for f in path.rglob(name)})
+        found = [SetFile(file, None, str(file)) for file in matches]
+        expected = list(entry.names)
+    if not found:
+        raise UserError(
+            f"{path}: holds none of {name}'s files ({', '.join(expected) or 'none'});"
+            f" put them there, or give one file as {name}:FILE."
+        )
+    return found
+
+
+def _published(
+    folder: Path, files: Mapping[str, Iterable[RemoteFile]]
+) -> list[SetFile]:
+    """Files under their published path or the last part of it."""
+    found = []
+    for split, remotes in files.items():
+        for remote in remotes:
+            bare = remote.path.removesuffix(".gz")
+            for name in (bare, bare.replace("/", "-"), Path(bare).name):
+                file = next(
+                    (
+                        candidate
+                        for suffix in ("", ".gz", ".xz")
+                        if (candidate := folder / f"{name}{suffix}").is_file()
+                    ),
+                    None,
+                )
+                if file:
+                    found.append(SetFile(file, split, str(file)))
+                    break
+    return found
+
+
+def read_set(
+    name: str,
+    files: Iterable[SetFile],
+    *,
+    kind: str,
+    options: Mapping[str, str] | None = None,
+    max_rows: int = 0,
+    seed: int = 0,
+) -> PublicRecords:
+    """Reads all files of a set.
+
+    Args:
+      name: a key of `SETS`.
+      files: of `find_files`.
+      kind: one that the set can give.
+      options: of the set, see `read_file`.
+      max_rows: keep at most this many records, chosen at random; 0 keeps all.
+      seed: chooses others.
+
+    Raises:
+      UserError: as `read_file`, or the files give no record.
+    """
+    report, rows = Report(), []
+    files = list(files)
+    for file in files:
+        for record, split in read_file(
+            name, file.path, kind=kind, report=report, options=options
+        ):
+            rows.append((record, split or file.split))
+    if not rows:
+        reasons = ", ".join(f"{n} x {reason}" for reason, n in report.skipped.items())
+        raise UserError(
+            f"{name}: {', '.join(str(file.path) for file in files)} give no {kind}"
+            f" ({reasons or 'empty'}); choose another file or kind."
+        )
+    if max_rows and len(rows) > max_rows:
+        report.skip("over the limit of rows", len(rows) - max_rows)
+        chosen = heapq.nsmallest(
+            max_rows,
+            range(len(rows)),
+            key=lambda index: fraction(f"{index} {rows[index][0]['id']}", seed),
+        )
+        rows = [rows[index] for index in sorted(chosen)]
+    own = frozenset(split for _, split in rows if split)
+    placed = [Placed(group_of(record), split, own) for record, split in rows]
+    return PublicRecords([record for record, _ in rows], placed, report)
+
+
+def build_public(
+    name: str,
+    data_dir: str | os.PathLike[str],
+    *,
+    kind: str,
+    path: str | os.PathLike[str] | None = None,
+    options: Mapping[str, str] | None = None,
+    shares: Mapping[str, float] = SHARES,
+    max_rows: int = 0,
+    seed: int = 0,
+    cache: str | os.PathLike[str] = CACHE,
+    log: Callable[[str], None] = print,
+) -> str:
+    """Builds a set of a public one, and returns its name: NAME-HASH.
+
+    The hash is of the files and of every argument that changes the records, so that
+    another choice makes a set of its own. A set that is there is not read again.
+
+    Args:
+      name: a key of `SETS`.
+      data_dir: root of all sets.
+      kind: one that the set can give.
+      path: see `find_files`.
+      options: see `read_file`.
+      shares: of "valid" and "test", see `split_groups`.
+      max_rows: see `read_set`.
+      seed: of the split and of the choice of rows.
+      cache: folder for downloads.
+      log: gets a line on what was left out, when the set is made.
+
+    Raises:
+      UserError: as `find_files`, `read_set` and `build`.
+    """
+    files = find_files(name, path, cache=cache)
+    chosen = [
+        [(file.split, file_hash([file.path])) for file in files],
+        sorted((options or {}).items()),
+        sorted(shares.items()),
+        [max_rows, seed],
+    ]
+    digest = hashlib.sha256(json.dumps(chosen).encode()).hexdigest()
+    set_name = f"{name}-{digest[:12]}"
+    if not is_built(kind, set_name, data_dir):
+        found = read_set(
+            name, files, kind=kind, options=options, max_rows=max_rows, seed=seed
+        )
+        splits = split_groups(found.placed, shares=shares, seed=seed)
+        parts: dict[str, list[Record]] = {split: [] for split in SPLITS}
+        for record, placed in zip(found.records, found.placed, strict=True):
+            parts[splits[placed.group]].append(record)
+        build(
+            kind,
+            set_name,
+            data_dir,
+            {split: part.__iter__ for split, part in parts.items() if part},
+        )
+        log(f"{set_name}/{kind}: {len(found.records)} records; {found.report}")
+    return set_name
