@@ -34,6 +34,7 @@ LEVELS = {
     "convert": 7,
     "curate": 7,
     "main": 7,
+    "prepare": 7,
 }
 FOLDERS = {"data", "evals", "models", "stages", "steps"}
 TOP_LEVEL = {

@@ -1,0 +1,304 @@
+"""Makes a folder of records out of public data sets.
+
+    python -m instructgpt.prepare OUTDIR --demonstrations=NAME[:FILE] \\
+        --comparisons=NAME[:FILE] --documents=NAME[:FILE] --prompts=NAME[:FILE]
+
+Each may be given several times; FILE is a file or a folder, and without it the set is
+downloaded. OUTDIR gets KIND.{train,valid,test}.jsonl, as `--config.data.jsonl=OUTDIR`
+takes them, and sources.json, which says where they come from.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from instructgpt.data.download import sha256_of
+from instructgpt.data.public import CACHE, SHARES, SetFile, find_files, read_set
+from instructgpt.data.readers import SETS, Report, get_set
+from instructgpt.data.records import FIELDS, Record
+from instructgpt.data.splits import SPLITS, Placed, split_groups
+from instructgpt.errors import UserError
+from instructgpt.metrics import format_table
+
+
+class Wanted(NamedTuple):
+    """One kind of one set, from `path` or downloaded."""
+
+    kind: str
+    name: str
+    path: str | None
+
+
+class Part(NamedTuple):
+    """What one `Wanted` gave; ids start with the set's name."""
+
+    wanted: Wanted
+    files: list[SetFile]
+    records: list[Record]
+    placed: list[Placed]
+    report: Report
+
+
+def prepare(
+    directory: str | os.PathLike[str],
+    wanted: Sequence[Wanted],
+    *,
+    options: Mapping[str, Mapping[str, str]] | None = None,
+    shares: Mapping[str, float] = SHARES,
+    max_rows: int = 0,
+    seed: int = 0,
+    cache: str | os.PathLike[str] = CACHE,
+    log: Callable[[str], None] = print,
+) -> None:
+    """Writes the folder, whole or not at all.
+
+    Args:
+      directory: must not exist, or be empty.
+      wanted: at least one; those of a kind are joined in this order.
+      options: by set, see `read_file`.
+      shares: of "valid" and "test", see `split_groups`.
+      max_rows: of each set and kind, see `read_set`.
+      seed: of the split and of the choice of rows.
+      cache: folder for downloads.
+      log: gets the tables.
+
+    Raises:
+      UserError: the folder is in the way, a set or its files are not as they must be,
+        or a share or a limit is impossible.
+    """
+    directory = Path(directory)
+    _check(directory, wanted, options or {}, shares, max_rows)
+    parts = [
+        _read(item, options or {}, max_rows=max_rows, seed=seed, cache=cache)
+        for item in wanted
+    ]
+    splits = split_groups(
+        (placed for part in parts for placed in part.placed), shares=shares, seed=seed
+    )
+    directory.absolute().parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".", dir=directory.absolute().parent))
+    try:
+        for kind in FIELDS:
+            _write(partial, kind, [p for p in parts if p.wanted.kind == kind], splits)
+        sources = [_source(part, options or {}) for part in parts]
+        settings = {"shares": dict(shares), "max_rows": max_rows, "seed": seed}
+        text = json.dumps({**settings, "sets": sources}, indent=2, ensure_ascii=False)
+        (partial / "sources.json").write_text(text + "\n", encoding="utf-8")
+        partial.chmod(0o755)  # mkdtemp's folder is its owner's alone
+        os.replace(partial, directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    log(_split_table(parts, splits))
+    log("")
+    log(_source_table(parts))
+
+
+def _check(
+    directory: Path,
+    wanted: Sequence[Wanted],
+    options: Mapping[str, Mapping[str, str]],
+    shares: Mapping[str, float],
+    max_rows: int,
+) -> None:
+    """Raises UserError for what is wrong before anything is read."""
+    if not wanted:
+        raise UserError("nothing to prepare; give --demonstrations=NAME, for example.")
+    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
+        raise UserError(
+            f"{directory}: is there already and not empty; delete it or name another."
+        )
+    for name in options:
+        if name not in {item.name for item in wanted}:
+            raise UserError(f"--option={name}: this set is not asked for.")
+    if min(shares.values()) < 0 or sum(shares.values()) >= 1:
+        raise UserError(
+            f"--valid and --test are {dict(shares)}; give shares from 0 that leave"
+            " something to train on."
+        )
+    if max_rows < 0:
+        raise UserError(f"--max-rows={max_rows}; give 1 or more, or 0 for all.")
+
+
+def _read(
+    wanted: Wanted,
+    options: Mapping[str, Mapping[str, str]],
+    *,
+    max_rows: int,
+    seed: int,
+    cache: str | os.PathLike[str],
+) -> Part:
+    files = find_files(wanted.name, wanted.path, cache=cache)
+    records, placed, report = read_set(
+        wanted.name,
+        files,
+        kind=wanted.kind,
+        options=options.get(wanted.name),
+        max_rows=max_rows,
+        seed=seed,
+    )
+    named = [{**record, "id": f"{wanted.name}/{record['id']}"} for record in records]
+    return Part(wanted, files, named, placed, report)
+
+
+def _write(
+    directory: Path, kind: str, parts: Sequence[Part], splits: Mapping[str, str]
+) -> None:
+    """KIND.SPLIT.jsonl for each split that has records."""
+    for split in SPLITS:
+        lines = [
+            json.dumps(record, ensure_ascii=False) + "\n"
+            for part in parts
+            for record in _of_split(part, split, splits)
+        ]
+        if lines:
+            path = directory / f"{kind}.{split}.jsonl"
+            path.write_text("".join(lines), encoding="utf-8")
+
+
+def _of_split(part: Part, split: str, splits: Mapping[str, str]) -> Iterator[Record]:
+    for record, placed in zip(part.records, part.placed, strict=True):
+        if splits[placed.group] == split:
+            yield record
+
+
+def _source(part: Part, options: Mapping[str, Mapping[str, str]]) -> dict:
+    """A set's entry in sources.json."""
+    entry = get_set(part.wanted.name)
+    return {
+        "set": part.wanted.name,
+        "kind": part.wanted.kind,
+        "licence": entry.licence,
+        "homepage": entry.homepage,
+        "options": dict(options.get(part.wanted.name, {})),
+        "records": len(part.records),
+        "skipped": dict(part.report.skipped),
+        "noted": dict(part.report.noted),
+        "files": [
+            {
+                "origin": file.origin,
+                "split": file.split,
+                "sha256": sha256_of(file.path),
+            }
+            for file in part.files
+        ],
+    }
+
+
+def _split_table(parts: Sequence[Part], splits: Mapping[str, str]) -> str:
+    """Rows of each split, and of comparisons how many responses and ties."""
+    rows = []
+    for part in parts:
+        for split in SPLITS:
+            records = list(_of_split(part, split, splits))
+            if records:
+                name, kind = part.wanted.name, part.wanted.kind
+                rows.append([name, kind, split, len(records), *_rankings(records)])
+    columns = ["set", "kind", "split", "rows", "rows by K", "pairs", "tied pairs"]
+    return format_table(rows, columns)
+
+
+def _rankings(records: Sequence[Record]) -> list[str | None]:
+    """Rows by K, pairs and tied pairs; None for records without ranks."""
+    ranks = [record["ranks"] for record in records if "ranks" in record]
+    if not ranks:
+        return [None, None, None]
+    sizes = Counter(map(len, ranks))
+    pairs = sum(k * (k - 1) // 2 * count for k, count in sizes.items())
+    tied = sum(n * (n - 1) // 2 for r in ranks for n in Counter(r).values())
+    by_size = " ".join(f"{k}:{count}" for k, count in sorted(sizes.items()))
+    return [by_size, str(pairs), str(tied)]
+
+
+def _source_table(parts: Sequence[Part]) -> str:
+    """Each set's licence, then what its reader left out or decided."""
+    lines = []
+    for part in parts:
+        kind, name, _ = part.wanted
+        lines.append(f"{name} {kind} (licence: {get_set(name).licence})")
+        for verb, counts in (
+            ("left out", part.report.skipped),
+            ("noted", part.report.noted),
+        ):
+            lines += [f"  {verb} {n:>7}  {what}" for what, n in counts.most_common()]
+    return "\n".join(lines)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line; a mistake ends the program with one line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m instructgpt.prepare",
+        description="Makes a folder of records out of public data sets.",
+        epilog="; ".join(f"{name}: {', '.join(SETS[name].kinds)}" for name in SETS),
+        allow_abbrev=False,
+    )
+    parser.add_argument("outdir", help="new folder for KIND.SPLIT.jsonl")
+    for kind in FIELDS:
+        parser.add_argument(
+            f"--{kind}",
+            action="append",
+            default=[],
+            metavar="NAME[:FILE]",
+            help="a set, and its file or folder; without one it is downloaded",
+        )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME.KEY=VALUE",
+        help="of a set's reader, as in openassistant.lang=en",
+    )
+    for split, share in SHARES.items():
+        parser.add_argument(
+            f"--{split}",
+            type=float,
+            default=share,
+            help=f"share of groups for sets without a {split} file (%(default)s)",
+        )
+    parser.add_argument("--max-rows", type=int, default=0, help="of each set and kind")
+    parser.add_argument("--seed", type=int, default=0, help="of splits and choices")
+    parser.add_argument("--cache", default=str(CACHE), help="for downloads")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parses and prepares; a user's mistake ends in one line."""
+    args = parse(argv)
+    try:
+        wanted = [
+            Wanted(kind, name, path or None)
+            for kind in FIELDS
+            for name, _, path in (text.partition(":") for text in getattr(args, kind))
+        ]
+        prepare(
+            args.outdir,
+            wanted,
+            options=_parse_options(args.option),
+            shares={split: getattr(args, split) for split in SHARES},
+            max_rows=args.max_rows,
+            seed=args.seed,
+            cache=args.cache,
+        )
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def _parse_options(texts: Sequence[str]) -> dict[str, dict[str, str]]:
+    options: dict[str, dict[str, str]] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        name, dot, option = key.partition(".")
+        if not (equals and dot):
+            raise UserError(f"--option={text}: give NAME.KEY=VALUE.")
+        options.setdefault(name, {})[option] = value
+    return options
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

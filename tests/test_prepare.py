@@ -1,0 +1,229 @@
+"""The command that makes a folder of records, read back as a stage reads it."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from instructgpt.data.records import FIELDS, read_jsonl
+from instructgpt.data.sources import build_jsonl, open_source
+from instructgpt.prepare import Wanted, main, prepare
+from tests.data.reader_files import write
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two sets with the same questions, comparisons on them, and a text."""
+    questions = [f"Question {number}?" for number in range(300)]
+    write(tmp_path / "train.jsonl", *(gsm8k(q) for q in questions[:200]))
+    write(tmp_path / "test.jsonl", *(gsm8k(q) for q in questions[200:]))
+    alpaca = [{"instruction": f" {q.upper()}", "output": "yes"} for q in questions]
+    write(tmp_path / "alpaca.json", [*alpaca, {"instruction": "x", "output": ""}])
+    write(
+        tmp_path / "pairs.jsonl",
+        *(
+            {
+                "chosen": f"\n\nHuman: {q}\n\nAssistant: Hm?\n\nHuman: So?"
+                "\n\nAssistant: good",
+                "rejected": f"\n\nHuman: {q}\n\nAssistant: Hm?\n\nHuman: So?"
+                "\n\nAssistant: bad",
+            }
+            for q in questions
+        ),
+    )
+    (tmp_path / "book.txt").write_text("".join(f"Block {n}\n\n" for n in range(100)))
+    return tmp_path
+
+
+def gsm8k(question: str) -> dict:
+    return {"question": question, "answer": "#### 1"}
+
+
+def command(files: Path, *more: str) -> list[str]:
+    return [
+        str(files / "out"),
+        f"--demonstrations=gsm8k:{files}",
+        f"--demonstrations=alpaca:{files}/alpaca.json",
+        f"--comparisons=hh_rlhf_helpful:{files}/pairs.jsonl",
+        f"--prompts=alpaca:{files}/alpaca.json",
+        f"--documents=plain_text:{files}/book.txt",
+        "--option=plain_text.per=block",
+        *more,
+    ]
+
+
+def records(files: Path, kind: str) -> list[tuple[str, dict]]:
+    """(split, record) of the folder."""
+    return [
+        (split, record)
+        for split in ("train", "valid", "test")
+        for record in read_jsonl(files / f"out/{kind}.{split}.jsonl", kind)
+    ]
+
+
+def test_the_folder_is_what_a_stage_opens(files):
+    main(command(files))
+    assert {path.name for path in (files / "out").iterdir()} == {
+        *(f"{kind}.{s}.jsonl" for kind in FIELDS for s in ("train", "valid", "test")),
+        "sources.json",
+    }
+    counts = {kind: len(records(files, kind)) for kind in FIELDS}
+    assert counts == {
+        "documents": 100,
+        "demonstrations": 600,
+        "prompts": 300,
+        "comparisons": 300,
+    }
+    for kind in FIELDS:
+        paths = {"train": files / f"out/{kind}.train.jsonl"}
+        name = build_jsonl(kind, "mine", files / "sets", paths)
+        assert len(open_source(kind, name, files / "sets", "train")) > 50
+
+
+def test_no_prompt_is_in_two_splits_and_test_files_stay_test(files):
+    main(command(files))
+    splits: dict[str, set[str]] = {}
+    for kind in ("demonstrations", "prompts", "comparisons"):
+        for split, record in records(files, kind):
+            first = [*record["history"], record["prompt"]][0]
+            splits.setdefault(first.upper(), set()).add(split)
+    assert len(splits) == 300
+    assert all(len(found) == 1 for found in splits.values())
+    for number in range(200, 300):
+        assert splits[f"QUESTION {number}?"] == {"test"}
+    kept = Counter(next(iter(found)) for found in splits.values())
+    assert kept["train"] > 150
+    assert kept["valid"] > 0
+
+
+def test_ids_start_with_the_sets_name_and_sets_keep_their_order(files):
+    main(command(files))
+    ids = [r["id"] for split, r in records(files, "demonstrations") if split == "train"]
+    names = [id_.split("/")[0] for id_ in ids]
+    assert set(names) == {"gsm8k", "alpaca"}
+    assert names == sorted(names, reverse=True)
+    assert len(set(ids)) == len(ids)
+
+
+def test_sources_say_where_everything_is_from(files):
+    main(command(files, "--max-rows=250", "--seed=3", "--valid=0.1"))
+    sources = json.loads((files / "out/sources.json").read_text())
+    assert sources["seed"] == 3
+    assert sources["max_rows"] == 250
+    assert sources["shares"] == {"valid": 0.1, "test": 0.05}
+    by_set = {(entry["set"], entry["kind"]): entry for entry in sources["sets"]}
+    assert by_set["plain_text", "documents"]["options"] == {"per": "block"}
+    path = files / "alpaca.json"
+    assert by_set["alpaca", "demonstrations"] == {
+        "set": "alpaca",
+        "kind": "demonstrations",
+        "licence": "CC BY-NC 4.0",
+        "homepage": "https://github.com/tatsu-lab/stanford_alpaca",
+        "options": {},
+        "records": 250,
+        "skipped": {"empty response": 1, "over the limit of rows": 50},
+        "noted": {},
+        "files": [
+            {
+                "origin": str(path),
+                "split": None,
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            }
+        ],
+    }
+
+
+def test_the_tables_show_rows_rankings_licences_and_what_is_left_out(files, capsys):
+    rankings = [
+        {"prompt": "p", "responses": ["a", "b", "c"], "ranks": [1, 1, 2]},
+        {"prompt": "q", "responses": ["a", "b"], "ranks": [1, 2]},
+    ]
+    mine = write(files / "mine.jsonl", *rankings)
+    wanted = [
+        Wanted("comparisons", "jsonl", str(mine)),
+        Wanted("demonstrations", "alpaca", str(files / "alpaca.json")),
+    ]
+    prepare(files / "out", wanted, shares={"valid": 0.0, "test": 0.0})
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == "set kind split rows rows by K pairs tied pairs"
+    assert "jsonl comparisons train 2 2:1 3:1 4 1" in lines
+    assert "alpaca demonstrations train 300 – – –" in lines
+    assert "alpaca demonstrations (licence: CC BY-NC 4.0)" in lines
+    assert "left out 1 empty response" in lines
+
+
+def test_the_same_command_gives_the_same_folder(files):
+    main(command(files))
+    before = {p.name: p.read_bytes() for p in (files / "out").iterdir()}
+    (files / "out").rename(files / "first")
+    main(command(files))
+    assert {p.name: p.read_bytes() for p in (files / "out").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        (["--prompts=nothing"], "no data set 'nothing'; known: jsonl"),
+        (["--comparisons=gsm8k:x"], "x: cannot read|gsm8k: gives no comparisons"),
+        (["--prompts=alpaca:gone.json"], "gone.json: cannot read the file"),
+        (["--prompts=jsonl"], "give its file or folder, as jsonl:FILE"),
+        (["--option=plain_text"], "--option=plain_text: give NAME.KEY=VALUE"),
+        (["--option=dolly.a=b"], "--option=dolly: this set is not asked for"),
+        (["--option=gsm8k.a=b"], "gsm8k: no option 'a'; it has none"),
+        (["--valid=0.6", "--test=0.4"], "--valid and --test are"),
+        (["--test=-0.1"], "--valid and --test are"),
+        (["--max-rows=-1"], "--max-rows=-1; give 1 or more"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(more, problem, files):
+    before = set(files.iterdir())
+    with pytest.raises(SystemExit, match=problem) as exit_:
+        main(command(files, *more))
+    assert "\n" not in str(exit_.value)
+    assert str(exit_.value).startswith("error: ")
+    assert set(files.iterdir()) == before
+
+
+def test_nothing_asked_for_is_a_mistake(tmp_path):
+    with pytest.raises(SystemExit, match="nothing to prepare"):
+        main([str(tmp_path / "out")])
+
+
+def test_a_folder_that_holds_something_is_left_alone(files):
+    out = files / "out"
+    out.mkdir()
+    main(command(files))  # an empty one is filled
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(SystemExit, match=r"out: is there already and not empty; del"):
+        main(command(files, "--seed=1"))
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_an_error_while_writing_leaves_nothing(files, monkeypatch):
+    before = set(files.iterdir())
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("instructgpt.prepare._source", full)
+    with pytest.raises(OSError, match="No space"):
+        main(command(files))
+    assert set(files.iterdir()) == before
+
+
+def test_the_command_runs(files):
+    done = subprocess.run(
+        [sys.executable, "-m", "instructgpt.prepare", *command(files)],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "hh_rlhf_helpful  comparisons" in done.stdout
