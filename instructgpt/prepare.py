@@ -5,10 +5,12 @@
 
 Each may be given several times; FILE is a file or a folder, and without it the set is
 downloaded. OUTDIR gets KIND.{train,valid,test}.jsonl, as `--config.data.jsonl=OUTDIR`
-takes them, and sources.json, which says where they come from.
+takes them, and sources.json, which says where they come from. --vocab-size=N adds the
+tokenizer.model that a stage needs; otherwise put your own there.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -26,6 +28,7 @@ from instructgpt.data.records import FIELDS, Record
 from instructgpt.data.splits import SPLITS, Placed, split_groups
 from instructgpt.errors import UserError
 from instructgpt.metrics import format_table
+from instructgpt.tokenizer import train_tokenizer
 
 
 class Wanted(NamedTuple):
@@ -54,6 +57,7 @@ def prepare(
     shares: Mapping[str, float] = SHARES,
     max_rows: int = 0,
     seed: int = 0,
+    vocab_size: int = 0,
     cache: str | os.PathLike[str] = CACHE,
     log: Callable[[str], None] = print,
 ) -> None:
@@ -66,12 +70,14 @@ def prepare(
       shares: of "valid" and "test", see `split_groups`.
       max_rows: of each set and kind, see `read_set`.
       seed: of the split and of the choice of rows.
+      vocab_size: trains a tokenizer of at most so many pieces on the texts to train
+        on, see `train_tokenizer`; 0 trains none.
       cache: folder for downloads.
       log: gets the tables.
 
     Raises:
       UserError: the folder is in the way, a set or its files are not as they must be,
-        or a share or a limit is impossible.
+        a share or a limit is impossible, or the folder cannot be written.
     """
     directory = Path(directory)
     _check(directory, wanted, options or {}, shares, max_rows)
@@ -82,19 +88,20 @@ def prepare(
     splits = split_groups(
         (placed for part in parts for placed in part.placed), shares=shares, seed=seed
     )
-    directory.absolute().parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".", dir=directory.absolute().parent))
-    try:
+    sources = {
+        "shares": dict(shares),
+        "max_rows": max_rows,
+        "seed": seed,
+        "sets": [_source(part, options or {}) for part in parts],
+    }
+    with _new_folder(directory) as folder:
         for kind in FIELDS:
-            _write(partial, kind, [p for p in parts if p.wanted.kind == kind], splits)
-        sources = [_source(part, options or {}) for part in parts]
-        settings = {"shares": dict(shares), "max_rows": max_rows, "seed": seed}
-        text = json.dumps({**settings, "sets": sources}, indent=2, ensure_ascii=False)
-        (partial / "sources.json").write_text(text + "\n", encoding="utf-8")
-        partial.chmod(0o755)  # mkdtemp's folder is its owner's alone
-        os.replace(partial, directory)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            _write(folder, kind, [p for p in parts if p.wanted.kind == kind], splits)
+        text = json.dumps(sources, indent=2, ensure_ascii=False)
+        (folder / "sources.json").write_text(text + "\n", encoding="utf-8")
+        if vocab_size:
+            texts = _texts(parts, "train", splits)
+            train_tokenizer(texts, folder / "tokenizer.model", vocab_size=vocab_size)
     log(_split_table(parts, splits))
     log("")
     log(_source_table(parts))
@@ -114,6 +121,9 @@ def _check(
         raise UserError(
             f"{directory}: is there already and not empty; delete it or name another."
         )
+    if len(set(wanted)) < len(wanted):
+        twice = next(item for item in wanted if wanted.count(item) > 1)
+        raise UserError(f"--{twice.kind}={twice.name}: is given twice; leave one out.")
     for name in options:
         if name not in {item.name for item in wanted}:
             raise UserError(f"--option={name}: this set is not asked for.")
@@ -124,6 +134,26 @@ def _check(
         )
     if max_rows < 0:
         raise UserError(f"--max-rows={max_rows}; give 1 or more, or 0 for all.")
+
+
+@contextlib.contextmanager
+def _new_folder(directory: Path) -> Iterator[Path]:
+    """A folder to fill, which gets its name when all is done, or is deleted."""
+    try:
+        parent = directory.absolute().parent
+        parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".", dir=parent))
+        try:
+            yield partial
+            partial.chmod(0o755)  # mkdtemp's folder is its owner's alone
+            os.replace(partial, directory)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"{directory}: cannot be written ({error.strerror}); name another folder or"
+            " make room."
+        ) from error
 
 
 def _read(
@@ -166,6 +196,19 @@ def _of_split(part: Part, split: str, splits: Mapping[str, str]) -> Iterator[Rec
     for record, placed in zip(part.records, part.placed, strict=True):
         if splits[placed.group] == split:
             yield record
+
+
+def _texts(
+    parts: Sequence[Part], split: str, splits: Mapping[str, str]
+) -> Iterator[str]:
+    """All texts of a split, for the tokenizer."""
+    for part in parts:
+        for record in _of_split(part, split, splits):
+            for field in ("text", "prompt", "response"):
+                if field in record:
+                    yield record[field]
+            yield from record.get("history", ())
+            yield from record.get("responses", ())
 
 
 def _source(part: Part, options: Mapping[str, Mapping[str, str]]) -> dict:
@@ -263,6 +306,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         )
     parser.add_argument("--max-rows", type=int, default=0, help="of each set and kind")
     parser.add_argument("--seed", type=int, default=0, help="of splits and choices")
+    parser.add_argument(
+        "--vocab-size",
+        type=int,
+        default=0,
+        help="train tokenizer.model with at most so many pieces; without it none",
+    )
     parser.add_argument("--cache", default=str(CACHE), help="for downloads")
     return parser.parse_args(argv)
 
@@ -283,6 +332,7 @@ def main(argv: Sequence[str]) -> None:
             shares={split: getattr(args, split) for split in SHARES},
             max_rows=args.max_rows,
             seed=args.seed,
+            vocab_size=args.vocab_size,
             cache=args.cache,
         )
     except UserError as error:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -9,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from instructgpt.data.datasets import DataConfig, open_datasets
 from instructgpt.data.records import FIELDS, read_jsonl
-from instructgpt.data.sources import build_jsonl, open_source
 from instructgpt.prepare import Wanted, main, prepare
 from tests.data.reader_files import write
 
@@ -67,7 +68,7 @@ def records(files: Path, kind: str) -> list[tuple[str, dict]]:
     ]
 
 
-def test_the_folder_is_what_a_stage_opens(files):
+def test_the_folder_has_all_records(files):
     main(command(files))
     assert {path.name for path in (files / "out").iterdir()} == {
         *(f"{kind}.{s}.jsonl" for kind in FIELDS for s in ("train", "valid", "test")),
@@ -80,10 +81,18 @@ def test_the_folder_is_what_a_stage_opens(files):
         "prompts": 300,
         "comparisons": 300,
     }
-    for kind in FIELDS:
-        paths = {"train": files / f"out/{kind}.train.jsonl"}
-        name = build_jsonl(kind, "mine", files / "sets", paths)
-        assert len(open_source(kind, name, files / "sets", "train")) > 50
+
+
+def test_a_stage_opens_the_folder(files):
+    main(command(files, "--vocab-size=300"))
+    config = DataConfig(
+        dir=str(files / "sets"), max_prompt=64, max_response=64, jsonl=f"{files}/out"
+    )
+    sets = open_datasets(config, log=print)
+    for kind in ("documents", "demonstrations", "prompts"):
+        assert len(sets.source(kind, "train")) > 50
+    assert sets.tokenizer.decode(sets.tokenizer.encode("Question 1?")) == "Question 1?"
+    assert 261 < sets.tokenizer.vocab_size <= 300
 
 
 def test_no_prompt_is_in_two_splits_and_test_files_stay_test(files):
@@ -169,6 +178,8 @@ def test_the_same_command_gives_the_same_folder(files):
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
+        (["--prompts=jsonl:a", "--prompts=jsonl:a"], "--prompts=jsonl: is given twice"),
+        (["--vocab-size=100"], "vocab_size=100"),
         (["--prompts=nothing"], "no data set 'nothing'; known: jsonl"),
         (["--comparisons=gsm8k:x"], "x: cannot read|gsm8k: gives no comparisons"),
         (["--prompts=alpaca:gone.json"], "gone.json: cannot read the file"),
@@ -211,8 +222,8 @@ def test_an_error_while_writing_leaves_nothing(files, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("instructgpt.prepare._source", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(SystemExit, match=r"out: cannot be written \(No space left on"):
         main(command(files))
     assert set(files.iterdir()) == before
 

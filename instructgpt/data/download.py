@@ -1,6 +1,7 @@
 """Files of public data sets: from a hub or by https, checked, kept in a cache."""
 
 import hashlib
+import http.client
 import os
 import shutil
 import tempfile
@@ -90,7 +91,7 @@ class RemoteFile(NamedTuple):
                 if length is not None and file.tell() != int(length):
                     raise OSError(f"{file.tell()} of {length} bytes came")
             os.replace(partial, target)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             raise self._failed(_first_line(reason)) from error
         finally:

@@ -39,8 +39,7 @@ EXPECTED = {
     ("fine_grained", "fine_grained_rlhf_qa", "demonstrations"): (500, {}),
     ("raschka", "raschka_instructions", "demonstrations"): (1100, {}),
     ("self_instruct", "self_instruct", "demonstrations"): (427, {}),
-    ("gsm8k", "gsm8k", "demonstrations"): (8792, {}),
-    ("scitldr", "scitldr", "demonstrations"): (5412, {}),
+    ("gsm8k", "gsm8k/test.jsonl.gz", "demonstrations"): (1319, {}),
     ("wikitext", "wikitext2_valid_test", "documents"): (120, {}),
 }
 
