@@ -179,6 +179,21 @@ def test_a_set_with_files_for_splits_keeps_them(tmp_path):
     assert [record["prompt"] for record in source] == ["Question 2?"]
 
 
+def test_a_split_that_a_row_names_goes_before_its_files(tmp_path):
+    row = {
+        "info": {"post": "Long."},
+        "summaries": [{"text": "a"}, {"text": "b"}],
+        "choice": 0,
+        "worker": "w",
+    }
+    rows = [{**row, "split": split} for split in ("train", "valid1", "valid2")]
+    write(tmp_path / "batch3.json", *rows)
+    (file,) = find_files("summarize_feedback", tmp_path)
+    found = read_set("summarize_feedback", [file], kind="comparisons")
+    assert file.split == "train"
+    assert [placed.split for placed in found.placed] == ["train", "valid", "test"]
+
+
 def test_options_reach_the_reader_and_the_name(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("one\n\ntwo\n")

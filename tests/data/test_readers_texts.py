@@ -98,7 +98,7 @@ def test_scitldr_gives_each_summary_of_an_abstract(tmp_path):
         read("scitldr", path, "demonstrations")
 
 
-WIKITEXT = """ \n = First = \n \n One .\n \n = = Part = = \n \n Let x
+WIKITEXT = """ \n = First = \n \n One .\n \n = 0 + x = \n and\n \n = = Part = = \n \n Let x
  = 1 + y = \n and
  = 2 + z = \n
  = Second ( b = c ) = \n \n Two .
@@ -113,7 +113,7 @@ def test_wikitext_is_cut_at_titles_but_not_at_sections_or_formulas(tmp_path):
     assert first["text"].startswith("= First = \n \n One .")
     assert first["text"].endswith("= 1 + y = \n and\n = 2 + z =")
     assert second["text"] == "= Second ( b = c ) = \n \n Two ."
-    assert [first["id"], second["id"]] == ["w:2", "w:13"]
+    assert [first["id"], second["id"]] == ["w:2", "w:16"]
     assert outcome.skipped == {}
     path.write_text(" before\n" + WIKITEXT)
     assert read("wikitext", path, "documents").skipped == {

@@ -39,7 +39,7 @@ def wikitext(path: Path, *, report: Report) -> Iterator[Record]:
 
 
 def plain_text(path: Path, *, report: Report, per: str = "file") -> Iterator[Record]:
-    """Text as it is.
+    """Text as it is, but for blanks around it.
 
     Args:
       path: the file.
@@ -52,7 +52,7 @@ def plain_text(path: Path, *, report: Report, per: str = "file") -> Iterator[Rec
     if per not in ("file", "block"):
         raise UserError(f"plain_text: per={per!r}; choose 'file' or 'block'.")
     block: list[str] = []
-    number, start, found = 0, 1, False
+    start, found = 1, False
     for number, line in enumerate(read_text_lines(path), start=1):
         if per == "block" and not line.strip():
             if block:
