@@ -98,23 +98,19 @@ def find_files(
 def _published(
     folder: Path, files: Mapping[str, Iterable[RemoteFile]]
 ) -> list[SetFile]:
-    """Files under their published path or the last part of it."""
+    """Files under their published path, the same with dashes, or its last part."""
     found = []
     for split, remotes in files.items():
         for remote in remotes:
             bare = remote.path.removesuffix(".gz")
-            for name in (bare, bare.replace("/", "-"), Path(bare).name):
-                file = next(
-                    (
-                        candidate
-                        for suffix in ("", ".gz", ".xz")
-                        if (candidate := folder / f"{name}{suffix}").is_file()
-                    ),
-                    None,
-                )
-                if file:
-                    found.append(SetFile(file, split, str(file)))
-                    break
+            candidates = [
+                folder / f"{name}{suffix}"
+                for name in (bare, bare.replace("/", "-"), Path(bare).name)
+                for suffix in ("", ".gz", ".xz")
+            ]
+            file = next(filter(Path.is_file, candidates), None)
+            if file:
+                found.append(SetFile(file, split, str(file)))
     return found
 
 
