@@ -98,7 +98,7 @@ def test_scitldr_gives_each_summary_of_an_abstract(tmp_path):
         read("scitldr", path, "demonstrations")
 
 
-WIKITEXT = """ \n = First = \n \n One .\n \n = 0 + x = \n and\n \n = = Part = = \n \n Let
+WIKITEXT = """ \n = First = \n \n One .\n \n = 0 + x = \n and\n \n = = Part = = \n \n x
  = 1 + y = \n and
  = 2 + z = \n
  = Second ( b = c ) = \n \n Two .
