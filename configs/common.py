@@ -1,13 +1,16 @@
 """What the stages' config files share: data, mesh and model blocks by variant.
 
 Variants: `smoke` (seconds, for tests), `mini` (the miniature world, minutes on a
-CPU), and the paper's sizes `1.3b`, `6b`, `175b` with the paper's numbers.
+CPU), the paper's sizes `1.3b`, `6b`, `175b` with the paper's numbers, and the public
+models `gpt2`, `pythia-1b` and `smollm2` for one GPU of 80 GB or a v5e-8: imported by
+`python -m instructgpt.convert import NAME WORKDIR/base`, with data of one's own.
 """
 
 from ml_collections import ConfigDict
 
 PAPER = ("1.3b", "6b", "175b")
-VARIANTS = ("smoke", "mini", *PAPER)
+PUBLIC = ("gpt2", "pythia-1b", "smollm2")
+VARIANTS = ("smoke", "mini", *PAPER, *PUBLIC)
 
 
 def check(variant: str) -> str:
@@ -19,16 +22,19 @@ def check(variant: str) -> str:
 
 def data(variant: str) -> ConfigDict:
     """Where the sets are and how long rows may be (paper App. C: 1k + 1k tokens)."""
-    if variant in PAPER:
+    if variant in (*PAPER, *PUBLIC):
+        public = variant in PUBLIC
+        # GPT-2's context has 1,024 tokens.
+        prompt, response = (640, 384) if variant == "gpt2" else (1024, 1024)
         return ConfigDict(
             dict(
                 dir="../data",
-                # Yours: KIND.SPLIT.jsonl files and a tokenizer's.
+                # Yours: KIND.SPLIT.jsonl files and, for a model of yours, a tokenizer.
                 jsonl="data",
-                tokenizer="",  # the one in that folder
-                template="plain",
-                max_prompt=1024,
-                max_response=1024,
+                tokenizer="../base/tokenizer" if public else "",
+                template="chatml" if variant == "smollm2" else "plain",
+                max_prompt=prompt,
+                max_response=response,
                 world_seed=0,
             )
         )
@@ -58,8 +64,8 @@ def data(variant: str) -> ConfigDict:
 
 def mesh(variant: str) -> ConfigDict:
     """Devices along each axis; -1 takes what remains."""
-    if variant in PAPER:
-        tensor = {"1.3b": 1, "6b": 1, "175b": 8}[variant]
+    if variant in (*PAPER, *PUBLIC):
+        tensor = 8 if variant == "175b" else 1
         return ConfigDict(dict(data=1, fsdp=-1, tensor=tensor))
     return ConfigDict(dict(data=-1, fsdp=1, tensor=1))
 
@@ -67,6 +73,13 @@ def mesh(variant: str) -> ConfigDict:
 def fine_tuning_model(variant: str, *, residual_dropout: float = 0.0) -> ConfigDict:
     """What a stage changes of the model that it starts from."""
     block = dict(residual_dropout=residual_dropout)
-    if variant in PAPER:
+    if variant in (*PAPER, *PUBLIC):
         block["remat"] = "full"
+    if variant in PUBLIC:
+        block["compute_dtype"] = "bfloat16"  # of GPUs and TPUs; imported: float32
     return ConfigDict(block)
+
+
+def base(variant: str) -> str:
+    """The pretrained model's workdir: imported, or trained by the pretrain stage."""
+    return "../base" if variant in PUBLIC else "../pretrain"

@@ -16,7 +16,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config = ConfigDict(dict(stage="evaluate", name="evaluate", seed=0))
     config.data = common.data(variant)
     config.mesh = common.mesh(variant)
-    gpt = dict(init=dict(path="../pretrain"), temperature=0.7)
+    gpt = dict(init=dict(path=common.base(variant)), temperature=0.7)
     config.models = dict(
         gpt=dict(label="GPT", **gpt),
         gpt_prompted=dict(label="GPT (prompted)", prompted=True, **gpt),
@@ -37,6 +37,6 @@ def get_config(variant: str = "mini") -> ConfigDict:
         num_prompts={"smoke": 32, "mini": 500}.get(variant, 3196),
         batch_size=16 if variant == "smoke" else 100,
         num_samples=12,
-        window=0 if variant in common.PAPER else 96,
+        window=96 if variant in ("smoke", "mini") else 0,
     )
     return config

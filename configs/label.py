@@ -31,7 +31,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
         valid_prompts=valid,
         min_responses=8 if variant == "mini" else 4,
         max_responses=8 if variant == "mini" else 9,
-        misplaced=0 if variant in common.PAPER else 2,
+        misplaced=2 if variant in ("smoke", "mini") else 0,
         train_labelers=15 if variant == "mini" else 1,
         labelers_per_prompt=3,
         temperature=1.0,

@@ -33,9 +33,11 @@ def get_config(variant: str = "mini") -> ConfigDict:
         gae_lambda=0.95,  # Ziegler et al. 2019 and Stiennon et al. 2020
         whiten_advantages=True,  # so that one rate fits rewards of any scale
         ema_decay=0.992,  # per optimiser step; the raw weights act
-        microbatches=2 if mini else 1,  # rows that fit a CPU's cache
+        # Rows that fit a CPU's cache, or one GPU beside four models.
+        microbatches=2 if mini else 4 if variant in common.PUBLIC else 1,
     )
     smoke, paper = variant == "smoke", variant in common.PAPER
+    world = variant in ("smoke", "mini")
     batch, size = (512, 64) if paper else (16, 8) if smoke else (128, 32)
     config.rollout = dict(
         minibatch_size=size,
@@ -43,20 +45,22 @@ def get_config(variant: str = "mini") -> ConfigDict:
         temperature=1.0,
         top_p=1.0,
         ptx_per_episode=0.0,
-        ptx_length=0 if paper else 96,
+        ptx_length=96 if world else 0 if paper else 1024,
         truncation_score=None,
         num_prompts=0,
         num_samples=8,
     )
-    rate = {"1.3b": 3.74e-6, "6b": 2.55e-6, "175b": 2.55e-6}.get(variant, 5e-4)
-    value_rate = {"1.3b": 9e-6, "6b": 9e-6, "175b": 5e-6}.get(variant, 5e-4)
-    warmup = 10 * batch // size if paper else 4
+    rate = {"smoke": 5e-4, "mini": 5e-4, "1.3b": 3.74e-6, "pythia-1b": 3.74e-6}
+    rate |= {"gpt2": 1e-5, "smollm2": 1e-5}
+    rate = rate.get(variant, 2.55e-6)
+    value_rate = {"smoke": 5e-4, "mini": 5e-4, "175b": 5e-6}.get(variant, 9e-6)
+    warmup = 4 if world else 10 * batch // size
     shared = dict(schedule="constant", warmup_steps=warmup, warmup_from=0.1)
     config.policy_optimizer = dict(learning_rate=rate, **shared)
     config.value_optimizer = dict(learning_rate=value_rate, **shared)
     config.train = dict(
         batch_size=batch,
-        num_steps=500 if paper else 4 if smoke else 80,
+        num_steps={"smoke": 4, "mini": 80}.get(variant, 500),
         log_every=1,
         eval_every=2 if smoke else 20,
         checkpoint_every=1 if smoke else 20,

@@ -20,6 +20,6 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.rollout.ptx_per_episode = (
         8.0 if paper else 0.25 if variant == "mini" else 0.5
     )
-    rate = {"1.3b": 1.18e-5, "6b": 1.18e-5, "175b": 2.55e-6}.get(variant, 5e-4)
-    config.policy_optimizer.learning_rate = rate
+    if variant in ("1.3b", "6b", "pythia-1b"):
+        config.policy_optimizer.learning_rate = 1.18e-5
     return config

@@ -12,7 +12,7 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from configs import common
-from instructgpt.models.config import GPT3_SIZES
+from instructgpt.models.config import GPT3_SIZES, PUBLIC_SIZES
 
 
 def get_config(variant: str = "mini") -> ConfigDict:
@@ -22,6 +22,9 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.mesh = common.mesh(variant)
     if variant in common.PAPER:
         _paper(config, variant)
+        return config
+    if variant in common.PUBLIC:
+        _public(config, variant)
         return config
     smoke = variant == "smoke"
     config.model = dict(
@@ -79,6 +82,27 @@ def _paper(config: ConfigDict, variant: str) -> None:
         batch_size=rows,
         num_steps=round(300e9 / per_step),
         microbatches=1,
+        log_every=10,
+        eval_every=1000,
+        checkpoint_every=1000,
+        keep=3,
+    )
+
+
+def _public(config: ConfigDict, variant: str) -> None:
+    """From scratch on text of one's own, half a million tokens a step."""
+    model = dataclasses.asdict(PUBLIC_SIZES[variant])
+    config.model = {**model, "remat": "full", "compute_dtype": "bfloat16"}
+    window = min(model["context_length"], 2048)
+    config.pretrain = dict(window=window)
+    rate = {"pythia-1b": 3e-4}.get(variant, 6e-4)
+    config.optimizer = dict(
+        learning_rate=rate, schedule="cosine", warmup_steps=1000, weight_decay=0.1
+    )
+    config.train = dict(
+        batch_size=2**19 // window,
+        num_steps=20_000,
+        microbatches=16,
         log_every=10,
         eval_every=1000,
         checkpoint_every=1000,

@@ -38,11 +38,15 @@ def get_config(variant: str = "mini") -> ConfigDict:
     stages = {name: module.get_config(variant) for name, module in _STAGES.items()}
     # On a CPU these two run at once, each on its own cores.
     together = ("ppo", "ppo_ptx") if variant == "mini" else ()
+    order = tuple(_STAGES)
+    if variant in common.PUBLIC:
+        # The model is imported and people have ranked; only the world has a judge.
+        order = ("sft", "rl_init", "reward", "select", "ppo_ptx")
     return ConfigDict(
         dict(
             stage="recipe",
             seed=0,
-            order=tuple(_STAGES),
+            order=order,
             together=together,
             stages=stages,
         )

@@ -20,17 +20,20 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.model = common.fine_tuning_model(variant)
     config.init = dict(path="../sft")
     config.reward = dict(
-        comparisons="../label",
+        # Of public models: the rankings among the data, by people.
+        comparisons="" if variant in common.PUBLIC else "../label",
         max_responses=8 if variant == "mini" else 9,
         # With ties dropped, a prompt's mean is over the pairs that count.
         divisor="untied",
     )
-    paper = variant in common.PAPER
+    rate = {"smoke": 5e-4, "mini": 5e-4, "gpt2": 2e-5, "smollm2": 2e-5}
     config.optimizer = dict(
-        learning_rate=9e-6 if paper else 5e-4, schedule="cosine", warmup_steps=0
+        learning_rate=rate.get(variant, 9e-6), schedule="cosine", warmup_steps=0
     )
     config.train = dict(
-        batch_size=64 if paper else 4 if variant == "mini" else 8,
+        batch_size={"smoke": 8, "mini": 4}.get(
+            variant, 64 if variant in common.PAPER else 16
+        ),
         num_epochs=1,
         microbatches=1,
         log_every=2 if variant == "smoke" else 20,

@@ -18,6 +18,8 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.model = common.fine_tuning_model(variant)
     config.sft.pretrain_fraction = 0.1  # of the rows; the paper does not say of what
     rate = {"1.3b": 5e-6, "6b": 1.04e-5, "175b": 2.45e-6}.get(variant, 2e-3)
+    if variant in common.PUBLIC:
+        rate = 5e-6 if variant == "pythia-1b" else 2e-5
     config.optimizer.learning_rate = rate
     config.sft.pack_length = 0  # rows of text are mixed in
     if variant == "smoke":

@@ -16,21 +16,27 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.data = common.data(variant)
     config.mesh = common.mesh(variant)
     config.model = common.fine_tuning_model(variant, residual_dropout=0.2)
-    config.init = dict(path="../pretrain")
+    config.init = dict(path=common.base(variant))
     config.sft = dict(
         # The paper does not say whether prompt tokens are in the loss; a prompt is
         # what the model is given, so it learns the response and its EOS.
         loss_on="response",
         pretrain_fraction=0.0,
         # The paper counts demonstrations a batch; packed rows of mini hold 2 to 3.
-        pack_length=0 if variant in common.PAPER else 96,
+        pack_length={"smoke": 96, "mini": 96, "gpt2": 1024}.get(
+            variant, 2048 if variant in common.PUBLIC else 0
+        ),
         num_samples=8,
     )
-    rate = {"1.3b": 9.65e-6, "6b": 9.65e-6, "175b": 5.03e-6}.get(variant, 1e-3)
+    rate = {"smoke": 1e-3, "mini": 1e-3, "175b": 5.03e-6}.get(variant, 9.65e-6)
+    if variant in ("gpt2", "smollm2"):
+        rate = 3e-5  # a tenth of the paper's smallest model
     config.optimizer = dict(learning_rate=rate, schedule="cosine", warmup_steps=0)
     small = variant == "smoke"
     config.train = dict(
-        batch_size={"175b": 8, "smoke": 8, "mini": 12}.get(variant, 32),
+        batch_size={"175b": 8, "smoke": 8, "mini": 12}.get(
+            variant, 16 if variant in common.PUBLIC else 32
+        ),
         num_epochs=2 if small else 16,
         microbatches=2 if variant == "mini" else 1,  # rows that fit a CPU's cache
         log_every=2 if small else 10,

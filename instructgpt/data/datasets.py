@@ -14,13 +14,20 @@ from typing import Any
 import numpy as np
 
 from instructgpt.data.documents import document_tokens
-from instructgpt.data.sources import Records, build, build_jsonl, open_source
+from instructgpt.data.records import FIELDS
+from instructgpt.data.sources import (
+    Records,
+    build,
+    build_jsonl,
+    has_split,
+    open_source,
+)
 from instructgpt.data.templates import PromptFormat
 from instructgpt.data.world import World
 from instructgpt.errors import UserError
 from instructgpt.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
-KINDS = ("documents", "demonstrations", "prompts")
+KINDS = ("documents", "demonstrations", "prompts")  # those that the world makes
 SPLITS = ("train", "valid", "test")
 
 
@@ -67,6 +74,10 @@ class Datasets:
                 "folder, or give the miniature world some"
             )
         return open_source(kind, self.names[kind], self.dir, split)
+
+    def has(self, kind: str, split: str) -> bool:
+        """Whether there is such a split."""
+        return kind in self.names and has_split(kind, self.names[kind], self.dir, split)
 
     def tokens(self, split: str) -> np.ndarray:
         """The documents of a split as one long array of tokens."""
@@ -133,7 +144,7 @@ def _from_files(config: DataConfig, directory: Path) -> Datasets:
     if not folder.is_dir():
         raise UserError(f"config.data.jsonl={config.jsonl}: no such folder")
     names = {}
-    for kind in KINDS:
+    for kind in FIELDS:
         files = {
             split: folder / f"{kind}.{split}.jsonl"
             for split in SPLITS

@@ -37,6 +37,7 @@ __all__ = [
     "build",
     "build_jsonl",
     "file_hash",
+    "has_split",
     "is_built",
     "open_source",
     "read_jsonl",
@@ -253,6 +254,14 @@ def open_source(
     for file, length in zip(records.files, splits[split].shard_lengths, strict=True):
         _check_file(file, length)
     return records
+
+
+def has_split(
+    kind: str, name: str, data_dir: str | os.PathLike[str], split: str
+) -> bool:
+    """Whether a set that `build` wrote has this split."""
+    directory = _directory(kind, name, data_dir)
+    return split in tfds.builder_from_directory(directory).info.splits
 
 
 def _check_file(file: Path, length: int) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from instructgpt.data.loader import eval_batches
+from instructgpt.data.rows import Indices
+from instructgpt.evals.intervals import Interval, ratio_interval
 from instructgpt.losses import pairwise_ranking
 from instructgpt.metrics import mean_metrics
 from instructgpt.models.scoring import response_scores
@@ -22,10 +24,12 @@ def make_accuracy_evaluator(
     *,
     batch_size: int,
     mesh: Mesh,
+    keep: Indices | None = None,
 ) -> Callable[[Any], dict[str, float]]:
     """Builds params -> {loss, accuracy} over a split's untied pairs.
 
-    Accuracy is per pair, loss per prompt; ties of the labeler are dropped.
+    Accuracy is per pair, loss per prompt; ties of the labeler are dropped. `keep` has
+    the numbers of the rankings to use, None for all.
     """
 
     @jax.jit
@@ -46,11 +50,51 @@ def make_accuracy_evaluator(
             batch_size=batch_size,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            keep=keep,
         )
         sums = [run(params, put_batch(batch, mesh)) for batch in batches]
         return mean_metrics(jax.device_get(sums))
 
     return evaluate
+
+
+def accuracy_interval(
+    score: Callable[..., Any],
+    source: Any,
+    encode: Callable[[Any], Any],
+    *,
+    batch_size: int,
+    mesh: Mesh,
+    keep: Indices | None = None,
+) -> Interval:
+    """Accuracy over a split's untied pairs, with a 95 % interval over its prompts.
+
+    Rankings of one prompt (of one `id`) by several labelers are not independent, and
+    neither are the pairs of a ranking: the prompt is the sampled unit.
+
+    Args:
+      score: (prompt, prompt_valid, responses, response_valid) -> float32[B, K].
+      source: Rankings.
+      encode: Record -> `ComparisonBatch` row.
+      batch_size: Rankings at a time.
+      mesh: Where they are scored.
+      keep: As for `make_accuracy_evaluator`.
+
+    Raises:
+      ValueError: no pair is untied.
+    """
+    numbers = range(len(source)) if keep is None else keep
+    ids = iter([source[int(i)]["id"] for i in numbers])
+    right: dict[str, float] = {}
+    pairs: dict[str, float] = {}
+    for batch in eval_batches(source, encode, batch_size=batch_size, keep=keep):
+        scores = np.asarray(jax.device_get(score(*put_batch(batch, mesh)[:4])))
+        counts = pair_counts(scores, batch.ranks, batch.present)
+        # The last batch may end in blank rows, which have no id.
+        for r, p, name in zip(*counts, ids, strict=False):
+            right[name] = right.get(name, 0.0) + float(r)
+            pairs[name] = pairs.get(name, 0.0) + float(p)
+    return ratio_interval(list(right.values()), list(pairs.values()))
 
 
 def pair_counts(

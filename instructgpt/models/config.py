@@ -174,3 +174,45 @@ GPT3_SIZES: dict[str, ModelConfig] = {
     "13b": _gpt3(40, 5120, 40, 128),
     "175b": _gpt3(96, 12288, 96, 128),
 }
+
+# Public models to train from scratch; `models/public/` imports the trained ones. Tables
+# grow to a multiple of 128 rows, with room for padding.
+PUBLIC_SIZES: dict[str, ModelConfig] = {
+    "gpt2": ModelConfig(  # Radford et al. 2019
+        vocab_size=50257,
+        padded_vocab_size=50304,
+        context_length=1024,
+        num_layers=12,
+        width=768,
+        num_heads=12,
+    ),
+    "pythia-1b": ModelConfig(  # Biderman et al. 2023, Table 1
+        vocab_size=50304,
+        context_length=2048,
+        num_layers=16,
+        width=2048,
+        num_heads=8,
+        positions="rotary",
+        rotary_dim=64,
+        activation="gelu",
+        parallel_residual=True,
+        tied_head=False,
+    ),
+    "smollm2": ModelConfig(  # Ben Allal et al. 2025, the 135M model
+        vocab_size=49152,
+        padded_vocab_size=49280,
+        context_length=8192,
+        num_layers=30,
+        width=576,
+        num_heads=9,
+        num_kv_heads=3,
+        mlp_width=1536,
+        positions="rotary",
+        rotary_base=100_000.0,
+        norm="rms_norm",
+        activation="swiglu",
+        qkv_bias=False,
+        out_bias=False,
+        mlp_bias=False,
+    ),
+}

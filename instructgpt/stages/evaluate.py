@@ -7,6 +7,7 @@ miniature world the gold judge decides; it has trained nothing.
 
 import dataclasses
 import datetime
+import functools
 import json
 import os
 import platform
@@ -15,19 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from instructgpt.data.loader import eval_batches
 from instructgpt.errors import UserError
 from instructgpt.evals.gold import judge_all, summarise
-from instructgpt.evals.intervals import ratio_interval
 from instructgpt.evals.language import make_loss_evaluator
-from instructgpt.evals.preferences import pair_counts
+from instructgpt.evals.preferences import accuracy_interval
 from instructgpt.evals.report import format_results_table, load_results, write_report
 from instructgpt.rollouts import make_response_scorer
 from instructgpt.sampling import SamplingConfig
-from instructgpt.sharding import put_batch, round_up
+from instructgpt.sharding import round_up
 from instructgpt.stages import common
 from instructgpt.stages.label import open_comparisons, read_report
 from instructgpt.stages.reward import comparison_encoder
@@ -224,29 +222,17 @@ def _reward_accuracy(
     """Pairwise accuracy on both groups of labelers, beside their own agreement."""
     directory = common.resolve(settings.comparisons, context.workdir)
     labels = read_report(directory)
-    score = make_response_scorer(reward.model)
-    out = {}
+    score = functools.partial(make_response_scorer(reward.model), reward.params)
+    out: dict[str, Any] = {}
     for split, name in (("valid", "train_labelers"), ("heldout", "heldout_labelers")):
-        source = open_comparisons(directory, split)
-        right: dict[str, float] = {}
-        pairs: dict[str, float] = {}
-        batches = eval_batches(
-            source,
+        interval = accuracy_interval(
+            score,
+            open_comparisons(directory, split),
             comparison_encoder(context, settings.max_responses),
             batch_size=round_up(settings.batch_size, context.mesh),
+            mesh=context.mesh,
         )
-        row = 0
-        for batch in batches:
-            on_device = put_batch(batch, context.mesh)
-            scores = np.asarray(jax.device_get(score(reward.params, *on_device[:4])))
-            counts = pair_counts(scores, batch.ranks, batch.present)
-            for r, p in zip(*counts, strict=True):
-                if row < len(source):  # rankings of one prompt are not independent
-                    key = source[row]["id"]
-                    right[key] = right.get(key, 0.0) + float(r)
-                    pairs[key] = pairs.get(key, 0.0) + float(p)
-                row += 1
-        out[name] = list(ratio_interval(list(right.values()), list(pairs.values())))
+        out[name] = list(interval)
     out["agreement_train"] = labels["agreement_valid"]
     out["agreement_heldout"] = labels["agreement_heldout"]
     return out

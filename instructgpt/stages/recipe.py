@@ -55,7 +55,8 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
         if name in config.together:
             _run_together(config, workdir, config.together)
         run_stage(config, workdir, name)
-    evaluate.show(workdir / config.order[-1])
+    if config.order[-1] == "evaluate":
+        evaluate.show(workdir / "evaluate")
 
 
 def run_stage(config: ConfigDict, workdir: str | Path, name: str) -> Path:

@@ -7,18 +7,25 @@ scalar head; afterwards a bias makes the labelers' demonstrations average 0.
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from instructgpt.checkpoints import Checkpoints
 from instructgpt.data.loader import make_loader
+from instructgpt.data.sources import Records
 from instructgpt.data.transforms import encode_comparison, filter_long
-from instructgpt.evals.preferences import make_accuracy_evaluator
+from instructgpt.evals.preferences import (
+    accuracy_interval,
+    make_accuracy_evaluator,
+)
+from instructgpt.evals.tables import format_interval
 from instructgpt.loop import Job, LoopConfig, train
 from instructgpt.models.transformer import ScalarModel
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
+from instructgpt.rollouts import make_response_scorer
 from instructgpt.stages import common
 from instructgpt.stages.label import open_comparisons
 from instructgpt.stages.sampling import ScoreTexts
@@ -32,13 +39,18 @@ from instructgpt.state import (
 from instructgpt.steps.reward import make_reward_loss
 from instructgpt.steps.update import make_train_step
 
+# How a split is called in the metrics -> in one's own data.
+_HELD_OUT = {"valid": "valid", "heldout": "test"}
+
 
 @dataclasses.dataclass(frozen=True)
 class RewardConfig:
     """Where the rankings are and how their loss is divided."""
 
-    comparisons: str  # a label stage's workdir
     max_responses: int  # K: slots for the answers of a prompt
+    # A label stage's workdir; "": comparisons.SPLIT.jsonl of the data, whose test
+    # split takes the place of held-out labelers.
+    comparisons: str = ""
     # A prompt's loss is divided by its untied pairs, or by all C(K, 2) (Eq. 1).
     divisor: Literal["untied", "all"] = "untied"
 
@@ -50,18 +62,15 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     init = common.build(common.InitConfig, config.init, where="config.init")
     train_config = common.build(common.TrainConfig, config.train, where="config.train")
     encode = comparison_encoder(context, reward.max_responses)
-    directory = common.resolve(reward.comparisons, context.workdir)
-    source = open_comparisons(directory, "train")
-    limit = context.data_config.max_prompt
-    kept = filter_long(source, context.data.prompt_format, max_prompt=limit)
+    rankings = _open_rankings(context, reward)
     loader = make_loader(
-        source,
+        rankings["train"].source,
         encode,
         batch_size=train_config.batch_size,
         seed=config.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        keep=kept.indices,
+        keep=rankings["train"].keep,
     )
     loop_config = train_config.loop(loader.steps_per_epoch)
     optimizer_config = common.build(
@@ -76,15 +85,16 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         state = make_train_state(
             model, optimizer, key=head_key, mesh=context.mesh, params=params
         )
+        sizes: Any = {"batch_size": train_config.batch_size, "mesh": context.mesh}
         evaluators = {
-            name: make_accuracy_evaluator(
+            split: make_accuracy_evaluator(
                 model,
-                open_comparisons(directory, split),
+                rankings[split].source,
                 encode,
-                batch_size=train_config.batch_size,
-                mesh=context.mesh,
+                keep=rankings[split].keep,
+                **sizes,
             )
-            for name, split in (("valid", "valid"), ("heldout", "heldout"))
+            for split in rankings.keys() - {"train"}
         }
         job = Job(
             name=config.name,
@@ -103,7 +113,58 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             meta=common.model_meta(model, kind="scalar"),
         )
         state = train(job, state, config=loop_config, key=key, workdir=context.workdir)
+        _announce_accuracy(model, state.params, rankings, encode, **sizes)
         return _shift(context, job, loop_config, model, state, train_config)
+
+
+class _Rankings(NamedTuple):
+    """A split and the numbers of its rankings whose prompts fit."""
+
+    source: Records
+    keep: np.ndarray
+
+
+def _open_rankings(
+    context: common.Context, reward: RewardConfig
+) -> dict[str, _Rankings]:
+    """Splits by name: train, and of valid and heldout those that there are."""
+    if reward.comparisons:
+        directory = common.resolve(reward.comparisons, context.workdir)
+        sources = {s: open_comparisons(directory, s) for s in ("train", *_HELD_OUT)}
+    else:
+        sources = {"train": context.data.source("comparisons", "train")}
+        for name, split in _HELD_OUT.items():
+            if context.data.has("comparisons", split):
+                sources[name] = context.data.source("comparisons", split)
+    limit = context.data_config.max_prompt
+    rankings = {}
+    for name, source in sources.items():
+        kept = filter_long(source, context.data.prompt_format, max_prompt=limit)
+        if kept.dropped:
+            common.announce(
+                f"reward: {kept.dropped} of {len(source)} {name} rankings have prompts "
+                f"of more than {limit} tokens and are left out"
+            )
+        rankings[name] = _Rankings(source, kept.indices)
+    return rankings
+
+
+def _announce_accuracy(
+    model: ScalarModel,
+    params: Any,
+    rankings: dict[str, _Rankings],
+    encode: Any,
+    **sizes: Any,
+) -> None:
+    """Prints the accuracy on each held-out split with its 95 % interval."""
+    score = functools.partial(make_response_scorer(model), params)
+    for name, (source, keep) in rankings.items():
+        if name != "train":
+            found = accuracy_interval(score, source, encode, keep=keep, **sizes)
+            common.announce(
+                f"reward: accuracy on {name} pairs {format_interval(found, 3)} "
+                f"({len(keep)} rankings)"
+            )
 
 
 def comparison_encoder(context: common.Context, max_responses: int) -> Any:

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from instructgpt.errors import UserError
-from instructgpt.models.config import GPT3_SIZES
+from instructgpt.models.config import GPT3_SIZES, PUBLIC_SIZES
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.state import init_params
 from tests import tiny
@@ -28,6 +28,18 @@ def test_named_sizes_have_about_the_parameters_of_their_name(name):
     # 350M and 6B are the names of models of 356M and 6.7B.
     number = float(name[:-1]) * (1e9 if name.endswith("b") else 1e6)
     assert GPT3_SIZES[name].num_params == pytest.approx(number, rel=0.13)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("gpt2", 124_439_808), ("pythia-1b", 1_011_781_632), ("smollm2", 134_515_008)],
+)
+def test_public_sizes_have_their_published_parameters(name, number):
+    config = PUBLIC_SIZES[name]
+    assert config.num_params - number == config.width * (
+        config.padded_vocab_size - config.vocab_size
+    )
+    assert count(Transformer(config)) == config.num_params
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,21 @@ from instructgpt.errors import UserError
 _K = 4
 
 
-def comparisons(path: Path, *, report: Report) -> Iterator[Record]:
+def comparisons(
+    path: Path, *, report: Report, passages: str = "all"
+) -> Iterator[Record]:
     """The four predictions, ranked with ties by `copeland_ranks`.
 
     Rows whose pairs follow from no one ranking are kept and noted; so are those in
     which no answer was preferred to any other.
+
+    Args:
+      path: the file.
+      report: counts what is left out or decided.
+      passages: "all", or "none" to ask the question alone, which is a tenth as long.
+
+    Raises:
+      UserError: an unknown `passages`, or a row that is not in the format.
     """
     for row in json_rows(path):
         responses = [row.text(f"prediction {k}").strip() for k in range(1, _K + 1)]
@@ -42,22 +52,27 @@ def comparisons(path: Path, *, report: Report) -> Iterator[Record]:
             report.note("pairs that no one ranking explains, ranked by wins - losses")
         if not any(preferences):
             report.note("all responses tied")
-        yield {**_prompt(row), "responses": responses, "ranks": ranks}
+        yield {**_prompt(row, passages), "responses": responses, "ranks": ranks}
 
 
-def demonstrations(path: Path, *, report: Report) -> Iterator[Record]:
-    """The answer that a person wrote."""
+def demonstrations(
+    path: Path, *, report: Report, passages: str = "all"
+) -> Iterator[Record]:
+    """The answer that a person wrote; arguments as of `comparisons`."""
     for row in json_rows(path):
         response = row.text("gold").strip()
         if response:
-            yield {**_prompt(row), "response": response}
+            yield {**_prompt(row, passages), "response": response}
         else:
             report.skip("empty response")
 
 
-def _prompt(row: Row) -> Record:
+def _prompt(row: Row, passages: str) -> Record:
     """The passages, each under its title, and the question below them."""
+    if passages not in ("all", "none"):
+        raise UserError(f"fine_grained: passages={passages!r}; choose 'all' or 'none'.")
     blocks = [_passage(row, p) for p in row.items("passages", list) if p]
+    blocks = blocks if passages == "all" else []
     blocks.append(f"Question: {row.text('question').strip()}")
     return {"id": row.id, "prompt": "\n\n".join(blocks)}
 
