@@ -71,11 +71,19 @@ def train_pieces(**settings: Any) -> bytes:
 
 
 def train_byte_level(
-    *controls: str, texts: list[str] = CORPUS, vocab_size: int = 300
+    *controls: str,
+    texts: list[str] = CORPUS,
+    vocab_size: int = 300,
+    whole_texts: bool = False,
 ) -> tokenizers.Tokenizer:
-    """Byte pairs cut as GPT-2 does; `controls` have the ids from 0 on."""
+    """Byte pairs cut as GPT-2 does; `controls` have the ids from 0 on.
+
+    With `whole_texts` nothing is cut, so that merges cross the borders of words.
+    """
     pipeline = tokenizers.Tokenizer(models.BPE())
-    pipeline.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pipeline.pre_tokenizer = pre_tokenizers.ByteLevel(
+        add_prefix_space=False, use_regex=not whole_texts
+    )
     pipeline.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
