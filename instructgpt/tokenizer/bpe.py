@@ -73,8 +73,8 @@ class BPETokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """See `Tokenizer.decode`."""
-        known = [int(i) for i in ids if int(i) < self.vocab_size]
-        return self._pipeline.decode(known, skip_special_tokens=True)
+        # Ids beyond the vocabulary, such as padding's, are dropped too.
+        return self._pipeline.decode([int(i) for i in ids], skip_special_tokens=True)
 
     def token_id(self, text: str) -> int:
         """See `Tokenizer.token_id`."""
