@@ -21,10 +21,10 @@ from tests.tokenizer.samples import (
 
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
 BYTE_LEVEL = ("gpt-2", "smollm", "llama-bpe", "qwen2")
-CONTROLS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+CONTROLS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|file|>")
 # Where the kinds cut differently, or nearly so.
 TEXTS = [
-    "I'll DON'T we've it's ''s",
+    "I'll DON'Ts we'vex it'ss ''s",
     "in 1984, 12345 or 7; x2y ½ ٣٤٥٦",
     "a\n\n b\r\n\tc   d  ",
     "don't!!! (yes) — no?\n\n  \n",
@@ -78,7 +78,9 @@ def test_ids_are_the_order_of_the_metadata(trained, pre, tmp_path):
     assert tokenizer.vocab_size == len(tokens)
     for token in CONTROLS:
         assert tokenizer.control_id(token) == tokens.index(token)
-        assert not {*tokenizer.encode(f"the{token}\n")} & {*range(len(CONTROLS))}
+        ids = tokenizer.encode(f"the{token}\n")
+        assert all(i >= len(CONTROLS) for i in ids)
+        assert tokenizer.decode([*ids, tokens.index(token)]) == f"the{token}\n"
     for text in [*AWKWARD, *TEXTS, *random_texts(200)]:
         ids = tokenizer.encode(text)
         if pre != "qwen2":  # whose text is normalised
@@ -87,26 +89,28 @@ def test_ids_are_the_order_of_the_metadata(trained, pre, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pre", "cut"),
+    ("pre", "digits", "contraction", "word"),
     [
-        ("gpt-2", ["1234", "5"]),
-        ("smollm", ["1", "2", "3", "4", "5"]),
-        ("llama-bpe", ["123", "4", "5"]),
-        ("qwen2", ["1", "2", "3", "4", "5"]),
+        ("gpt-2", "1234 5", "' Ts", "a b c"),
+        ("smollm", "1 2 3 4 5", "' Ts", "a b c"),
+        ("llama-bpe", "123 4 5", "' T s", "abc"),
+        ("qwen2", "1 2 3 4 5", "' T s", "a b c"),
     ],
 )
-def test_digits_are_cut_by_hand(pre, cut, tmp_path):
+def test_cuts_by_hand(pre, digits, contraction, word, tmp_path):
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = [*CONTROLS, *letters, "12", "123", "1234"]
+    # No merge leads to "abc", which Llama 3 finds as a whole.
+    tokens = [*CONTROLS, *letters, "12", "123", "1234", "Ts", "abc"]
     metadata = byte_level(
         train_byte_level(),
         pre,
         tokens=tokens,
-        token_type=[CONTROL] * 3 + [NORMAL] * (len(tokens) - 3),
-        merges=["1 2", "12 3", "123 4"],
+        token_type=[CONTROL] * 4 + [NORMAL] * (len(tokens) - 4),
+        merges=["1 2", "12 3", "123 4", "T s"],
     )
     tokenizer = read(metadata, tmp_path)
-    assert [tokens[i] for i in tokenizer.encode("12345")] == cut
+    for text, cut in [("12345", digits), ("'Ts", contraction), ("abc", word)]:
+        assert [tokens[i] for i in tokenizer.encode(text)] == cut.split()
 
 
 def original(pre: str, pipeline: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
