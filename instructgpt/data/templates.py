@@ -13,34 +13,31 @@ from instructgpt.tokenizer import Tokenizer
 
 
 class Template(NamedTuple):
-    """The text before and after each turn; control tokens by name."""
+    """The text around a prompt and its response; control tokens by name."""
 
-    user: str = ""
-    user_end: str = ""
-    assistant: str = ""  # before a response, the last one included
-    assistant_end: str = ""  # after an earlier response; the last one ends with EOS
+    user: str = ""  # before a prompt
+    assistant: str = ""  # between a prompt and its response, which EOS ends
+    after: str = ""  # between an earlier response's EOS and the next prompt's `user`
     lead: str = ""  # what a response's first word joins on to, such as a space
     controls: tuple[str, ...] = ()
 
 
 TEMPLATES = {
     # The prompt, a newline, the response.
-    "plain": Template(user_end="\n", assistant_end="\n"),
+    "plain": Template(assistant="\n"),
     # Bai et al. 2022 (hh-rlhf).
     "dialogue": Template(user="\n\nHuman: ", assistant="\n\nAssistant:", lead=" "),
-    # Qwen2, SmolLM2.
+    # Qwen2, SmolLM2, whose chat models have <|im_end|> as EOS.
     "chatml": Template(
         user="<|im_start|>user\n",
-        user_end="<|im_end|>\n",
-        assistant="<|im_start|>assistant\n",
-        assistant_end="<|im_end|>\n",
+        assistant="<|im_end|>\n<|im_start|>assistant\n",
+        after="\n",
         controls=("<|im_start|>", "<|im_end|>"),
     ),
+    # Its chat models have <|eot_id|> as EOS.
     "llama3": Template(
         user="<|start_header_id|>user<|end_header_id|>\n\n",
-        user_end="<|eot_id|>",
-        assistant="<|start_header_id|>assistant<|end_header_id|>\n\n",
-        assistant_end="<|eot_id|>",
+        assistant="<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
         controls=("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
     ),
 }
@@ -66,9 +63,12 @@ class PromptFormat:
             )
         self.tokenizer = tokenizer
         self._template = TEMPLATES[template]
-        self._controls = {
-            name: tokenizer.control_id(name) for name in self._template.controls
-        }
+        try:
+            self._controls = {
+                name: tokenizer.control_id(name) for name in self._template.controls
+            }
+        except UserError as error:
+            raise UserError(f"config.data.template={template!r}: {error}") from error
 
     @property
     def pad_id(self) -> int:
@@ -78,22 +78,22 @@ class PromptFormat:
     def prompt_ids(self, record: dict[str, Any], *, raw: bool = False) -> list[int]:
         """What a response follows: history, prompt and the text around them.
 
+        An earlier response has the ids that `response_ids` gave it as the last one, so
+        a dialogue's ids begin with those of each of its turns.
+
         Args:
           record: Has `prompt` and may have `history`.
           raw: Use the prompt as it is, without the template (a few-shot prefix, say).
         """
-        start = [*self.tokenizer.start_ids]
+        ids = [*self.tokenizer.start_ids]
         if raw:
-            return start + self.tokenizer.encode(record["prompt"])
-        t = self._template
-        parts: list[str | int] = []
-        for i, turn in enumerate([*record.get("history", ()), record["prompt"]]):
-            if i % 2:
-                parts += [*self._fixed(t.assistant), t.lead + turn]
-                parts += self._fixed(t.assistant_end)
-            else:
-                parts += [*self._fixed(t.user), turn, *self._fixed(t.user_end)]
-        return start + self._encode([*parts, *self._fixed(t.assistant)])
+            return ids + self.tokenizer.encode(record["prompt"])
+        history = record.get("history", ())
+        before = self._template.user
+        for prompt, response in zip(history[::2], history[1::2], strict=True):
+            ids += self._turn_ids(before, prompt) + self.response_ids(response)
+            before = self._template.after + self._template.user
+        return ids + self._turn_ids(before, record["prompt"])
 
     def response_ids(self, text: str) -> list[int]:
         """A response and its EOS."""
@@ -103,6 +103,11 @@ class PromptFormat:
     def response_text(self, ids: Iterable[int]) -> str:
         """The inverse of `response_ids`, for sampled ids too."""
         return self.tokenizer.decode(ids).removeprefix(self._template.lead)
+
+    def _turn_ids(self, before: str, prompt: str) -> list[int]:
+        """From `before`, text of the template, to where the response begins."""
+        after = self._fixed(self._template.assistant)
+        return self._encode([*self._fixed(before), prompt, *after])
 
     def _fixed(self, text: str) -> list[str | int]:
         """Text of the template, its control tokens as ids."""

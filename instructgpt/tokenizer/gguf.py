@@ -7,14 +7,19 @@ from typing import Any
 
 import tokenizers
 from sentencepiece import sentencepiece_model_pb2
-from tokenizers import decoders, models, pre_tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from instructgpt.errors import UserError
 
-_CONTROL = 3  # type of a control token, as in SentencePiece
-_USER_DEFINED = 4
+# Types of a token, the same as SentencePiece's.
+_CONTROL, _USER_DEFINED, _BYTE = 3, 4, 6
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# What each kind of tokenizer is made of.
+_PARTS = {
+    "gpt2": ("tokens", "token_type", "merges"),
+    "llama": ("tokens", "token_type", "scores"),
+}
 _ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 
 
@@ -30,9 +35,9 @@ def _gpt2() -> list[Any]:
     return [pre_tokenizers.ByteLevel(add_prefix_space=False)]
 
 
-# tokenizer.ggml.pre -> how text is cut before byte pairs are merged.
+# tokenizer.ggml.pre -> how text is cut before byte pairs are merged. Files from before
+# there was such a key were cut as GPT-2 does.
 _CUTS = {
-    "default": _gpt2,
     "gpt-2": _gpt2,
     "smollm": lambda: [pre_tokenizers.Digits(individual_digits=True), *_gpt2()],
     "llama-bpe": lambda: _split(r"\p{N}{1,3}"),
@@ -51,25 +56,36 @@ def write_gguf_tokenizer(
       where: Named at the start of error messages.
 
     Raises:
-      UserError: the file has no tokenizer, or one of an unknown kind.
+      UserError: the file has no tokenizer, half of one, or one of an unknown kind.
     """
     kind = metadata.get("tokenizer.ggml.model")
-    folder.mkdir(parents=True, exist_ok=True)
+    if kind not in _PARTS:
+        raise UserError(
+            f"{where}: tokenizer {kind!r} is not supported; known: "
+            f"{', '.join(_PARTS)}. Import the model's safetensors instead"
+        )
+    for part in _PARTS[kind]:
+        if f"tokenizer.ggml.{part}" not in metadata:
+            raise UserError(
+                f"{where}: the tokenizer has no {part}; download the file again"
+            )
     if kind == "gpt2":
-        text = _byte_level(metadata, where).to_str(pretty=True)
-        (folder / "tokenizer.json").write_text(text, encoding="utf-8")
-    elif kind == "llama":
-        (folder / "tokenizer.model").write_bytes(_sentencepiece(metadata))
+        name = "tokenizer.json"
+        content = _byte_level(metadata, where).to_str(pretty=True).encode()
     else:
-        raise UserError(f"{where}: tokenizer {kind!r} is not supported")
+        name, content = "tokenizer.model", _sentencepiece(metadata)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
     tokens = metadata["tokenizer.ggml.tokens"]
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
-    for name, key in (("eos", "eos"), ("bos", "bos"), ("pad", "padding")):
+    for role, key in (("eos", "eos"), ("bos", "bos"), ("pad", "padding")):
         token = metadata.get(f"tokenizer.ggml.{key}_token_id")
         if token is not None:
-            settings[f"{name}_token"] = tokens[token]
+            settings[f"{role}_token"] = tokens[token]
+    # Most Llama 3 files, too, leave it to the reader to know.
     settings["add_bos_token"] = metadata.get(
-        "tokenizer.ggml.add_bos_token", kind == "llama"
+        "tokenizer.ggml.add_bos_token",
+        kind == "llama" or metadata.get("tokenizer.ggml.pre") == "llama-bpe",
     )
     if "tokenizer.chat_template" in metadata:
         settings["chat_template"] = metadata["tokenizer.chat_template"]
@@ -77,7 +93,7 @@ def write_gguf_tokenizer(
 
 
 def _byte_level(metadata: Mapping[str, Any], where: str) -> tokenizers.Tokenizer:
-    cut = metadata.get("tokenizer.ggml.pre", "default")
+    cut = metadata.get("tokenizer.ggml.pre", "gpt-2")
     if cut not in _CUTS:
         raise UserError(
             f"{where}: pre-tokenizer {cut!r} is not supported; known: "
@@ -86,12 +102,20 @@ def _byte_level(metadata: Mapping[str, Any], where: str) -> tokenizers.Tokenizer
     tokens = metadata["tokenizer.ggml.tokens"]
     kinds = metadata["tokenizer.ggml.token_type"]
     pairs = [tuple(pair.split(" ", 1)) for pair in metadata["tokenizer.ggml.merges"]]
-    model = models.BPE(
-        vocab={token: i for i, token in enumerate(tokens)},
-        merges=pairs,
-        ignore_merges=cut == "llama-bpe",
-    )
+    try:
+        model = models.BPE(
+            vocab={token: i for i, token in enumerate(tokens)},
+            merges=pairs,
+            ignore_merges=cut == "llama-bpe",
+        )
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(
+            f"{where}: the tokenizer's merges do not fit its tokens ({error}); download"
+            " the file again"
+        ) from error
     pipeline = tokenizers.Tokenizer(model)
+    if cut == "qwen2":
+        pipeline.normalizer = normalizers.NFC()
     pipeline.pre_tokenizer = pre_tokenizers.Sequence(_CUTS[cut]())
     pipeline.decoder = decoders.ByteLevel()
     pipeline.add_special_tokens(
@@ -115,7 +139,7 @@ def _sentencepiece(metadata: Mapping[str, Any]) -> bytes:
         proto.pieces.add(piece=token, score=float(score), type=int(kind))
     trainer = proto.trainer_spec
     trainer.model_type = trainer.BPE
-    trainer.byte_fallback = True
+    trainer.byte_fallback = _BYTE in metadata["tokenizer.ggml.token_type"]
     trainer.unk_id = metadata.get("tokenizer.ggml.unknown_token_id", 0)
     trainer.bos_id = metadata.get("tokenizer.ggml.bos_token_id", -1)
     trainer.eos_id = metadata.get("tokenizer.ggml.eos_token_id", -1)

@@ -111,13 +111,11 @@ def _from_json(path: Path) -> Tokenizer:
 
 def _pipeline(path: Path) -> tokenizers.Tokenizer:
     try:
-        text = path.read_text(encoding="utf-8")
+        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
             f"{path}: cannot read the tokenizer ({error.strerror}); correct the path."
         ) from error
-    try:
-        return tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises nothing narrower
         raise UserError(
             f"{path}: not a tokenizer.json, or a damaged one ({error}); copy it again."
@@ -126,7 +124,9 @@ def _pipeline(path: Path) -> tokenizers.Tokenizer:
 
 def _from_merges(vocabulary: Path, merges: Path) -> Tokenizer:
     if not merges.exists():
-        raise UserError(f"{merges}: missing, but {vocabulary} is there")
+        raise UserError(
+            f"{merges}: missing, but {vocabulary.name} is there; copy both."
+        )
     try:
         model = models.BPE.from_file(str(vocabulary), str(merges))
     except Exception as error:  # the library raises nothing narrower
@@ -139,10 +139,14 @@ def _from_merges(vocabulary: Path, merges: Path) -> Tokenizer:
     pipeline.decoder = decoders.ByteLevel()
     settings = _settings(vocabulary.parent)
     eos = settings.get("eos_token", _END_OF_TEXT)
-    bos = settings.get("bos_token", eos)
-    pad = settings.get("pad_token")
-    pipeline.add_special_tokens([t for t in dict.fromkeys((eos, bos, pad)) if t])
-    return BPETokenizer(pipeline, eos=eos, bos=bos, pad=pad, name=str(vocabulary))
+    return BPETokenizer(
+        pipeline,
+        eos=eos,
+        bos=settings.get("bos_token", eos),
+        pad=settings.get("pad_token"),
+        add_bos=settings.get("add_bos_token"),
+        name=str(vocabulary),
+    )
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -155,7 +159,9 @@ def _settings(folder: Path) -> dict[str, Any]:
         try:
             given = dict(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
-            raise UserError(f"{path}: not valid JSON ({error})") from error
+            raise UserError(
+                f"{path}: not valid JSON, or no object ({error}); copy it again."
+            ) from error
         settings |= {key: value for key, value in given.items() if value is not None}
 
     def text(token: Any) -> Any:

@@ -4,7 +4,7 @@ SentencePiece alone is not lossless: it writes a space as "▁" (U+2581), so a "
 the text comes back as a space. In a model that otherwise keeps every text, as those
 trained here do, text is cut at "▁", which becomes its three UTF-8 byte pieces, and
 decoding joins the bytes of the pieces. Models that change text (a space put in front,
-no byte pieces) encode and decode as SentencePiece itself does.
+no byte pieces, normalised characters) encode and decode as SentencePiece itself does.
 
 Control pieces (pad, BOS, EOS) have no bytes and no text encodes to them, "</s>"
 included: SentencePiece finds control pieces only by id.
@@ -24,8 +24,9 @@ from instructgpt.tokenizer.interface import not_unicode, single_token
 PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"
 NEWLINE = "\n"
 _SPACE = "▁"  # how SentencePiece writes a space inside a piece
-# Text that a model with a dummy prefix, squeezed spaces or no byte pieces spoils.
-_PROBE = "  a \t\r\n\0 ▁</s>é\U0010ffff "
+# Text that a model spoils which has a dummy prefix, squeezed spaces, no byte pieces, or
+# normalises case, compatible characters (NFKC) or accents (NFC, NFD).
+_PROBE = "  Aﬁ\u00a0 \t\r\n\0 ▁</s>\u00e9e\u0301\U0010ffff "
 
 
 class SentencePieceTokenizer:

@@ -15,20 +15,27 @@ from instructgpt.data.transforms import (
 from instructgpt.errors import UserError
 from instructgpt.tokenizer import train_tokenizer
 
-PAD, EOS, NEWLINE, A = 0, 2, 10, ord("a")
+PAD, BOS, EOS, NEWLINE, A = 0, 1, 2, 10, ord("a")
 
 
 class Letters:
     """A tokenizer that a reader can follow: one token a character, its code."""
 
-    pad_id, bos_id, eos_id, vocab_size, fingerprint = PAD, 1, EOS, 128, "letters"
-    start_ids = ()
+    pad_id, bos_id, eos_id, vocab_size, fingerprint = PAD, BOS, EOS, 128, "letters"
+    start_ids: tuple[int, ...] = ()
 
     def encode(self, text: str) -> list[int]:
         return [ord(character) for character in text]
 
 
+class BegunLetters(Letters):
+    """BOS stands before every text."""
+
+    start_ids, fingerprint = (BOS,), "begun letters"
+
+
 LETTERS = PromptFormat(Letters())
+BEGUN = PromptFormat(BegunLetters())
 
 
 def demonstration(prompt="ab", response="c") -> dict:
@@ -78,6 +85,41 @@ def test_prompt_row_by_hand():
     assert row.index == -1
     with pytest.raises(UserError, match="record 'p1': the prompt has 3 tokens"):
         encode_prompt({"id": "p1", "prompt": "ab"}, LETTERS, max_prompt=2)
+
+
+def test_bos_begins_each_prompt_and_no_response():
+    sizes = {"max_prompt": 5, "max_response": 3}
+    row = encode_demonstration(demonstration(), BEGUN, **sizes)
+    assert row.tokens.tolist() == [PAD, BOS, A, A + 1, NEWLINE, A + 2, EOS, PAD]
+    assert row.valid.tolist() == [0, 1, 1, 1, 1, 1, 1, 0]
+    assert row.loss_mask.tolist() == [0, 0, 0, 0, 0, 1, 1, 0]
+    row = encode_demonstration(demonstration(), BEGUN, **sizes, loss_on="all")
+    assert row.loss_mask.tolist() == [0, 0, 1, 1, 1, 1, 1, 0]  # BOS has no context
+    prompt = encode_prompt({"id": "p1", "prompt": "ab"}, BEGUN, max_prompt=5)
+    assert prompt.tokens.tolist() == [PAD, BOS, A, A + 1, NEWLINE]
+    raw = encode_prompt({"id": "p1", "prompt": "ab"}, BEGUN, max_prompt=3, raw=True)
+    assert raw.tokens.tolist() == [BOS, A, A + 1]
+    assert raw.valid.all()
+    record = {"id": "c1", "prompt": "a", "responses": ["b", ""], "ranks": [1, 2]}
+    ranked = encode_comparison(record, BEGUN, **sizes, max_responses=2)
+    assert ranked.prompt.tolist() == [PAD, PAD, BOS, A, NEWLINE]
+    assert ranked.responses.tolist() == [[A + 1, EOS, PAD], [EOS, PAD, PAD]]
+
+
+def test_bos_counts_towards_the_limit():
+    with pytest.raises(UserError, match="the prompt has 4 tokens, the limit is 3"):
+        encode_prompt({"id": "p1", "prompt": "ab"}, BEGUN, max_prompt=3)
+    source = [demonstration("a" * n, "b") for n in (1, 2)]
+    assert filter_long(source, LETTERS, max_prompt=3).indices.tolist() == [0, 1]
+    assert filter_long(source, BEGUN, max_prompt=3).indices.tolist() == [0]
+
+
+def test_a_row_holds_the_dialogue_before_its_prompt():
+    record = demonstration() | {"history": ["a", "b"]}
+    row = encode_demonstration(record, BEGUN, max_prompt=8, max_response=2)
+    earlier = [BOS, A, NEWLINE, A + 1, EOS]
+    assert row.tokens.tolist() == [*earlier, A, A + 1, NEWLINE, A + 2, EOS]
+    assert row.loss_mask.tolist() == [0] * 8 + [1, 1]  # earlier responses are context
 
 
 def test_comparison_row_by_hand():
@@ -149,6 +191,11 @@ def test_document_tokens_are_joined_by_eos_and_kept_beside_the_set(tmp_path):
     assert document_tokens(source, LETTERS.tokenizer).tolist() == expected
     assert file.stat().st_mtime_ns == before
     assert len(list(source.directory.glob("tokens-*"))) == 1
+
+
+def test_bos_begins_each_document(tmp_path):
+    tokens = document_tokens(documents(tmp_path, ["ab", "c"]), BEGUN.tokenizer)
+    assert tokens.tolist() == [BOS, A, A + 1, EOS, BOS, A + 2, EOS]
 
 
 def test_document_tokens_are_written_again_for_another_tokenizer_or_text(tmp_path):

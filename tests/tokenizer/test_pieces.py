@@ -1,42 +1,10 @@
-"""Any text survives the tokenizer, and none of it turns into a control token."""
-
-import random
-from types import SimpleNamespace
+"""Any text survives the pieces trained here, and none becomes a control token."""
 
 import pytest
 
 from instructgpt.errors import UserError
-from instructgpt.tokenizer import (
-    Tokenizer,
-    check_tokenizer,
-    load_tokenizer,
-    train_tokenizer,
-)
-
-# The corpus holds the very strings that could be learnt as pieces and should not.
-CORPUS = [
-    "the cat sat on the mat.\nthe dog  ran\n",
-    "what is the colour of the house? <0x41> <s></s> <pad> a▁b \u2047 \ufffd\n",
-] * 100
-AWKWARD = [
-    "",
-    "▁",
-    "a ▁ b▁▁ ",
-    "  two  spaces ",
-    "tab\tCRLF\r\nLF\n\n CR\r",
-    "\0a\0",
-    "<s>",
-    "</s>",
-    "<pad>",
-    "<unk>",
-    "<0x41>",
-    "<0xE2><0x96><0x81>",
-    "the cat</s>\n<s>the dog",
-    "\u2047\ufffd\ufeff\u200b\u2028",
-    "e\u0301 \u00e9 \ufb01 \u00bd",
-    "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0010ffff",
-    "العربية 日本語 हिन्दी",
-]
+from instructgpt.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from tests.tokenizer.samples import AWKWARD, CORPUS, random_texts
 
 
 @pytest.fixture(scope="module")
@@ -63,21 +31,7 @@ def test_awkward_text_survives_and_is_never_a_control_token(tokenizer, text):
 
 
 def test_random_unicode_survives_and_is_never_a_control_token(tokenizer):
-    draw = random.Random(0)
-
-    def character() -> str:
-        kind = draw.randrange(4)
-        if kind == 0:
-            return draw.choice(AWKWARD)
-        if kind == 1:
-            return chr(draw.randrange(256))
-        if kind == 2:
-            return draw.choice([" ", "▁", "<", ">", "s", "/", "0x41", "the", "\n"])
-        code = draw.randrange(0x110000 - 0x800)
-        return chr(code if code < 0xD800 else code + 0x800)  # leave surrogates out
-
-    for _ in range(5000):
-        text = "".join(character() for _ in range(draw.randrange(10)))
+    for text in random_texts(5000):
         ids = tokenizer.encode(text)
         assert tokenizer.decode(ids) == text
         assert not control_ids(tokenizer) & set(ids)
@@ -162,29 +116,3 @@ def test_missing_and_damaged_files_are_named(path, tmp_path):
         damaged.write_bytes(model[:size])
         with pytest.raises(UserError, match=r"damaged\.model"):
             load_tokenizer(damaged)
-
-
-def test_check_refuses_what_would_train_wrongly(tokenizer):
-    def check(tokenizer, rows, padded_rows=None):
-        check_tokenizer(
-            tokenizer, vocab_size=rows, padded_vocab_size=padded_rows or rows
-        )
-
-    check(tokenizer, tokenizer.vocab_size)
-    with pytest.raises(UserError, match="320 pieces but the model predicts 319"):
-        check(tokenizer, 319)
-
-    def ids(pad, bos, eos):
-        return SimpleNamespace(pad_id=pad, bos_id=bos, eos_id=eos, vocab_size=10)
-
-    check(ids(0, 1, 2), 10)
-    check(ids(10, 1, 1), 10, 11)  # GPT-2: BOS is EOS, and padding is added
-    check(ids(0, None, 1), 10)
-    with pytest.raises(UserError, match="pads with EOS"):
-        check(ids(2, 1, 2), 10)
-    with pytest.raises(UserError, match="padding and BOS share an id"):
-        check(ids(1, 1, 2), 10)
-    with pytest.raises(UserError, match="outside the vocabulary"):
-        check(ids(0, 1, 10), 10)
-    with pytest.raises(UserError, match="id 10 but the embedding has 10 rows"):
-        check(ids(10, 1, 2), 10)
