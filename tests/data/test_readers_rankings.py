@@ -79,6 +79,15 @@ def test_qa_feedback_gives_four_ranked_answers_and_the_gold_one(tmp_path):
     assert record["prompt"] == PROMPT
 
 
+def test_qa_feedback_may_be_asked_without_its_passages(tmp_path):
+    path = write(tmp_path / "dev.json", [feedback()])
+    for kind in ("comparisons", "demonstrations"):
+        outcome = read("fine_grained", path, kind, passages="none")
+        assert outcome.records[0]["prompt"] == "Question: Who?"
+    with pytest.raises(UserError, match="passages='few'; choose 'all' or 'none'"):
+        read("fine_grained", path, "comparisons", passages="few")
+
+
 def test_qa_feedback_says_what_it_decided_and_left_out(tmp_path):
     rows = [
         feedback(preference=[1, 2, 1, 1, 1, 1]),

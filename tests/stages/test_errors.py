@@ -97,7 +97,7 @@ MISTAKES = {
     "model that the mesh does not divide": (
         "pretrain",
         {"mesh.data": 1, "mesh.fsdp": 1, "mesh.tensor": 8},
-        ["config.mesh", "'heads'", "size 4", "8 devices"],
+        ["config.mesh", "heads'", "size 4", "8 devices"],
     ),
     "microbatches that do not divide": (
         "sft",
