@@ -41,7 +41,10 @@ CONFIG_CLASSES = (
     TrainConfig,
 )
 # Comparing, hashing, printing or checking a config is not using it.
-_NOT_A_USE = {"__eq__", "__hash__", "__repr__", "__post_init__"}
+_NOT_A_USE = {
+    *("__eq__", "__hash__", "__repr__", "__post_init__"),
+    *("_fill", "_check_rotary"),  # of __post_init__
+}
 
 
 @contextmanager
