@@ -21,7 +21,8 @@ import sys
 from collections.abc import Sequence
 
 from instructgpt.data.curation.files import KINDS, Result, curate_files
-from instructgpt.data.curation.rules import SPLITS, Rules
+from instructgpt.data.curation.rules import Rules
+from instructgpt.data.records import SPLITS
 from instructgpt.errors import UserError
 from instructgpt.tokenizer import load_tokenizer
 

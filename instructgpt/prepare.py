@@ -24,8 +24,8 @@ from typing import NamedTuple
 from instructgpt.data.download import sha256_of
 from instructgpt.data.public import CACHE, SHARES, SetFile, find_files, read_set
 from instructgpt.data.readers import SETS, Report, get_set
-from instructgpt.data.records import FIELDS, Record
-from instructgpt.data.splits import SPLITS, Placed, split_groups
+from instructgpt.data.records import FIELDS, SPLITS, Record
+from instructgpt.data.splits import Placed, split_groups
 from instructgpt.errors import UserError
 from instructgpt.metrics import format_table
 from instructgpt.tokenizer import train_tokenizer

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from instructgpt.data.documents import document_tokens
-from instructgpt.data.records import FIELDS
+from instructgpt.data.records import FIELDS, SPLITS
 from instructgpt.data.sources import (
     Records,
     build,
@@ -28,7 +28,6 @@ from instructgpt.errors import UserError
 from instructgpt.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 KINDS = ("documents", "demonstrations", "prompts")  # those that the world makes
-SPLITS = ("train", "valid", "test")
 
 
 @dataclasses.dataclass(frozen=True)

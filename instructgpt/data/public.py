@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from instructgpt.data.download import RemoteFile
 from instructgpt.data.readers import Report, get_set, read_file
-from instructgpt.data.records import Record
+from instructgpt.data.records import SPLITS, Record
 from instructgpt.data.sources import build, file_hash, is_built
-from instructgpt.data.splits import SPLITS, Placed, fraction, group_of, split_groups
+from instructgpt.data.splits import Placed, fraction, group_of, split_groups
 from instructgpt.errors import UserError
 
 CACHE = Path("~/.cache/instructgpt")

@@ -10,6 +10,7 @@ from instructgpt.data.files import parse_json_line, read_lines
 from instructgpt.errors import UserError
 
 Record = dict[str, Any]
+SPLITS = ("train", "valid", "test")
 
 
 class Field(NamedTuple):

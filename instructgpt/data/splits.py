@@ -8,9 +8,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from instructgpt.data.records import Record
-
-SPLITS = ("train", "valid", "test")
+from instructgpt.data.records import SPLITS, Record
 
 
 class Placed(NamedTuple):

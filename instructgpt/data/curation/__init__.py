@@ -9,12 +9,11 @@ from instructgpt.data.curation.card import Card, Tally, card_to_json, render_car
 from instructgpt.data.curation.files import Result, curate_files
 from instructgpt.data.curation.ledger import Ledger
 from instructgpt.data.curation.pii import find_pii
-from instructgpt.data.curation.rules import REASONS, SPLITS, Outcome, Rules, curate
+from instructgpt.data.curation.rules import REASONS, Outcome, Rules, curate
 from instructgpt.data.curation.units import Unit, read_units
 
 __all__ = [
     "REASONS",
-    "SPLITS",
     "Card",
     "Ledger",
     "Outcome",

@@ -13,8 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from instructgpt.data.curation.ledger import CustomerCounts
-from instructgpt.data.curation.rules import SPLITS
-from instructgpt.data.records import Record
+from instructgpt.data.records import SPLITS, Record
 
 MAX_NAMES = 100  # of categories, and of sources; further ones are counted together
 OTHER, NONE = "(others)", "(none)"

@@ -18,8 +18,9 @@ from instructgpt.data.curation.language import (
     make_identifier,
 )
 from instructgpt.data.curation.ledger import Ledger
-from instructgpt.data.curation.rules import REASONS, SPLITS, Outcome, Rules, curate
+from instructgpt.data.curation.rules import REASONS, Outcome, Rules, curate
 from instructgpt.data.curation.units import Unit, read_units, response_texts
+from instructgpt.data.records import SPLITS
 from instructgpt.errors import UserError
 from instructgpt.tokenizer import Tokenizer
 

@@ -37,9 +37,9 @@ from typing import Literal, NamedTuple
 from instructgpt.data.curation.ledger import Ledger
 from instructgpt.data.curation.pii import find_pii
 from instructgpt.data.curation.units import Unit, prompt_text, response_texts
+from instructgpt.data.records import SPLITS
 from instructgpt.errors import UserError
 
-SPLITS = ("train", "valid", "test")
 REASONS = ("length", "language", "cross_split", "pii", "duplicate", "cap")
 
 

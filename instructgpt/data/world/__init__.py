@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+from instructgpt.data.records import SPLITS
 from instructgpt.data.world import demonstrations as _demonstrations
 from instructgpt.data.world.documents import draw_documents
 from instructgpt.data.world.facts import Facts, as_random, make_facts
@@ -21,7 +22,7 @@ from instructgpt.data.world.labelers import (
     make_labelers,
     rank_by_each,
 )
-from instructgpt.data.world.prompts import KINDS, SPLITS, Prompt, draw_prompts
+from instructgpt.data.world.prompts import KINDS, Prompt, draw_prompts
 
 __all__ = [
     "Judgement",

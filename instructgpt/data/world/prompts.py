@@ -32,7 +32,6 @@ from instructgpt.data.world.kinds import (
     constraint_text,
 )
 
-SPLITS = ("train", "valid", "test")
 STYLES = {"plain": 0.5, "few_shot": 0.25, "user_based": 0.25}
 MAX_TOKENS = 34  # words and punctuation marks of a prompt
 CONSTRAINED = 0.32  # of the prompts whose kind allows a constraint
