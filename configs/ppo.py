@@ -25,7 +25,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.ppo = dict(
         # The small reward model is soon over-optimised: below this the KL grows, but
         # not what the gold judge finds.
-        kl_coef=0.3 if mini else 0.02,
+        kl_coef=0.2 if mini else 0.02,
         ptx_coef=0.0,
         clip=0.2,
         value_clip=0.2,  # Ziegler et al. 2019

@@ -4,7 +4,8 @@
         --workdir=runs/mini/ppo_ptx
 
 As PPO, with gamma = 27.8 and 8 pretraining windows of 2,048 tokens per episode; gamma
-multiplies the mean loss per token.
+multiplies the mean loss per token. `mini` takes 0.25: enough to give back the whole
+rise of the pretraining loss, and the policy keeps more of its win rate than at 1.
 """
 
 from ml_collections import ConfigDict
@@ -15,11 +16,9 @@ from configs import common, ppo
 def get_config(variant: str = "mini") -> ConfigDict:
     config = ppo.get_config(variant)
     config.name = "ppo_ptx"
-    paper = variant in common.PAPER
-    config.ppo.ptx_coef = 27.8 if paper else 1.0
-    config.rollout.ptx_per_episode = (
-        8.0 if paper else 0.25 if variant == "mini" else 0.5
-    )
+    paper, mini = variant in common.PAPER, variant == "mini"
+    config.ppo.ptx_coef = 27.8 if paper else 0.25 if mini else 1.0
+    config.rollout.ptx_per_episode = 8.0 if paper else 0.25 if mini else 0.5
     if variant in ("1.3b", "6b", "pythia-1b"):
         config.policy_optimizer.learning_rate = 1.18e-5
     return config
