@@ -23,6 +23,8 @@ def get_config(variant: str = "mini") -> ConfigDict:
         # Of public models: the rankings among the data, by people.
         comparisons="" if variant in common.PUBLIC else "../label",
         max_responses=8 if variant == "mini" else 9,
+        # The states of public models are large, and so are the first scores at 1.
+        head_scale=0.1 if variant in common.PUBLIC else 1.0,
         # With ties dropped, a prompt's mean is over the pairs that count.
         divisor="untied",
     )

@@ -1,8 +1,9 @@
 """The contract between data and steps: every batch is a NamedTuple of arrays.
 
-Letters: B batch, T tokens, P prompt, R response, K responses per prompt. The
-fields hold NumPy arrays when they leave the loader and JAX arrays inside a step.
-Prompts are padded on the left, responses on the right; `valid` marks real tokens.
+Letters: B batch, T tokens, P prompt, R response, K responses per prompt; M groups of
+b prompts (M b = B), whose responses share N rows of S tokens. The fields hold NumPy
+arrays when they leave the loader and JAX arrays inside a step. Prompts are padded on
+the left, responses on the right; `valid` marks real tokens.
 """
 
 from typing import Any, NamedTuple
@@ -40,6 +41,22 @@ class ComparisonBatch(NamedTuple):
     response_valid: Array  # bool[B, K, R], True up to and including EOS
     ranks: Array  # int32[B, K], 1 is best, equal ranks are a tie
     present: Array  # bool[B, K], False for an empty slot when a prompt has fewer
+
+
+class PackedComparisonBatch(NamedTuple):
+    """A ComparisonBatch without most of its padding and empty slots.
+
+    A row holds responses to one prompt of its group, one after another.
+    """
+
+    prompt: Array  # int32[M, b, P], left-padded
+    prompt_valid: Array  # bool[M, b, P]
+    rows: Array  # int32[M, N, S], right-padded
+    texts: Array  # int32[M, N, S], which response of its row, from 1; 0 on padding
+    owner: Array  # int32[M, N], the prompt that a row belongs to, from 0 to b - 1
+    last: Array  # int32[M, b, K], where a response ends: row * S + column
+    ranks: Array  # int32[M, b, K], as in ComparisonBatch
+    present: Array  # bool[M, b, K]
 
 
 class Rollout(NamedTuple):

@@ -31,16 +31,6 @@ def masked(values: Array, mask: Array) -> Weighted:
     return Weighted(kept.sum(), mask.sum().astype(jnp.float32))
 
 
-def cross_entropy(log_probs: Array, loss_mask: Array) -> Weighted:
-    """Negative log-likelihood in nats over the masked tokens.
-
-    Args:
-      log_probs: float32[B, T] of the target tokens.
-      loss_mask: bool[B, T], True where a token counts.
-    """
-    return masked(-log_probs, loss_mask)
-
-
 class RankingLoss(NamedTuple):
     """The pairwise ranking loss and what to watch beside it."""
 

@@ -10,12 +10,9 @@ tokenizer.model that a stage needs; otherwise put your own there.
 """
 
 import argparse
-import contextlib
 import json
 import os
-import shutil
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +25,7 @@ from instructgpt.data.records import FIELDS, SPLITS, Record
 from instructgpt.data.splits import Placed, split_groups
 from instructgpt.errors import UserError
 from instructgpt.metrics import format_table
+from instructgpt.outputs import check_new_folder, new_folder
 from instructgpt.tokenizer import train_tokenizer
 
 
@@ -94,7 +92,7 @@ def prepare(
         "seed": seed,
         "sets": [_source(part, options or {}) for part in parts],
     }
-    with _new_folder(directory) as folder:
+    with new_folder(directory) as folder:
         for kind in FIELDS:
             _write(folder, kind, [p for p in parts if p.wanted.kind == kind], splits)
         text = json.dumps(sources, indent=2, ensure_ascii=False)
@@ -117,10 +115,7 @@ def _check(
     """Raises UserError for what is wrong before anything is read."""
     if not wanted:
         raise UserError("nothing to prepare; give --demonstrations=NAME, for example.")
-    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
-        raise UserError(
-            f"{directory}: is there already and not empty; delete it or name another."
-        )
+    check_new_folder(directory)
     if len(set(wanted)) < len(wanted):
         twice = next(item for item in wanted if wanted.count(item) > 1)
         raise UserError(f"--{twice.kind}={twice.name}: is given twice; leave one out.")
@@ -134,26 +129,6 @@ def _check(
         )
     if max_rows < 0:
         raise UserError(f"--max-rows={max_rows}; give 1 or more, or 0 for all.")
-
-
-@contextlib.contextmanager
-def _new_folder(directory: Path) -> Iterator[Path]:
-    """A folder to fill, which gets its name when all is done, or is deleted."""
-    try:
-        parent = directory.absolute().parent
-        parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".", dir=parent))
-        try:
-            yield partial
-            partial.chmod(0o755)  # mkdtemp's folder is its owner's alone
-            os.replace(partial, directory)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        raise UserError(
-            f"{directory}: cannot be written ({error.strerror}); name another folder or"
-            " make room."
-        ) from error
 
 
 def _read(

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen as nn
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from instructgpt.errors import UserError
@@ -77,6 +78,18 @@ def make_mesh(
 def batch_ways(mesh: Mesh) -> int:
     """Over how many devices the rows of a batch are cut."""
     return math.prod(mesh.shape[a] for a in RULES["batch"] or ())
+
+
+def local_ways(mesh: Mesh) -> int:
+    """Over how many devices of its own a process cuts its rows of a batch."""
+    return max(batch_ways(mesh) // jax.process_count(), 1)
+
+
+def max_over_processes(value: int) -> int:
+    """The largest of all processes' values; each must call this."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.process_allgather(np.array(value)).max())
 
 
 def round_up(batch_size: int, mesh: Mesh) -> int:

@@ -142,12 +142,17 @@ def layout_of(state: Any) -> Any:
 
 
 def scalar_params_from(
-    trunk: Params, model: nn.Module, key: jax.Array, mesh: Mesh
+    trunk: Params,
+    model: nn.Module,
+    key: jax.Array,
+    mesh: Mesh,
+    *,
+    head_scale: float = 1.0,
 ) -> Params:
     """A ScalarModel's parameters: this trunk and a fresh head.
 
     The language model's unembedding is left out (tied, it is the embedding, which
-    stays); the head starts at std 1/sqrt(D + 1) and bias 0.
+    stays); the head starts at std head_scale/sqrt(D + 1) and bias 0.
     """
     trunk = {name: value for name, value in trunk.items() if name != "unembedding"}
     layout = params_layout(model, mesh)
@@ -161,7 +166,7 @@ def scalar_params_from(
             lambda x: x.sharding, {k: v for k, v in layout.items() if k != "trunk"}
         ),
     )(key)
-    return {"trunk": trunk, **head}
+    return {"trunk": trunk, **head, "kernel": head["kernel"] * head_scale}
 
 
 def check_same_shapes(params: Params, expected: Params) -> None:

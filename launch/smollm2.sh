@@ -33,14 +33,13 @@ options=()
 if [[ ${1:-} == --full ]]; then
   shift
 else
-  # What fits into minutes on two cores: short rows, few steps, float32.
-  options+=(--option=fine_grained.passages=none)
+  # What fits into minutes on two cores: few and short rows, few steps, float32.
+  options+=(--option=fine_grained.passages=none --max-rows=200)
   flags+=("--config.order=('sft', 'rl_init', 'reward', 'ppo_ptx')")
   for stage in "${stages[@]}"; do
     flags+=("--config.stages.$stage.data.max_prompt=96"
-      "--config.stages.$stage.data.max_response=64"
+      "--config.stages.$stage.data.max_response=128"
       "--config.stages.$stage.model.compute_dtype=float32"
-      "--config.stages.$stage.model.remat=none"
       "--config.stages.$stage.train.log_every=1")
   done
   for stage in sft rl_init; do
@@ -53,7 +52,7 @@ else
   done
   flags+=(--config.stages.sft.sft.pack_length=0
     --config.stages.reward.train.batch_size=4
-    --config.stages.reward.train.checkpoint_every=25
+    --config.stages.reward.train.checkpoint_every=20
     --config.stages.reward.optimizer.learning_rate=5e-5
     --config.stages.ppo_ptx.train.batch_size=16
     --config.stages.ppo_ptx.train.num_steps=3
@@ -61,7 +60,7 @@ else
     --config.stages.ppo_ptx.train.checkpoint_every=1
     --config.stages.ppo_ptx.rollout.minibatch_size=8
     --config.stages.ppo_ptx.rollout.ptx_per_episode=0.25
-    --config.stages.ppo_ptx.rollout.ptx_length=192
+    --config.stages.ppo_ptx.rollout.ptx_length=224
     --config.stages.ppo_ptx.ppo.microbatches=1
     --config.stages.ppo_ptx.policy_optimizer.warmup_steps=2
     --config.stages.ppo_ptx.value_optimizer.warmup_steps=2)
@@ -75,7 +74,7 @@ set_of() {
 if [[ ! -e $workdir/records ]]; then
   openassistant=$(set_of openassistant "${OPENASSISTANT:-}")
   fine_grained=$(set_of fine_grained "${FINE_GRAINED:-}")
-  python -m instructgpt.prepare "$workdir/records" --valid=0.15 --test=0.15 \
+  python -m instructgpt.prepare "$workdir/records" --valid=0.2 --test=0.2 \
     --demonstrations="$openassistant" --demonstrations="$fine_grained" \
     --comparisons="$openassistant" --comparisons="$fine_grained" \
     --prompts="$openassistant" --prompts="$fine_grained" \

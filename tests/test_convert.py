@@ -107,7 +107,7 @@ def test_what_is_there_is_not_overwritten(source, tmp_path):
     message = refusal("import", source, tmp_path / "ours")
     assert "ours holds checkpoints; name a new folder" in message
     message = refusal("export", tmp_path / "ours", source)
-    assert "theirs is not empty; name a new folder" in message
+    assert "theirs: is there already and not empty; del" in message
     assert "no checkpoint in" in refusal("export", tmp_path / "none", tmp_path / "out")
 
 

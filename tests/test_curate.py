@@ -252,9 +252,9 @@ def test_a_folder_in_use_is_refused_and_an_empty_one_is_not(prompts, tmp_path):
     used.mkdir()
     curate_files([prompts], used, kind="prompts", rules=Rules())
     before = {name: (used / name).read_text() for name in names(used)}
-    with pytest.raises(UserError, match=r"used: is there already and is not empty; na"):
+    with pytest.raises(UserError, match=r"used: is there already and not empty; del"):
         curate_files([prompts], used, kind="prompts", rules=Rules())
-    with pytest.raises(UserError, match=r"raw\.jsonl: cannot be made a folder \(Not a"):
+    with pytest.raises(UserError, match=r"raw\.jsonl: is there already"):
         curate_files([prompts], prompts, kind="prompts", rules=Rules())
     assert {name: (used / name).read_text() for name in names(used)} == before
 

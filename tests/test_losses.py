@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from instructgpt.losses import Weighted, cross_entropy, masked, pairwise_ranking
+from instructgpt.losses import Weighted, masked, pairwise_ranking
 
 
 def sigmoid(x: float) -> float:
@@ -58,22 +58,6 @@ def test_masked_ignores_what_padding_holds():
 def test_mean_of_no_weight_is_zero():
     assert float(Weighted(jnp.float32(0.0), jnp.float32(0.0)).mean()) == 0.0
     assert float(Weighted(jnp.float32(3.0), jnp.float32(4.0)).mean()) == 0.75
-
-
-def test_cross_entropy_by_hand():
-    log_probs = jnp.log(jnp.array([[0.5, 0.25, 0.125]]))
-    out = cross_entropy(log_probs, jnp.array([[True, False, True]]))
-    assert float(out.sum) == pytest.approx(math.log(2) + math.log(8))
-    assert float(out.weight) == 2.0
-
-
-def test_cross_entropy_against_a_loop(rng):
-    log_probs = -rng.exponential(size=(4, 7)).astype(np.float32)
-    mask = rng.random((4, 7)) < 0.6
-    expected = sum(-log_probs[b, t] for b in range(4) for t in range(7) if mask[b, t])
-    out = cross_entropy(jnp.asarray(log_probs), jnp.asarray(mask))
-    np.testing.assert_allclose(out.sum, expected, rtol=1e-5)
-    assert float(out.weight) == mask.sum()
 
 
 def test_ranking_by_hand():

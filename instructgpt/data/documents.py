@@ -2,7 +2,6 @@
 
 import array
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from instructgpt.batches import TokenBatch
 from instructgpt.data.sources import Records, file_hash
 from instructgpt.errors import UserError
+from instructgpt.outputs import new_file
 from instructgpt.tokenizer import Tokenizer
 
 
@@ -44,11 +44,8 @@ def _write_tokens(path: Path, documents: Records, tokenizer: Tokenizer) -> None:
         tokens.extend(tokenizer.start_ids)
         tokens.extend(tokenizer.encode(document["text"]))
         tokens.append(tokenizer.eos_id)
-    # Under another name until it is whole.
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
+    with new_file(path) as partial, partial.open("wb") as file:
         np.save(file, np.frombuffer(tokens, dtype=tokens.typecode))
-    partial.replace(path)
 
 
 class TokenWindows:

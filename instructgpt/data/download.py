@@ -2,15 +2,14 @@
 
 import hashlib
 import http.client
-import os
 import shutil
-import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
 from instructgpt.errors import UserError
+from instructgpt.outputs import new_file
 
 _HUB = "https://huggingface.co/datasets"
 _TIMEOUT = 60  # seconds without a byte
@@ -79,23 +78,19 @@ class RemoteFile(NamedTuple):
 
     def _download(self, target: Path) -> None:
         """Whole or not at all: a killed download leaves nothing under this name."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=target.parent)
         try:
             with (
-                os.fdopen(handle, "wb") as file,
+                new_file(target) as partial,
+                partial.open("wb") as file,
                 urllib.request.urlopen(self.url, timeout=_TIMEOUT) as response,
             ):
                 shutil.copyfileobj(response, file)
                 length = response.headers.get("Content-Length")
                 if length is not None and file.tell() != int(length):
                     raise OSError(f"{file.tell()} of {length} bytes came")
-            os.replace(partial, target)
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             raise self._failed(_first_line(reason)) from error
-        finally:
-            Path(partial).unlink(missing_ok=True)
 
     def _check(self, file: Path) -> Path:
         if self.sha256:

@@ -1,20 +1,24 @@
 """Several short texts in one row, so that little of a batch is padding.
 
-Each text keeps to itself: `TokenBatch.texts` tells the model which tokens belong
-together, and positions start again with every text. So a packed text has the same
-log-probs as one with a row of its own. Rows are packed once, before the loader: then an
-epoch has a known number of steps and any row can be read by its number, which Grain's
-own packing, a stream, does not give.
+Each text keeps to itself: `texts` tells the model which tokens belong together, and
+positions start again with every text. So a packed text has the same log-probs, or the
+same score, as one with a row of its own.
+
+Demonstrations are packed once, before the loader: then an epoch has a known number of
+steps and any row can be read by its number, which Grain's own packing, a stream, does
+not give. Ranked responses are packed batch by batch, after the loader: a batch is so
+many prompts, however many responses they have.
 """
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from instructgpt.batches import TokenBatch
+from instructgpt.batches import ComparisonBatch, PackedComparisonBatch, TokenBatch
 from instructgpt.data.rows import Source
 from instructgpt.errors import UserError
+from instructgpt.sharding import max_over_processes
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
@@ -84,3 +88,83 @@ class PackedRows:
             packed.loss_mask[place] = row.loss_mask[real]
             start = place.stop
         return packed
+
+
+class ComparisonPacker:
+    """Packs each batch's responses into the same number of rows.
+
+    Attributes:
+      rows: N, rows of a group.
+    """
+
+    def __init__(self, batches: Iterable[ComparisonBatch], *, groups: int):
+        """Finds the fewest rows that hold every batch of every process.
+
+        Args:
+          batches: All that this process will pack, on the host.
+          groups: M, consecutive parts of a batch that each have rows of their own, so
+            that a device or a microbatch can have some of them; divides B.
+        """
+        self._groups = groups
+        needed = max(
+            sum(len(bins) for bins in group)
+            for batch in batches
+            for group in _by_group(batch, groups)
+        )
+        self.rows = max_over_processes(max(needed, 1))
+
+    def __call__(self, batch: ComparisonBatch) -> PackedComparisonBatch:
+        """The same prompts in the same order.
+
+        Raises:
+          ValueError: the batch needs more rows than those that were looked at.
+        """
+        size, slots, length = batch.responses.shape
+        shape = self._groups, self.rows
+        rows = np.zeros((*shape, length), np.int32)
+        texts = np.zeros((*shape, length), np.int32)
+        owner = np.zeros(shape, np.int32)
+        last = np.zeros((self._groups, size // self._groups, slots), np.int32)
+        for g, group in enumerate(_by_group(batch, self._groups)):
+            if sum(len(bins) for bins in group) > self.rows:
+                raise ValueError(f"group {g} does not fit into {self.rows} rows")
+            row = 0
+            for p, bins in enumerate(group):
+                source = g * len(group) + p
+                for slots_of_row in bins:
+                    owner[g, row], start = p, 0
+                    for number, k in enumerate(slots_of_row, 1):
+                        tokens = batch.responses[source, k]
+                        tokens = tokens[batch.response_valid[source, k]]
+                        place = slice(start, start + len(tokens))
+                        rows[g, row, place], texts[g, row, place] = tokens, number
+                        start = place.stop
+                        last[g, p, k] = row * length + start - 1
+                    row += 1
+
+        def grouped(x: np.ndarray) -> np.ndarray:
+            return x.reshape(self._groups, -1, *x.shape[1:])
+
+        return PackedComparisonBatch(
+            prompt=grouped(batch.prompt),
+            prompt_valid=grouped(batch.prompt_valid),
+            rows=rows,
+            texts=texts,
+            owner=owner,
+            last=last,
+            ranks=grouped(batch.ranks),
+            present=grouped(batch.present),
+        )
+
+
+def _by_group(batch: ComparisonBatch, groups: int) -> list[list[list[list[int]]]]:
+    """Of each group, of each prompt, of each row: the slots of its responses."""
+    lengths = batch.response_valid.sum(axis=-1)
+    length = batch.responses.shape[-1]
+    prompts = []
+    for row in lengths:
+        slots = np.flatnonzero(row)
+        bins = pack([int(row[k]) for k in slots], length)
+        prompts.append([[int(slots[item]) for item in items] for items in bins])
+    size = len(prompts) // groups
+    return [prompts[start : start + size] for start in range(0, len(prompts), size)]

@@ -1,50 +1,53 @@
 """Pairwise accuracy of a reward model on ranked answers (paper §4.1, C.2)."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from instructgpt.batches import ComparisonBatch
 from instructgpt.data.loader import eval_batches
+from instructgpt.data.packing import ComparisonPacker
 from instructgpt.data.rows import Indices
 from instructgpt.evals.intervals import Interval, ratio_interval
 from instructgpt.losses import pairwise_ranking
 from instructgpt.metrics import mean_metrics
-from instructgpt.models.scoring import response_scores
+from instructgpt.models.scoring import comparison_scores
 from instructgpt.models.transformer import ScalarModel
-from instructgpt.sharding import put_batch
+from instructgpt.sharding import local_ways, put_batch
 
 
-def make_accuracy_evaluator(
-    model: ScalarModel,
-    source: Any,
-    encode: Callable[[Any], Any],
-    *,
-    batch_size: int,
-    mesh: Mesh,
-    keep: Indices | None = None,
-) -> Callable[[Any], dict[str, float]]:
-    """Builds params -> {loss, accuracy} over a split's untied pairs.
+class Rankings:
+    """A split of rankings, encoded and packed, to be gone through again and again.
 
-    Accuracy is per pair, loss per prompt; ties of the labeler are dropped. `keep` has
-    the numbers of the rankings to use, None for all.
+    Attributes:
+      ids: of the rankings, in order.
     """
 
-    @jax.jit
-    def run(params: Any, batch: Any) -> dict[str, Any]:
-        scores = response_scores(
-            model,
-            params,
-            (batch.prompt, batch.prompt_valid),
-            (batch.responses, batch.response_valid),
-        )
-        out = pairwise_ranking(scores, batch.ranks, batch.present)
-        return {"loss": out.loss, "accuracy": out.accuracy}
+    def __init__(
+        self,
+        source: Any,
+        encode: Callable[[Any], ComparisonBatch],
+        *,
+        batch_size: int,
+        mesh: Mesh,
+        keep: Indices | None = None,
+    ):
+        """Encodes the split.
 
-    def evaluate(params: Any) -> dict[str, float]:
-        batches = eval_batches(
+        Args:
+          source: Records of rankings.
+          encode: Record -> `ComparisonBatch` row.
+          batch_size: Rankings at a time.
+          mesh: Where they are scored.
+          keep: Numbers of the rankings to use, None for all.
+        """
+        numbers = range(len(source)) if keep is None else keep
+        self.ids = [source[int(i)]["id"] for i in numbers]
+        self._mesh = mesh
+        self._batches = eval_batches(
             source,
             encode,
             batch_size=batch_size,
@@ -52,48 +55,81 @@ def make_accuracy_evaluator(
             process_count=jax.process_count(),
             keep=keep,
         )
-        sums = [run(params, put_batch(batch, mesh)) for batch in batches]
+        self._pack = ComparisonPacker(self._batches, groups=local_ways(mesh))
+
+    def __iter__(self) -> Iterator[tuple[ComparisonBatch, Any]]:
+        """Each batch as it is on the host, and packed on the devices."""
+        for batch in self._batches:
+            yield batch, put_batch(self._pack(batch), self._mesh)
+
+
+def make_accuracy_evaluator(
+    model: ScalarModel, rankings: Rankings
+) -> Callable[[Any], dict[str, float]]:
+    """Builds params -> {loss, accuracy} over a split's untied pairs.
+
+    Accuracy is per pair, loss per prompt; ties of the labeler are dropped.
+    """
+
+    @jax.jit
+    def run(params: Any, batch: Any) -> dict[str, Any]:
+        scores = comparison_scores(model, params, batch)
+        ranks, present = (x.reshape(scores.shape) for x in (batch.ranks, batch.present))
+        out = pairwise_ranking(scores, ranks, present)
+        return {"loss": out.loss, "accuracy": out.accuracy}
+
+    def evaluate(params: Any) -> dict[str, float]:
+        sums = [run(params, batch) for _, batch in rankings]
         return mean_metrics(jax.device_get(sums))
 
     return evaluate
 
 
-def accuracy_interval(
-    score: Callable[..., Any],
-    source: Any,
-    encode: Callable[[Any], Any],
-    *,
-    batch_size: int,
-    mesh: Mesh,
-    keep: Indices | None = None,
-) -> Interval:
-    """Accuracy over a split's untied pairs, with a 95 % interval over its prompts.
+class PairCounts(NamedTuple):
+    """Of each ranking: its id, its correctly ordered pairs and its untied pairs."""
 
-    Rankings of one prompt (of one `id`) by several labelers are not independent, and
+    ids: list[str]
+    right: np.ndarray  # float[N]; an exact tie of scores is half right
+    pairs: np.ndarray  # float[N]
+
+    def of(self, start: str) -> "PairCounts":
+        """Those whose id starts so."""
+        rows = [row for row, name in enumerate(self.ids) if name.startswith(start)]
+        return PairCounts(
+            [self.ids[row] for row in rows], self.right[rows], self.pairs[rows]
+        )
+
+
+def count_pairs(model: ScalarModel, params: Any, rankings: Rankings) -> PairCounts:
+    """How a reward model orders the pairs of each ranking."""
+    score = jax.jit(lambda params, batch: comparison_scores(model, params, batch))
+    right, pairs = [], []
+    for batch, packed in rankings:
+        scores = np.asarray(jax.device_get(score(params, packed)))
+        counts = pair_counts(scores, batch.ranks, batch.present)
+        right.append(counts[0])
+        pairs.append(counts[1])
+    # The last batch may end in blank rows, which have no id.
+    size = len(rankings.ids)
+    return PairCounts(
+        rankings.ids, np.concatenate(right)[:size], np.concatenate(pairs)[:size]
+    )
+
+
+def accuracy_interval(counts: PairCounts) -> Interval:
+    """Accuracy over untied pairs, with a 95 % interval over the prompts.
+
+    Rankings of one prompt (of one id) by several labelers are not independent, and
     neither are the pairs of a ranking: the prompt is the sampled unit.
-
-    Args:
-      score: (prompt, prompt_valid, responses, response_valid) -> float32[B, K].
-      source: Rankings.
-      encode: Record -> `ComparisonBatch` row.
-      batch_size: Rankings at a time.
-      mesh: Where they are scored.
-      keep: As for `make_accuracy_evaluator`.
 
     Raises:
       ValueError: no pair is untied.
     """
-    numbers = range(len(source)) if keep is None else keep
-    ids = iter([source[int(i)]["id"] for i in numbers])
     right: dict[str, float] = {}
     pairs: dict[str, float] = {}
-    for batch in eval_batches(source, encode, batch_size=batch_size, keep=keep):
-        scores = np.asarray(jax.device_get(score(*put_batch(batch, mesh)[:4])))
-        counts = pair_counts(scores, batch.ranks, batch.present)
-        # The last batch may end in blank rows, which have no id.
-        for r, p, name in zip(*counts, ids, strict=False):
-            right[name] = right.get(name, 0.0) + float(r)
-            pairs[name] = pairs.get(name, 0.0) + float(p)
+    for name, r, p in zip(*counts, strict=True):
+        right[name] = right.get(name, 0.0) + float(r)
+        pairs[name] = pairs.get(name, 0.0) + float(p)
     return ratio_interval(list(right.values()), list(pairs.values()))
 
 

@@ -40,6 +40,8 @@ class Place(NamedTuple):
     # int32[B, K, T], which of its row's texts; None where a row is one text.
     texts: Array | None
     rotation: Rotation | None  # None without rotary positions
+    # int32[M, N], which context row of its group each row reads; None: its own.
+    owner: Array | None = None
 
 
 def visible(
@@ -60,6 +62,19 @@ def visible(
         segment_valid = segment_valid[:, None]
     distance = positions[..., :, None] - segment_positions[..., None, :]
     return (distance >= 0) & segment_valid[..., None, :], distance
+
+
+def of_owner(x: Array, owner: Array) -> Array:
+    """Rows [M b, ...] of contexts -> those [M N, ...] that each row reads.
+
+    Args:
+      x: M groups of b rows, one group after the other.
+      owner: int32[M, N], from 0 to b - 1. A group reads only its own rows, so groups
+        may lie on different devices.
+    """
+    grouped = x.reshape(owner.shape[0], -1, *x.shape[1:])
+    taken = jax.vmap(lambda rows, numbers: rows[numbers])(grouped, owner)
+    return taken.reshape(-1, *x.shape[1:])
 
 
 def attend(query: Array, segments: list[tuple[Array, Array, Array]]) -> Array:
@@ -193,6 +208,12 @@ class Attention(nn.Module):
             query, keys = rotate(query, place.rotation), rotate(keys, place.rotation)
         segments = []
         own = Segment(keys, values, place.positions, place.valid)
+        if place.owner is not None:
+            # In the layer, so that the copies of all layers are never there at once.
+            context = tuple(
+                Segment(*(of_owner(x, place.owner) for x in segment))
+                for segment in context
+            )
         for segment in (*context, own):
             mask, distance = visible(place.positions, segment.positions, segment.valid)
             if cfg.attention_band:

@@ -1,7 +1,8 @@
 """Reading numbers off responses: log-probs, values and reward-model scores.
 
-Letters: B batch, P prompt, R response, K responses per prompt, D width. Prompts
-are left-padded, so the state at column P - 1 predicts the first response token.
+Letters: B batch, P prompt, R response, K responses per prompt, D width; M groups of b
+prompts, their N packed rows of S tokens. Prompts are left-padded, so the state at
+column P - 1 predicts the first response token.
 """
 
 from typing import Any
@@ -9,12 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from instructgpt.models.transformer import (
-    ScalarModel,
-    TokenLogProbs,
-    Transformer,
-    as_context,
-)
+from instructgpt.batches import ComparisonBatch, PackedComparisonBatch
+from instructgpt.models.head import TokenLogProbs
+from instructgpt.models.transformer import ScalarModel, Transformer, as_context
 
 Array = jax.Array
 Params = Any
@@ -46,24 +44,72 @@ def target_log_probs(
     Returns:
       float32[B, T - first] log-probs and entropies.
     """
-    rngs = {} if dropout_key is None else {"dropout": dropout_key}
+    hidden = _predicting(model, params, tokens, valid, texts, first, dropout_key)
+    targets = tokens[:, first:]
+    out = model.apply(
+        {"params": params},
+        hidden,
+        targets.reshape(-1),
+        temperature=temperature,
+        method="log_probs",
+    )
+    return jax.tree.map(lambda x: x.reshape(targets.shape), out)
+
+
+def target_nll(
+    model: Transformer,
+    params: Params,
+    tokens: Array,
+    valid: Array,
+    loss_mask: Array,
+    *,
+    texts: Array | None = None,
+    first: int = 1,
+    dropout_key: Array | None = None,
+) -> Array:
+    """Sum of the masked tokens' negative log-likelihoods in nats, to train on.
+
+    As a sum over `target_log_probs`, but its gradient takes three products with the
+    unembedding, not four.
+
+    Args:
+      model: This and the others as of `target_log_probs`.
+      params: Its parameters.
+      tokens: int32[B, T].
+      valid: bool[B, T].
+      loss_mask: bool[B, T], True where a token counts; its first columns are not read.
+      texts: int32[B, T].
+      first: First column that is a target.
+      dropout_key: Turns residual dropout on.
+
+    Returns:
+      float32[].
+    """
+    hidden = _predicting(model, params, tokens, valid, texts, first, dropout_key)
+    weights = loss_mask[:, first:].reshape(-1).astype(jnp.float32)
+    targets = tokens[:, first:].reshape(-1)
+    return model.apply({"params": params}, hidden, targets, weights, method="nll")
+
+
+def _predicting(
+    model: Transformer,
+    params: Params,
+    tokens: Array,
+    valid: Array,
+    texts: Array | None,
+    first: int,
+    dropout_key: Array | None,
+) -> Array:
+    """States [B (T - first), D] that predict tokens[:, first:]."""
     hidden, _ = model.apply(
         {"params": params},
         tokens[:, None],
         valid[:, None],
         texts=None if texts is None else texts[:, None],
         deterministic=dropout_key is None,
-        rngs=rngs,
+        rngs={} if dropout_key is None else {"dropout": dropout_key},
     )
-    hidden, targets = hidden[:, 0, first - 1 : -1], tokens[:, first:]
-    out = model.apply(
-        {"params": params},
-        hidden.reshape(-1, hidden.shape[-1]),
-        targets.reshape(-1),
-        temperature=temperature,
-        method="log_probs",
-    )
-    return jax.tree.map(lambda x: x.reshape(targets.shape), out)
+    return hidden[:, 0, first - 1 : -1].reshape(-1, hidden.shape[-1])
 
 
 def response_log_probs(
@@ -144,3 +190,50 @@ def response_scores(
     last = jnp.maximum(valid.sum(axis=-1, dtype=jnp.int32) - 1, 0)
     hidden = jnp.take_along_axis(hidden, last[:, :, None, None], axis=2)[:, :, 0]
     return model.apply(variables, hidden, method="scores")
+
+
+def comparison_scores(
+    model: ScalarModel, params: Params, batch: ComparisonBatch | PackedComparisonBatch
+) -> Array:
+    """`response_scores` of a batch of rankings, packed or not: float32[B, K]."""
+    if isinstance(batch, PackedComparisonBatch):
+        return _packed_scores(model, params, batch)
+    return response_scores(
+        model,
+        params,
+        (batch.prompt, batch.prompt_valid),
+        (batch.responses, batch.response_valid),
+    )
+
+
+def _packed_scores(
+    model: ScalarModel, params: Params, batch: PackedComparisonBatch
+) -> Array:
+    # 1. every prompt through the trunk once: [M b, 1, P]
+    # 2. the packed rows, each reading its owner's keys and values: [M N, 1, S]
+    # 3. the state at each response's last token: [M, b K, D] -> [B, K]
+    variables = {"params": params}
+
+    def row(x: Array) -> Array:
+        return x.reshape(-1, 1, x.shape[-1])
+
+    valid = row(batch.prompt_valid)
+    _, segment = model.apply(
+        variables, row(batch.prompt), valid, keep_kv=True, method="hidden"
+    )
+    length = batch.prompt_valid.sum(axis=-1, dtype=jnp.int32)
+    hidden, _ = model.apply(
+        variables,
+        row(batch.rows),
+        row(batch.texts) > 0,
+        texts=row(batch.texts),
+        context=(as_context(segment),),
+        owner=batch.owner,
+        offset=jnp.take_along_axis(length, batch.owner, axis=1).reshape(-1, 1),
+        method="hidden",
+    )
+    groups, _, slots = batch.last.shape
+    hidden = hidden.reshape(groups, -1, hidden.shape[-1])
+    last = batch.last.reshape(groups, -1, 1)
+    hidden = jnp.take_along_axis(hidden, last, axis=1)
+    return model.apply(variables, hidden, method="scores").reshape(-1, slots)

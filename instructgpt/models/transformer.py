@@ -1,28 +1,23 @@
 """The trunk shared by every model: tokens -> hidden states -> log-probs or scores.
 
-Letters as in layers.py, and P prompt, R response, V vocabulary, N rows of tokens.
+Letters as in layers.py, and P prompt, R response, V vocabulary, N rows of tokens,
+M groups.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from instructgpt.models.config import ModelConfig
+from instructgpt.models.head import Head, TokenLogProbs, token_log_probs, weighted_nll
 from instructgpt.models.layers import Block, Norm, Place, Segment
 from instructgpt.models.rotary import rotation
 from instructgpt.sharding import constrain
 
 Array = jax.Array
-
-
-class TokenLogProbs(NamedTuple):
-    """What the language-model head says about given tokens."""
-
-    log_probs: Array  # float32[N] of the target tokens
-    entropy: Array  # float32[N] of the whole distribution, in nats
 
 
 def positions_of(valid: Array, texts: Array | None = None) -> Array:
@@ -103,6 +98,7 @@ class Transformer(nn.Module):
         *,
         texts: Array | None = None,
         context: tuple[Segment, ...] = (),
+        owner: Array | None = None,
         offset: Array | None = None,
         keep_kv: bool = False,
         deterministic: bool = True,
@@ -115,6 +111,9 @@ class Transformer(nn.Module):
           texts: int32[B, K, T] where a row packs several texts, each of which sees
             only itself; None for one text a row.
           context: Segments that come before these tokens, oldest first.
+          owner: int32[M, N], where rows share contexts: B = M N rows, and the contexts
+            have M b rows, of which row n of group g reads row owner[g, n] of its group;
+            None where each row has its own.
           offset: int32[B, K], the position of each row's first token; 0 if None.
           keep_kv: Whether to return keys and values.
           deterministic: Whether dropout is off; else pass rngs={"dropout": key}.
@@ -133,7 +132,7 @@ class Transformer(nn.Module):
             x = x + self.position_embedding.astype(cfg.compute_dtype)[positions]
         x = constrain(x, "batch", None, None, None)
         turns = None if learned else rotation(positions, cfg)
-        place = Place(positions, valid, texts, turns)
+        place = Place(positions, valid, texts, turns, owner)
 
         block: Any = Block
         if cfg.remat != "none":
@@ -162,42 +161,34 @@ class Transformer(nn.Module):
 
         Ids from vocab_size on cannot be predicted: their logits are -1e30.
         """
-        cfg = self.config
-        table = self.unembedding.astype(cfg.compute_dtype)
-        logits = jnp.einsum(
-            "...d,vd->...v", hidden, table, preferred_element_type=jnp.float32
-        )
-        if cfg.padded_vocab_size == cfg.vocab_size:
-            return logits
-        known = jnp.arange(cfg.padded_vocab_size) < cfg.vocab_size
-        return jnp.where(known.reshape((1,) * (logits.ndim - 1) + (-1,)), logits, -1e30)
+        return self._head().logits(hidden, self.unembedding)
 
     def log_probs(
         self, hidden: Array, targets: Array, *, temperature: float = 1.0
     ) -> TokenLogProbs:
-        """Log-probs of given tokens, in chunks so that [N, V] never exists whole.
+        """Log-probs of given tokens.
 
         Args:
           hidden: [N, D] states that predict the targets.
           targets: int32[N].
           temperature: The one the tokens are (or would be) sampled at.
         """
-        rows, width = hidden.shape
-        chunk = min(self.config.logit_chunk, rows)
-        padding = -rows % chunk
-        hidden = jnp.pad(hidden, ((0, padding), (0, 0))).reshape(-1, chunk, width)
-        targets = jnp.pad(targets, (0, padding)).reshape(-1, chunk)
+        head = self._head(temperature)
+        return token_log_probs(head, hidden, self.unembedding, targets)
 
-        @jax.checkpoint
-        def one(hidden: Array, targets: Array) -> TokenLogProbs:
-            logits = self.logits(hidden) / temperature
-            log_p = jax.nn.log_softmax(logits, axis=-1)
-            entropy = -(jnp.exp(log_p) * log_p).sum(axis=-1)
-            taken = jnp.take_along_axis(log_p, targets[:, None], axis=-1)[:, 0]
-            return TokenLogProbs(taken, entropy)
+    def nll(self, hidden: Array, targets: Array, weights: Array) -> Array:
+        """Sum of weight * -log p(target), float32[]; cheaper than by `log_probs`.
 
-        out = jax.lax.map(lambda args: one(*args), (hidden, targets))
-        return jax.tree.map(lambda x: x.reshape(-1)[:rows], out)
+        Args:
+          hidden: [N, D] states that predict the targets.
+          targets: int32[N].
+          weights: float32[N].
+        """
+        return weighted_nll(self._head(), hidden, self.unembedding, targets, weights)
+
+    def _head(self, temperature: float = 1.0) -> Head:
+        cfg = self.config
+        return Head(cfg.vocab_size, cfg.compute_dtype, cfg.logit_chunk, temperature)
 
 
 class ScalarModel(nn.Module):

@@ -24,6 +24,7 @@ from instructgpt.errors import UserError
 from instructgpt.loop import LoopConfig
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import ScalarModel, Transformer
+from instructgpt.outputs import new_file
 from instructgpt.sharding import MeshConfig, check_divides, make_mesh, put_batch
 from instructgpt.state import check_same_shapes, params_layout
 from instructgpt.tokenizer import check_tokenizer
@@ -294,10 +295,8 @@ def to_device(mesh: Mesh) -> Callable[[Any], Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON so that a kill leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(path.suffix + ".tmp")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
-    partial.replace(path)
+    with new_file(path) as partial:
+        partial.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def count_valid(batch: Any) -> int:

@@ -7,7 +7,6 @@ miniature world the gold judge decides; it has trained nothing.
 
 import dataclasses
 import datetime
-import functools
 import json
 import os
 import platform
@@ -21,9 +20,12 @@ from ml_collections import ConfigDict
 from instructgpt.errors import UserError
 from instructgpt.evals.gold import judge_all, summarise
 from instructgpt.evals.language import make_loss_evaluator
-from instructgpt.evals.preferences import accuracy_interval
+from instructgpt.evals.preferences import (
+    Rankings,
+    accuracy_interval,
+    count_pairs,
+)
 from instructgpt.evals.report import format_results_table, load_results, write_report
-from instructgpt.rollouts import make_response_scorer
 from instructgpt.sampling import SamplingConfig
 from instructgpt.sharding import round_up
 from instructgpt.stages import common
@@ -222,17 +224,16 @@ def _reward_accuracy(
     """Pairwise accuracy on both groups of labelers, beside their own agreement."""
     directory = common.resolve(settings.comparisons, context.workdir)
     labels = read_report(directory)
-    score = functools.partial(make_response_scorer(reward.model), reward.params)
     out: dict[str, Any] = {}
     for split, name in (("valid", "train_labelers"), ("heldout", "heldout_labelers")):
-        interval = accuracy_interval(
-            score,
+        rankings = Rankings(
             open_comparisons(directory, split),
             comparison_encoder(context, settings.max_responses),
             batch_size=round_up(settings.batch_size, context.mesh),
             mesh=context.mesh,
         )
-        out[name] = list(interval)
+        counts = count_pairs(reward.model, reward.params, rankings)
+        out[name] = list(accuracy_interval(counts))
     out["agreement_train"] = labels["agreement_valid"]
     out["agreement_heldout"] = labels["agreement_heldout"]
     return out

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from instructgpt.models.public.tensors import (
     TensorSource,
 )
 from instructgpt.models.transformer import ScalarModel, Transformer
+from instructgpt.outputs import check_new_folder, new_folder
 from instructgpt.sharding import MeshConfig, make_mesh
 from instructgpt.stages import common
 from instructgpt.state import params_layout
@@ -171,9 +171,7 @@ def export_checkpoint(
       UserError: there is no such checkpoint, no public family has this model, or the
         folder exists.
     """
-    folder = Path(folder).absolute()
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty; name a new folder")
+    check_new_folder(folder)
     checkpoints, step = open_checkpoint(checkpoint, step=step)
     meta = checkpoints.meta(step)
     config = common.build(ModelConfig, meta["model"], where="config.model")
@@ -189,11 +187,7 @@ def export_checkpoint(
     layout = params_layout(model, mesh)
     params = checkpoints.restore(step, {part: layout})[0][part]
     checkpoints.close()
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    tokens = _export_tokenizer(Path(checkpoint), partial)
-    public |= tokens | {"torch_dtype": dtype, "architectures": [family.model]}
+    public |= {"torch_dtype": dtype, "architectures": [family.model]}
     head: dict[str, np.ndarray] = {}
     if scalar:
         head = {"score.weight": np.asarray(params["kernel"], np.float32)[None]}
@@ -204,11 +198,10 @@ def export_checkpoint(
         }
         params, layout = params["trunk"], layout["trunk"]
     items = transfer.expected(family, config, layout)
-    _write_shards(partial, items, params, config, head, dtype, max_shard_gb)
-    common.write_json(partial / "config.json", public)
-    if folder.exists():
-        folder.rmdir()
-    partial.rename(folder)
+    with new_folder(folder) as partial:
+        public |= _export_tokenizer(Path(checkpoint), partial)
+        _write_shards(partial, items, params, config, head, dtype, max_shard_gb)
+        common.write_json(partial / "config.json", public)
     common.announce(f"export: {family.name}, {public['architectures'][0]}, in {folder}")
     return public
 

@@ -6,26 +6,35 @@ scalar head; afterwards a bias makes the labelers' demonstrations average 0.
 
 import dataclasses
 import functools
+import itertools
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
 from instructgpt.checkpoints import Checkpoints
 from instructgpt.data.loader import make_loader
+from instructgpt.data.packing import ComparisonPacker
+from instructgpt.data.readers import SETS
 from instructgpt.data.sources import Records
 from instructgpt.data.transforms import encode_comparison, filter_long
 from instructgpt.evals.preferences import (
+    PairCounts,
+    Rankings,
     accuracy_interval,
+    count_pairs,
     make_accuracy_evaluator,
 )
 from instructgpt.evals.tables import format_interval
 from instructgpt.loop import Job, LoopConfig, train
 from instructgpt.models.transformer import ScalarModel
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
-from instructgpt.rollouts import make_response_scorer
+from instructgpt.sharding import local_ways, put_batch
 from instructgpt.stages import common
 from instructgpt.stages.label import open_comparisons
 from instructgpt.stages.sampling import ScoreTexts
@@ -51,6 +60,8 @@ class RewardConfig:
     # A label stage's workdir; "": comparisons.SPLIT.jsonl of the data, whose test
     # split takes the place of held-out labelers.
     comparisons: str = ""
+    # The scalar head starts at std head_scale/sqrt(D + 1).
+    head_scale: float = 1.0
     # A prompt's loss is divided by its untied pairs, or by all C(K, 2) (Eq. 1).
     divisor: Literal["untied", "all"] = "untied"
 
@@ -78,24 +89,12 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     )
     optimizer = make_optimizer(optimizer_config, loop_config.num_steps)
     with jax.set_mesh(context.mesh):
-        loaded = common.load(init, context, overrides=config.model)
-        model = ScalarModel(loaded.model.config)
-        head_key, key = jax.random.split(context.key)
-        params = scalar_params_from(loaded.params, model, head_key, context.mesh)
-        state = make_train_state(
-            model, optimizer, key=head_key, mesh=context.mesh, params=params
+        model, state, key = _initial_state(context, config, init, reward, optimizer)
+        held_out = _encode_held_out(context, rankings, encode, train_config)
+        pack = ComparisonPacker(
+            itertools.islice(loader.whole_pass(), loop_config.num_steps),
+            groups=math.lcm(local_ways(context.mesh), train_config.microbatches),
         )
-        sizes: Any = {"batch_size": train_config.batch_size, "mesh": context.mesh}
-        evaluators = {
-            split: make_accuracy_evaluator(
-                model,
-                rankings[split].source,
-                encode,
-                keep=rankings[split].keep,
-                **sizes,
-            )
-            for split in rankings.keys() - {"train"}
-        }
         job = Job(
             name=config.name,
             update=make_train_step(
@@ -105,28 +104,51 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
                 shardings=shardings_of(state),
             ),
             data=loader,
-            to_device=common.to_device(context.mesh),
+            to_device=lambda batch: put_batch(pack(batch), context.mesh),
             count_tokens=_count_tokens,
             watch=("loss", "accuracy", "valid_accuracy", "heldout_accuracy"),
-            evaluate=functools.partial(_evaluate, evaluators),
+            evaluate=_make_evaluate(model, held_out),
             schedule=make_schedule(optimizer_config, loop_config.num_steps),
             meta=common.model_meta(model, kind="scalar"),
         )
         state = train(job, state, config=loop_config, key=key, workdir=context.workdir)
-        _announce_accuracy(model, state.params, rankings, encode, **sizes)
+        for split, ranked in held_out.items():
+            _announce_accuracy(split, count_pairs(model, state.params, ranked))
         return _shift(context, job, loop_config, model, state, train_config)
 
 
-class _Rankings(NamedTuple):
+def _initial_state(
+    context: common.Context,
+    config: ConfigDict,
+    init: common.InitConfig,
+    reward: RewardConfig,
+    optimizer: optax.GradientTransformation,
+) -> tuple[ScalarModel, TrainState, jax.Array]:
+    """The SFT model with a fresh head, and the key for training."""
+    loaded = common.load(init, context, overrides=config.model)
+    model = ScalarModel(loaded.model.config)
+    head_key, key = jax.random.split(context.key)
+    params = scalar_params_from(
+        loaded.params,
+        model,
+        head_key,
+        context.mesh,
+        head_scale=reward.head_scale,
+    )
+    state = make_train_state(
+        model, optimizer, key=head_key, mesh=context.mesh, params=params
+    )
+    return model, state, key
+
+
+class _Split(NamedTuple):
     """A split and the numbers of its rankings whose prompts fit."""
 
     source: Records
     keep: np.ndarray
 
 
-def _open_rankings(
-    context: common.Context, reward: RewardConfig
-) -> dict[str, _Rankings]:
+def _open_rankings(context: common.Context, reward: RewardConfig) -> dict[str, _Split]:
     """Splits by name: train, and of valid and heldout those that there are."""
     if reward.comparisons:
         directory = common.resolve(reward.comparisons, context.workdir)
@@ -145,25 +167,43 @@ def _open_rankings(
                 f"reward: {kept.dropped} of {len(source)} {name} rankings have prompts "
                 f"of more than {limit} tokens and are left out"
             )
-        rankings[name] = _Rankings(source, kept.indices)
+        rankings[name] = _Split(source, kept.indices)
     return rankings
 
 
-def _announce_accuracy(
-    model: ScalarModel,
-    params: Any,
-    rankings: dict[str, _Rankings],
-    encode: Any,
-    **sizes: Any,
-) -> None:
-    """Prints the accuracy on each held-out split with its 95 % interval."""
-    score = functools.partial(make_response_scorer(model), params)
-    for name, (source, keep) in rankings.items():
-        if name != "train":
-            found = accuracy_interval(score, source, encode, keep=keep, **sizes)
+def _encode_held_out(
+    context: common.Context,
+    rankings: dict[str, _Split],
+    encode: Callable[[Any], Any],
+    train_config: common.TrainConfig,
+) -> dict[str, Rankings]:
+    return {
+        name: Rankings(
+            split.source,
+            encode,
+            batch_size=train_config.batch_size,
+            mesh=context.mesh,
+            keep=split.keep,
+        )
+        for name, split in rankings.items()
+        if name != "train"
+    }
+
+
+def _announce_accuracy(split: str, counts: PairCounts) -> None:
+    """Prints the accuracy with its 95 % interval, also of each public set."""
+    parts = {"": counts}
+    # `prepare` starts an id with SET/.
+    sets = sorted({name.partition("/")[0] for name in counts.ids} & SETS.keys())
+    if len(sets) > 1:
+        for name in sets:
+            parts[f" of {name}"] = counts.of(f"{name}/")
+    for name, part in parts.items():
+        if part.pairs.sum():
+            found = format_interval(accuracy_interval(part), 3)
             common.announce(
-                f"reward: accuracy on {name} pairs {format_interval(found, 3)} "
-                f"({len(keep)} rankings)"
+                f"reward: accuracy on {split} pairs{name} {found} "
+                f"({len(part.ids)} rankings, {part.pairs.sum():.0f} pairs)"
             )
 
 
@@ -182,13 +222,21 @@ def _count_tokens(batch: Any) -> int:
     return int(batch.prompt_valid.sum() + batch.response_valid.sum())
 
 
-def _evaluate(evaluators: dict[str, Any], state: Any, step: int) -> dict[str, float]:
-    del step
-    out = {}
-    for name, evaluate in evaluators.items():
-        for metric, value in evaluate(state.params).items():
-            out[f"{name}_{metric}"] = value
-    return out
+def _make_evaluate(
+    model: ScalarModel, held_out: dict[str, Rankings]
+) -> Callable[[TrainState, int], dict[str, float]]:
+    """Builds (state, step) -> {SPLIT_loss, SPLIT_accuracy}."""
+    evaluators = {s: make_accuracy_evaluator(model, r) for s, r in held_out.items()}
+
+    def evaluate(state: TrainState, step: int) -> dict[str, float]:
+        del step
+        return {
+            f"{name}_{metric}": value
+            for name, of_split in evaluators.items()
+            for metric, value in of_split(state.params).items()
+        }
+
+    return evaluate
 
 
 def _shift(

@@ -4,9 +4,9 @@ from typing import Literal
 
 import jax
 
-from instructgpt.batches import ComparisonBatch
+from instructgpt.batches import ComparisonBatch, PackedComparisonBatch
 from instructgpt.losses import Weighted, pairwise_ranking
-from instructgpt.models.scoring import response_scores
+from instructgpt.models.scoring import comparison_scores
 from instructgpt.models.transformer import ScalarModel
 from instructgpt.steps.update import LossFn, Metrics, Params
 
@@ -22,16 +22,14 @@ def make_reward_loss(
     """
 
     def loss_fn(
-        params: Params, batch: ComparisonBatch, key: jax.Array
+        params: Params,
+        batch: ComparisonBatch | PackedComparisonBatch,
+        key: jax.Array,
     ) -> tuple[Weighted, Metrics]:
         del key
-        scores = response_scores(
-            model,
-            params,
-            (batch.prompt, batch.prompt_valid),
-            (batch.responses, batch.response_valid),
-        )
-        out = pairwise_ranking(scores, batch.ranks, batch.present, divisor=divisor)
+        scores = comparison_scores(model, params, batch)
+        ranks, present = (x.reshape(scores.shape) for x in (batch.ranks, batch.present))
+        out = pairwise_ranking(scores, ranks, present, divisor=divisor)
         return out.loss, {"accuracy": out.accuracy, "margin": out.margin}
 
     return loss_fn

@@ -4,10 +4,11 @@ They differ only in their data: which rows come in, and which tokens are targets
 """
 
 import jax
+import jax.numpy as jnp
 
 from instructgpt.batches import TokenBatch
-from instructgpt.losses import Weighted, cross_entropy
-from instructgpt.models.scoring import target_log_probs
+from instructgpt.losses import Weighted
+from instructgpt.models.scoring import target_nll
 from instructgpt.models.transformer import Transformer
 from instructgpt.steps.update import LossFn, Metrics, Params
 
@@ -34,15 +35,17 @@ def make_sft_loss(
     def loss_fn(
         params: Params, batch: TokenBatch, key: jax.Array
     ) -> tuple[Weighted, Metrics]:
-        out = target_log_probs(
+        total = target_nll(
             model,
             params,
             batch.tokens,
             batch.valid,
+            batch.loss_mask,
             texts=batch.texts if packed else None,
             first=first_target,
             dropout_key=key if dropout else None,
         )
-        return cross_entropy(out.log_probs, batch.loss_mask[:, first_target:]), {}
+        counted = batch.loss_mask[:, first_target:].sum()
+        return Weighted(total, counted.astype(jnp.float32)), {}
 
     return loss_fn

@@ -19,6 +19,7 @@ from pathlib import Path
 import sentencepiece
 
 from instructgpt.errors import UserError
+from instructgpt.outputs import new_file
 from instructgpt.tokenizer.interface import not_unicode, single_token
 
 PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"
@@ -175,10 +176,8 @@ def train_tokenizer(
             f" corpus; give it text, and room for 261 reserved pieces and every"
             f" character of it. SentencePiece says: {error}"
         ) from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(model.getvalue())
-    partial.replace(path)
+    with new_file(path) as partial:
+        partial.write_bytes(model.getvalue())
     tokenizer = SentencePieceTokenizer(model.getvalue(), name=str(path))
     if not tokenizer.lossless:
         raise RuntimeError("a model trained with these settings keeps every text")

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from instructgpt.batches import TokenBatch
-from instructgpt.data.packing import PackedRows, pack
+from instructgpt.batches import ComparisonBatch, TokenBatch
+from instructgpt.data.packing import ComparisonPacker, PackedRows, pack
 from instructgpt.errors import UserError
+from tests import tiny
 
 
 def row(*tokens: int, targets: int = 1) -> TokenBatch:
@@ -57,3 +58,66 @@ def test_a_text_longer_than_a_packed_row_is_named():
         UserError, match="row 1 has 3 tokens, more than the 2 of a pack"
     ):
         PackedRows([row(5), row(7, 8, 9)], 2)
+
+
+def rankings(*lengths: list[int]) -> ComparisonBatch:
+    """Prompts of one token; response k of prompt p is 10 p + k, so many times."""
+    valid = np.array(lengths)[..., None] > np.arange(6)
+    prompts, slots = valid.shape[:2]
+    tokens = 10 * np.arange(prompts)[:, None] + np.arange(slots)
+    return ComparisonBatch(
+        prompt=np.ones((prompts, 1), np.int32),
+        prompt_valid=np.ones((prompts, 1), bool),
+        responses=np.where(valid, tokens[..., None], 0).astype(np.int32),
+        response_valid=valid,
+        ranks=np.ones((prompts, slots), np.int32),
+        present=valid.any(axis=-1),
+    )
+
+
+def test_packed_responses_by_hand():
+    batch = rankings([2, 6, 3], [4, 0, 1])
+    packer = ComparisonPacker([batch], groups=1)
+    assert packer.rows == 3
+    packed = packer(batch)
+    assert packed.rows[0].tolist() == [
+        [1, 1, 1, 1, 1, 1],
+        [2, 2, 2, 0, 0, 0],
+        [10, 10, 10, 10, 12, 0],
+    ]
+    assert packed.texts[0].tolist() == [
+        [1, 1, 1, 1, 1, 1],
+        [1, 1, 1, 2, 2, 0],
+        [1, 1, 1, 1, 2, 0],
+    ]
+    assert packed.owner.tolist() == [[0, 0, 1]]
+    assert packed.last[0].tolist() == [[10, 5, 8], [15, 0, 16]]
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_a_packed_batch_holds_every_response_once(groups, rng):
+    batches = [tiny.comparison_batch(rng) for _ in range(3)]
+    packer = ComparisonPacker(batches, groups=groups)
+    fewest = 0
+    for batch in batches:
+        packed = packer(batch)
+        assert packed.rows.shape == (groups, packer.rows, tiny.RESPONSE)
+        assert packed.prompt.shape[:2] == (groups, 8 // groups)
+        assert (packed.texts > 0).sum() == batch.response_valid.sum()
+        last = packed.last.reshape(8, -1)
+        for p, k in np.argwhere(batch.response_valid.any(axis=-1)):
+            row, column = divmod(last[p, k], tiny.RESPONSE)
+            group, prompt = divmod(p, 8 // groups)
+            texts = packed.texts[group, row]
+            assert packed.owner[group, row] == prompt
+            found = packed.rows[group, row][texts == texts[column]]
+            expected = batch.responses[p, k][batch.response_valid[p, k]]
+            np.testing.assert_array_equal(found, expected)
+        fewest = max(fewest, (packed.texts > 0).any(axis=-1).sum(axis=-1).max())
+    assert fewest == packer.rows
+
+
+def test_a_batch_that_needs_more_rows_than_were_seen_is_refused():
+    packer = ComparisonPacker([rankings([1, 1])], groups=1)
+    with pytest.raises(ValueError, match="group 0 does not fit into 1 rows"):
+        packer(rankings([6, 6]))

@@ -7,8 +7,9 @@ import numpy as np
 import optax
 import pytest
 
+from instructgpt.data.packing import ComparisonPacker
 from instructgpt.losses import pairwise_ranking
-from instructgpt.models.scoring import response_scores
+from instructgpt.models.scoring import comparison_scores, response_scores
 from instructgpt.models.transformer import ScalarModel
 from instructgpt.optim import OptimizerConfig, make_optimizer
 from instructgpt.steps.reward import make_reward_loss
@@ -71,6 +72,25 @@ def test_eight_devices_are_one_device(params, batch):
         tiny.train, MODEL, LOSS, batch, params=params, optimizer=ADAM, num_steps=2
     )
     tiny.assert_close(run(mesh=tiny.mesh_of(data=2, fsdp=2, tensor=2)), run())
+
+
+@pytest.fixture(scope="module", params=[1, 4], ids="{} groups".format)
+def packed(request, batch):
+    return ComparisonPacker([batch], groups=request.param)(batch)
+
+
+def test_packed_scores_are_those_of_responses_on_their_own(params, batch, packed):
+    score = jax.jit(functools.partial(comparison_scores, MODEL))
+    real = batch.response_valid.any(axis=-1)
+    tiny.assert_close(score(params, packed)[real], score(params, batch)[real])
+
+
+def test_an_update_on_packed_responses_is_the_same(params, packed, once):
+    train = functools.partial(tiny.train, MODEL, LOSS, params=params, optimizer=SGD)
+    tiny.assert_close(train(packed), once)
+    if len(packed.rows) > 1:
+        tiny.assert_close(train(packed, microbatches=4), once)
+        tiny.assert_close(train(packed, mesh=tiny.mesh_of(2, 2, 2)), once)
 
 
 def test_blank_rows_and_padding_content_change_nothing(params, batch, once, rng):

@@ -22,6 +22,7 @@ from instructgpt.data.curation.rules import REASONS, Outcome, Rules, curate
 from instructgpt.data.curation.units import Unit, read_units, response_texts
 from instructgpt.data.records import SPLITS
 from instructgpt.errors import UserError
+from instructgpt.outputs import new_folder
 from instructgpt.tokenizer import Tokenizer
 
 KINDS = ("prompts", "demonstrations", "comparisons")
@@ -81,14 +82,15 @@ def curate_files(
         raise UserError(f"language_sample={language_sample}: give 0 or more.")
     _check_inputs(inputs, given_splits)
     identify = make_identifier() if rules.languages or language_sample else None
-    with _temporary_beside(Path(outdir)) as temporary:
-        folder = Path(temporary, "out")
-        folder.mkdir()
+    with (
+        new_folder(outdir) as folder,
+        tempfile.TemporaryDirectory(dir=folder.parent) as scratch,
+    ):
         tally, sample = Tally(), Sample(language_sample)
         measure = len if tokenizer is None else lambda text: len(tokenizer.encode(text))
         started = time.monotonic()
         with (
-            contextlib.closing(Ledger(Path(temporary, "ledger.sqlite"))) as ledger,
+            contextlib.closing(Ledger(Path(scratch, "ledger.sqlite"))) as ledger,
             _Output(folder, kind, moves=bool(given_splits)) as output,
         ):
             units = _with_progress(_units(inputs, kind, given_splits), log)
@@ -114,7 +116,6 @@ def curate_files(
         )
         result = output.result(card, seconds=time.monotonic() - started)
         _write_card(folder, result, rules, title=f"{Path(outdir).name}: {kind}")
-        folder.rename(outdir)
     return result
 
 
@@ -134,23 +135,6 @@ def _check_inputs(
         raise UserError(
             f"given splits {', '.join(given_splits)}: choose from {', '.join(SPLITS)}."
         )
-
-
-def _temporary_beside(outdir: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder on the same disk, from which a finished one can be renamed."""
-    try:
-        if outdir.exists() and any(outdir.iterdir()):
-            raise UserError(
-                f"{outdir}: is there already and is not empty; name a new folder as the"
-                " last argument."
-            )
-        outdir.parent.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(dir=outdir.parent, prefix=f".{outdir.name}.")
-    except OSError as error:
-        raise UserError(
-            f"{outdir}: cannot be made a folder ({error.strerror}); name another as"
-            " the last argument."
-        ) from error
 
 
 def _units(

@@ -1,0 +1,105 @@
+"""What a pass costs at least: floating-point operations and bytes, from the config.
+
+Letters: B rows, T tokens, S tokens that a query sees, D width, V vocabulary.
+"""
+
+import math
+from typing import NamedTuple, Self
+
+import jax.numpy as jnp
+
+from instructgpt.models.config import ModelConfig
+
+
+class Cost(NamedTuple):
+    """Operations of matrix products, and bytes that must move between them."""
+
+    flops: float = 0.0  # a multiplication and an addition are two
+    bytes: float = 0.0  # weights read once a pass, and the key/value cache
+
+    def plus(self, other: Self) -> Self:
+        """One after the other."""
+        return type(self)(self.flops + other.flops, self.bytes + other.bytes)
+
+    def times(self, factor: float) -> Self:
+        """So many of it."""
+        return type(self)(self.flops * factor, self.bytes * factor)
+
+    def seconds(self, *, flops_per_second: float, bytes_per_second: float) -> float:
+        """The least time on a machine of these rates: the slower of the two bounds."""
+        return max(self.flops / flops_per_second, self.bytes / bytes_per_second)
+
+
+def layer_weights(config: ModelConfig) -> int:
+    """Weights of the matrices of all layers."""
+    heads = config.num_heads + config.num_kv_heads
+    attention = 2 * config.width * config.head_dim * heads
+    mlp = (3 if config.activation == "swiglu" else 2) * config.width * config.mlp_width
+    return config.num_layers * (attention + mlp)
+
+
+def head_weights(config: ModelConfig) -> int:
+    """Weights of the unembedding."""
+    return config.width * config.padded_vocab_size
+
+
+def forward(
+    config: ModelConfig, *, tokens: float, seen: float, predicted: float = 0.0
+) -> Cost:
+    """One pass through the layers, and logits for some of the tokens.
+
+    A causal mask counts: a query pays for the keys that it sees, not for the others.
+    Embeddings, norms and activations are left out.
+
+    Args:
+      config: The model's.
+      tokens: Queries in all, B T.
+      seen: Keys that a query sees on average, itself included: S. Bands are ignored.
+      predicted: Tokens with logits.
+    """
+    width = jnp.dtype(config.compute_dtype).itemsize
+    weights = layer_weights(config)
+    heads = config.num_layers * config.num_heads * config.head_dim
+    flops = 2 * tokens * weights + 4 * tokens * seen * heads
+    moved = weights
+    if predicted:
+        flops += 2 * predicted * head_weights(config)
+        moved += head_weights(config)
+    return Cost(flops, moved * width)
+
+
+def update(config: ModelConfig, cost: Cost) -> Cost:
+    """A gradient and an update by Adam, from what the forward pass costs.
+
+    Twice the operations again for the gradient; the float32 parameters and both moments
+    are read and written, and the gradient is written and read.
+    """
+    weights = layer_weights(config) + head_weights(config)
+    return Cost(3 * cost.flops, 3 * cost.bytes + 4 * 8 * weights)
+
+
+def decode(
+    config: ModelConfig, *, rows: int, prompt: int, response: int, samples: int = 1
+) -> Cost:
+    """All steps of sampling after the prefill: each reads the weights and the cache.
+
+    Args:
+      config: The model's.
+      rows: Responses sampled at a time.
+      prompt: Tokens of a prompt, whose cache `samples` responses share.
+      response: Tokens of a response, the first of which comes from the prefill.
+      samples: Responses of a prompt.
+    """
+    width = jnp.dtype(config.compute_dtype).itemsize
+    kv = 2 * config.num_layers * config.num_kv_heads * config.head_dim * width
+    total = Cost()
+    for step in range(1, response):
+        one = forward(config, tokens=rows, seen=prompt + step, predicted=rows)
+        cache = kv * rows * (prompt / samples + step)
+        total = total.plus(Cost(one.flops, one.bytes + cache))
+    return total
+
+
+def causal(length: float) -> float:
+    """Keys that a query of a causal text of this length sees on average."""
+    return (math.ceil(length) + 1) / 2

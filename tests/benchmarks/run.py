@@ -1,0 +1,163 @@
+"""How fast the steps and the sampler are, and how far from this machine's limit.
+
+    python tests/benchmarks/run.py [sft] [reward] [sample] [ppo] [--width=256 ...]
+
+Random tokens and weights; nothing ends early. Each job prints one line of JSON: the
+median seconds, its rate, and `roofline`: the least time that its operations and bytes
+take at this machine's own rates (measured first, in the same run), over the median.
+--profile adds where the time goes.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+REPO = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPO))
+
+from instructgpt.models.costs import Cost  # noqa: E402
+from tests.benchmarks import jobs  # noqa: E402
+
+SIZES = dict(
+    layers=4,
+    width=256,
+    heads=4,
+    vocab=8192,
+    context=512,
+    batch=16,
+    seq=256,
+    prompts=8,
+    K=9,
+    reward_prompt=128,
+    reward_response=64,
+    samples=32,
+    prompt=128,
+    response=128,
+    episodes=64,
+    minibatch=16,
+    ppo_prompt=64,
+    ppo_response=64,
+    iterations=4,
+    seed=0,
+)
+WARMUP = 2
+
+
+class Rates(NamedTuple):
+    """What the machine does at best."""
+
+    flops_per_second: float  # of a large matrix product, in the compute dtype
+    bytes_per_second: float  # of a large copy, read and written
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("jobs", nargs="*", help=f"of {', '.join(jobs.JOBS)}; all")
+    for name, value in SIZES.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--dtype", default="float32", help="compute dtype")
+    parser.add_argument("--remat", default="none", help="of the updates")
+    parser.add_argument("--profile", action="store_true")
+    args = parser.parse_args(argv)
+    args.jobs = args.jobs or list(jobs.JOBS)
+    unknown = set(args.jobs) - jobs.JOBS.keys()
+    if unknown:
+        parser.error(f"no job {', '.join(sorted(unknown))}; known: {[*jobs.JOBS]}")
+    return args
+
+
+def seconds_of(function: Callable[[], Any], *, count: int) -> list[float]:
+    """Wall times of `count` calls, after some that do not count."""
+    out = []
+    for i in range(WARMUP + count):
+        start = time.perf_counter()
+        jax.block_until_ready(function())
+        if i >= WARMUP:
+            out.append(time.perf_counter() - start)
+    return out
+
+
+def measure_rates(dtype: str) -> Rates:
+    """Large enough to leave every cache, small enough for any machine."""
+    size = 2048 if jax.default_backend() == "cpu" else 8192
+    matrix = jnp.ones((size, size), dtype)
+    product = jax.jit(lambda x: x @ x)
+    best = min(seconds_of(lambda: product(matrix), count=8))
+    # Onto itself, so that fresh memory is no part of it.
+    values = jnp.zeros((1 << 26,), jnp.float32)
+    shift = jax.jit(lambda x: x + 1.0, donate_argnums=0)
+
+    def copy() -> jax.Array:
+        nonlocal values
+        values = shift(values)
+        return values
+
+    moved = 2 * values.nbytes
+    return Rates(2 * size**3 / best, moved / min(seconds_of(copy, count=8)))
+
+
+def report(job: jobs.Job, seconds: list[float], rates: Rates) -> dict[str, Any]:
+    """The line of a job."""
+    median = statistics.median(seconds)
+    bound = job.cost.seconds(**rates._asdict())
+    return {
+        "system": "instructgpt",
+        "job": job.name,
+        "median_s": round(median, 4),
+        "n": len(seconds),
+        job.unit: round(job.amount / median, 4),
+        "gflops": round(job.cost.flops / median / 1e9, 1),
+        "roofline": round(bound / median, 3),
+    }
+
+
+def profile(job: jobs.Job, rates: Rates) -> Iterator[str]:
+    """Each part on its own: its time, its share and its roofline."""
+    times = {
+        name: statistics.median(seconds_of(part, count=4))
+        for name, (part, _) in job.parts.items()
+    }
+    total = sum(times.values())
+    for name, (_, cost) in job.parts.items():
+        bound = (cost or Cost()).seconds(**rates._asdict())
+        yield (
+            f"  {name:<10}{times[name] * 1e3:9.1f} ms {times[name] / total:6.1%}"
+            f"   roofline {bound / times[name]:.3f}"
+        )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the jobs."""
+    args = parse(argv)
+    rates = measure_rates(args.dtype)
+    device = jax.devices()[0]
+    print(
+        json.dumps(
+            {
+                "device": f"{jax.device_count()} x {device.device_kind}",
+                "dtype": args.dtype,
+                "gflops": round(rates.flops_per_second / 1e9, 1),
+                "gb_per_s": round(rates.bytes_per_second / 1e9, 1),
+            }
+        ),
+        flush=True,
+    )
+    for name in args.jobs:
+        job = jobs.JOBS[name](args)
+        seconds = seconds_of(job.run, count=args.iterations)
+        print(json.dumps(report(job, seconds, rates)), flush=True)
+        if args.profile:
+            print("\n".join(profile(job, rates)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""A public model in, the stages of `recipe.py:smollm2` on one's own records, and out.
+
+The model is a tiny Llama; everything else is what a user would have: a folder of
+safetensors with a byte-level tokenizer, and JSONL files.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tokenizers
+from ml_collections import ConfigDict
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from configs import recipe as recipe_config
+from instructgpt.checkpoints import open_checkpoint
+from instructgpt.models.config import ModelConfig
+from instructgpt.models.transformer import Transformer
+from instructgpt.stages import recipe
+from instructgpt.stages.public import export_checkpoint, import_checkpoint
+from instructgpt.state import params_layout
+from tests import public_models, tiny
+from tests.stages.recipe_run import MESH
+
+CONTROLS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+PROMPT, RESPONSE = 48, 24
+TOWNS = "Arlen Brigg Corvo Dunmore Elswick Farsley Gorton Hebden".split()
+
+
+def write_tokenizer(folder: Path) -> int:
+    """Byte-level tokenizer files as SmolLM2 has them; returns their vocabulary."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=CONTROLS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    tokenizer.train_from_iterator(TOWNS * 4, trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return tokenizer.get_vocab_size()
+
+
+def write_records(folder: Path) -> None:
+    """A few of each kind; rankings of 2 to 4 answers, with ties, some in a dialogue."""
+    folder.mkdir()
+    lines: dict[str, list[dict]] = {}
+    for n in range(40):
+        town = TOWNS[n % len(TOWNS)]
+        split = "valid" if n % 4 == 0 else "train"
+        asked = {"prompt": f"Where is {town} {n}?"}
+        if n % 3 == 0:
+            asked["history"] = ["Hello.", "Good day!"]
+        ranks = [[1, 2], [1, 2, 2], [2, 1, 3, 4]][n % 3]
+        answers = [f"{town} {'is far ' * k}off." for k in range(len(ranks))]
+        for kind, record in {
+            "documents": {"text": f"{town} lies {n} miles from here. " * 12},
+            "demonstrations": {**asked, "response": f"{town} is near."},
+            "prompts": asked,
+            "comparisons": {**asked, "responses": answers, "ranks": ranks},
+        }.items():
+            lines.setdefault(f"{kind}.{split}", []).append(record)
+    for name, records in lines.items():
+        text = "".join(json.dumps(record) + "\n" for record in records)
+        (folder / f"{name}.jsonl").write_text(text)
+
+
+def get_config(records: Path) -> ConfigDict:
+    """The variant for SmolLM2, cut down to seconds on eight small devices."""
+    config = recipe_config.get_config("smollm2")
+    for name in config.order:
+        stage = config.stages[name]
+        stage.mesh = MESH
+        stage.data.update(jsonl=str(records), max_prompt=PROMPT, max_response=RESPONSE)
+        if "model" in stage:
+            stage.model.update(compute_dtype="float32", remat="none")
+        if "train" in stage:
+            stage.train.update(batch_size=8, log_every=1)
+    for name in ("sft", "rl_init"):
+        config.stages[name].train.num_epochs = 1
+        config.stages[name].sft.pack_length = 0
+        config.stages[name].sft.num_samples = 2
+    config.stages.rl_init.sft.pretrain_fraction = 0.25
+    config.stages.reward.reward.max_responses = 4
+    config.stages.select.select.batch_size = 8
+    ppo = config.stages.ppo_ptx
+    ppo.train.update(num_steps=2, eval_every=0)
+    ppo.rollout.update(minibatch_size=8, ptx_length=PROMPT + RESPONSE)
+    ppo.ppo.microbatches = 1
+    ppo.policy_optimizer.warmup_steps = ppo.value_optimizer.warmup_steps = 1
+    return config
+
+
+def saved(workdir: Path, part: str):
+    """(config, one part of the newest checkpoint)."""
+    checkpoints, step = open_checkpoint(workdir)
+    config = ModelConfig(**checkpoints.meta(step)["model"])
+    layout = params_layout(Transformer(config), tiny.mesh_of(**MESH))
+    params = checkpoints.restore(step, {part: layout})[0][part]
+    checkpoints.close()
+    return config, params
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished run, from a public folder to public folders."""
+    root = tmp_path_factory.mktemp("public_recipe")
+    theirs, workdir = root / "theirs", root / "run"
+    theirs.mkdir()
+    config = dataclasses.replace(
+        public_models.CONFIGS["llama tied"], vocab_size=write_tokenizer(theirs)
+    )
+    params = public_models.params_of(config)
+    tensors = public_models.public_tensors(config, params)
+    public_models.write_folder(theirs, config, tensors)
+    write_records(root / "records")
+    import_checkpoint(str(theirs), workdir / "base")
+    recipe.run(get_config(root / "records"), workdir)
+    export_checkpoint(workdir / "reward", workdir / "export" / "reward")
+    export_checkpoint(workdir / "ppo_ptx", workdir / "export" / "policy", part="ema")
+    return workdir
+
+
+def test_every_stage_moves_the_weights(workdir):
+    base = saved(workdir / "base", "params")[1]
+    after = {name: saved(workdir / name, "params")[1] for name in ("sft", "rl_init")}
+    after["ema"] = saved(workdir / "ppo_ptx", "ema")[1]
+    assert all(tiny.distance(base, params) > 0 for params in after.values())
+    assert tiny.distance(after["rl_init"], after["ema"]) > 0
+    chosen = json.loads((workdir / "select" / "selected.json").read_text())
+    assert chosen["step"] > 0
+
+
+def test_the_exported_policy_is_the_averaged_one(workdir):
+    import_checkpoint(str(workdir / "export" / "policy"), workdir / "again")
+    config, params = saved(workdir / "ppo_ptx", "ema")
+    again, back = saved(workdir / "again", "params")
+    tokens = np.arange(60, dtype=np.int32).reshape(3, 20)
+    known = np.s_[..., : config.vocab_size]
+    np.testing.assert_array_equal(
+        public_models.logits_of(again, back, tokens)[known],
+        public_models.logits_of(config, params, tokens)[known],
+    )
+
+
+def test_the_exported_reward_model_is_a_classifier_with_one_label(workdir):
+    from safetensors.numpy import load_file
+
+    folder = workdir / "export" / "reward"
+    described = json.loads((folder / "config.json").read_text())
+    assert described["architectures"] == ["LlamaForSequenceClassification"]
+    assert described["id2label"] == {"0": "score"}
+    weights = load_file(folder / "model.safetensors")
+    assert weights["score.weight"].shape == (1, described["hidden_size"])
+    assert (folder / "tokenizer.json").exists()
