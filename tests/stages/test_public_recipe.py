@@ -113,7 +113,9 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     theirs, workdir = root / "theirs", root / "run"
     theirs.mkdir()
     config = dataclasses.replace(
-        public_models.CONFIGS["llama tied"], vocab_size=write_tokenizer(theirs)
+        public_models.CONFIGS["llama tied"],
+        vocab_size=write_tokenizer(theirs),
+        padded_vocab_size=0,
     )
     params = public_models.params_of(config)
     tensors = public_models.public_tensors(config, params)

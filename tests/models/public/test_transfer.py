@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import weakref
 
 import jax
 import ml_dtypes
@@ -27,11 +28,13 @@ from tests.public_models import (
 CONFIG = CONFIGS["llama"]
 
 
-def read_back(folder, config, *, progress=lambda done, total: None, **mesh):
+def read_back(
+    folder, config, *, source=None, progress=lambda done, total: None, **mesh
+):
     family, _ = write_config(config)
     layout = layout_of(config, **mesh)
     items = transfer.expected(family, config, layout)
-    source = SafetensorsFolder(folder)
+    source = source or SafetensorsFolder(folder)
     names = transfer.check_tensors(source.tensors(), items, family)
     return transfer.import_params(
         source, items, names, config=config, layout=layout, progress=progress
@@ -166,6 +169,25 @@ def test_shards_are_joined_by_their_index(tensors, tmp_path):
     assert "s1.safetensors: missing" in refusal(tmp_path)
     (tmp_path / INDEX).write_text("{")
     assert "index.json: damaged" in refusal(tmp_path)
+
+
+def test_one_tensor_at_a_time_is_on_the_host(tensors, tmp_path):
+    """Each is gone when the next is read, but what a device keeps of it as its own."""
+    groups = [[name] for name in tensors]
+    shard(tmp_path, tensors, groups)
+    source = SafetensorsFolder(tmp_path)
+    read, alive = source.read, []
+
+    def watched(name):
+        before = [other for other, array in alive if array() is not None]
+        assert len(before) <= 1, f"{before} are there when {name} is read"
+        tensor = read(name)
+        alive.append((name, weakref.ref(tensor)))
+        return tensor
+
+    source.read = watched
+    read_back(tmp_path, CONFIG, source=source)
+    assert len(alive) == len(tensors)
 
 
 def test_a_tensor_in_two_files_is_named(tensors, tmp_path):
