@@ -11,4 +11,6 @@ setup_env test
 ruff check
 ruff format --check
 mypy
-python -m pytest "$@"
+# A process a core, up to four: each has eight devices of its own.
+python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadgroup \
+  --no-loadscope-reorder "$@"

@@ -26,6 +26,21 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jaxtyping.install_import_hook("instructgpt", "tests.array_types.check_arrays")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Shares the tests out to processes by file, and the longest group first.
+
+    All files that look at the finished recipe are one group, so that it runs once.
+    """
+
+    def of_recipe(item: pytest.Item) -> bool:
+        return hasattr(getattr(item, "module", None), "finished")
+
+    items.sort(key=lambda item: not of_recipe(item))
+    for item in items:
+        group = "recipe" if of_recipe(item) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """NumPy random numbers, the same in every run."""
