@@ -11,6 +11,5 @@ setup_env test
 ruff check
 ruff format --check
 mypy
-# A process a core, up to four: each has eight devices of its own.
-python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadgroup \
-  --no-loadscope-reorder "$@"
+# A process a core, up to four; conftest.py says which tests go together.
+python -m pytest --numprocesses=auto --maxprocesses=4 --no-loadscope-reorder "$@"

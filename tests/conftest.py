@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -26,19 +27,27 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jaxtyping.install_import_hook("instructgpt", "tests.array_types.check_arrays")
 
 
+def of_recipe(file: str) -> bool:
+    """Whether tests in the file look at the finished recipe."""
+    return "recipe_run import" in (REPO / file).read_text(encoding="utf-8")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Shares the tests out to processes by file, and the longest group first.
+    """The recipe's tests first: they take longest."""
+    items.sort(key=lambda item: not of_recipe(item.nodeid.partition("::")[0]))
 
-    All files that look at the finished recipe are one group, so that it runs once.
-    """
 
-    def of_recipe(item: pytest.Item) -> bool:
-        return hasattr(getattr(item, "module", None), "finished")
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests of a file stay in one process, and so do all that share the recipe."""
+    from xdist.scheduler import LoadScopeScheduling
 
-    items.sort(key=lambda item: not of_recipe(item))
-    for item in items:
-        group = "recipe" if of_recipe(item) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "recipe" if of_recipe(file) else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -222,7 +221,7 @@ def test_an_error_while_writing_leaves_nothing(files, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(Path, "rename", full)
     with pytest.raises(SystemExit, match=r"out: cannot be written \(No space left on"):
         main(command(files))
     assert set(files.iterdir()) == before

@@ -64,7 +64,8 @@ class _Bench:
 
     def __init__(self, args: Args):
         self.args = args
-        self.mesh = make_mesh(MeshConfig(data=1, fsdp=-1))
+        devices = jax.devices()[: args.devices or None]
+        self.mesh = make_mesh(MeshConfig(data=1, fsdp=-1), devices=devices)
         self.key = jax.random.key(args.seed)
         self._rng = np.random.default_rng(args.seed)
 

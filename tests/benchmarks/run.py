@@ -65,6 +65,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     for name, value in SIZES.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--dtype", default="float32", help="compute dtype")
+    parser.add_argument("--devices", type=int, default=0, help="how many; 0: all")
     parser.add_argument("--remat", default="none", help="of the updates")
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args(argv)
@@ -143,7 +144,8 @@ def main(argv: list[str] | None = None) -> None:
     print(
         json.dumps(
             {
-                "device": f"{jax.device_count()} x {device.device_kind}",
+                "device": f"{args.devices or jax.device_count()} x "
+                f"{device.device_kind}",
                 "dtype": args.dtype,
                 "gflops": round(rates.flops_per_second / 1e9, 1),
                 "gb_per_s": round(rates.bytes_per_second / 1e9, 1),

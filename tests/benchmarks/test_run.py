@@ -28,6 +28,7 @@ SMALL = dict(
     ppo_prompt=8,
     ppo_response=4,
     iterations=2,
+    devices=1,
 )
 UNITS = {
     "sft": "tokens_per_s",
