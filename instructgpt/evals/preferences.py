@@ -1,6 +1,7 @@
 """Pairwise accuracy of a reward model on ranked answers (paper §4.1, C.2)."""
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -91,6 +92,14 @@ class PairCounts(NamedTuple):
     ids: list[str]
     right: np.ndarray  # float[N]; an exact tie of scores is half right
     pairs: np.ndarray  # float[N]
+
+    @classmethod
+    def joined(cls, parts: Iterable["PairCounts"]) -> "PairCounts":
+        """Several splits as one."""
+        ids, right, pairs = zip(*parts, strict=True)
+        return cls(
+            [*itertools.chain(*ids)], np.concatenate(right), np.concatenate(pairs)
+        )
 
     def of(self, start: str) -> "PairCounts":
         """Those whose id starts so."""

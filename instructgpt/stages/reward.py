@@ -112,8 +112,12 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             meta=common.model_meta(model, kind="scalar"),
         )
         state = train(job, state, config=loop_config, key=key, workdir=context.workdir)
-        for split, ranked in held_out.items():
-            _announce_accuracy(split, count_pairs(model, state.params, ranked))
+        counts = {s: count_pairs(model, state.params, r) for s, r in held_out.items()}
+        if not reward.comparisons and len(counts) > 1:
+            # Rankings of the same people, none of which chose anything here.
+            counts["all held-out"] = PairCounts.joined(counts.values())
+        for split, found in counts.items():
+            _announce_accuracy(split, found)
         return _shift(context, job, loop_config, model, state, train_config)
 
 

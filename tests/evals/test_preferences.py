@@ -32,6 +32,8 @@ def test_rankings_of_one_prompt_are_one_unit():
     counts = PairCounts(list("aabb"), np.array([3, 1, 0, 2.0]), np.full(4, 3.0))
     merged = PairCounts(list("ab"), np.array([4, 2.0]), np.full(2, 6.0))
     assert accuracy_interval(counts) == accuracy_interval(merged)
+    parts = [counts.of(name) for name in "ab"]
+    assert accuracy_interval(PairCounts.joined(parts)) == accuracy_interval(merged)
     of_a = counts.of("a")
     assert (of_a.ids, of_a.right.tolist()) == (["a", "a"], [3, 1])
     assert accuracy_interval(of_a).value == pytest.approx(4 / 6)

@@ -61,7 +61,7 @@ def test_a_reward_model_of_ones_own_rankings(run, folder, tmp_path, capsys):
         last_params(tmp_path / "reward"), last_params(run.workdir / "reward")
     )
     out = capsys.readouterr().out
-    for split in ("valid", "heldout"):
+    for split in ("valid", "heldout", "all held-out"):
         assert f"reward: accuracy on {split} pairs 0." in out
 
 
