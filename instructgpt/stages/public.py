@@ -199,15 +199,19 @@ def export_checkpoint(
         params, layout = params["trunk"], layout["trunk"]
     items = transfer.expected(family, config, layout)
     with new_folder(folder) as partial:
-        public |= _export_tokenizer(Path(checkpoint), partial)
+        public |= _export_tokenizer(Path(checkpoint), partial, config.vocab_size)
         _write_shards(partial, items, params, config, head, dtype, max_shard_gb)
         common.write_json(partial / "config.json", public)
     common.announce(f"export: {family.name}, {public['architectures'][0]}, in {folder}")
     return public
 
 
-def _export_tokenizer(checkpoint: Path, folder: Path) -> dict[str, Any]:
-    """Copies the tokenizer that a workdir used; its control ids for config.json."""
+def _export_tokenizer(checkpoint: Path, folder: Path, rows: int) -> dict[str, Any]:
+    """Copies the tokenizer that a workdir used; its control ids for config.json.
+
+    Padding that was given an id of its own beyond the exported rows is left out: other
+    programs look it up in the table.
+    """
     source = _tokenizer_of(checkpoint)
     if source is None or not copy_tokenizer(source, folder):
         common.announce("export: the workdir names no tokenizer; copy one yourself")
@@ -216,7 +220,7 @@ def _export_tokenizer(checkpoint: Path, folder: Path) -> dict[str, Any]:
     return {
         "bos_token_id": tokenizer.bos_id,
         "eos_token_id": tokenizer.eos_id,
-        "pad_token_id": tokenizer.pad_id,
+        "pad_token_id": tokenizer.pad_id if tokenizer.pad_id < rows else None,
     }
 
 
@@ -256,6 +260,7 @@ def _write_shards(
         tensors = {key: value.astype(dtype) for key, value in tensors.items()}
         if jax.process_index() == 0:
             save_file(tensors, folder / name, metadata={"format": "pt"})
+            (folder / name).chmod(0o644)  # written for its owner alone
         weight_map |= dict.fromkeys(tensors, name)
         total += sum(value.nbytes for value in tensors.values())
         done += len(group)

@@ -160,3 +160,24 @@ def test_the_exported_reward_model_is_a_classifier_with_one_label(workdir):
     weights = load_file(folder / "model.safetensors")
     assert weights["score.weight"].shape == (1, described["hidden_size"])
     assert (folder / "tokenizer.json").exists()
+
+
+def test_another_library_loads_both(workdir):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    tokens = np.arange(60, dtype=np.int32).reshape(3, 20)
+    rows = torch.from_numpy(tokens).long()
+    config, params = saved(workdir / "ppo_ptx", "ema")
+    policy = transformers.AutoModelForCausalLM.from_pretrained(
+        workdir / "export" / "policy"
+    )
+    with torch.no_grad():
+        theirs = policy.eval()(rows).logits.numpy()
+    ours = public_models.logits_of(config, params, tokens)
+    np.testing.assert_allclose(theirs, ours[..., : config.vocab_size], atol=2e-4)
+    classifier = transformers.AutoModelForSequenceClassification.from_pretrained(
+        workdir / "export" / "reward"
+    )
+    assert classifier.config.num_labels == 1
+    # Its padding has a row, since a classifier looks for the last real token.
+    assert classifier.config.pad_token_id == config.vocab_size
