@@ -9,8 +9,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$PWD/.cache/jax}"
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="${JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS:-0}"
 
-# On a CPU, programs get and return gigabytes a step: in large pages (glibc 2.35 and
-# newer) that is a few thousand page faults, not a million.
+# On a CPU, a training step gets and returns much memory: in large pages (glibc 2.35 and
+# newer) that takes far fewer page faults.
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 
 # Prints the first Python >= 3.11 that can make a virtual environment; $PYTHON wins.

@@ -33,7 +33,7 @@ options=()
 if [[ ${1:-} == --full ]]; then
   shift
 else
-  # What fits into minutes on two cores: few and short rows, few steps, float32.
+  # For two cores: few and short rows, few steps, float32.
   options+=(--option=fine_grained.passages=none --max-rows=200)
   flags+=("--config.order=('sft', 'rl_init', 'reward', 'ppo_ptx')")
   for stage in "${stages[@]}"; do

@@ -1,5 +1,6 @@
 """Settings of every test: eight CPU devices, strict shapes, cached compilations."""
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jaxtyping.install_import_hook("instructgpt", "tests.array_types.check_arrays")
 
 
+@functools.cache
 def of_recipe(file: str) -> bool:
     """Whether tests in the file look at the finished recipe."""
     return "recipe_run import" in (REPO / file).read_text(encoding="utf-8")

@@ -94,6 +94,17 @@ def test_layouts_say_shape_dtype_and_sharding(fresh):
     assert layout_of(fresh.params) == layout
 
 
+@pytest.mark.parametrize("scale", [0.0, 0.25])
+def test_the_heads_scale_is_that_of_its_first_weights(scale):
+    mesh, key = tiny.mesh_of(), jax.random.key(0)
+    model = ScalarModel(tiny.config())
+    trunk = tiny.params_of(Transformer(tiny.config()))
+    whole = scalar_params_from(trunk, model, key, mesh)
+    scaled = scalar_params_from(trunk, model, key, mesh, head_scale=scale)
+    tiny.assert_close(scaled["kernel"], scale * whole["kernel"])
+    tiny.assert_equal(scaled["trunk"], whole["trunk"])
+
+
 def test_scalar_model_starts_from_the_language_models_trunk():
     model, mesh = ScalarModel(tiny.config()), tiny.mesh_of()
     trunk = tiny.params_of(MODEL)

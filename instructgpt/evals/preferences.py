@@ -1,5 +1,6 @@
 """Pairwise accuracy of a reward model on ranked answers (paper §4.1, C.2)."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from instructgpt.batches import ComparisonBatch
+from instructgpt.batches import ComparisonBatch, PackedComparisonBatch
 from instructgpt.data.loader import eval_batches
 from instructgpt.data.packing import ComparisonPacker
 from instructgpt.data.rows import Indices
@@ -17,7 +18,7 @@ from instructgpt.losses import pairwise_ranking
 from instructgpt.metrics import mean_metrics
 from instructgpt.models.scoring import comparison_scores
 from instructgpt.models.transformer import ScalarModel
-from instructgpt.sharding import local_ways, put_batch
+from instructgpt.sharding import local_ways, put_batch, replicated
 
 
 class Rankings:
@@ -58,32 +59,10 @@ class Rankings:
         )
         self._pack = ComparisonPacker(self._batches, groups=local_ways(mesh))
 
-    def __iter__(self) -> Iterator[tuple[ComparisonBatch, Any]]:
-        """Each batch as it is on the host, and packed on the devices."""
+    def __iter__(self) -> Iterator[PackedComparisonBatch]:
+        """Its batches, on the devices."""
         for batch in self._batches:
-            yield batch, put_batch(self._pack(batch), self._mesh)
-
-
-def make_accuracy_evaluator(
-    model: ScalarModel, rankings: Rankings
-) -> Callable[[Any], dict[str, float]]:
-    """Builds params -> {loss, accuracy} over a split's untied pairs.
-
-    Accuracy is per pair, loss per prompt; ties of the labeler are dropped.
-    """
-
-    @jax.jit
-    def run(params: Any, batch: Any) -> dict[str, Any]:
-        scores = comparison_scores(model, params, batch)
-        ranks, present = (x.reshape(scores.shape) for x in (batch.ranks, batch.present))
-        out = pairwise_ranking(scores, ranks, present)
-        return {"loss": out.loss, "accuracy": out.accuracy}
-
-    def evaluate(params: Any) -> dict[str, float]:
-        sums = [run(params, batch) for _, batch in rankings]
-        return mean_metrics(jax.device_get(sums))
-
-    return evaluate
+            yield put_batch(self._pack(batch), self._mesh)
 
 
 class PairCounts(NamedTuple):
@@ -109,20 +88,42 @@ class PairCounts(NamedTuple):
         )
 
 
-def count_pairs(model: ScalarModel, params: Any, rankings: Rankings) -> PairCounts:
-    """How a reward model orders the pairs of each ranking."""
-    score = jax.jit(lambda params, batch: comparison_scores(model, params, batch))
-    right, pairs = [], []
-    for batch, packed in rankings:
-        scores = np.asarray(jax.device_get(score(params, packed)))
-        counts = pair_counts(scores, batch.ranks, batch.present)
-        right.append(counts[0])
-        pairs.append(counts[1])
-    # The last batch may end in blank rows, which have no id.
-    size = len(rankings.ids)
-    return PairCounts(
-        rankings.ids, np.concatenate(right)[:size], np.concatenate(pairs)[:size]
-    )
+class RankingResult(NamedTuple):
+    """How well a reward model orders a split."""
+
+    loss: float  # per prompt, ties dropped
+    counts: PairCounts
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the untied pairs that are in the right order."""
+        return float(self.counts.right.sum() / self.counts.pairs.sum())
+
+
+def make_ranking_evaluator(
+    model: ScalarModel, mesh: Mesh
+) -> Callable[[Any, Rankings], RankingResult]:
+    """Builds (params, rankings) -> RankingResult; ties of the labeler are dropped."""
+
+    # Whole on every process, so that each has all numbers.
+    @functools.partial(jax.jit, out_shardings=replicated(mesh))
+    def run(params: Any, batch: Any) -> tuple[Any, ...]:
+        scores = comparison_scores(model, params, batch)
+        ranks, present = (x.reshape(scores.shape) for x in (batch.ranks, batch.present))
+        return scores, ranks, present, pairwise_ranking(scores, ranks, present).loss
+
+    def evaluate(params: Any, rankings: Rankings) -> RankingResult:
+        found = jax.device_get([run(params, batch) for batch in rankings])
+        scores, ranks, present, losses = zip(*found, strict=True)
+        right, pairs = pair_counts(*map(np.concatenate, (scores, ranks, present)))
+        # The last batch may end in blank rows, which have no id.
+        size = len(rankings.ids)
+        return RankingResult(
+            mean_metrics([{"loss": loss} for loss in losses])["loss"],
+            PairCounts(rankings.ids, right[:size], pairs[:size]),
+        )
+
+    return evaluate
 
 
 def accuracy_interval(counts: PairCounts) -> Interval:

@@ -3,7 +3,6 @@
 Letters: B rows, T tokens, S tokens that a query sees, D width, V vocabulary.
 """
 
-import math
 from typing import NamedTuple, Self
 
 import jax.numpy as jnp
@@ -100,6 +99,6 @@ def decode(
     return total
 
 
-def causal(length: float) -> float:
+def causal(length: int) -> float:
     """Keys that a query of a causal text of this length sees on average."""
-    return (math.ceil(length) + 1) / 2
+    return (length + 1) / 2

@@ -23,7 +23,7 @@ from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.evals.preferences import (
     Rankings,
     accuracy_interval,
-    count_pairs,
+    make_ranking_evaluator,
 )
 from instructgpt.evals.report import format_results_table, load_results, write_report
 from instructgpt.sampling import SamplingConfig
@@ -224,6 +224,7 @@ def _reward_accuracy(
     """Pairwise accuracy on both groups of labelers, beside their own agreement."""
     directory = common.resolve(settings.comparisons, context.workdir)
     labels = read_report(directory)
+    evaluate = make_ranking_evaluator(reward.model, context.mesh)
     out: dict[str, Any] = {}
     for split, name in (("valid", "train_labelers"), ("heldout", "heldout_labelers")):
         rankings = Rankings(
@@ -232,8 +233,7 @@ def _reward_accuracy(
             batch_size=round_up(settings.batch_size, context.mesh),
             mesh=context.mesh,
         )
-        counts = count_pairs(reward.model, reward.params, rankings)
-        out[name] = list(accuracy_interval(counts))
+        out[name] = list(accuracy_interval(evaluate(reward.params, rankings).counts))
     out["agreement_train"] = labels["agreement_valid"]
     out["agreement_heldout"] = labels["agreement_heldout"]
     return out

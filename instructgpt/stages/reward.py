@@ -25,10 +25,10 @@ from instructgpt.data.sources import Records
 from instructgpt.data.transforms import encode_comparison, filter_long
 from instructgpt.evals.preferences import (
     PairCounts,
+    RankingResult,
     Rankings,
     accuracy_interval,
-    count_pairs,
-    make_accuracy_evaluator,
+    make_ranking_evaluator,
 )
 from instructgpt.evals.tables import format_interval
 from instructgpt.loop import Job, LoopConfig, train
@@ -95,6 +95,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             itertools.islice(loader.whole_pass(), loop_config.num_steps),
             groups=math.lcm(local_ways(context.mesh), train_config.microbatches),
         )
+        evaluate = _Evaluate(model, held_out, context.mesh)
         job = Job(
             name=config.name,
             update=make_train_step(
@@ -107,12 +108,12 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             to_device=lambda batch: put_batch(pack(batch), context.mesh),
             count_tokens=_count_tokens,
             watch=("loss", "accuracy", "valid_accuracy", "heldout_accuracy"),
-            evaluate=_make_evaluate(model, held_out),
+            evaluate=evaluate,
             schedule=make_schedule(optimizer_config, loop_config.num_steps),
             meta=common.model_meta(model, kind="scalar"),
         )
         state = train(job, state, config=loop_config, key=key, workdir=context.workdir)
-        counts = {s: count_pairs(model, state.params, r) for s, r in held_out.items()}
+        counts = evaluate.counts(state)
         if not reward.comparisons and len(counts) > 1:
             # Rankings of the same people, none of which chose anything here.
             counts["all held-out"] = PairCounts.joined(counts.values())
@@ -226,21 +227,30 @@ def _count_tokens(batch: Any) -> int:
     return int(batch.prompt_valid.sum() + batch.response_valid.sum())
 
 
-def _make_evaluate(
-    model: ScalarModel, held_out: dict[str, Rankings]
-) -> Callable[[TrainState, int], dict[str, float]]:
-    """Builds (state, step) -> {SPLIT_loss, SPLIT_accuracy}."""
-    evaluators = {s: make_accuracy_evaluator(model, r) for s, r in held_out.items()}
+class _Evaluate:
+    """(state, step) -> {SPLIT_loss, SPLIT_accuracy}; keeps what it found last."""
 
-    def evaluate(state: TrainState, step: int) -> dict[str, float]:
+    def __init__(
+        self, model: ScalarModel, held_out: dict[str, Rankings], mesh: jax.sharding.Mesh
+    ):
+        self._run = make_ranking_evaluator(model, mesh)
+        self._held_out = held_out
+        self._found: dict[str, RankingResult] = {}
+
+    def __call__(self, state: TrainState, step: int) -> dict[str, float]:
         del step
-        return {
-            f"{name}_{metric}": value
-            for name, of_split in evaluators.items()
-            for metric, value in of_split(state.params).items()
-        }
+        self._found = {s: self._run(state.params, r) for s, r in self._held_out.items()}
+        metrics = {}
+        for split, found in self._found.items():
+            metrics[f"{split}_loss"] = found.loss
+            metrics[f"{split}_accuracy"] = found.accuracy
+        return metrics
 
-    return evaluate
+    def counts(self, state: TrainState) -> dict[str, PairCounts]:
+        """Of the last evaluation, which a run resumed after its end has not made."""
+        if not self._found:
+            self(state, 0)
+        return {split: found.counts for split, found in self._found.items()}
 
 
 def _shift(

@@ -160,13 +160,13 @@ def reward(args: Args) -> Job:
     model = ScalarModel(config)
     prompts, slots = args.prompts, args.K
     shape = prompts, slots, args.reward_response
-    order = np.argsort(np.random.default_rng(0).random((prompts, slots))) + 1
+    ranks = np.tile(np.arange(1, slots + 1, dtype=np.int32), (prompts, 1))
     batch = ComparisonBatch(
         prompt=bench.ids(prompts, args.reward_prompt),
         prompt_valid=np.ones((prompts, args.reward_prompt), bool),
         responses=bench.ids(*shape),
         response_valid=np.ones(shape, bool),
-        ranks=order.astype(np.int32),
+        ranks=ranks,
         present=np.ones(shape[:2], bool),
     )
     pack = ComparisonPacker([batch], groups=local_ways(bench.mesh))
@@ -224,9 +224,7 @@ def sample(args: Args) -> Job:
     sizes = dict(rows=args.samples, prompt=args.prompt, response=args.response)
     prefill, steps = _sampling_costs(model.config, **sizes)
     run, first = _sampler(bench, args.response), _sampler(bench, 1)
-    whole = bench.call(
-        lambda: run(params, bench.put(prompts), bench.key).tokens.block_until_ready()
-    )
+    whole = bench.call(lambda: run(params, bench.put(prompts), bench.key))
     return Job(
         "sample",
         "tokens_per_s",

@@ -23,7 +23,6 @@ import jax.numpy as jnp
 REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO))
 
-from instructgpt.models.costs import Cost  # noqa: E402
 from tests.benchmarks import jobs  # noqa: E402
 
 SIZES = dict(
@@ -129,7 +128,7 @@ def profile(job: jobs.Job, rates: Rates) -> Iterator[str]:
     }
     total = sum(times.values())
     for name, (_, cost) in job.parts.items():
-        bound = (cost or Cost()).seconds(**rates._asdict())
+        bound = cost.seconds(**rates._asdict())
         yield (
             f"  {name:<10}{times[name] * 1e3:9.1f} ms {times[name] / total:6.1%}"
             f"   roofline {bound / times[name]:.3f}"

@@ -8,10 +8,10 @@ from instructgpt.evals.preferences import (
     PairCounts,
     Rankings,
     accuracy_interval,
-    count_pairs,
-    make_accuracy_evaluator,
+    make_ranking_evaluator,
     pair_counts,
 )
+from instructgpt.losses import pairwise_ranking
 from instructgpt.models.scoring import response_scores
 from instructgpt.models.transformer import ScalarModel
 from tests import tiny
@@ -68,9 +68,11 @@ def test_counts_and_accuracy_are_those_of_plain_scores(mesh, rng):
     )
     right, pairs = pair_counts(np.asarray(scores), batch.ranks, batch.present)
     with jax.set_mesh(tiny.mesh_of(*mesh)):
-        counts = count_pairs(MODEL, params, rankings)
-        found = make_accuracy_evaluator(MODEL, rankings)(params)
-    assert counts.ids == [f"id {i}" for i in keep]
-    assert counts.right.tolist() == right[keep].tolist()
-    assert counts.pairs.tolist() == pairs[keep].tolist()
-    assert found["accuracy"] == pytest.approx(right[keep].sum() / pairs[keep].sum())
+        evaluate = make_ranking_evaluator(MODEL, tiny.mesh_of(*mesh))
+        found = evaluate(params, rankings)
+    assert found.counts.ids == [f"id {i}" for i in keep]
+    assert found.counts.right.tolist() == right[keep].tolist()
+    assert found.counts.pairs.tolist() == pairs[keep].tolist()
+    assert found.accuracy == pytest.approx(right[keep].sum() / pairs[keep].sum())
+    chosen = scores[np.array(keep)], batch.ranks[keep], batch.present[keep]
+    assert found.loss == pytest.approx(float(pairwise_ranking(*chosen).loss.mean()))

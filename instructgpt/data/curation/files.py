@@ -84,7 +84,7 @@ def curate_files(
     identify = make_identifier() if rules.languages or language_sample else None
     with (
         new_folder(outdir) as folder,
-        tempfile.TemporaryDirectory(dir=folder.parent) as scratch,
+        tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as scratch,
     ):
         tally, sample = Tally(), Sample(language_sample)
         measure = len if tokenizer is None else lambda text: len(tokenizer.encode(text))
