@@ -172,7 +172,7 @@ def test_another_library_loads_both(workdir):
         workdir / "export" / "policy"
     )
     with torch.no_grad():
-        theirs = policy.eval()(rows).logits.numpy()
+        theirs = policy.eval().double()(rows).logits.numpy()
     ours = public_models.logits_of(config, params, tokens)
     np.testing.assert_allclose(theirs, ours[..., : config.vocab_size], atol=2e-4)
     classifier = transformers.AutoModelForSequenceClassification.from_pretrained(
