@@ -38,7 +38,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
         # A small model in a hurry: sines let it look back sooner than noise does.
         position_init="sinusoidal",
         position_std=0.02,
-        remat="full",  # on a CPU fresh memory costs more than computing twice
+        remat="elementwise",
     )
     # Small batches: to copy a name from the prompt is learnt late and all at once,
     # after a number of updates rather than of tokens.

@@ -42,7 +42,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
         ),
         num_epochs=2 if small else 16,
         num_steps=0,  # in place of epochs, with num_epochs=0
-        microbatches=2 if variant == "mini" else 1,  # rows that fit a CPU's cache
+        microbatches=1,
         log_every=2 if small else 10,
         eval_every=-1,
         checkpoint_every=-1,

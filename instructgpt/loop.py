@@ -107,15 +107,40 @@ def _restore(job: Job, state: Any, checkpoints: Checkpoints, key: Array):
     return type(state).from_parts(parts), step, key
 
 
+class _Feed:
+    """The job's batches on the device, each put there while the last one is used."""
+
+    def __init__(self, job: Job, count: int):
+        self._job, self._left = job, count
+        self.ready: Any = None  # the batch to use next, and its tokens
+        self.position: Any = None  # of the data before that batch
+        self.seconds = 0.0  # that the host spent on input, until someone resets it
+        self.fetch()
+
+    def fetch(self) -> None:
+        """Makes the next batch ready, once the update on the last is on its way."""
+        self.position = self._job.data.get_state()
+        if not self._left:
+            return
+        began = time.monotonic()
+        batch = next(self._job.data)
+        tokens = self._job.count_tokens(batch)
+        self.ready = self._job.to_device(batch), tokens
+        self._left -= 1
+        self.seconds += time.monotonic() - began
+
+
 def _steps(job, state, start, config, key, checkpoints, writer, preemption):
     progress = Progress(job.name, config.num_steps, start=start)
     # Metrics stay on the device until they are logged, so the host runs ahead.
     pending, tokens, began = [], 0, time.monotonic()
     shown: dict[str, float] = {}
+    feed = _Feed(job, config.num_steps - start)
     for step in range(start + 1, config.num_steps + 1):
-        batch = next(job.data)
-        tokens += job.count_tokens(batch)
-        state, metrics = job.update(state, job.to_device(batch), key)
+        batch, count = feed.ready
+        tokens += count
+        state, metrics = job.update(state, batch, key)
+        feed.fetch()
         pending.append(metrics)
         last = step == config.num_steps
         # Read once a step: a signal that comes later is for the next one.
@@ -126,13 +151,16 @@ def _steps(job, state, start, config, key, checkpoints, writer, preemption):
             fetched = jax.device_get(pending)
             _check_finite(job.name, step, fetched)
             means = mean_metrics(fetched)
-            speed = tokens / (time.monotonic() - began)
+            elapsed = time.monotonic() - began
             if job.schedule is not None:
                 means["learning_rate"] = float(job.schedule(step - 1))
-            writer.write(step, {**means, "tokens_per_second": speed})
+            means["tokens_per_second"] = tokens / elapsed
+            means["input_share"] = feed.seconds / elapsed
+            writer.write(step, means)
             shown.update({k: means[k] for k in job.watch if k in means})
+            speed = means["tokens_per_second"]
             progress.update(step, shown, tokens_per_second=speed)
-            pending, tokens, began = [], 0, time.monotonic()
+            pending, tokens, began, feed.seconds = [], 0, time.monotonic(), 0.0
         if job.evaluate and (last or _due(step, config.eval_every)):
             evaluated = job.evaluate(state, step)
             writer.write(step, evaluated)
@@ -140,7 +168,7 @@ def _steps(job, state, start, config, key, checkpoints, writer, preemption):
             progress.update(step, shown)
             began = time.monotonic()
         if saving:
-            meta = {"data": job.data.get_state(), "key": _key_data(key), **job.meta}
+            meta = {"data": feed.position, "key": _key_data(key), **job.meta}
             checkpoints.save(step, state.parts(), meta)
         if stopping and not last:
             checkpoints.wait()

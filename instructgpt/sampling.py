@@ -1,16 +1,22 @@
 """Prefill once, then decode over the key/value cache.
 
-Letters: B prompts, K samples per prompt, P prompt, R response, V vocabulary, L
-layers, G heads of keys and values, C channels a head. The prompt is one segment shared
-by its K samples (one prefill); what has been sampled is a second, [L, B, K, R, G, C],
-written one column a step.
+Letters: N prompts, S slots (prompts in the batch at a time), r prompts prefilled
+together, K samples per prompt, P prompt, R response, V vocabulary, L layers, G heads of
+keys and values, C channels a head. The prompt is one segment shared by its K samples
+(one prefill); what has been sampled is a second, a ring of R columns
+[L, S, K, R, G, C]. All slots write the same column in a step, whenever each began, so
+that a step updates the cache in place; how old a column is tells whose token it holds.
+
+With fewer slots than prompts, a slot whose responses have ended takes the next prompt
+while the others go on: the time is that of the tokens, not of the longest response.
 
 Each sample draws its noise from its own key, folded with the row's id, the sample's
 number and the token's index: the same prompt, id and key give the same tokens in
-whatever batch they sit.
+whatever batch or slot they sit.
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +37,12 @@ class SamplingConfig:
     temperature: float = 1.0  # 0 is greedy
     top_p: float = 1.0  # nucleus: smallest set of tokens with this probability
     num_samples: int = 1  # K, per prompt
+    # S, prompts in the batch at a time, the others waiting for a slot; 0: all.
+    slots: int = 0
+    refill: int = 0  # r, free slots that are filled together; 0: slots / 8
+    # How many widths a prefill may have, P and even fractions of it: it takes the least
+    # that its longest prompt fits. Each is compiled.
+    prompt_buckets: int = 1
 
     def __post_init__(self):
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_response < 1:
@@ -40,22 +52,59 @@ class SamplingConfig:
                 f"(in (0, 1]) or max_response={self.max_response} (>= 1) is out of "
                 "range"
             )
+        if self.slots < 0 or not 0 <= self.refill <= self.slots:
+            raise UserError(
+                f"sampling: slots={self.slots} (>= 0) or refill={self.refill} (from 0 "
+                "to slots) is out of range"
+            )
+        if self.prompt_buckets < 1:
+            raise UserError("sampling: prompt_buckets must be positive")
+        if not self.refill:
+            object.__setattr__(self, "refill", -(-self.slots // 8))
 
 
 class Samples(NamedTuple):
     """Sampled responses, right-padded."""
 
-    tokens: Array  # int32[B, K, R], pad_id after the end
-    valid: Array  # bool[B, K, R], True up to and including the stop token
-    log_probs: Array  # float32[B, K, R] at the sampling temperature, 0 after the end
+    tokens: Array  # int32[N, K, R], pad_id after the end
+    valid: Array  # bool[N, K, R], True up to and including the stop token
+    log_probs: Array  # float32[N, K, R] at the sampling temperature, 0 after the end
+
+
+class _Slots(NamedTuple):
+    """What sits in each slot, but for its columns of the ring."""
+
+    row: Array  # int32[S], number of the prompt; N in an empty slot
+    start: Array  # int32[S], the step before which it came
+    prompt: Segment  # [L, S, P, G, C]
+    last: Array  # int32[S, K], the newest token
+    drawn: Array  # int32[S, K], tokens so far
+    done: Array  # bool[S, K]
+
+    def index(self, step: Array) -> Array:
+        """int32[S], the number of the response token that this step reads."""
+        return step - self.start
+
+    def free(self) -> Array:
+        """bool[S], where all samples have ended."""
+        return self.done.all(axis=1)
+
+
+class _Ring(NamedTuple):
+    """Of each step's tokens one column: what a step reads, it writes down."""
+
+    keys: Array  # [L, S, K, R, G, C]
+    values: Array  # [L, S, K, R, G, C]
+    tokens: Array  # int32[S, K, R]
+    log_probs: Array  # float32[S, K, R]
 
 
 class _Loop(NamedTuple):
-    step: Array  # int32[], the next response token's number
-    last: Array  # int32[B, K], the token before it
-    done: Array  # bool[B, K]
-    samples: Samples
-    past: Segment  # keys of the tokens sampled so far
+    step: Array  # int32[], decode steps so far
+    next_row: Array  # int32[], the first prompt that has had no slot
+    slots: _Slots
+    ring: _Ring
+    samples: Samples  # of the prompts that have left their slots
 
 
 def nucleus(logits: Array, top_p: float) -> Array:
@@ -119,55 +168,25 @@ def sample(
     Args:
       model: The policy.
       params: Its parameters.
-      prompt: (int32[B, P] left-padded, bool[B, P]).
+      prompt: (int32[N, P] left-padded, bool[N, P]).
       key: See the module's docstring.
-      config: Length, temperature, top-p, K.
+      config: Length, temperature, top-p, K, slots.
       stop_ids: A response ends with the first of these (EOS, say), kept in it.
       pad_id: Fills what follows.
-      row_ids: int32[B], each prompt's own number; 0..B-1 if None.
+      row_ids: int32[N], each prompt's own number; 0..N-1 if None.
       banned_ids: Never drawn (padding, say).
     """
-    tokens, valid = prompt
-    batch, num = tokens.shape[0], config.num_samples
-    variables = {"params": params}
-    hidden, segment = model.apply(
-        variables, tokens[:, None], valid[:, None], keep_kv=True
+    if row_ids is None:
+        row_ids = jnp.arange(prompt[0].shape[0])
+    keys = _keys(key, row_ids, config.num_samples)
+    sampler = _Sampler(
+        model, params, prompt, keys, config, stop_ids, pad_id, banned_ids
     )
-    shared, length = as_context(segment), valid.sum(axis=1, dtype=jnp.int32)
-    row_ids = jnp.arange(batch) if row_ids is None else row_ids
-    keys = _keys(key, row_ids, num)
-
-    def next_token(hidden: Array, step: Array) -> tuple[Array, Array]:
-        logits = model.apply(variables, hidden, method="logits")
-        at = jax.vmap(jax.vmap(lambda k: jax.random.fold_in(k, step)))(keys)
-        return draw(logits, at, config=config, banned_ids=banned_ids)
-
-    def body(loop: _Loop) -> _Loop:
-        past = _seen(loop.past, loop.step - 1)
-        hidden, new = model.apply(
-            variables,
-            loop.last[:, :, None],
-            jnp.ones((batch, num, 1), bool),
-            context=(shared, past),
-            offset=jnp.broadcast_to((length + loop.step - 1)[:, None], (batch, num)),
-            keep_kv=True,
-        )
-        loop = loop._replace(past=_write(past, new, loop.step - 1))
-        token, log_prob = next_token(hidden[:, :, 0], loop.step)
-        return _record(loop, token, log_prob, stop_ids=stop_ids, pad_id=pad_id)
-
-    loop = _start(model, length, config=config, pad_id=pad_id)
-    first = jnp.broadcast_to(hidden[:, :, -1], (batch, num, hidden.shape[-1]))
-    token, log_prob = next_token(first, loop.step)
-    loop = _record(loop, token, log_prob, stop_ids=stop_ids, pad_id=pad_id)
-    loop = jax.lax.while_loop(
-        lambda s: (s.step < config.max_response) & ~s.done.all(), body, loop
-    )
-    return loop.samples
+    return sampler.run()
 
 
 def _keys(key: Array, row_ids: Array, num: int) -> Array:
-    """A key for every sample [B, K], from the row's id and the sample's number."""
+    """A key for every sample [N, K], from the row's id and the sample's number."""
 
     def one(row: Array, k: Array) -> Array:
         return jax.random.fold_in(jax.random.fold_in(key, row), k)
@@ -175,65 +194,243 @@ def _keys(key: Array, row_ids: Array, num: int) -> Array:
     return jax.vmap(lambda r: jax.vmap(lambda k: one(r, k))(jnp.arange(num)))(row_ids)
 
 
-def _start(
-    model: Transformer, length: Array, *, config: SamplingConfig, pad_id: int
-) -> _Loop:
-    """Nothing sampled yet; `length` int32[B] is each prompt's."""
-    cfg = model.config
-    shape = (length.shape[0], config.num_samples, config.max_response)
-    cache = jnp.zeros(
-        (cfg.num_layers, *shape, cfg.num_kv_heads, cfg.head_dim), cfg.compute_dtype
-    )
-    columns = length[:, None, None] + jnp.arange(config.max_response)[None, None]
-    none = jnp.zeros(shape, bool)
-    return _Loop(
-        step=jnp.zeros((), jnp.int32),
-        last=jnp.zeros(shape[:2], jnp.int32),
-        done=jnp.zeros(shape[:2], bool),
-        samples=Samples(
-            tokens=jnp.full(shape, pad_id, jnp.int32),
-            valid=none,
-            log_probs=jnp.zeros(shape, jnp.float32),
-        ),
-        past=Segment(
+@dataclasses.dataclass(frozen=True)
+class _Sampler:
+    """The arguments of `sample`, and the steps of its loop."""
+
+    model: Transformer
+    params: Any
+    prompt: tuple[Array, Array]
+    keys: Array  # [N, K]
+    config: SamplingConfig
+    stop_ids: tuple[int, ...]
+    pad_id: int
+    banned_ids: tuple[int, ...]
+
+    @property
+    def num_rows(self) -> int:
+        return self.prompt[0].shape[0]
+
+    def run(self) -> Samples:
+        # 1. the first prompts take the slots
+        # 2. decode until enough slots are free, and refill them, until none waits
+        # 3. decode until all have ended
+        size, count = self.config.slots or self.num_rows, self.num_rows
+        if size >= count:
+            loop = self.start(*self.prefill(jnp.arange(count), self.prompt))
+            return self.harvest(self.decode(loop), jnp.arange(count))
+        # Those alike in length together, long ones first.
+        order = jnp.argsort(self.prompt[1].sum(axis=1), descending=True)
+        loop = self.start(*self.prefill(order[:size], self.rows(order[:size])))
+        loop = jax.lax.while_loop(
+            lambda loop: loop.next_row < count,
+            lambda loop: self.refill(self.decode(loop), order),
+            loop,
+        )
+        return self.harvest(self.decode(loop), jnp.arange(size))
+
+    def rows(self, row: Array) -> tuple[Array, Array]:
+        """Prompts by their numbers."""
+        return self.prompt[0][row], self.prompt[1][row]
+
+    def draw(self, hidden: Array, row: Array, index: Array) -> tuple[Array, Array]:
+        """Tokens and log-probs [S, K] from hidden states [S, K, D]."""
+        logits = self.model.apply({"params": self.params}, hidden, method="logits")
+        fold = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)))
+        keys = fold(self.keys[row], index)
+        return draw(logits, keys, config=self.config, banned_ids=self.banned_ids)
+
+    def ended(self, token: Array, drawn: Array) -> Array:
+        stopped = jnp.isin(token, jnp.array(self.stop_ids))
+        return stopped | (drawn == self.config.max_response)
+
+    def prefill(
+        self, row: Array, prompt: tuple[Array, Array], step: Array | int = 0
+    ) -> tuple[_Slots, Array]:
+        """What slots of these prompts hold, and their first tokens' log-probs."""
+        hidden, segment = self.read(*prompt)
+        shape = row.shape[0], self.config.num_samples
+        hidden = jnp.broadcast_to(hidden[:, None], (*shape, hidden.shape[-1]))
+        token, log_prob = self.draw(hidden, row, jnp.zeros_like(row))
+        drawn = jnp.ones(shape, jnp.int32)
+        slots = _Slots(
+            row=row,
+            start=jnp.full_like(row, step),
+            prompt=segment,
+            last=token,
+            drawn=drawn,
+            done=self.ended(token, drawn),
+        )
+        return slots, log_prob
+
+    def read(self, tokens: Array, valid: Array) -> tuple[Array, Segment]:
+        """Prompts [r, P] -> their last states [r, D] and keys and values."""
+        limit, count = tokens.shape[1], self.config.prompt_buckets
+        widths = [-(-limit * (i + 1) // count) for i in range(count)]
+
+        def narrow(width: int, tokens: Array, valid: Array) -> tuple[Array, Segment]:
+            hidden, segment = self.model.apply(
+                {"params": self.params},
+                tokens[:, None, limit - width :],
+                valid[:, None, limit - width :],
+                keep_kv=True,
+            )
+            segment = as_context(segment)
+            before = limit - width, 0
+
+            def pad(x: Array, axis: int) -> Array:
+                return jnp.pad(
+                    x, [before if i == axis else (0, 0) for i in range(x.ndim)]
+                )
+
+            return hidden[:, 0, -1], Segment(
+                keys=pad(segment.keys, 2),
+                values=pad(segment.values, 2),
+                positions=pad(segment.positions, 1),
+                valid=pad(segment.valid, 1),
+            )
+
+        if count == 1:
+            return narrow(limit, tokens, valid)
+        longest = valid.sum(axis=1).max()
+        return jax.lax.switch(
+            jnp.searchsorted(jnp.array(widths), longest),
+            [functools.partial(narrow, width) for width in widths],
+            tokens,
+            valid,
+        )
+
+    def start(self, slots: _Slots, log_probs: Array) -> _Loop:
+        """The loop before its first step."""
+        cfg, shape = self.model.config, (*slots.last.shape, self.config.max_response)
+        cache = jnp.zeros(
+            (cfg.num_layers, *shape, cfg.num_kv_heads, cfg.head_dim), cfg.compute_dtype
+        )
+        ring = _Ring(
             keys=cache,
             values=cache,
-            positions=jnp.broadcast_to(columns, shape),
-            valid=none,
-        ),
-    )
+            tokens=jnp.zeros(shape, jnp.int32).at[..., 0].set(slots.last),
+            log_probs=jnp.zeros(shape, jnp.float32).at[..., 0].set(log_probs),
+        )
+        shape = (self.num_rows, *shape[1:])
+        samples = Samples(
+            tokens=jnp.zeros(shape, jnp.int32),
+            valid=jnp.zeros(shape, bool),
+            log_probs=jnp.zeros(shape, jnp.float32),
+        )
+        zero, size = jnp.zeros((), jnp.int32), slots.row.shape[0]
+        return _Loop(zero, jnp.full((), size, jnp.int32), slots, ring, samples)
 
+    def decode(self, loop: _Loop) -> _Loop:
+        """Steps until all have ended, or as many slots are free as can be refilled."""
 
-def _seen(past: Segment, count: Array) -> Segment:
-    """Marks the first `count` columns of the cache as there to be attended to."""
-    seen = jnp.arange(past.valid.shape[-1]) < count
-    return past._replace(valid=jnp.broadcast_to(seen, past.valid.shape))
+        def going(loop: _Loop) -> Array:
+            waiting = self.num_rows - loop.next_row
+            wanted = jnp.minimum(waiting, self.config.refill)
+            refill = (waiting > 0) & (loop.slots.free().sum() >= wanted)
+            return ~loop.slots.done.all() & ~refill
 
+        return jax.lax.while_loop(going, self.step, loop)
 
-def _write(past: Segment, new: Segment, column: Array) -> Segment:
-    """Puts one token's keys and values into a column of the cache."""
-    start = (0, 0, 0, column, 0, 0)
-    return past._replace(
-        keys=jax.lax.dynamic_update_slice(past.keys, new.keys, start),
-        values=jax.lax.dynamic_update_slice(past.values, new.values, start),
-    )
+    def step(self, loop: _Loop) -> _Loop:
+        """One token more of every sample."""
+        slots, ring, limit = loop.slots, loop.ring, self.config.max_response
+        index = slots.index(loop.step)
+        length = slots.prompt.valid.sum(axis=1, dtype=jnp.int32)
+        # The newest column of the ring has age 0.
+        age = (loop.step - 1 - jnp.arange(limit)) % limit
+        shape = (*slots.last.shape, limit)
+        past = Segment(
+            keys=ring.keys,
+            values=ring.values,
+            positions=jnp.broadcast_to(
+                ((length + index - 1)[:, None] - age[None])[:, None], shape
+            ),
+            valid=jnp.broadcast_to((age[None] < index[:, None])[:, None], shape),
+        )
+        hidden, new = self.model.apply(
+            {"params": self.params},
+            slots.last[:, :, None],
+            jnp.ones((*slots.last.shape, 1), bool),
+            context=(slots.prompt, past),
+            offset=jnp.broadcast_to((length + index)[:, None], slots.last.shape),
+            keep_kv=True,
+        )
+        row = jnp.minimum(slots.row, self.num_rows - 1)
+        token, log_prob = self.draw(hidden[:, :, 0], row, index + 1)
+        drawn = slots.drawn + ~slots.done
+        column, following = loop.step % limit, (loop.step + 1) % limit
+        write = jax.lax.dynamic_update_slice_in_dim
 
+        def record(old: Array, x: Array) -> Array:
+            # What has ended stays: its first tokens are next when it waits for long.
+            kept = jax.lax.dynamic_slice_in_dim(old, following, 1, axis=2)
+            x = jnp.where(slots.done[..., None], kept, x[..., None])
+            return write(old, x, following, axis=2)
 
-def _record(
-    loop: _Loop,
-    token: Array,
-    log_prob: Array,
-    *,
-    stop_ids: tuple[int, ...],
-    pad_id: int,
-) -> _Loop:
-    """Appends a token to every row that has not ended."""
-    token = jnp.where(loop.done, pad_id, token)
-    new = token, ~loop.done, jnp.where(loop.done, 0.0, log_prob)
-    samples = Samples(
-        *(x.at[:, :, loop.step].set(v) for x, v in zip(loop.samples, new, strict=True))
-    )
-    stopped = jnp.isin(token, jnp.array(stop_ids))
-    return loop._replace(
-        step=loop.step + 1, last=token, done=loop.done | stopped, samples=samples
-    )
+        ring = _Ring(
+            keys=write(ring.keys, new.keys, column, axis=3),
+            values=write(ring.values, new.values, column, axis=3),
+            tokens=record(ring.tokens, token),
+            log_probs=record(ring.log_probs, log_prob),
+        )
+        slots = slots._replace(
+            last=token, drawn=drawn, done=slots.done | self.ended(token, drawn)
+        )
+        return loop._replace(step=loop.step + 1, slots=slots, ring=ring)
+
+    def harvest(self, loop: _Loop, slot: Array) -> Samples:
+        """Writes down what these slots, int32[r], hold; S is no slot."""
+        slots, limit = loop.slots, self.config.max_response
+        columns = (slots.start[slot][:, None] + jnp.arange(limit)[None]) % limit
+        tokens, log_probs = (
+            jnp.take_along_axis(x[slot], columns[:, None], axis=-1)
+            for x in (loop.ring.tokens, loop.ring.log_probs)
+        )
+        valid = jnp.arange(limit)[None, None] < slots.drawn[slot][..., None]
+        new = Samples(
+            tokens=jnp.where(valid, tokens, self.pad_id),
+            valid=valid,
+            log_probs=jnp.where(valid, log_probs, 0.0),
+        )
+        row = jnp.where(slot < slots.row.shape[0], slots.row[slot], self.num_rows)
+        return jax.tree.map(
+            lambda old, x: old.at[row].set(x, mode="drop"), loop.samples, new
+        )
+
+    def refill(self, loop: _Loop, order: Array) -> _Loop:
+        """Gives free slots to the next prompts of int32[N], at most r."""
+        count, size = self.config.refill, loop.slots.row.shape[0]
+        slot = jnp.nonzero(loop.slots.free(), size=count, fill_value=size)[0]
+        place = loop.next_row + jnp.arange(count)
+        slot = jnp.where(place < self.num_rows, slot, size)
+        samples = self.harvest(loop, slot)
+        row = order[jnp.minimum(place, self.num_rows - 1)]
+        new, log_probs = self.prefill(row, self.rows(row), loop.step)
+        kv = ("keys", "values")
+
+        def put(old: Array, x: Array, axis: int = 0) -> Array:
+            at = old.at[slot] if axis == 0 else old.at[:, slot]
+            return at.set(x, mode="drop")
+
+        old = loop.slots
+        slots = jax.tree.map(put, old._replace(prompt=None), new._replace(prompt=None))
+        prompt = Segment(
+            *(
+                put(getattr(old.prompt, n), getattr(new.prompt, n), int(n in kv))
+                for n in Segment._fields
+            )
+        )
+        column = loop.step % self.config.max_response
+        ring = loop.ring._replace(
+            tokens=loop.ring.tokens.at[slot, :, column].set(new.last, mode="drop"),
+            log_probs=loop.ring.log_probs.at[slot, :, column].set(
+                log_probs, mode="drop"
+            ),
+        )
+        return loop._replace(
+            next_row=loop.next_row + (slot < size).sum(),
+            slots=slots._replace(prompt=prompt),
+            ring=ring,
+            samples=samples,
+        )

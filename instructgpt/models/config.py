@@ -12,9 +12,10 @@ _CHOICES = {
     "activation": ("gelu", "gelu_tanh", "swiglu"),
     "position_init": ("normal", "sinusoidal"),
     "compute_dtype": ("float32", "bfloat16", "float16"),
-    "remat": ("none", "full", "dots"),
+    "remat": ("none", "elementwise", "dots", "full"),
 }
-_POSITIVE = ("vocab_size", "context_length", "num_layers", "logit_chunk")
+_POSITIVE = ("vocab_size", "context_length", "num_layers")
+_LOGIT_BYTES = 1 << 26  # of a chunk, unless it is given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +72,13 @@ class ModelConfig:
     position_init: Literal["normal", "sinusoidal"] = "normal"
     residual_dropout: float = 0.0  # after attention and MLP, before the residual add
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    # What the backward pass recomputes: nothing, all of a layer, or all of it but
-    # the matrix products.
-    remat: Literal["none", "full", "dots"] = "none"
+    # What the backward pass recomputes: nothing; what lies between matrix products,
+    # which costs less than storing it; attention as well, whose memory grows with the
+    # square of the length; all of a layer.
+    remat: Literal["none", "elementwise", "dots", "full"] = "elementwise"
     # Tokens whose logits exist at one time, in float32; bounds memory at [chunk, V].
-    logit_chunk: int = 8192
+    # 0: as many as take 64 MiB.
+    logit_chunk: int = 0
 
     def __post_init__(self):
         for name, known in _CHOICES.items():
@@ -97,6 +100,9 @@ class ModelConfig:
         self._fill("mlp_width", 4 * self.width)
         self._fill("padded_vocab_size", self.vocab_size)
         self._fill("rotary_dim", self.head_dim)
+        self._fill("logit_chunk", max(_LOGIT_BYTES // (4 * self.padded_vocab_size), 1))
+        if self.logit_chunk < 0:
+            raise UserError("config.model.logit_chunk must not be negative")
         if self.num_heads % self.num_kv_heads:
             raise UserError(
                 f"config.model: num_kv_heads={self.num_kv_heads} does not divide "

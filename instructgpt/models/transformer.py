@@ -56,8 +56,9 @@ def position_initializer(config: ModelConfig) -> Callable[..., Array]:
 
 
 _REMAT_POLICIES = {
-    "full": None,
+    "elementwise": jax.checkpoint_policies.dots_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": None,
 }
 
 

@@ -5,11 +5,13 @@ resumes wherever it was stopped, and ends at once when all is done.
 """
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from instructgpt.errors import UserError
@@ -77,6 +79,14 @@ def _run_one(stage: dict[str, Any], workdir: Path) -> None:
     _RUN[stage["stage"]](ConfigDict(stage), workdir)
 
 
+def _run_on_share(stage: dict[str, Any], workdir: Path) -> None:
+    """In a process of its own, with no more devices than cores if the mesh is free."""
+    cores = len(os.sched_getaffinity(0))
+    if -1 in stage["mesh"].values() and jax.config.jax_num_cpu_devices > cores:
+        jax.config.update("jax_num_cpu_devices", cores)
+    _run_one(stage, workdir)
+
+
 def _run_together(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
     """Runs those that are not done, if there are several and each has a core."""
     left = [name for name in names if name not in _minutes(workdir)]
@@ -86,7 +96,7 @@ def _run_together(config: ConfigDict, workdir: Path, names: Sequence[str]) -> No
     common.announce(f"\n=== {' and '.join(left)}, side by side ===")
     began = time.monotonic()
     calls: dict[str, side_by_side.Call] = {
-        name: (_run_one, (stage_config(config, name).to_dict(), workdir / name))
+        name: (_run_on_share, (stage_config(config, name).to_dict(), workdir / name))
         for name in left
     }
     side_by_side.run(calls, cores)

@@ -65,7 +65,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--dtype", default="float32", help="compute dtype")
     parser.add_argument("--devices", type=int, default=0, help="how many; 0: all")
-    parser.add_argument("--remat", default="none", help="of the updates")
+    parser.add_argument("--remat", default="elementwise", help="of the updates")
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args(argv)
     args.jobs = args.jobs or list(jobs.JOBS)

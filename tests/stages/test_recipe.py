@@ -18,12 +18,13 @@ from tests.public_models import CONFIGS
 from tests.stages.read_spy import reads_of_config_fields
 from tests.stages.recipe_run import MESH, Finished, finished, get_config
 
-STEP = {"loss", "grad_norm", "learning_rate", "tokens_per_second"}
+CLOCKS = {"tokens_per_second", "input_share"}
+STEP = {"loss", "grad_norm", "learning_rate"} | CLOCKS
 PPO = {
     *("score", "kl", "reward", "response_length", "ratio", "approx_kl"),
     *("clip_fraction", "entropy", "policy_loss", "policy_grad_norm", "value_loss"),
     *("value_grad_norm", "value_clip_fraction", "value", "return"),
-    *("learning_rate", "tokens_per_second", "valid_pretrain_loss"),
+    *("learning_rate", *CLOCKS, "valid_pretrain_loss"),
 }
 METRICS = {
     "pretrain": STEP | {"valid_loss"},
