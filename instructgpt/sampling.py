@@ -4,7 +4,7 @@ Letters: N prompts, S slots (prompts in the batch at a time), r prompts prefille
 together, K samples per prompt, P prompt, R response, V vocabulary, L layers, G heads of
 keys and values, C channels a head. The prompt is one segment shared by its K samples
 (one prefill); what has been sampled is a second, a ring of R columns
-[L, S, K, R, G, C]. All slots write the same column in a step, whenever each began, so
+L x [S, K, G, R, C]. All slots write the same column in a step, whenever each began, so
 that a step updates the cache in place; how old a column is tells whose token it holds.
 
 With fewer slots than prompts, a slot whose responses have ended takes the next prompt
@@ -24,9 +24,15 @@ import jax.numpy as jnp
 
 from instructgpt.errors import UserError
 from instructgpt.models.layers import Segment
-from instructgpt.models.transformer import Transformer, as_context
+from instructgpt.models.transformer import (
+    Transformer,
+    as_context,
+    decode,
+    split_layers,
+)
 
 Array = jax.Array
+_BLOCK = 128  # tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +64,10 @@ class SamplingConfig:
                 "to slots) is out of range"
             )
         if self.prompt_buckets < 1:
-            raise UserError("sampling: prompt_buckets must be positive")
+            raise UserError(
+                f"sampling: prompt_buckets={self.prompt_buckets} is out of range; use "
+                "1 or more"
+            )
         if not self.refill:
             object.__setattr__(self, "refill", -(-self.slots // 8))
 
@@ -76,12 +85,12 @@ class _Slots(NamedTuple):
 
     row: Array  # int32[S], number of the prompt; N in an empty slot
     start: Array  # int32[S], the step before which it came
-    prompt: Segment  # [L, S, P, G, C]
+    prompt: Segment  # L x [S, G, P, C]
     last: Array  # int32[S, K], the newest token
     drawn: Array  # int32[S, K], tokens so far
     done: Array  # bool[S, K]
 
-    def index(self, step: Array) -> Array:
+    def reads(self, step: Array) -> Array:
         """int32[S], the number of the response token that this step reads."""
         return step - self.start
 
@@ -93,8 +102,8 @@ class _Slots(NamedTuple):
 class _Ring(NamedTuple):
     """Of each step's tokens one column: what a step reads, it writes down."""
 
-    keys: Array  # [L, S, K, R, G, C]
-    values: Array  # [L, S, K, R, G, C]
+    keys: tuple[Array, ...]  # L x [S, K, G, R, C]
+    values: tuple[Array, ...]
     tokens: Array  # int32[S, K, R]
     log_probs: Array  # float32[S, K, R]
 
@@ -138,17 +147,54 @@ def draw(
       the distribution that is scored.
     """
     choice = scaled = logits / (config.temperature or 1.0)
-    log_p = jax.nn.log_softmax(scaled, axis=-1)
     if banned_ids:
         choice = choice.at[..., jnp.array(banned_ids)].set(-jnp.inf)
-    if config.temperature > 0:
+    if config.temperature == 0:
+        tokens = jnp.argmax(choice, axis=-1)
+    else:
         if config.top_p < 1:
             choice = nucleus(choice, config.top_p)
-        noise = jax.vmap(jax.vmap(lambda k: jax.random.gumbel(k, logits.shape[-1:])))
-        choice = choice + noise(keys)
-    tokens = jnp.argmax(choice, axis=-1)
-    taken = jnp.take_along_axis(log_p, tokens[..., None], axis=-1)[..., 0]
-    return tokens.astype(jnp.int32), taken
+        uniform = jax.vmap(jax.vmap(jax.random.uniform))(keys)
+        tokens = invert(choice, uniform)
+    taken = jnp.take_along_axis(scaled, tokens[..., None], axis=-1)[..., 0]
+    log_probs = taken - jax.nn.logsumexp(scaled, axis=-1)
+    return tokens.astype(jnp.int32), log_probs
+
+
+def invert(logits: Array, uniform: Array) -> Array:
+    """The token at which the distribution function passes a uniform number.
+
+    One random number a token instead of one a row of the vocabulary. The sums go over
+    blocks of tokens first, then over the tokens of one block.
+
+    Args:
+      logits: float32[B, K, V]; -inf is never drawn.
+      uniform: float32[B, K] in [0, 1).
+
+    Returns:
+      int32[B, K].
+    """
+    probs = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
+    padding = [(0, 0)] * (probs.ndim - 1) + [(0, -probs.shape[-1] % _BLOCK)]
+    blocks = jnp.pad(probs, padding).reshape(*probs.shape[:-1], -1, _BLOCK)
+    ends = jnp.cumsum(blocks.sum(axis=-1), axis=-1)
+    target = uniform * ends[..., -1]
+    block = _first_above(ends, target)[..., None]
+    before = jnp.take_along_axis(ends, jnp.maximum(block - 1, 0), axis=-1)
+    target = target - jnp.where(block > 0, before, 0.0)[..., 0]
+    inside = jnp.take_along_axis(blocks, block[..., None], axis=-2)[..., 0, :]
+    token = _first_above(jnp.cumsum(inside, axis=-1), target)
+    return block[..., 0] * _BLOCK + token
+
+
+def _first_above(sums: Array, target: Array) -> Array:
+    """The first of rising sums [..., n] above the target [...].
+
+    Or, if rounding leaves none, the last at which they rose: never one that adds 0.
+    """
+    above = sums > target[..., None]
+    last = jnp.argmax(sums, axis=-1)
+    return jnp.where(above.any(axis=-1), jnp.argmax(above, axis=-1), last)
 
 
 def sample(
@@ -179,8 +225,9 @@ def sample(
     if row_ids is None:
         row_ids = jnp.arange(prompt[0].shape[0])
     keys = _keys(key, row_ids, config.num_samples)
+    layers = split_layers(params)
     sampler = _Sampler(
-        model, params, prompt, keys, config, stop_ids, pad_id, banned_ids
+        model, params, layers, prompt, keys, config, stop_ids, pad_id, banned_ids
     )
     return sampler.run()
 
@@ -200,6 +247,7 @@ class _Sampler:
 
     model: Transformer
     params: Any
+    layers: tuple[Any, ...]
     prompt: tuple[Array, Array]
     keys: Array  # [N, K]
     config: SamplingConfig
@@ -278,14 +326,17 @@ class _Sampler:
             segment = as_context(segment)
             before = limit - width, 0
 
+            def split(x: Array) -> tuple[Array, ...]:
+                return tuple(pad(layer, 2) for layer in x)
+
             def pad(x: Array, axis: int) -> Array:
                 return jnp.pad(
                     x, [before if i == axis else (0, 0) for i in range(x.ndim)]
                 )
 
             return hidden[:, 0, -1], Segment(
-                keys=pad(segment.keys, 2),
-                values=pad(segment.values, 2),
+                keys=split(segment.keys),
+                values=split(segment.values),
                 positions=pad(segment.positions, 1),
                 valid=pad(segment.valid, 1),
             )
@@ -303,9 +354,8 @@ class _Sampler:
     def start(self, slots: _Slots, log_probs: Array) -> _Loop:
         """The loop before its first step."""
         cfg, shape = self.model.config, (*slots.last.shape, self.config.max_response)
-        cache = jnp.zeros(
-            (cfg.num_layers, *shape, cfg.num_kv_heads, cfg.head_dim), cfg.compute_dtype
-        )
+        layer = *shape[:2], cfg.num_kv_heads, shape[2], cfg.head_dim
+        cache = (jnp.zeros(layer, cfg.compute_dtype),) * cfg.num_layers
         ring = _Ring(
             keys=cache,
             values=cache,
@@ -335,7 +385,7 @@ class _Sampler:
     def step(self, loop: _Loop) -> _Loop:
         """One token more of every sample."""
         slots, ring, limit = loop.slots, loop.ring, self.config.max_response
-        index = slots.index(loop.step)
+        index = slots.reads(loop.step)
         length = slots.prompt.valid.sum(axis=1, dtype=jnp.int32)
         # The newest column of the ring has age 0.
         age = (loop.step - 1 - jnp.arange(limit)) % limit
@@ -348,16 +398,16 @@ class _Sampler:
             ),
             valid=jnp.broadcast_to((age[None] < index[:, None])[:, None], shape),
         )
-        hidden, new = self.model.apply(
-            {"params": self.params},
-            slots.last[:, :, None],
-            jnp.ones((*slots.last.shape, 1), bool),
-            context=(slots.prompt, past),
-            offset=jnp.broadcast_to((length + index)[:, None], slots.last.shape),
-            keep_kv=True,
+        hidden, new = decode(
+            self.model,
+            self.params,
+            self.layers,
+            slots.last,
+            (slots.prompt, past),
+            jnp.broadcast_to((length + index)[:, None], slots.last.shape),
         )
         row = jnp.minimum(slots.row, self.num_rows - 1)
-        token, log_prob = self.draw(hidden[:, :, 0], row, index + 1)
+        token, log_prob = self.draw(hidden, row, index + 1)
         drawn = slots.drawn + ~slots.done
         column, following = loop.step % limit, (loop.step + 1) % limit
         write = jax.lax.dynamic_update_slice_in_dim
@@ -368,9 +418,13 @@ class _Sampler:
             x = jnp.where(slots.done[..., None], kept, x[..., None])
             return write(old, x, following, axis=2)
 
+        def cached(old: tuple[Array, ...], new: Any) -> tuple[Array, ...]:
+            pairs = zip(old, new, strict=True)
+            return tuple(write(x, y, column, axis=3) for x, y in pairs)
+
         ring = _Ring(
-            keys=write(ring.keys, new.keys, column, axis=3),
-            values=write(ring.values, new.values, column, axis=3),
+            keys=cached(ring.keys, new.keys),
+            values=cached(ring.values, new.values),
             tokens=record(ring.tokens, token),
             log_probs=record(ring.log_probs, log_prob),
         )
@@ -407,20 +461,10 @@ class _Sampler:
         samples = self.harvest(loop, slot)
         row = order[jnp.minimum(place, self.num_rows - 1)]
         new, log_probs = self.prefill(row, self.rows(row), loop.step)
-        kv = ("keys", "values")
 
-        def put(old: Array, x: Array, axis: int = 0) -> Array:
-            at = old.at[slot] if axis == 0 else old.at[:, slot]
-            return at.set(x, mode="drop")
+        def put(old: Array, x: Array) -> Array:
+            return old.at[slot].set(x, mode="drop")
 
-        old = loop.slots
-        slots = jax.tree.map(put, old._replace(prompt=None), new._replace(prompt=None))
-        prompt = Segment(
-            *(
-                put(getattr(old.prompt, n), getattr(new.prompt, n), int(n in kv))
-                for n in Segment._fields
-            )
-        )
         column = loop.step % self.config.max_response
         ring = loop.ring._replace(
             tokens=loop.ring.tokens.at[slot, :, column].set(new.last, mode="drop"),
@@ -430,7 +474,7 @@ class _Sampler:
         )
         return loop._replace(
             next_row=loop.next_row + (slot < size).sum(),
-            slots=slots._replace(prompt=prompt),
+            slots=jax.tree.map(put, loop.slots, new),
             ring=ring,
             samples=samples,
         )

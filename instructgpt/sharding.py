@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from instructgpt.errors import UserError
 
@@ -75,9 +75,15 @@ def make_mesh(
     )
 
 
-def batch_ways(mesh: Mesh) -> int:
+def batch_ways(mesh: Mesh | AbstractMesh) -> int:
     """Over how many devices the rows of a batch are cut."""
     return math.prod(mesh.shape[a] for a in RULES["batch"] or ())
+
+
+def current_ways() -> int:
+    """`batch_ways` of the mesh that is set; 1 without."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else batch_ways(mesh)
 
 
 def local_ways(mesh: Mesh) -> int:

@@ -10,11 +10,18 @@ import pytest
 from instructgpt.errors import UserError
 from instructgpt.models.scoring import response_log_probs
 from instructgpt.models.transformer import Transformer
-from instructgpt.sampling import Samples, SamplingConfig, draw, nucleus, sample
+from instructgpt.sampling import (
+    Samples,
+    SamplingConfig,
+    draw,
+    invert,
+    nucleus,
+    sample,
+)
 from tests import tiny
 
 B, K, R = 4, 2, 7
-STOPS, BANNED = (tiny.EOS, 2, 3, 4), (tiny.PAD, 5)
+STOPS, BANNED = (tiny.EOS, 2, 3, 4, 6, 7, 8, 9), (tiny.PAD, 5)
 ROW_IDS = np.array([3, 11, 7, 20], np.int32)
 # (temperature, top-p, attention band)
 CASES = {"greedy": (0.0, 1.0, 4), "whole": (1.0, 1.0, 4), "nucleus": (0.7, 0.8, 0)}
@@ -71,13 +78,13 @@ def logits_after(model, params, tokens, valid, column):
 
 @jax.jit
 def noise_of(key, row_ids):
-    """Gumbel noise [B, K, R, V], keyed by row, sample and token."""
+    """Uniform numbers [B, K, R], keyed by row, sample and token."""
 
     def keyed(row, k, index):
         folded = key
         for number in (row, k, index):
             folded = jax.random.fold_in(folded, number)
-        return jax.random.gumbel(folded, (tiny.VOCAB,))
+        return jax.random.uniform(folded)
 
     over_tokens = jax.vmap(keyed, (None, None, 0))
     over_samples = jax.vmap(over_tokens, (None, 0, None))
@@ -101,7 +108,7 @@ def naive_nucleus(logits: np.ndarray, top_p: float) -> np.ndarray:
 def naive_decode(name: str, params, prompt, key, row_ids) -> Samples:
     """No cache, no shared prompt: each sample is a row of its own."""
     temperature, top_p, band = CASES[name]
-    noise = np.asarray(noise_of(key, row_ids)).reshape(B * K, R, tiny.VOCAB)
+    noise = np.asarray(noise_of(key, row_ids)).reshape(B * K, R)
     width = tiny.PROMPT
     tokens = np.full((B * K, width + R), tiny.PAD, np.int32)
     valid = np.zeros((B * K, width + R), bool)
@@ -116,9 +123,12 @@ def naive_decode(name: str, params, prompt, key, row_ids) -> Samples:
             scaled = logits[row].astype(np.float64) / (temperature or 1.0)
             log_p = scaled - np.log(np.exp(scaled).sum())
             scaled[list(BANNED)] = -np.inf
-            if temperature:
-                scaled = naive_nucleus(scaled, top_p) + noise[row, index]
             token = int(np.argmax(scaled))
+            if temperature:
+                ends = np.exp(naive_nucleus(scaled, top_p)).cumsum()
+                token = int(
+                    np.searchsorted(ends / ends[-1], noise[row, index], "right")
+                )
             tokens[row, width + index] = token
             valid[row, width + index] = True
             log_probs[row, index] = log_p[token]
@@ -213,6 +223,43 @@ def test_several_calls_are_one_trace(params, prompt, key, rng):
     assert len(traces) == 1
 
 
+@functools.lru_cache
+def many(slots: int, refill: int = 0, buckets: int = 1, limit: int = 12):
+    """Jitted (params, prompt, key) -> Samples, and the steps that it took."""
+    config = SamplingConfig(
+        limit, num_samples=K, slots=slots, refill=refill, prompt_buckets=buckets
+    )
+    return jax.jit(
+        lambda params, prompt, key: sample(
+            model_of(4),
+            params,
+            prompt,
+            key,
+            config=config,
+            stop_ids=STOPS,
+            pad_id=tiny.PAD,
+            banned_ids=BANNED,
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("slots", "refill", "buckets"),
+    [(4, 0, 1), (5, 2, 1), (3, 3, 3), (1, 1, 1), (23, 23, 1), (0, 0, 4), (40, 8, 2)],
+)
+def test_slots_that_are_refilled_give_the_same_samples(
+    params, key, rng, slots, refill, buckets
+):
+    prompt = tiny.prompts(rng, 23)
+    want = jax.device_get(many(0)(params, prompt, key))
+    lengths = want.valid.sum(axis=-1)
+    assert lengths.min() == 1 and lengths.max() == 12
+    got = jax.device_get(many(slots, refill, buckets)(params, prompt, key))
+    np.testing.assert_array_equal(got.tokens, want.tokens)
+    np.testing.assert_array_equal(got.valid, want.valid)
+    np.testing.assert_allclose(got.log_probs, want.log_probs, atol=1e-5)
+
+
 def test_a_limit_of_one_token(params, prompt, key):
     samples = jax.jit(
         lambda p, prompt, key: sample(
@@ -227,6 +274,26 @@ def test_a_limit_of_one_token(params, prompt, key):
     )(params, prompt, key)
     assert samples.tokens.shape == (B, 1, 1)
     assert samples.valid.all()
+
+
+@pytest.mark.parametrize("size", [1, 7, 128, 300])
+def test_inversion_against_a_search(rng, size):
+    logits = rng.normal(0, 3, (1, 500, size)).astype(np.float32)
+    logits[0, :, rng.permutation(size)[: size // 2]] = -np.inf
+    uniform = rng.random((1, 500)).astype(np.float32)
+    ends = np.exp(logits[0].astype(np.float64)).cumsum(axis=-1)
+    at = uniform[0] * ends[:, -1]
+    want = [np.searchsorted(*x, side="right") for x in zip(ends, at, strict=True)]
+    got = jax.jit(invert)(logits, uniform)[0]
+    assert (got != np.array(want)).mean() <= 0.002, "but for rounding at an edge"
+
+
+@pytest.mark.parametrize("uniform", [0.0, 1.0 - 2.0**-24])
+def test_inversion_at_its_ends_draws_nothing_impossible(rng, uniform):
+    logits = rng.normal(size=(1, 200, 200)).astype(np.float32)
+    logits[..., :20] = logits[..., 150:] = -np.inf
+    got = invert(logits, np.full((1, 200), uniform, np.float32))
+    assert (got == (20 if uniform == 0 else 149)).all()
 
 
 @pytest.mark.parametrize("top_p", [0.1, 0.5, 0.9, 0.99])
@@ -271,7 +338,11 @@ def test_frequencies_are_the_distribution(key, temperature, top_p):
 
 @pytest.mark.parametrize(
     "changes",
-    [dict(temperature=-1.0), dict(top_p=0.0), dict(top_p=1.5), dict(max_response=0)],
+    [
+        *(dict(temperature=-1.0), dict(top_p=0.0), dict(top_p=1.5)),
+        *(dict(max_response=0), dict(slots=-1), dict(refill=3)),
+        *(dict(refill=9, slots=8), dict(prompt_buckets=0)),
+    ],
 )
 def test_settings_out_of_range_are_user_errors(changes):
     with pytest.raises(UserError, match=f"{next(iter(changes))}=.*out of range"):

@@ -76,8 +76,11 @@ class ModelConfig:
     # which costs less than storing it; attention as well, whose memory grows with the
     # square of the length; all of a layer.
     remat: Literal["none", "elementwise", "dots", "full"] = "elementwise"
-    # Tokens whose logits exist at one time, in float32; bounds memory at [chunk, V].
-    # 0: as many as take 64 MiB.
+    # Text without a context attends in one kernel that stores no scores: cuDNN's on a
+    # GPU, for float16 and bfloat16.
+    fused_attention: bool = False
+    # Tokens of a device whose logits exist at one time, in float32; bounds memory at
+    # [chunk, V]. 0: as many as take 64 MiB.
     logit_chunk: int = 0
 
     def __post_init__(self):

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from instructgpt.sharding import current_ways
+
 Array = jax.Array
 
 
@@ -32,7 +34,7 @@ class Head(NamedTuple):
 
     vocab_size: int  # rows of the table from here on are never predicted
     dtype: str  # of the products
-    chunk: int  # c
+    chunk: int  # c, on each device that has rows of its own
     temperature: float = 1.0
 
     def logits(self, hidden: Array, table: Array) -> Array:
@@ -97,7 +99,7 @@ def _joined(x: Array, count: int) -> Array:
 
 
 def _split(head: Head, *arrays: Array) -> tuple[Array, ...]:
-    size = min(head.chunk, arrays[0].shape[0])
+    size = min(head.chunk * current_ways(), arrays[0].shape[0])
     return tuple(_chunks(x, size) for x in arrays)
 
 

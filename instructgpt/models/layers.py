@@ -5,9 +5,10 @@ S key tokens, D width, H heads, G heads of keys and values, C channels a head, F
 feed-forward, L layers.
 
 Attention reads a list of segments: first the context (a prompt computed once, what
-has been sampled so far), then the tokens themselves. A segment of keys [B, S, G, C]
-is shared by the K rows of its prompt; [B, K, S, G, C] belongs to each row. All
-segments share one softmax, so splitting a text over segments changes nothing.
+has been sampled so far), then the tokens themselves. A segment of keys [B, G, S, C]
+is shared by the K rows of its prompt; [B, K, G, S, C] belongs to each row. All
+segments share one softmax, so splitting a text over segments changes nothing. Heads
+come before tokens, as the matrix products want them: a cache is read as it lies.
 """
 
 from typing import NamedTuple
@@ -26,8 +27,10 @@ Array = jax.Array
 class Segment(NamedTuple):
     """Keys and values computed earlier, to attend to. K is absent when shared."""
 
-    keys: Array  # compute dtype [L, B, (K,) S, G, C], rotated if positions are
-    values: Array  # compute dtype [L, B, (K,) S, G, C]
+    # Compute dtype [L, B, (K,) G, S, C], keys rotated if positions are; where layers
+    # do not run in a loop, a tuple of L arrays.
+    keys: Array | tuple[Array, ...]
+    values: Array | tuple[Array, ...]
     positions: Array  # int32[B, (K,) S]
     valid: Array  # bool[B, (K,) S]
 
@@ -83,39 +86,65 @@ def attend(query: Array, segments: list[tuple[Array, Array, Array]]) -> Array:
     Query head h reads the keys and values of head h // (H / G).
 
     Args:
-      query: [B, K, T, H, C].
-      segments: Of each, keys and values [B, (K,) S, G, C] and bool[B, K, T, S].
+      query: [B, K, H, T, C].
+      segments: Of each, keys and values [B, (K,) G, S, C] and bool[B, K, T, S].
 
     Returns:
-      [B, K, T, H, C] in the query's dtype. A query that sees nothing gets a mean of
+      [B, K, H, T, C] in the query's dtype. A query that sees nothing gets a mean of
       the values, never a NaN; such rows are padding.
     """
-    *lead, heads, channels = query.shape
-    groups = segments[0][0].shape[-2]
+    shape, heads, groups = query.shape, query.shape[2], segments[0][0].shape[-3]
     # q: the query heads that share a head of keys and values, if there are several.
     q = "q" if heads > groups else ""
     if q:
-        query = query.reshape(*lead, groups, heads // groups, channels)
+        query = query.reshape(*shape[:2], groups, heads // groups, *shape[3:])
     scores = []
     for keys, _, mask in segments:
         k = "k" if keys.ndim == 5 else ""
         score = jnp.einsum(
-            f"bktg{q}c,b{k}sgc->bkg{q}ts",
+            f"bkg{q}tc,b{k}gsc->bkg{q}ts",
             query,
             keys,
             preferred_element_type=jnp.float32,
         )
         mask = jnp.expand_dims(mask, (2, 3) if q else 2)
-        scores.append(jnp.where(mask, score * channels**-0.5, -1e30))
+        scores.append(jnp.where(mask, score * shape[-1] ** -0.5, -1e30))
     weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1)
     weights = weights.astype(query.dtype)
     out, start = jnp.zeros((), query.dtype), 0
     for keys, values, _ in segments:
-        k, stop = "k" if keys.ndim == 5 else "", start + keys.shape[-3]
-        pattern = f"bkg{q}ts,b{k}sgc->bktg{q}c"
+        k, stop = "k" if keys.ndim == 5 else "", start + keys.shape[-2]
+        pattern = f"bkg{q}ts,b{k}gsc->bkg{q}tc"
         out = out + jnp.einsum(pattern, weights[..., start:stop], values)
         start = stop
-    return out.reshape(*lead, heads, channels)
+    return out.reshape(shape)
+
+
+def attend_fused(query: Array, keys: Array, values: Array, mask: Array) -> Array:
+    """`attend` of tokens to themselves in one kernel, which stores no scores.
+
+    cuDNN's on a GPU, in half precision; elsewhere XLA makes of it what it can.
+
+    Args:
+      query: [B, K, H, T, C].
+      keys: [B, K, G, T, C].
+      values: As the keys.
+      mask: bool[B, K, T, T].
+
+    Returns:
+      [B, K, H, T, C].
+    """
+
+    def rows(x: Array) -> Array:
+        return x.reshape(-1, *x.shape[2:]).swapaxes(1, 2)
+
+    gpu = jax.default_backend() == "gpu"
+    out = jax.nn.dot_product_attention(
+        *map(rows, (query, keys, values)),
+        mask=mask.reshape(-1, 1, *mask.shape[2:]),
+        implementation="cudnn" if gpu else "xla",
+    )
+    return out.swapaxes(1, 2).reshape(query.shape)
 
 
 class Norm(nn.Module):
@@ -190,7 +219,7 @@ class Attention(nn.Module):
         Args:
           x: Normalised inputs.
           place: Where they stand.
-          context: Segments of this layer, keys [B, (K,) S, G, C].
+          context: Segments of this layer, keys [B, (K,) G, S, C].
           banded: bool scalar, whether this layer is locally banded.
         """
         cfg = self.config
@@ -206,6 +235,7 @@ class Attention(nn.Module):
         values = project("value", cfg.num_kv_heads, "kv_heads")
         if place.rotation is not None:
             query, keys = rotate(query, place.rotation), rotate(keys, place.rotation)
+        query, keys, values = (x.swapaxes(2, 3) for x in (query, keys, values))
         segments = []
         own = Segment(keys, values, place.positions, place.valid)
         if place.owner is not None:
@@ -221,6 +251,8 @@ class Attention(nn.Module):
             if place.texts is not None and segment is own:
                 mask &= place.texts[..., :, None] == place.texts[..., None, :]
             segments.append((segment.keys, segment.values, mask))
+        fused = cfg.fused_attention and not context
+        y = attend_fused(query, *segments[0]) if fused else attend(query, segments)
         out = Dense(
             cfg,
             (cfg.width,),
@@ -229,7 +261,7 @@ class Attention(nn.Module):
             use_bias=cfg.out_bias,
             contract=2,
             name="out",
-        )(attend(query, segments))
+        )(y.swapaxes(2, 3))
         return constrain(out, "batch", None, None, None), (keys, values)
 
 
@@ -283,7 +315,7 @@ class Block(nn.Module):
           context: Each segment's (positions, valid), the same for all layers.
 
         Returns:
-          The residual stream, and (keys, values) [B, K, T, G, C] if kept.
+          The residual stream, and (keys, values) [B, K, G, T, C] if kept.
         """
         cfg = self.config
         kv, banded = scanned

@@ -175,20 +175,32 @@ def response_scores(
     """
     variables = {"params": params}
     tokens, valid = responses
-    _, segment = model.apply(
-        variables, prompt[0][:, None], prompt[1][:, None], keep_kv=True, method="hidden"
-    )
-    length = prompt[1].sum(axis=1, dtype=jnp.int32)[:, None]
-    hidden, _ = model.apply(
-        variables,
-        tokens,
-        valid,
-        context=(as_context(segment),),
-        offset=jnp.broadcast_to(length, tokens.shape[:2]),
-        method="hidden",
-    )
-    last = jnp.maximum(valid.sum(axis=-1, dtype=jnp.int32) - 1, 0)
-    hidden = jnp.take_along_axis(hidden, last[:, :, None, None], axis=2)[:, :, 0]
+    last = jnp.maximum(valid.sum(axis=-1, dtype=jnp.int32) - 1, 0)[:, :, None, None]
+    if tokens.shape[1] == 1:  # with nothing to share, one row is cheaper
+        tokens, valid = (
+            jnp.concatenate([p[:, None], r], axis=2)
+            for p, r in zip(prompt, responses, strict=True)
+        )
+        hidden, _ = model.apply(variables, tokens, valid, method="hidden")
+        last = last + prompt[0].shape[1]
+    else:
+        _, segment = model.apply(
+            variables,
+            prompt[0][:, None],
+            prompt[1][:, None],
+            keep_kv=True,
+            method="hidden",
+        )
+        length = prompt[1].sum(axis=1, dtype=jnp.int32)[:, None]
+        hidden, _ = model.apply(
+            variables,
+            tokens,
+            valid,
+            context=(as_context(segment),),
+            offset=jnp.broadcast_to(length, tokens.shape[:2]),
+            method="hidden",
+        )
+    hidden = jnp.take_along_axis(hidden, last, axis=2)[:, :, 0]
     return model.apply(variables, hidden, method="scores")
 
 

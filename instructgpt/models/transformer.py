@@ -14,10 +14,11 @@ from flax import linen as nn
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.head import Head, TokenLogProbs, token_log_probs, weighted_nll
 from instructgpt.models.layers import Block, Norm, Place, Segment
-from instructgpt.models.rotary import rotation
+from instructgpt.models.rotary import Rotation, rotation
 from instructgpt.sharding import constrain
 
 Array = jax.Array
+Params = Any
 
 
 def positions_of(valid: Array, texts: Array | None = None) -> Array:
@@ -121,19 +122,14 @@ class Transformer(nn.Module):
 
         Returns:
           Hidden states after the last LayerNorm, [B, K, T, D] in the compute
-          dtype, and these tokens as a Segment [L, B, K, T, G, C] (or None).
+          dtype, and these tokens as a Segment [L, B, K, G, T, C] (or None).
         """
         cfg = self.config
         positions = positions_of(valid, texts)
         if offset is not None:
             positions = positions + offset[..., None]
-        x = self.token_embedding.astype(cfg.compute_dtype)[tokens]
-        learned = cfg.positions == "learned"
-        if learned:
-            x = x + self.position_embedding.astype(cfg.compute_dtype)[positions]
-        x = constrain(x, "batch", None, None, None)
-        turns = None if learned else rotation(positions, cfg)
-        place = Place(positions, valid, texts, turns, owner)
+        x = self.embed(tokens, positions)
+        place = Place(positions, valid, texts, self.turns(positions), owner)
 
         block: Any = Block
         if cfg.remat != "none":
@@ -156,6 +152,23 @@ class Transformer(nn.Module):
             return self.ln_f(x), None
         keys, values = kv_new
         return self.ln_f(x), Segment(keys, values, positions, valid)
+
+    def embed(self, tokens: Array, positions: Array) -> Array:
+        """What goes into the first layer, [B, K, T, D]."""
+        dtype = self.config.compute_dtype
+        x = self.token_embedding.astype(dtype)[tokens]
+        if self.config.positions == "learned":
+            x = x + self.position_embedding.astype(dtype)[positions]
+        return constrain(x, "batch", None, None, None)
+
+    def turns(self, positions: Array) -> Rotation | None:
+        """How far rotary positions turn."""
+        learned = self.config.positions == "learned"
+        return None if learned else rotation(positions, self.config)
+
+    def finish(self, x: Array) -> Array:
+        """Hidden states from what comes out of the last layer."""
+        return self.ln_f(x)
 
     def logits(self, hidden: Array) -> Array:
         """Hidden states [..., D] -> float32 logits [..., padded V].
@@ -225,6 +238,56 @@ class ScalarModel(nn.Module):
         """Hidden states [..., D] -> float32[...]."""
         kernel = self.kernel.reshape((1,) * (hidden.ndim - 1) + (-1,))
         return (hidden.astype(jnp.float32) * kernel).sum(axis=-1) + self.bias
+
+
+def split_layers(params: Params) -> tuple[Params, ...]:
+    """A transformer's layers, one tree of parameters each, for `decode`."""
+    leaves, tree = jax.tree.flatten(params["layers"])
+    return tuple(tree.unflatten(layer) for layer in zip(*leaves, strict=True))
+
+
+def decode(
+    model: Transformer,
+    params: Params,
+    layers: tuple[Params, ...],
+    tokens: Array,
+    context: tuple[Segment, ...],
+    positions: Array,
+) -> tuple[Array, Segment]:
+    """One token of each row, as `Transformer.__call__`, but no loop over layers.
+
+    A loop would cut each layer's part out of the cache and so copy all of it in every
+    step; here each layer's keys and values are arrays of their own.
+
+    Args:
+      model: The language model.
+      params: Its parameters.
+      layers: Its layers', of `split_layers`.
+      tokens: int32[B, K].
+      context: Segments whose keys and values are tuples of L arrays.
+      positions: int32[B, K].
+
+    Returns:
+      Hidden states [B, K, D] after the last LayerNorm, and the tokens' keys and
+      values as such a segment, of L arrays [B, K, G, 1, C].
+    """
+    variables, cfg = {"params": params}, model.config
+    positions = positions[..., None]
+    x = model.apply(variables, tokens[..., None], positions, method="embed")
+    valid = jnp.ones_like(positions, bool)
+    turns = model.apply(variables, positions, method="turns")
+    place = Place(positions, valid, None, turns)
+    block = Block(cfg, deterministic=True, keep_kv=True)
+    masks = tuple((s.positions, s.valid) for s in context)
+    new = []
+    for i, layer in enumerate(layers):
+        kv = tuple((s.keys[i], s.values[i]) for s in context)
+        scanned = kv, jnp.asarray(i % 2 == 1)
+        x, kv_new = block.apply({"params": layer}, x, scanned, place, masks)
+        new.append(kv_new)
+    keys, values = zip(*new, strict=True)
+    hidden = model.apply(variables, x, method="finish")[:, :, 0]
+    return hidden, Segment(keys, values, positions, valid)
 
 
 def as_context(segment: Segment) -> Segment:

@@ -43,6 +43,11 @@ class RolloutConfig:
     epochs: int = 1  # passes over a batch of episodes
     temperature: float = 1.0
     top_p: float = 1.0
+    # Prompts decoded at a time, free slots filled together, widths of a prefill: see
+    # SamplingConfig.
+    slots: int = 0
+    refill: int = 0
+    prompt_buckets: int = 1
     # Pretraining windows per episode (paper: 8), and their tokens, on which the
     # held-out loss is taken too (0: the model's context length).
     ptx_per_episode: float = 0.0
@@ -51,6 +56,17 @@ class RolloutConfig:
     truncation_score: float | None = None
     num_prompts: int = 0  # training prompts; 0: all
     num_samples: int = 8  # responses to validation prompts shown at evaluations
+
+    def sampling(self, max_response: int) -> SamplingConfig:
+        """How the episodes are sampled."""
+        return SamplingConfig(
+            max_response,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            slots=self.slots,
+            refill=self.refill,
+            prompt_buckets=self.prompt_buckets,
+        )
 
     @property
     def ptx_rows(self) -> int:
@@ -117,6 +133,10 @@ def _check(context, ppo: PPOConfig, rollout: RolloutConfig, train_config) -> Non
             f"config.ppo.microbatches={ppo.microbatches} does not divide "
             f"config.rollout.minibatch_size={size}"
         )
+    slots = rollout.sampling(context.data_config.max_response)
+    check_divides(
+        context.mesh, rollout__slots=slots.slots, rollout__refill=slots.refill
+    )
     _check_ptx(context, ppo, rollout, batch // size)
     if rollout.temperature == 0:
         raise UserError(
@@ -206,11 +226,7 @@ def _make_update(
 ):
     """One iteration: (state, {"prompts", "ptx"}, key) -> (state, metrics)."""
     policy, reward = models["policy"].model, models["reward"].model
-    sampling = SamplingConfig(
-        context.data_config.max_response,
-        temperature=rollout.temperature,
-        top_p=rollout.top_p,
-    )
+    sampling = rollout.sampling(context.data_config.max_response)
     sample = stage_sampler(context, policy, sampling)
     score = make_scorer(
         policy,

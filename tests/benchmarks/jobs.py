@@ -59,7 +59,7 @@ class Job(NamedTuple):
     parts: dict[str, tuple[Call, Cost]]  # for --profile
 
 
-class _Bench:
+class Bench:
     """What all jobs need: sizes, a mesh of all devices, random numbers."""
 
     def __init__(self, args: Args):
@@ -79,6 +79,7 @@ class _Bench:
             width=args.width,
             num_heads=args.heads,
             compute_dtype=args.dtype,
+            fused_attention=args.fused,
             remat=args.remat if training else "none",
         )
 
@@ -88,6 +89,12 @@ class _Bench:
     def prompts(self, rows: int, length: int) -> PromptBatch:
         index = np.arange(rows, dtype=np.int32)
         return PromptBatch(self.ids(rows, length), np.ones((rows, length), bool), index)
+
+    def texts(self, rows: int, length: int) -> TokenBatch:
+        """Rows of which every token is a target, one text each."""
+        shape = rows, length
+        targets = np.broadcast_to(np.arange(length) > 0, shape)
+        return TokenBatch(self.ids(*shape), np.ones(shape, np.int32), targets)
 
     def state(self, model: Any, seed: int = 0) -> TrainState:
         with jax.set_mesh(self.mesh):
@@ -126,15 +133,10 @@ class _Bench:
 
 def sft(args: Args) -> Job:
     """One update on B rows of T tokens, all of them targets."""
-    bench = _Bench(args)
+    bench = Bench(args)
     config = bench.config()
     model = Transformer(config)
-    shape = args.batch, args.seq
-    batch = TokenBatch(
-        bench.ids(*shape),
-        np.ones(shape, np.int32),
-        np.broadcast_to(np.arange(args.seq) > 0, shape),
-    )
+    batch = bench.texts(args.batch, args.seq)
     loss = make_sft_loss(model)
     count = args.batch * args.seq
     cost = forward(config, tokens=count, seen=causal(args.seq), predicted=count)
@@ -155,7 +157,7 @@ def sft(args: Args) -> Job:
 
 def reward(args: Args) -> Job:
     """One update on so many prompts with K responses, all C(K, 2) pairs."""
-    bench = _Bench(args)
+    bench = Bench(args)
     config = bench.config()
     model = ScalarModel(config)
     prompts, slots = args.prompts, args.K
@@ -198,7 +200,7 @@ def reward(args: Args) -> Job:
     )
 
 
-def _sampler(bench: _Bench, response: int) -> Any:
+def _sampler(bench: Bench, response: int) -> Any:
     return make_sampler(
         Transformer(bench.config(training=False)),
         config=SamplingConfig(response),
@@ -217,7 +219,7 @@ def _sampling_costs(
 
 def sample(args: Args) -> Job:
     """A response to each of so many prompts."""
-    bench = _Bench(args)
+    bench = Bench(args)
     model = Transformer(bench.config(training=False))
     params = bench.state(model).params
     prompts = bench.prompts(args.samples, args.prompt)
@@ -242,11 +244,15 @@ def sample(args: Args) -> Job:
 
 
 def ppo(args: Args) -> Job:
-    """One iteration: roll out, score, one epoch of minibatches on both nets."""
-    bench = _Bench(args)
+    """One iteration: roll out, score, one epoch of minibatches on both nets.
+
+    With pretraining rows it is PPO-ptx.
+    """
+    bench = Bench(args)
     policy, scalar = Transformer(bench.config()), ScalarModel(bench.config())
     config = PPOConfig(
         kl_coef=0.02,
+        ptx_coef=27.8 if args.ptx else 0.0,
         value_clip=0.2,
         gae_lambda=0.95,
         whiten_advantages=True,
@@ -275,14 +281,16 @@ def ppo(args: Args) -> Job:
     )
     prompts = bench.prompts(args.episodes, args.ppo_prompt)
 
+    texts = bench.texts(args.ptx, args.seq)
+
     def iterate() -> Any:
         nonlocal state
-        batch = bench.put(prompts)
+        batch, text = bench.put(prompts), bench.put(texts) if args.ptx else None
         key = jax.random.fold_in(bench.key, state.policy.step)
         samples = roll(state.policy.params, batch, key)
         episodes = score(samples, batch, frozen, state.value.params)
         for part in cut(episodes, key):
-            state, metrics = step(state, part, None, key)
+            state, metrics = step(state, part, text, key)
         return state.policy.params, metrics
 
     costs = _ppo_costs(args, policy.config)
@@ -314,7 +322,7 @@ def _ppo_costs(args: Args, config: ModelConfig) -> dict[str, Cost]:
     def updates(whole: Cost) -> Cost:
         return update(config, whole.times(1 / count)).times(count)
 
-    return {
+    costs = {
         "sample": prefill.plus(steps),
         "reference": words,
         "reward": scalar,
@@ -322,10 +330,15 @@ def _ppo_costs(args: Args, config: ModelConfig) -> dict[str, Cost]:
         "policy update": updates(words),
         "value update": updates(scalar),
     }
+    if args.ptx:
+        tokens = count * args.ptx * args.seq
+        text = forward(config, tokens=tokens, seen=causal(args.seq), predicted=tokens)
+        costs["ptx gradient"] = text.times(3)
+    return costs
 
 
 def _ppo_parts(
-    bench: _Bench,
+    bench: Bench,
     policy: Transformer,
     scalar: ScalarModel,
     config: PPOConfig,
@@ -358,7 +371,7 @@ def _ppo_parts(
         one = bench.call(run, params, minibatch)
         return lambda: [one() for _ in range(args.episodes // args.minibatch)]
 
-    return {
+    parts = {
         "sample": (bench.call(roll, params, batch, bench.key), costs["sample"]),
         "reference": (bench.call(reference, frozen.reference), costs["reference"]),
         "reward": (bench.call(rewards, frozen.reward), costs["reward"]),
@@ -372,6 +385,15 @@ def _ppo_parts(
             costs["value update"],
         ),
     }
+    if args.ptx:
+        gradient = bench.gradient(
+            make_sft_loss(policy, train=False), params, bench.texts(args.ptx, args.seq)
+        )
+        parts["ptx gradient"] = (
+            lambda: [gradient() for _ in range(args.episodes // args.minibatch)],
+            costs["ptx gradient"],
+        )
+    return parts
 
 
 JOBS: dict[str, Callable[[Args], Job]] = {

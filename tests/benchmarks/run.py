@@ -44,10 +44,26 @@ SIZES = dict(
     minibatch=16,
     ppo_prompt=64,
     ppo_response=64,
+    ptx=0,  # pretraining rows of `seq` tokens a minibatch; 0: plain PPO
     iterations=4,
     seed=0,
 )
 WARMUP = 2
+
+
+def add_sizes(parser: argparse.ArgumentParser, sizes: dict[str, int]) -> None:
+    """What every benchmark of a model takes."""
+    for name, value in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--dtype", default="float32", help="compute dtype")
+    parser.add_argument("--devices", type=int, default=0, help="how many; 0: all")
+    parser.add_argument("--remat", default="elementwise", help="of the updates")
+    parser.add_argument("--fused", action="store_true", help="fused attention")
+
+
+def device_name(args: argparse.Namespace) -> str:
+    """Of all that a benchmark uses."""
+    return f"{args.devices or jax.device_count()} x {jax.devices()[0].device_kind}"
 
 
 class Rates(NamedTuple):
@@ -61,11 +77,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("jobs", nargs="*", help=f"of {', '.join(jobs.JOBS)}; all")
-    for name, value in SIZES.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--dtype", default="float32", help="compute dtype")
-    parser.add_argument("--devices", type=int, default=0, help="how many; 0: all")
-    parser.add_argument("--remat", default="elementwise", help="of the updates")
+    add_sizes(parser, SIZES)
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args(argv)
     args.jobs = args.jobs or list(jobs.JOBS)
@@ -139,12 +151,10 @@ def main(argv: list[str] | None = None) -> None:
     """Runs the jobs."""
     args = parse(argv)
     rates = measure_rates(args.dtype)
-    device = jax.devices()[0]
     print(
         json.dumps(
             {
-                "device": f"{args.devices or jax.device_count()} x "
-                f"{device.device_kind}",
+                "device": device_name(args),
                 "dtype": args.dtype,
                 "gflops": round(rates.flops_per_second / 1e9, 1),
                 "gb_per_s": round(rates.bytes_per_second / 1e9, 1),

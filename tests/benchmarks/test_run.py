@@ -1,11 +1,17 @@
 """The benchmark runs and prints what a comparison reads."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import run
+from tests.benchmarks import refill, run
 
+REPO = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 SMALL = dict(
@@ -27,6 +33,7 @@ SMALL = dict(
     minibatch=8,
     ppo_prompt=8,
     ppo_response=4,
+    ptx=8,
     iterations=2,
     devices=1,
 )
@@ -56,6 +63,38 @@ def test_a_profile_names_the_phases(capsys):
     run_small("sft", "--profile")
     phases = capsys.readouterr().out.splitlines()[2:]
     assert [line.split()[0] for line in phases] == ["forward", "gradient"]
+
+
+def test_ppo_ptx_names_its_phases(capsys):
+    run_small("ppo", "--profile")
+    phases = capsys.readouterr().out.splitlines()[2:]
+    names = "sample reference reward value policy value ptx".split()
+    assert [line.split()[0] for line in phases] == names
+
+
+def test_refilled_slots_draw_the_same_tokens(capsys):
+    sizes = SMALL | dict(responses=16, slots=4, response=10)
+    line = refill.main([f"--{name}={value}" for name, value in sizes.items()])
+    assert json.loads(capsys.readouterr().out) == line
+    assert line["same_tokens"] and line["max_length"] > line["mean_length"] > 1
+
+
+def test_the_script_for_gpus_at_a_small_size(tmp_path):
+    shutil.copy(REPO / "launch" / "benchmark_gpu.sh", tmp_path)
+    (tmp_path / "setup_env.sh").write_text(f"cd {REPO}\nsetup_env() {{ :; }}\n")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    flags = [f"--{name}={value}" for name, value in SMALL.items()]
+    done = subprocess.run(
+        ["bash", tmp_path / "benchmark_gpu.sh", *flags, "--remat=full"],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(x) for x in done.stdout.splitlines() if x.startswith("{")]
+    assert [x["job"] for x in lines if "job" in x] == ["sft", "sample", "ppo"]
+    assert {x["dtype"] for x in lines if "dtype" in x} == {"bfloat16"}
 
 
 def test_an_unknown_job_is_named():

@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from instructgpt.models.layers import Attention, Norm, Place, attend, visible
+from instructgpt.models.layers import (
+    Attention,
+    Norm,
+    Place,
+    attend,
+    attend_fused,
+    visible,
+)
 from tests import tiny
 
 B, K, T, S, H, C = 2, 3, 4, 5, 2, 6
@@ -16,13 +23,13 @@ def normal(rng, *shape):
 
 
 def naive_attend(query, keys, values, mask):
-    """One query, head and row at a time; keys [B, K, S, H, C]."""
+    """One query, head and row at a time; keys [B, K, H, S, C]."""
     out = np.zeros(query.shape)
-    for b, k, t, h in np.ndindex(*query.shape[:4]):
+    for b, k, h, t in np.ndindex(*query.shape[:4]):
         seen = mask[b, k, t]
-        scores = keys[b, k, seen, h] @ query[b, k, t, h] / np.sqrt(query.shape[-1])
+        scores = keys[b, k, h, seen] @ query[b, k, h, t] / np.sqrt(query.shape[-1])
         weights = np.exp(scores - scores.max())
-        out[b, k, t, h] = weights / weights.sum() @ values[b, k, seen, h]
+        out[b, k, h, t] = weights / weights.sum() @ values[b, k, h, seen]
     return out
 
 
@@ -43,14 +50,14 @@ def test_visible_is_causal_and_valid_with_the_distance():
 
 
 def test_attention_over_segments_is_one_softmax(rng):
-    query = normal(rng, B, K, T, H, C)
-    shared = normal(rng, B, S, H, C), normal(rng, B, S, H, C)
-    own = normal(rng, B, K, T, H, C), normal(rng, B, K, T, H, C)
+    query = normal(rng, B, K, H, T, C)
+    shared = normal(rng, B, H, S, C), normal(rng, B, H, S, C)
+    own = normal(rng, B, K, H, T, C), normal(rng, B, K, H, T, C)
     shared_mask = rng.random((B, K, T, S)) < 0.7
     own_mask = np.broadcast_to(np.tril(np.ones((T, T), bool)), (B, K, T, T))
     actual = attend(query, [(*shared, shared_mask), (*own, own_mask)])
     keys, values = (
-        np.concatenate([shared_to_rows(a), b], axis=2)
+        np.concatenate([shared_to_rows(a), b], axis=3)
         for a, b in zip(shared, own, strict=True)
     )
     mask = np.concatenate([shared_mask, own_mask], axis=-1)
@@ -58,16 +65,29 @@ def test_attention_over_segments_is_one_softmax(rng):
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("groups", [1, H])
+def test_fused_attention_is_attention(rng, groups):
+    query = normal(rng, B, K, H, T, C)
+    keys, values = normal(rng, B, K, groups, T, C), normal(rng, B, K, groups, T, C)
+    mask = np.tril(rng.random((B, K, T, T)) < 0.7) | np.eye(T, dtype=bool)
+    np.testing.assert_allclose(
+        attend_fused(query, keys, values, mask),
+        attend(query, [(keys, values, mask)]),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
 def test_a_query_that_sees_nothing_is_finite(rng):
-    keys, values = normal(rng, B, S, H, C), normal(rng, B, S, H, C)
+    keys, values = normal(rng, B, H, S, C), normal(rng, B, H, S, C)
     mask = np.zeros((B, K, T, S), bool)
-    out = attend(normal(rng, B, K, T, H, C), [(keys, values, mask)])
+    out = attend(normal(rng, B, K, H, T, C), [(keys, values, mask)])
     assert np.isfinite(out).all()
 
 
 def test_scores_beyond_the_range_of_float16_stay_finite():
     query = jnp.full((1, 1, 1, 1, 64), 60.0, jnp.float16)
-    keys = jnp.full((1, 2, 1, 64), 60.0, jnp.float16)  # dot product 230,400
+    keys = jnp.full((1, 1, 2, 64), 60.0, jnp.float16)  # dot product 230,400
     mask = jnp.ones((1, 1, 1, 2), bool)
     out = attend(query, [(keys, keys, mask)])
     assert out.dtype == jnp.float16

@@ -49,7 +49,7 @@ def test_shapes(params, rng):
         lambda p: MODEL.apply({"params": p}, tokens, valid, keep_kv=True), params
     )
     assert hidden.shape == (2, 3, 5, 16)
-    assert segment.keys.shape == segment.values.shape == (2, 2, 3, 5, 2, 8)
+    assert segment.keys.shape == segment.values.shape == (2, 2, 3, 2, 5, 8)
     assert segment.positions.shape == segment.valid.shape == (2, 3, 5)
 
 

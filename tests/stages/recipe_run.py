@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import recipe as recipe_config
 from instructgpt.stages import recipe
+from tests.stages.compile_spy import compilations
 from tests.stages.read_spy import reads_of_config_fields
 
 MESH = dict(data=2, fsdp=2, tensor=2)
@@ -23,6 +24,7 @@ class Finished(NamedTuple):
 
     workdir: Path
     unread: dict[str, set[str]]  # fields of config classes that nothing looked at
+    compiled: dict[str, list[int]]  # by job: programs compiled in each update
     seconds: float
 
 
@@ -39,9 +41,9 @@ def get_config(*, data_dir: str = "../data") -> ConfigDict:
 def _run(root: Path) -> Finished:
     workdir = root / "recipe"
     began = time.monotonic()
-    with reads_of_config_fields() as unread:
+    with reads_of_config_fields() as unread, compilations() as compiled:
         recipe.run(get_config(), workdir)
-    return Finished(workdir, unread, time.monotonic() - began)
+    return Finished(workdir, unread, compiled, time.monotonic() - began)
 
 
 def finished(factory: pytest.TempPathFactory) -> Finished:

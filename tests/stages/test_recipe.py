@@ -108,6 +108,15 @@ def test_pretraining_learns(run):
     assert losses[0] == pytest.approx(np.log(1280), abs=0.5)
 
 
+@pytest.mark.parametrize("stage", METRICS)
+def test_nothing_is_compiled_after_the_first_update(run, stage):
+    """Rows differ in length, and all epochs and minibatches are one program each."""
+    name = get_config().stages[stage].name
+    first, *later = run.compiled[name]
+    assert first > 0 and later
+    assert not any(later), later
+
+
 def test_ppo_starts_at_its_reference(run):
     for stage in ("ppo", "ppo_ptx"):
         first, *later = read_metrics(run.workdir / stage / "metrics.jsonl")

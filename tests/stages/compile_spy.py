@@ -1,0 +1,38 @@
+"""Counts what is compiled in each update of a training loop."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from instructgpt import loop
+
+_EVENT = "/jax/core/compile/jaxpr_to_mlir_module_duration"
+_seen: list[str] = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, _, **__: _seen.append(event) if event == _EVENT else None
+)
+
+
+@contextlib.contextmanager
+def compilations() -> Iterator[dict[str, list[int]]]:
+    """Of every job that runs inside, by name: programs compiled in each update."""
+    counts: dict[str, list[int]] = {}
+    steps = loop._steps
+
+    def counting(job: loop.Job, *args: Any) -> Any:
+        def update(*inputs: Any) -> Any:
+            before = len(_seen)
+            out = job.update(*inputs)
+            counts.setdefault(job.name, []).append(len(_seen) - before)
+            return out
+
+        return steps(dataclasses.replace(job, update=update), *args)
+
+    loop._steps = counting
+    try:
+        yield counts
+    finally:
+        loop._steps = steps
