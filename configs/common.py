@@ -44,7 +44,7 @@ def data(variant: str) -> ConfigDict:
     if variant == "mini":
         sizes = dict(
             documents=(48000, 500, 500),
-            demonstrations=(6000, 120, 0),
+            demonstrations=(4800, 120, 0),
             prompts=(10000, 400, 500),
         )
     return ConfigDict(
