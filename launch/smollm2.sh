@@ -40,6 +40,7 @@ else
     flags+=("--config.stages.$stage.data.max_prompt=96"
       "--config.stages.$stage.data.max_response=128"
       "--config.stages.$stage.model.compute_dtype=float32"
+      "--config.stages.$stage.model.remat=elementwise"
       "--config.stages.$stage.train.log_every=1")
   done
   for stage in sft rl_init; do

@@ -11,7 +11,7 @@ segments share one softmax, so splitting a text over segments changes nothing. H
 come before tokens, as the matrix products want them: a cache is read as it lies.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,10 +27,10 @@ Array = jax.Array
 class Segment(NamedTuple):
     """Keys and values computed earlier, to attend to. K is absent when shared."""
 
-    # Compute dtype [L, B, (K,) G, S, C], keys rotated if positions are; where layers
-    # do not run in a loop, a tuple of L arrays.
-    keys: Array | tuple[Array, ...]
-    values: Array | tuple[Array, ...]
+    # Compute dtype [L, B, (K,) G, S, C], keys rotated if positions are; a tuple of L
+    # arrays where layers do not run in a loop, and one array within a layer.
+    keys: Any
+    values: Any
     positions: Array  # int32[B, (K,) S]
     valid: Array  # bool[B, (K,) S]
 
@@ -140,7 +140,9 @@ def attend_fused(query: Array, keys: Array, values: Array, mask: Array) -> Array
 
     gpu = jax.default_backend() == "gpu"
     out = jax.nn.dot_product_attention(
-        *map(rows, (query, keys, values)),
+        rows(query),
+        rows(keys),
+        rows(values),
         mask=mask.reshape(-1, 1, *mask.shape[2:]),
         implementation="cudnn" if gpu else "xla",
     )

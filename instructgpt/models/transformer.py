@@ -243,7 +243,7 @@ class ScalarModel(nn.Module):
 def split_layers(params: Params) -> tuple[Params, ...]:
     """A transformer's layers, one tree of parameters each, for `decode`."""
     leaves, tree = jax.tree.flatten(params["layers"])
-    return tuple(tree.unflatten(layer) for layer in zip(*leaves, strict=True))
+    return tuple(jax.tree.unflatten(tree, layer) for layer in zip(*leaves, strict=True))
 
 
 def decode(

@@ -261,6 +261,9 @@ def _make_update(
             parts = cut(episodes, jax.random.fold_in(order_key, epoch))
             for part, text in zip(parts, ptx, strict=True):
                 state, step_metrics = step(state, part, text, step_key)
+                gap = step_metrics.pop("log_prob_gap")
+                if len(metrics) == 1:  # no update yet: what the sampler's cache changed
+                    metrics.append({"decode_gap": gap})
                 metrics.append(step_metrics)
         return state, _join(metrics)
 

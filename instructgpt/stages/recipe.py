@@ -82,7 +82,10 @@ def _run_one(stage: dict[str, Any], workdir: Path) -> None:
 def _run_on_share(stage: dict[str, Any], workdir: Path) -> None:
     """In a process of its own, with no more devices than cores if the mesh is free."""
     cores = len(os.sched_getaffinity(0))
-    if -1 in stage["mesh"].values() and jax.config.jax_num_cpu_devices > cores:
+    if (
+        -1 in stage["mesh"].values()
+        and jax.config.values["jax_num_cpu_devices"] > cores
+    ):
         jax.config.update("jax_num_cpu_devices", cores)
     _run_one(stage, workdir)
 

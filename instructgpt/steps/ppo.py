@@ -95,6 +95,7 @@ def make_policy_loss(model: Transformer, config: PPOConfig, temperature: float):
             "policy_loss": masked(loss, mask),
             "ratio": masked(ratio, mask),
             "approx_kl": masked(0.5 * drift * drift, mask),
+            "log_prob_gap": masked(abs(drift), mask),
             "clip_fraction": masked(clipped, mask),
             "entropy": masked(now.entropy, mask),
         }

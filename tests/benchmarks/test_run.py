@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import refill, run
+from tests.benchmarks import refill, run, scaling
 
 REPO = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -95,6 +95,17 @@ def test_the_script_for_gpus_at_a_small_size(tmp_path):
     lines = [json.loads(x) for x in done.stdout.splitlines() if x.startswith("{")]
     assert [x["job"] for x in lines if "job" in x] == ["sft", "sample", "ppo"]
     assert {x["dtype"] for x in lines if "dtype" in x} == {"bfloat16"}
+
+
+def test_scaling_prints_and_draws(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scaling, "FACTORS", (1, 2))
+    monkeypatch.setattr(scaling, "DEPTHS", (1, 2))
+    sizes = SMALL | dict(seq=8, out=tmp_path / "scaling.png")
+    out = scaling.main([f"--{name}={value}" for name, value in sizes.items()])
+    assert all(set(values) == {1, 2} for values in out["relative"].values())
+    assert all(seconds > 0 for seconds in out["compiled"].values())
+    assert len(capsys.readouterr().out.splitlines()) == 2 + len(scaling.AXES)
+    assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_an_unknown_job_is_named():

@@ -21,7 +21,7 @@ from tests.stages.recipe_run import MESH, Finished, finished, get_config
 CLOCKS = {"tokens_per_second", "input_share"}
 STEP = {"loss", "grad_norm", "learning_rate"} | CLOCKS
 PPO = {
-    *("score", "kl", "reward", "response_length", "ratio", "approx_kl"),
+    *("score", "kl", "reward", "response_length", "ratio", "approx_kl", "decode_gap"),
     *("clip_fraction", "entropy", "policy_loss", "policy_grad_norm", "value_loss"),
     *("value_grad_norm", "value_clip_fraction", "value", "return"),
     *("learning_rate", *CLOCKS, "valid_pretrain_loss"),
@@ -120,6 +120,7 @@ def test_nothing_is_compiled_after_the_first_update(run, stage):
 def test_ppo_starts_at_its_reference(run):
     for stage in ("ppo", "ppo_ptx"):
         first, *later = read_metrics(run.workdir / stage / "metrics.jsonl")
+        assert first["decode_gap"] < 1e-4
         assert first["kl"] == pytest.approx(0.0, abs=1e-4)
         assert any(abs(row["kl"]) > 1e-4 for row in later if "kl" in row)
         assert first["reward"] == pytest.approx(
