@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from instructgpt.drawing import draw
 from instructgpt.errors import UserError
 from instructgpt.models.layers import Segment
 from instructgpt.models.transformer import (
@@ -32,7 +33,6 @@ from instructgpt.models.transformer import (
 )
 
 Array = jax.Array
-_BLOCK = 128  # tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,87 +114,6 @@ class _Loop(NamedTuple):
     slots: _Slots
     ring: _Ring
     samples: Samples  # of the prompts that have left their slots
-
-
-def nucleus(logits: Array, top_p: float) -> Array:
-    """Sets logits outside the smallest set with probability >= top_p to -inf."""
-    ordered = jnp.sort(logits, axis=-1)[..., ::-1]
-    probs = jax.nn.softmax(ordered, axis=-1)
-    before = jnp.cumsum(probs, axis=-1) - probs
-    kept = jnp.where(before < top_p, ordered, jnp.inf)
-    return jnp.where(logits >= kept.min(axis=-1, keepdims=True), logits, -jnp.inf)
-
-
-def draw(
-    logits: Array,
-    keys: Array,
-    *,
-    config: SamplingConfig,
-    banned_ids: tuple[int, ...] = (),
-) -> tuple[Array, Array]:
-    """Draws a token from each row of logits.
-
-    Args:
-      logits: float32[B, K, V].
-      keys: keys [B, K], used as they are.
-      config: Temperature and top-p.
-      banned_ids: Never drawn.
-
-    Returns:
-      (int32[B, K] tokens, float32[B, K] log-probs). The log-prob is that of the full
-      distribution at the sampling temperature (at temperature 1 when greedy), as a
-      scoring pass computes it; top-p and banned ids narrow what can be drawn, not
-      the distribution that is scored.
-    """
-    choice = scaled = logits / (config.temperature or 1.0)
-    if banned_ids:
-        choice = choice.at[..., jnp.array(banned_ids)].set(-jnp.inf)
-    if config.temperature == 0:
-        tokens = jnp.argmax(choice, axis=-1)
-    else:
-        if config.top_p < 1:
-            choice = nucleus(choice, config.top_p)
-        uniform = jax.vmap(jax.vmap(jax.random.uniform))(keys)
-        tokens = invert(choice, uniform)
-    taken = jnp.take_along_axis(scaled, tokens[..., None], axis=-1)[..., 0]
-    log_probs = taken - jax.nn.logsumexp(scaled, axis=-1)
-    return tokens.astype(jnp.int32), log_probs
-
-
-def invert(logits: Array, uniform: Array) -> Array:
-    """The token at which the distribution function passes a uniform number.
-
-    One random number a token instead of one a row of the vocabulary. The sums go over
-    blocks of tokens first, then over the tokens of one block.
-
-    Args:
-      logits: float32[B, K, V]; -inf is never drawn.
-      uniform: float32[B, K] in [0, 1).
-
-    Returns:
-      int32[B, K].
-    """
-    probs = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
-    padding = [(0, 0)] * (probs.ndim - 1) + [(0, -probs.shape[-1] % _BLOCK)]
-    blocks = jnp.pad(probs, padding).reshape(*probs.shape[:-1], -1, _BLOCK)
-    ends = jnp.cumsum(blocks.sum(axis=-1), axis=-1)
-    target = uniform * ends[..., -1]
-    block = _first_above(ends, target)[..., None]
-    before = jnp.take_along_axis(ends, jnp.maximum(block - 1, 0), axis=-1)
-    target = target - jnp.where(block > 0, before, 0.0)[..., 0]
-    inside = jnp.take_along_axis(blocks, block[..., None], axis=-2)[..., 0, :]
-    token = _first_above(jnp.cumsum(inside, axis=-1), target)
-    return block[..., 0] * _BLOCK + token
-
-
-def _first_above(sums: Array, target: Array) -> Array:
-    """The first of rising sums [..., n] above the target [...].
-
-    Or, if rounding leaves none, the last at which they rose: never one that adds 0.
-    """
-    above = sums > target[..., None]
-    last = jnp.argmax(sums, axis=-1)
-    return jnp.where(above.any(axis=-1), jnp.argmax(above, axis=-1), last)
 
 
 def sample(
@@ -286,7 +205,13 @@ class _Sampler:
         logits = self.model.apply({"params": self.params}, hidden, method="logits")
         fold = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)))
         keys = fold(self.keys[row], index)
-        return draw(logits, keys, config=self.config, banned_ids=self.banned_ids)
+        return draw(
+            logits,
+            keys,
+            temperature=self.config.temperature,
+            top_p=self.config.top_p,
+            banned_ids=self.banned_ids,
+        )
 
     def ended(self, token: Array, drawn: Array) -> Array:
         stopped = jnp.isin(token, jnp.array(self.stop_ids))

@@ -20,6 +20,7 @@ LEVELS = {
     "tokenizer": 0,
     "checkpoints": 1,
     "data": 1,
+    "drawing": 1,
     "losses": 1,
     "metrics": 1,
     "models": 1,

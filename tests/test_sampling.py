@@ -10,15 +10,9 @@ import pytest
 from instructgpt.errors import UserError
 from instructgpt.models.scoring import response_log_probs
 from instructgpt.models.transformer import Transformer
-from instructgpt.sampling import (
-    Samples,
-    SamplingConfig,
-    draw,
-    invert,
-    nucleus,
-    sample,
-)
+from instructgpt.sampling import Samples, SamplingConfig, sample
 from tests import tiny
+from tests.test_drawing import naive_nucleus
 
 B, K, R = 4, 2, 7
 STOPS, BANNED = (tiny.EOS, 2, 3, 4, 6, 7, 8, 9), (tiny.PAD, 5)
@@ -90,19 +84,6 @@ def noise_of(key, row_ids):
     over_samples = jax.vmap(over_tokens, (None, 0, None))
     over_rows = jax.vmap(over_samples, (0, None, None))
     return over_rows(row_ids, jnp.arange(K), jnp.arange(R))
-
-
-def naive_nucleus(logits: np.ndarray, top_p: float) -> np.ndarray:
-    """Most probable tokens first, until they have the probability."""
-    probs = np.exp(logits - logits.max())
-    probs /= probs.sum()
-    kept, total = np.full(logits.shape, -np.inf), 0.0
-    for token in np.argsort(-probs):
-        kept[token] = logits[token]
-        total += probs[token]
-        if total >= top_p:
-            break
-    return kept
 
 
 def naive_decode(name: str, params, prompt, key, row_ids) -> Samples:
@@ -274,66 +255,6 @@ def test_a_limit_of_one_token(params, prompt, key):
     )(params, prompt, key)
     assert samples.tokens.shape == (B, 1, 1)
     assert samples.valid.all()
-
-
-@pytest.mark.parametrize("size", [1, 7, 128, 300])
-def test_inversion_against_a_search(rng, size):
-    logits = rng.normal(0, 3, (1, 500, size)).astype(np.float32)
-    logits[0, :, rng.permutation(size)[: size // 2]] = -np.inf
-    uniform = rng.random((1, 500)).astype(np.float32)
-    ends = np.exp(logits[0].astype(np.float64)).cumsum(axis=-1)
-    at = uniform[0] * ends[:, -1]
-    want = [np.searchsorted(*x, side="right") for x in zip(ends, at, strict=True)]
-    got = jax.jit(invert)(logits, uniform)[0]
-    assert (got != np.array(want)).mean() <= 0.002, "but for rounding at an edge"
-
-
-@pytest.mark.parametrize("uniform", [0.0, 1.0 - 2.0**-24])
-def test_inversion_at_its_ends_draws_nothing_impossible(rng, uniform):
-    logits = rng.normal(size=(1, 200, 200)).astype(np.float32)
-    logits[..., :20] = logits[..., 150:] = -np.inf
-    got = invert(logits, np.full((1, 200), uniform, np.float32))
-    assert (got == (20 if uniform == 0 else 149)).all()
-
-
-@pytest.mark.parametrize("top_p", [0.1, 0.5, 0.9, 0.99])
-def test_nucleus_against_a_loop(rng, top_p):
-    logits = rng.normal(0, 2, (6, 1, 20)).astype(np.float32)
-    expected = [naive_nucleus(row.astype(np.float64), top_p) for row in logits[:, 0]]
-    np.testing.assert_allclose(nucleus(logits, top_p)[:, 0], expected, rtol=1e-6)
-
-
-def test_nucleus_by_hand():
-    logits = jnp.log(jnp.array([[0.2, 0.5, 0.3]]))
-    kept = np.isfinite(nucleus(logits, 0.6))
-    # 0.5 is not enough; with 0.3 it is.
-    np.testing.assert_array_equal(kept, [[False, True, True]])
-
-
-def test_a_tiny_nucleus_and_temperature_zero_are_greedy(rng, key):
-    logits = rng.normal(size=(8, 3, 20)).astype(np.float32)
-    keys = jax.random.split(key, (8, 3))
-    best = logits.argmax(axis=-1)
-    for config in (SamplingConfig(1, top_p=1e-6), SamplingConfig(1, temperature=0.0)):
-        np.testing.assert_array_equal(draw(logits, keys, config=config)[0], best)
-
-
-@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 1.0), (1.0, 0.6)])
-def test_frequencies_are_the_distribution(key, temperature, top_p):
-    count, logits = 20_000, np.log([0.4, 0.3, 0.15, 0.1, 0.05])
-    config = SamplingConfig(1, temperature=temperature, top_p=top_p)
-    tokens, log_probs = jax.jit(functools.partial(draw, config=config))(
-        jnp.broadcast_to(jnp.asarray(logits, jnp.float32), (1, count, 5)),
-        jax.random.split(key, (1, count)),
-    )
-    full = np.exp(logits / temperature) / np.exp(logits / temperature).sum()
-    probs = np.exp(naive_nucleus(logits / temperature, top_p))
-    probs /= probs.sum()
-    observed = np.bincount(tokens[0], minlength=5) / count
-    # Four standard deviations of a binomial frequency.
-    slack = 4 * np.sqrt(probs * (1 - probs) / count)
-    assert (np.abs(observed - probs) <= slack).all(), (observed, probs)
-    np.testing.assert_allclose(log_probs, np.log(full)[tokens], rtol=1e-4)
 
 
 @pytest.mark.parametrize(
