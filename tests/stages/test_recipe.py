@@ -108,7 +108,7 @@ def test_pretraining_learns(run):
     assert losses[0] == pytest.approx(np.log(1280), abs=0.5)
 
 
-@pytest.mark.parametrize("stage", METRICS)
+@pytest.mark.parametrize("stage", CHECKPOINTS)
 def test_nothing_is_compiled_after_the_first_update(run, stage):
     """Rows differ in length, and all epochs and minibatches are one program each."""
     name = get_config().stages[stage].name
