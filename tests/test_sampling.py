@@ -35,15 +35,12 @@ def prompt():
     return tiny.prompts(np.random.default_rng(1), B)
 
 
-@functools.lru_cache
-def sampler_of(name: str, banned: tuple[int, ...] = BANNED):
+def jitted(band: int, config: SamplingConfig, banned: tuple[int, ...] = BANNED):
     """Jitted (params, prompt, key, row_ids) -> Samples, and a list of its traces."""
-    temperature, top_p, band = CASES[name]
-    config = SamplingConfig(R, temperature, top_p, num_samples=K)
     traces = []
 
-    def run(params, prompt, key, row_ids):
-        traces.append(name)
+    def run(params, prompt, key, row_ids=None):
+        traces.append(config)
         return sample(
             model_of(band),
             params,
@@ -57,6 +54,12 @@ def sampler_of(name: str, banned: tuple[int, ...] = BANNED):
         )
 
     return jax.jit(run), traces
+
+
+@functools.lru_cache
+def sampler_of(name: str, banned: tuple[int, ...] = BANNED):
+    temperature, top_p, band = CASES[name]
+    return jitted(band, SamplingConfig(R, temperature, top_p, num_samples=K), banned)
 
 
 def samples_of(name: str, *args, **kwargs) -> Samples:
@@ -205,23 +208,12 @@ def test_several_calls_are_one_trace(params, prompt, key, rng):
 
 
 @functools.lru_cache
-def many(slots: int, refill: int = 0, buckets: int = 1, limit: int = 12):
-    """Jitted (params, prompt, key) -> Samples, and the steps that it took."""
+def many(slots: int, refill: int = 0, buckets: int = 1):
+    """Jitted (params, prompt, key) -> Samples of up to 12 tokens."""
     config = SamplingConfig(
-        limit, num_samples=K, slots=slots, refill=refill, prompt_buckets=buckets
+        12, num_samples=K, slots=slots, refill=refill, prompt_buckets=buckets
     )
-    return jax.jit(
-        lambda params, prompt, key: sample(
-            model_of(4),
-            params,
-            prompt,
-            key,
-            config=config,
-            stop_ids=STOPS,
-            pad_id=tiny.PAD,
-            banned_ids=BANNED,
-        )
-    )
+    return jitted(4, config)[0]
 
 
 @pytest.mark.parametrize(
