@@ -162,11 +162,12 @@ def _steps(job, state, start, config, key, checkpoints, writer, preemption):
             progress.update(step, shown, tokens_per_second=speed)
             pending, tokens, began, feed.seconds = [], 0, time.monotonic(), 0.0
         if job.evaluate and (last or _due(step, config.eval_every)):
+            paused = time.monotonic()
             evaluated = job.evaluate(state, step)
             writer.write(step, evaluated)
             shown.update({k: evaluated[k] for k in job.watch if k in evaluated})
             progress.update(step, shown)
-            began = time.monotonic()
+            began += time.monotonic() - paused  # no part of tokens/s and input share
         if saving:
             meta = {"data": feed.position, "key": _key_data(key), **job.meta}
             checkpoints.save(step, state.parts(), meta)
