@@ -120,7 +120,7 @@ def attend(query: Array, segments: list[tuple[Array, Array, Array]]) -> Array:
     return out.reshape(shape)
 
 
-def attend_fused(query: Array, keys: Array, values: Array, mask: Array) -> Array:
+def attend_fused(query: Array, keys: Array, values: Array, mask: Array | None) -> Array:
     """`attend` of tokens to themselves in one kernel, which stores no scores.
 
     cuDNN's on a GPU, in half precision; elsewhere XLA makes of it what it can.
@@ -129,7 +129,7 @@ def attend_fused(query: Array, keys: Array, values: Array, mask: Array) -> Array
       query: [B, K, H, T, C].
       keys: [B, K, G, T, C].
       values: As the keys.
-      mask: bool[B, K, T, T].
+      mask: bool[B, K, T, T], causal; None if it is no more than that.
 
     Returns:
       [B, K, H, T, C].
@@ -138,13 +138,14 @@ def attend_fused(query: Array, keys: Array, values: Array, mask: Array) -> Array
     def rows(x: Array) -> Array:
         return x.reshape(-1, *x.shape[2:]).swapaxes(1, 2)
 
-    gpu = jax.default_backend() == "gpu"
+    cudnn = jax.default_backend() == "gpu" and query.dtype.itemsize == 2
     out = jax.nn.dot_product_attention(
         rows(query),
         rows(keys),
         rows(values),
-        mask=mask.reshape(-1, 1, *mask.shape[2:]),
-        implementation="cudnn" if gpu else "xla",
+        mask=None if mask is None else mask.reshape(-1, 1, *mask.shape[2:]),
+        is_causal=True,  # what it rules out the kernel skips, with a mask as well
+        implementation="cudnn" if cudnn else "xla",
     )
     return out.swapaxes(1, 2).reshape(query.shape)
 
@@ -211,6 +212,7 @@ class Attention(nn.Module):
     """Causal self-attention that also reads context segments."""
 
     config: ModelConfig
+    leading_padding: bool = True
 
     @nn.compact
     def __call__(
@@ -253,8 +255,13 @@ class Attention(nn.Module):
             if place.texts is not None and segment is own:
                 mask &= place.texts[..., :, None] == place.texts[..., None, :]
             segments.append((segment.keys, segment.values, mask))
-        fused = cfg.fused_attention and not context
-        y = attend_fused(query, *segments[0]) if fused else attend(query, segments)
+        if cfg.fused_attention and not context:
+            masked = place.texts is not None or cfg.attention_band
+            masked = masked or self.leading_padding
+            mask = segments[0][2] if masked else None
+            y = attend_fused(query, keys, values, mask)
+        else:
+            y = attend(query, segments)
         out = Dense(
             cfg,
             (cfg.width,),
@@ -299,6 +306,7 @@ class Block(nn.Module):
     config: ModelConfig
     deterministic: bool
     keep_kv: bool
+    leading_padding: bool = True
 
     @nn.compact
     def __call__(
@@ -323,7 +331,7 @@ class Block(nn.Module):
         kv, banded = scanned
         segments = tuple(Segment(*a, *b) for a, b in zip(kv, context, strict=True))
         drop = nn.Dropout(cfg.residual_dropout, deterministic=self.deterministic)
-        h, kv_new = Attention(cfg, name="attention")(
+        h, kv_new = Attention(cfg, self.leading_padding, name="attention")(
             Norm(cfg, name="ln_1")(x), place, segments, banded
         )
         after = x + drop(h)

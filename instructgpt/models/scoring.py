@@ -65,6 +65,7 @@ def target_nll(
     *,
     texts: Array | None = None,
     first: int = 1,
+    leading_padding: bool = True,
     dropout_key: Array | None = None,
 ) -> Array:
     """Sum of the masked tokens' negative log-likelihoods in nats, to train on.
@@ -80,12 +81,15 @@ def target_nll(
       loss_mask: bool[B, T], True where a token counts; its first columns are not read.
       texts: int32[B, T].
       first: First column that is a target.
+      leading_padding: Whether a row may begin with padding; see Transformer.
       dropout_key: Turns residual dropout on.
 
     Returns:
       float32[].
     """
-    hidden = _predicting(model, params, tokens, valid, texts, first, dropout_key)
+    hidden = _predicting(
+        model, params, tokens, valid, texts, first, dropout_key, leading_padding
+    )
     weights = loss_mask[:, first:].reshape(-1).astype(jnp.float32)
     targets = tokens[:, first:].reshape(-1)
     return model.apply({"params": params}, hidden, targets, weights, method="nll")
@@ -99,6 +103,7 @@ def _predicting(
     texts: Array | None,
     first: int,
     dropout_key: Array | None,
+    leading_padding: bool = True,
 ) -> Array:
     """States [B (T - first), D] that predict tokens[:, first:]."""
     hidden, _ = model.apply(
@@ -106,6 +111,7 @@ def _predicting(
         tokens[:, None],
         valid[:, None],
         texts=None if texts is None else texts[:, None],
+        leading_padding=leading_padding,
         deterministic=dropout_key is None,
         rngs={} if dropout_key is None else {"dropout": dropout_key},
     )

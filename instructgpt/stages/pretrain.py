@@ -58,7 +58,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         init_key, key = jax.random.split(context.key)
         state = make_train_state(model, optimizer, key=init_key, mesh=context.mesh)
         step = make_train_step(
-            make_sft_loss(model),
+            make_sft_loss(model, leading_padding=False),
             optimizer,
             microbatches=train_config.microbatches,
             shardings=shardings_of(state),

@@ -153,7 +153,7 @@ def make_ppo_step(
     """
     policy_loss = make_policy_loss(policy_model, config, temperature)
     value_loss = make_value_loss(value_model, config)
-    ptx_loss = make_sft_loss(policy_model, train=False)
+    ptx_loss = make_sft_loss(policy_model, leading_padding=False, train=False)
     parts = config.microbatches
 
     def step(state: PPOState, rollout: Rollout, ptx: TokenBatch | None, key: Array):

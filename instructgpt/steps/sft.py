@@ -18,6 +18,7 @@ def make_sft_loss(
     *,
     first_target: int = 1,
     packed: bool = False,
+    leading_padding: bool = True,
     train: bool = True,
 ) -> LossFn:
     """Mean negative log-likelihood in nats over the batch's target tokens.
@@ -28,6 +29,8 @@ def make_sft_loss(
         of P tokens and a loss on responses only have P here, so that logits exist
         for response positions alone.
       packed: Whether a row may hold several texts, each of which sees only itself.
+      leading_padding: Whether a row may begin with padding, as with left-padded
+        prompts; without, fused attention is faster.
       train: Whether dropout is on.
     """
     dropout = train and model.config.residual_dropout > 0
@@ -43,6 +46,7 @@ def make_sft_loss(
             batch.loss_mask,
             texts=batch.texts if packed else None,
             first=first_target,
+            leading_padding=leading_padding,
             dropout_key=key if dropout else None,
         )
         counted = batch.loss_mask[:, first_target:].sum()

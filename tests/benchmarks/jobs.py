@@ -57,6 +57,8 @@ class Job(NamedTuple):
     run: Call
     cost: Cost
     parts: dict[str, tuple[Call, Cost]]  # for --profile
+    # What no call does alone: a part, less another.
+    rest: dict[str, tuple[str, str, Cost]] = {}  # noqa: RUF012
 
 
 class Bench:
@@ -80,6 +82,7 @@ class Bench:
             num_heads=args.heads,
             compute_dtype=args.dtype,
             fused_attention=args.fused,
+            logit_chunk=args.logit_chunk,
             remat=args.remat if training else "none",
         )
 
@@ -137,7 +140,7 @@ def sft(args: Args) -> Job:
     config = bench.config()
     model = Transformer(config)
     batch = bench.texts(args.batch, args.seq)
-    loss = make_sft_loss(model)
+    loss = make_sft_loss(model, leading_padding=False)
     count = args.batch * args.seq
     cost = forward(config, tokens=count, seen=causal(args.seq), predicted=count)
     params = bench.state(model).params
@@ -240,6 +243,7 @@ def sample(args: Args) -> Job:
             ),
             "whole": (whole, prefill.plus(steps)),
         },
+        {"decode": ("whole", "prefill", steps)},
     )
 
 
@@ -386,9 +390,8 @@ def _ppo_parts(
         ),
     }
     if args.ptx:
-        gradient = bench.gradient(
-            make_sft_loss(policy, train=False), params, bench.texts(args.ptx, args.seq)
-        )
+        loss = make_sft_loss(policy, leading_padding=False, train=False)
+        gradient = bench.gradient(loss, params, bench.texts(args.ptx, args.seq))
         parts["ptx gradient"] = (
             lambda: [gradient() for _ in range(args.episodes // args.minibatch)],
             costs["ptx gradient"],

@@ -59,6 +59,7 @@ def add_sizes(parser: argparse.ArgumentParser, sizes: dict[str, int]) -> None:
     parser.add_argument("--devices", type=int, default=0, help="how many; 0: all")
     parser.add_argument("--remat", default="elementwise", help="of the updates")
     parser.add_argument("--fused", action="store_true", help="fused attention")
+    parser.add_argument("--logit_chunk", type=int, default=0, help="tokens; 0: auto")
 
 
 def device_name(args: argparse.Namespace) -> str:
@@ -99,22 +100,32 @@ def seconds_of(function: Callable[[], Any], *, count: int) -> list[float]:
 
 
 def measure_rates(dtype: str) -> Rates:
-    """Large enough to leave every cache, small enough for any machine."""
-    size = 2048 if jax.default_backend() == "cpu" else 8192
-    matrix = jnp.ones((size, size), dtype)
-    product = jax.jit(lambda x: x @ x)
-    best = min(seconds_of(lambda: product(matrix), count=8))
+    """Large enough to leave every cache, small enough for any machine.
+
+    Several in one call: to start a program on a GPU takes as long as a product.
+    """
+    size, repeats = (2048, 4) if jax.default_backend() == "cpu" else (8192, 16)
+    # Random numbers: a GPU multiplies ones faster than it does anything real.
+    matrix = jax.random.normal(jax.random.key(0), (size, size)) / size**0.5
+    matrix = matrix.astype(dtype)
+    product = jax.jit(
+        lambda x: jax.lax.fori_loop(0, repeats, lambda _, y: y @ x, x),
+    )
+    products = min(seconds_of(lambda: product(matrix), count=8))
     # Onto itself, so that fresh memory is no part of it.
-    values = jnp.zeros((1 << 26,), jnp.float32)
-    shift = jax.jit(lambda x: x + 1.0, donate_argnums=0)
+    values = jnp.zeros((1 << 26 if jax.default_backend() == "cpu" else 1 << 29,))
+    shift = jax.jit(
+        lambda x: jax.lax.fori_loop(0, repeats, lambda _, y: y + 1.0, x),
+        donate_argnums=0,
+    )
 
     def copy() -> jax.Array:
         nonlocal values
         values = shift(values)
         return values
 
-    moved = 2 * values.nbytes
-    return Rates(2 * size**3 / best, moved / min(seconds_of(copy, count=8)))
+    copies = min(seconds_of(copy, count=8))
+    return Rates(repeats * 2 * size**3 / products, repeats * 2 * values.nbytes / copies)
 
 
 def report(job: jobs.Job, seconds: list[float], rates: Rates) -> dict[str, Any]:
@@ -138,12 +149,16 @@ def profile(job: jobs.Job, rates: Rates) -> Iterator[str]:
         name: statistics.median(seconds_of(part, count=4))
         for name, (part, _) in job.parts.items()
     }
+    costs = {name: cost for name, (_, cost) in job.parts.items()}
+    for name, (whole, part, cost) in job.rest.items():
+        times[name], costs[name] = times[whole] - times[part], cost
+        del times[whole]
     total = sum(times.values())
-    for name, (_, cost) in job.parts.items():
-        bound = cost.seconds(**rates._asdict())
+    for name, seconds in times.items():
+        bound = costs[name].seconds(**rates._asdict())
         yield (
-            f"  {name:<10}{times[name] * 1e3:9.1f} ms {times[name] / total:6.1%}"
-            f"   roofline {bound / times[name]:.3f}"
+            f"  {name:<15}{seconds * 1e3:9.1f} ms {seconds / total:6.1%}"
+            f"   roofline {bound / seconds:.3f}"
         )
 
 

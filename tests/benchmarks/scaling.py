@@ -77,7 +77,7 @@ def compile_seconds(args: argparse.Namespace, layers: int) -> float:
     sizes = argparse.Namespace(**vars(args) | dict(layers=layers))
     bench = jobs.Bench(sizes)
     model = Transformer(bench.config())
-    loss = make_sft_loss(model)
+    loss = make_sft_loss(model, leading_padding=False)
     batch = bench.texts(args.batch, args.seq)
     params = params_layout(model, bench.mesh)
     step = jax.jit(lambda p, b: gradients(loss, p, b, bench.key)[0])
