@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 from instructgpt.drawing import draw
 from instructgpt.errors import UserError
-from instructgpt.models.layers import Segment
+from instructgpt.models.attention import Segment
 from instructgpt.models.transformer import (
     Transformer,
     as_context,

@@ -1,38 +1,28 @@
-"""The pre-norm decoder block and its attention over segments.
+"""The pre-norm decoder block.
 
-Letters: B batch, K responses that share a prompt (1 for plain text), T query tokens,
-S key tokens, D width, H heads, G heads of keys and values, C channels a head, F
-feed-forward, L layers.
-
-Attention reads a list of segments: first the context (a prompt computed once, what
-has been sampled so far), then the tokens themselves. A segment of keys [B, G, S, C]
-is shared by the K rows of its prompt; [B, K, G, S, C] belongs to each row. All
-segments share one softmax, so splitting a text over segments changes nothing. Heads
-come before tokens, as the matrix products want them: a cache is read as it lies.
+Letters: B batch, K responses that share a prompt (1 for plain text), T tokens, D width,
+H heads, G heads of keys and values, C channels a head, F feed-forward.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from instructgpt.models.attention import (
+    Segment,
+    attend,
+    attend_fused,
+    attend_text,
+    of_owner,
+    visible,
+)
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.rotary import Rotation, rotate
 from instructgpt.sharding import constrain
 
 Array = jax.Array
-
-
-class Segment(NamedTuple):
-    """Keys and values computed earlier, to attend to. K is absent when shared."""
-
-    # Compute dtype [L, B, (K,) G, S, C], keys rotated if positions are; a tuple of L
-    # arrays where layers do not run in a loop, and one array within a layer.
-    keys: Any
-    values: Any
-    positions: Array  # int32[B, (K,) S]
-    valid: Array  # bool[B, (K,) S]
 
 
 class Place(NamedTuple):
@@ -45,109 +35,6 @@ class Place(NamedTuple):
     rotation: Rotation | None  # None without rotary positions
     # int32[M, N], which context row of its group each row reads; None: its own.
     owner: Array | None = None
-
-
-def visible(
-    positions: Array, segment_positions: Array, segment_valid: Array
-) -> tuple[Array, Array]:
-    """Which keys a query may see, and how far back each lies.
-
-    Args:
-      positions: int32[B, K, T] of the queries.
-      segment_positions: int32[B, S] or int32[B, K, S] of the keys.
-      segment_valid: bool of the same shape; False on padding.
-
-    Returns:
-      (bool[B, K, T, S] causal and valid, int32[B, K, T, S] distance in tokens).
-    """
-    if segment_positions.ndim == 2:
-        segment_positions = segment_positions[:, None]
-        segment_valid = segment_valid[:, None]
-    distance = positions[..., :, None] - segment_positions[..., None, :]
-    return (distance >= 0) & segment_valid[..., None, :], distance
-
-
-def of_owner(x: Array, owner: Array) -> Array:
-    """Rows [M b, ...] of contexts -> those [M N, ...] that each row reads.
-
-    Args:
-      x: M groups of b rows, one group after the other.
-      owner: int32[M, N], from 0 to b - 1. A group reads only its own rows, so groups
-        may lie on different devices.
-    """
-    grouped = x.reshape(owner.shape[0], -1, *x.shape[1:])
-    taken = jax.vmap(lambda rows, numbers: rows[numbers])(grouped, owner)
-    return taken.reshape(-1, *x.shape[1:])
-
-
-def attend(query: Array, segments: list[tuple[Array, Array, Array]]) -> Array:
-    """Softmax attention over the joined segments, in float32.
-
-    Query head h reads the keys and values of head h // (H / G).
-
-    Args:
-      query: [B, K, H, T, C].
-      segments: Of each, keys and values [B, (K,) G, S, C] and bool[B, K, T, S].
-
-    Returns:
-      [B, K, H, T, C] in the query's dtype. A query that sees nothing gets a mean of
-      the values, never a NaN; such rows are padding.
-    """
-    shape, heads, groups = query.shape, query.shape[2], segments[0][0].shape[-3]
-    # q: the query heads that share a head of keys and values, if there are several.
-    q = "q" if heads > groups else ""
-    if q:
-        query = query.reshape(*shape[:2], groups, heads // groups, *shape[3:])
-    scores = []
-    for keys, _, mask in segments:
-        k = "k" if keys.ndim == 5 else ""
-        score = jnp.einsum(
-            f"bkg{q}tc,b{k}gsc->bkg{q}ts",
-            query,
-            keys,
-            preferred_element_type=jnp.float32,
-        )
-        mask = jnp.expand_dims(mask, (2, 3) if q else 2)
-        scores.append(jnp.where(mask, score * shape[-1] ** -0.5, -1e30))
-    weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1)
-    weights = weights.astype(query.dtype)
-    out, start = jnp.zeros((), query.dtype), 0
-    for keys, values, _ in segments:
-        k, stop = "k" if keys.ndim == 5 else "", start + keys.shape[-2]
-        pattern = f"bkg{q}ts,b{k}gsc->bkg{q}tc"
-        out = out + jnp.einsum(pattern, weights[..., start:stop], values)
-        start = stop
-    return out.reshape(shape)
-
-
-def attend_fused(query: Array, keys: Array, values: Array, mask: Array | None) -> Array:
-    """`attend` of tokens to themselves in one kernel, which stores no scores.
-
-    cuDNN's on a GPU, in half precision; elsewhere XLA makes of it what it can.
-
-    Args:
-      query: [B, K, H, T, C].
-      keys: [B, K, G, T, C].
-      values: As the keys.
-      mask: bool[B, K, T, T], causal; None if it is no more than that.
-
-    Returns:
-      [B, K, H, T, C].
-    """
-
-    def rows(x: Array) -> Array:
-        return x.reshape(-1, *x.shape[2:]).swapaxes(1, 2)
-
-    cudnn = jax.default_backend() == "gpu" and query.dtype.itemsize == 2
-    out = jax.nn.dot_product_attention(
-        rows(query),
-        rows(keys),
-        rows(values),
-        mask=None if mask is None else mask.reshape(-1, 1, *mask.shape[2:]),
-        is_causal=True,  # what it rules out the kernel skips, with a mask as well
-        implementation="cudnn" if cudnn else "xla",
-    )
-    return out.swapaxes(1, 2).reshape(query.shape)
 
 
 class Norm(nn.Module):
@@ -174,38 +61,59 @@ class Norm(nn.Module):
         return x.astype(self.config.compute_dtype)
 
 
-class Dense(nn.Module):
-    """y = x . kernel (+ bias) over the last `contract` axes of x."""
+class Weights(NamedTuple):
+    """Of y = x . kernel + bias."""
+
+    kernel: Array  # compute dtype [in..., out...]
+    bias: Array | None  # compute dtype [out...]
+
+
+def stacked(weights: list[Weights]) -> Weights:
+    """Weights of one input and outputs of one shape, as one product: [in, n, out...].
+
+    Along a new axis, so that outputs may be cut over devices.
+    """
+    kernels, biases = zip(*weights, strict=True)
+    bias = None if biases[0] is None else jnp.stack(biases)
+    return Weights(jnp.stack(kernels, axis=1), bias)
+
+
+def affine(x: Array, weights: Weights, *, contract: int = 1) -> Array:
+    """y = x . kernel + bias over the last `contract` axes of x."""
+    dims = tuple(range(x.ndim - contract, x.ndim)), tuple(range(contract))
+    y = jax.lax.dot_general(x, weights.kernel, (dims, ((), ())))
+    if weights.bias is None:
+        return y
+    lead = (1,) * (y.ndim - weights.bias.ndim)
+    return y + weights.bias.reshape(lead + weights.bias.shape)
+
+
+class Affine(nn.Module):
+    """The parameters of an affine map."""
 
     config: ModelConfig
+    inputs: tuple[int, ...]
     features: tuple[int, ...]
     axes: tuple[str, ...]  # logical names of the kernel's axes
     std: float
     use_bias: bool
-    contract: int = 1
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Maps [..., in] to [..., features]."""
-        inputs, outputs = self.axes[: self.contract], self.axes[self.contract :]
-        shape = x.shape[-len(inputs) :] + self.features
+    def __call__(self) -> Weights:
+        """In the compute dtype."""
+        shape, dtype = self.inputs + self.features, self.config.compute_dtype
         normal = nn.initializers.normal(self.std)
         zeros = nn.initializers.zeros_init()
         kernel = self.param(
             "kernel", nn.with_logical_partitioning(normal, self.axes), shape
-        )
-        dtype = self.config.compute_dtype
-        dims = tuple(range(x.ndim - len(inputs), x.ndim)), tuple(range(len(inputs)))
-        y = jax.lax.dot_general(x, kernel.astype(dtype), (dims, ((), ())))
+        ).astype(dtype)
         if not self.use_bias:
-            return y
+            return Weights(kernel, None)
         # A bias along `embed` is a handful of bytes: it stays whole.
-        bias_axes = tuple("norm" if a == "embed" else a for a in outputs)
-        bias = self.param(
-            "bias", nn.with_logical_partitioning(zeros, bias_axes), self.features
-        )
-        lead = (1,) * (y.ndim - bias.ndim)
-        return y + bias.astype(dtype).reshape(lead + bias.shape)
+        outputs = self.axes[len(self.inputs) :]
+        axes = tuple("norm" if a == "embed" else a for a in outputs)
+        boxed = nn.with_logical_partitioning(zeros, axes)
+        return Weights(kernel, self.param("bias", boxed, self.features).astype(dtype))
 
 
 class Attention(nn.Module):
@@ -228,15 +136,7 @@ class Attention(nn.Module):
         """
         cfg = self.config
 
-        def project(name: str, heads: int, axis: str) -> Array:
-            features, axes = (heads, cfg.head_dim), ("embed", axis, "head_dim")
-            std = cfg.width**-0.5
-            y = Dense(cfg, features, axes, std, use_bias=cfg.qkv_bias, name=name)(x)
-            return constrain(y, "batch", None, None, axis, None)
-
-        query = project("query", cfg.num_heads, "heads")
-        keys = project("key", cfg.num_kv_heads, "kv_heads")
-        values = project("value", cfg.num_kv_heads, "kv_heads")
+        query, keys, values = self.project(x)
         if place.rotation is not None:
             query, keys = rotate(query, place.rotation), rotate(keys, place.rotation)
         query, keys, values = (x.swapaxes(2, 3) for x in (query, keys, values))
@@ -260,18 +160,52 @@ class Attention(nn.Module):
             masked = masked or self.leading_padding
             mask = segments[0][2] if masked else None
             y = attend_fused(query, keys, values, mask)
-        else:
+        elif context:
             y = attend(query, segments)
-        out = Dense(
+        else:
+            y = attend_text(query, *segments[0])
+        weights = Affine(
             cfg,
+            (cfg.num_heads, cfg.head_dim),
             (cfg.width,),
             ("heads", "head_dim", "embed"),
             (cfg.width * cfg.num_layers) ** -0.5,
             use_bias=cfg.out_bias,
-            contract=2,
             name="out",
-        )(y.swapaxes(2, 3))
+        )()
+        out = affine(y.swapaxes(2, 3), weights, contract=2)
         return constrain(out, "batch", None, None, None), (keys, values)
+
+    def project(self, x: Array) -> tuple[Array, ...]:
+        """[B, K, T, D] -> queries [B, K, T, H, C], and keys and values [.., G, C]."""
+        cfg = self.config
+
+        def weights(name: str, heads: int, axis: str) -> Weights:
+            return Affine(
+                cfg,
+                (cfg.width,),
+                (heads, cfg.head_dim),
+                ("embed", axis, "head_dim"),
+                cfg.width**-0.5,
+                use_bias=cfg.qkv_bias,
+                name=name,
+            )()
+
+        parts = [
+            weights("query", cfg.num_heads, "heads"),
+            weights("key", cfg.num_kv_heads, "kv_heads"),
+            weights("value", cfg.num_kv_heads, "kv_heads"),
+        ]
+        # One product, unless to stack the weights would cost more than it saves.
+        if cfg.num_heads == cfg.num_kv_heads and x.shape[2] > 1:
+            y = affine(x, stacked(parts))
+            y = constrain(y, "batch", None, None, None, "heads", None)
+            return tuple(y[:, :, :, i] for i in range(3))
+        axes = "heads", "kv_heads", "kv_heads"
+        return tuple(
+            constrain(affine(x, part), "batch", None, None, axis, None)
+            for part, axis in zip(parts, axes, strict=True)
+        )
 
 
 class MLP(nn.Module):
@@ -284,19 +218,21 @@ class MLP(nn.Module):
         """[B, K, T, D] -> [B, K, T, D]."""
         cfg = self.config
 
-        def dense(name: str, axes: tuple[str, str], *, std: float) -> Dense:
-            features = (cfg.mlp_width if axes[1] == "mlp" else cfg.width,)
-            return Dense(cfg, features, axes, std, use_bias=cfg.mlp_bias, name=name)
+        def dense(x: Array, name: str, axes: tuple[str, str], *, std: float) -> Array:
+            sizes = {"embed": cfg.width, "mlp": cfg.mlp_width}
+            shape = (sizes[axes[0]],), (sizes[axes[1]],)
+            layer = Affine(cfg, *shape, axes, std, use_bias=cfg.mlp_bias, name=name)
+            return affine(x, layer())
 
-        up = dense("up", ("embed", "mlp"), std=cfg.width**-0.5)(x)
+        up = dense(x, "up", ("embed", "mlp"), std=cfg.width**-0.5)
         if cfg.activation == "swiglu":
-            gate = dense("gate", ("embed", "mlp"), std=cfg.width**-0.5)(x)
+            gate = dense(x, "gate", ("embed", "mlp"), std=cfg.width**-0.5)
             up = jax.nn.silu(gate) * up
         else:
             up = jax.nn.gelu(up, approximate=cfg.activation == "gelu_tanh")
         up = constrain(up, "batch", None, None, "mlp")
         std = (cfg.mlp_width * cfg.num_layers) ** -0.5
-        out = dense("down", ("mlp", "embed"), std=std)(up)
+        out = dense(up, "down", ("mlp", "embed"), std=std)
         return constrain(out, "batch", None, None, None)
 
 

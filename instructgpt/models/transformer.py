@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from instructgpt.models.attention import Segment
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.head import Head, TokenLogProbs, token_log_probs, weighted_nll
-from instructgpt.models.layers import Block, Norm, Place, Segment
+from instructgpt.models.layers import Block, Norm, Place
 from instructgpt.models.rotary import Rotation, rotation
 from instructgpt.sharding import constrain
 
@@ -157,6 +158,7 @@ class Transformer(nn.Module):
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=cfg.num_layers,
+            unroll=cfg.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(cfg, deterministic, keep_kv, leading_padding, name="layers")
         banded = jnp.arange(cfg.num_layers) % 2 == 1

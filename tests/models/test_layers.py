@@ -5,13 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from instructgpt.models.attention import attend, attend_fused, visible
 from instructgpt.models.layers import (
     Attention,
     Norm,
     Place,
-    attend,
-    attend_fused,
-    visible,
 )
 from tests import tiny
 
