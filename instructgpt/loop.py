@@ -19,6 +19,7 @@ import numpy as np
 from instructgpt.checkpoints import Checkpoints
 from instructgpt.errors import UserError
 from instructgpt.metrics import MetricWriter, Progress, mean_metrics
+from instructgpt.sharding import settle
 from instructgpt.state import layout_of
 
 Array = jax.Array
@@ -141,6 +142,7 @@ def _steps(job, state, start, config, key, checkpoints, writer, preemption):
         tokens += count
         state, metrics = job.update(state, batch, key)
         feed.fetch()
+        settle(metrics)
         pending.append(metrics)
         last = step == config.num_steps
         # Read once a step: a signal that comes later is for the next one.

@@ -162,6 +162,16 @@ def tree_shardings(boxed: Any, mesh: Mesh) -> Any:
     )
 
 
+def settle(outputs: Any) -> None:
+    """Waits for a step, where one more in flight could keep it from ever ending.
+
+    XLA's devices on a CPU share one pool of threads: while those of a step wait for
+    each other, the next step may hold the threads they need.
+    """
+    if jax.default_backend() == "cpu" and jax.local_device_count() > 1:
+        jax.block_until_ready(outputs)
+
+
 def put_batch(batch: Any, mesh: Mesh) -> Any:
     """Moves this process's rows of a batch to its devices, cut over `batch`.
 

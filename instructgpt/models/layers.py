@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from instructgpt.models.attention import (
     Segment,
@@ -23,6 +24,7 @@ from instructgpt.models.rotary import Rotation, rotate
 from instructgpt.sharding import constrain
 
 Array = jax.Array
+DROPOUT = "dropout"  # names what a rematerialisation policy may keep
 
 
 class Place(NamedTuple):
@@ -236,6 +238,30 @@ class MLP(nn.Module):
         return constrain(out, "batch", None, None, None)
 
 
+class Dropout(nn.Module):
+    """Zeroes a share of the values and scales up the others.
+
+    Sixteen random bits a value, half of what a uniform number takes; the backward pass
+    keeps which values stay rather than draw them again.
+    """
+
+    rate: float
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[..., D] -> [..., D]."""
+        if self.deterministic or not self.rate:
+            return x
+        *lead, width = x.shape
+        words = jax.random.bits(self.make_rng("dropout"), (*lead, -(-width // 2)))
+        bits = jax.lax.bitcast_convert_type(words, jnp.uint16)
+        bits = bits.reshape(*lead, -1)[..., :width]
+        kept = round((1.0 - self.rate) * 2**16)
+        stays = checkpoint_name(bits < jnp.uint16(min(kept, 2**16 - 1)), DROPOUT)
+        return jnp.where(stays, x * (2**16 / kept), 0.0)
+
+
 class Block(nn.Module):
     """x + attention(norm(x)), then x + MLP(norm(x)), or both from the same x."""
 
@@ -266,7 +292,7 @@ class Block(nn.Module):
         cfg = self.config
         kv, banded = scanned
         segments = tuple(Segment(*a, *b) for a, b in zip(kv, context, strict=True))
-        drop = nn.Dropout(cfg.residual_dropout, deterministic=self.deterministic)
+        drop = Dropout(cfg.residual_dropout, self.deterministic)
         h, kv_new = Attention(cfg, self.leading_padding, name="attention")(
             Norm(cfg, name="ln_1")(x), place, segments, banded
         )

@@ -14,7 +14,7 @@ from flax import linen as nn
 from instructgpt.models.attention import Segment
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.head import Head, TokenLogProbs, token_log_probs, weighted_nll
-from instructgpt.models.layers import Block, Norm, Place
+from instructgpt.models.layers import DROPOUT, Block, Norm, Place
 from instructgpt.models.rotary import Rotation, rotation
 from instructgpt.sharding import constrain
 
@@ -57,21 +57,20 @@ def position_initializer(config: ModelConfig) -> Callable[..., Array]:
     return sinusoids
 
 
-def _or_fused_attention(policy: Callable[..., bool]) -> Callable[..., bool]:
-    """Keeps what fused attention returns too: small, and a third of its work."""
+def _and_small(policy: Callable[..., bool]) -> Callable[..., bool]:
+    """Keeps fused attention's output and dropout's draw too: small, but dear."""
 
     def saves(primitive: Any, *args: Any, **params: Any) -> bool:
         fused = "dot_product_attention" in primitive.name
-        return fused or policy(primitive, *args, **params)
+        named = primitive.name == "name" and params["name"] == DROPOUT
+        return fused or named or policy(primitive, *args, **params)
 
     return saves
 
 
 _REMAT_POLICIES = {
-    "elementwise": _or_fused_attention(jax.checkpoint_policies.dots_saveable),
-    "dots": _or_fused_attention(
-        jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-    ),
+    "elementwise": _and_small(jax.checkpoint_policies.dots_saveable),
+    "dots": _and_small(jax.checkpoint_policies.dots_with_no_batch_dims_saveable),
     "full": None,
 }
 

@@ -28,7 +28,7 @@ from instructgpt.rollouts import (
     split_batch,
 )
 from instructgpt.sampling import SamplingConfig
-from instructgpt.sharding import batch_ways, check_divides
+from instructgpt.sharding import batch_ways, check_divides, settle
 from instructgpt.stages import common
 from instructgpt.stages.sampling import make_sample_table, stage_sampler, stop_ids
 from instructgpt.state import PPOState, make_train_state, shardings_of
@@ -261,6 +261,7 @@ def _make_update(
             parts = cut(episodes, jax.random.fold_in(order_key, epoch))
             for part, text in zip(parts, ptx, strict=True):
                 state, step_metrics = step(state, part, text, step_key)
+                settle(step_metrics)
                 gap = step_metrics.pop("log_prob_gap")
                 if len(metrics) == 1:  # no update yet: what the sampler's cache changed
                     metrics.append({"decode_gap": gap})

@@ -49,7 +49,7 @@ def make_sft_loss(
             leading_padding=leading_padding,
             dropout_key=key if dropout else None,
         )
-        counted = batch.loss_mask[:, first_target:].sum()
-        return Weighted(total, counted.astype(jnp.float32)), {}
+        counted = batch.loss_mask[:, first_target:].astype(jnp.float32).sum()
+        return Weighted(total, counted), {}
 
     return loss_fn
