@@ -28,7 +28,7 @@ def masked(values: Array, mask: Array) -> Weighted:
     """Sum of values where the mask is True, and how many there are."""
     # Not values * mask: padding may hold an infinity, and inf * 0 is a NaN.
     kept = jnp.where(mask, values.astype(jnp.float32), 0.0)
-    return Weighted(kept.sum(), mask.sum().astype(jnp.float32))
+    return Weighted(kept.sum(), mask.astype(jnp.float32).sum())
 
 
 class RankingLoss(NamedTuple):
