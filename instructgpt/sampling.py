@@ -175,6 +175,11 @@ class _Sampler:
     banned_ids: tuple[int, ...]
 
     @property
+    def refilled(self) -> bool:
+        """Whether slots get new prompts."""
+        return 0 < self.config.slots < self.num_rows
+
+    @property
     def num_rows(self) -> int:
         return self.prompt[0].shape[0]
 
@@ -182,8 +187,8 @@ class _Sampler:
         # 1. the first prompts take the slots
         # 2. decode until enough slots are free, and refill them, until none waits
         # 3. decode until all have ended
-        size, count = self.config.slots or self.num_rows, self.num_rows
-        if size >= count:
+        size, count = self.config.slots, self.num_rows
+        if not self.refilled:
             loop = self.start(*self.prefill(jnp.arange(count), self.prompt))
             return self.harvest(self.decode(loop), jnp.arange(count))
         # Those alike in length together, long ones first.
@@ -262,6 +267,12 @@ class _Sampler:
             return hidden[:, 0, -1], Segment(
                 keys=split(segment.keys),
                 values=split(segment.values),
+                spans=(
+                    (
+                        limit - valid.sum(axis=1),
+                        jnp.full_like(valid[:, 0], limit, jnp.int32),
+                    ),
+                ),
                 positions=pad(segment.positions, 1),
                 valid=pad(segment.valid, 1),
             )
@@ -315,9 +326,15 @@ class _Sampler:
         # The newest column of the ring has age 0.
         age = (loop.step - 1 - jnp.arange(limit)) % limit
         shape = (*slots.last.shape, limit)
+        first = (loop.step - index)[:, None] % limit
+        stop = first + index[:, None]
+        spans = ((first, jnp.minimum(stop, limit)),)
+        if self.refilled:  # then the ring has come round
+            spans += ((jnp.zeros_like(first), stop - limit),)
         past = Segment(
             keys=ring.keys,
             values=ring.values,
+            spans=jax.tree.map(lambda x: jnp.broadcast_to(x, slots.last.shape), spans),
             positions=jnp.broadcast_to(
                 ((length + index - 1)[:, None] - age[None])[:, None], shape
             ),

@@ -29,6 +29,9 @@ class Segment(NamedTuple):
     values: Any
     positions: Array  # int32[B, (K,) S]
     valid: Array  # bool[B, (K,) S]
+    # The valid columns again, as spans (first, stop) of int32[B, (K)], where they are
+    # known to be spans.
+    spans: tuple[tuple[Array, Array], ...] = ()
 
 
 def visible(

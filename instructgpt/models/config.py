@@ -15,7 +15,7 @@ _CHOICES = {
     "remat": ("none", "elementwise", "dots", "full"),
 }
 _POSITIVE = ("vocab_size", "context_length", "num_layers", "unroll")
-_LOGIT_BYTES = 1 << 26  # of a chunk, unless it is given
+_LOGIT_BYTES = 1 << 27  # of a chunk, unless it is given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ class ModelConfig:
     # GPU, for float16 and bfloat16.
     fused_attention: bool = False
     # Tokens of a device whose logits exist at one time, in float32; bounds memory at
-    # [chunk, V]. 0: as many as take 64 MiB.
+    # [chunk, V]. 0: as many as take 128 MiB.
     logit_chunk: int = 0
 
     def __post_init__(self):

@@ -19,6 +19,7 @@ from instructgpt.models.attention import (
     of_owner,
     visible,
 )
+from instructgpt.models.cached import attend_cached, readable
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.rotary import Rotation, rotate
 from instructgpt.sharding import constrain
@@ -142,12 +143,15 @@ class Attention(nn.Module):
         if place.rotation is not None:
             query, keys = rotate(query, place.rotation), rotate(keys, place.rotation)
         query, keys, values = (x.swapaxes(2, 3) for x in (query, keys, values))
+        if cfg.fused_attention and not cfg.attention_band and readable(query, context):
+            y = attend_cached(query, context, (keys, values))
+            return self.merge(y), (keys, values)
         segments = []
         own = Segment(keys, values, place.positions, place.valid)
         if place.owner is not None:
             # In the layer, so that the copies of all layers are never there at once.
             context = tuple(
-                Segment(*(of_owner(x, place.owner) for x in segment))
+                Segment(*(of_owner(x, place.owner) for x in segment[:4]))
                 for segment in context
             )
         for segment in (*context, own):
@@ -166,6 +170,11 @@ class Attention(nn.Module):
             y = attend(query, segments)
         else:
             y = attend_text(query, *segments[0])
+        return self.merge(y), (keys, values)
+
+    def merge(self, y: Array) -> Array:
+        """What each head says, [B, K, H, T, C] -> [B, K, T, D]."""
+        cfg = self.config
         weights = Affine(
             cfg,
             (cfg.num_heads, cfg.head_dim),
@@ -176,7 +185,7 @@ class Attention(nn.Module):
             name="out",
         )()
         out = affine(y.swapaxes(2, 3), weights, contract=2)
-        return constrain(out, "batch", None, None, None), (keys, values)
+        return constrain(out, "batch", None, None, None)
 
     def project(self, x: Array) -> tuple[Array, ...]:
         """[B, K, T, D] -> queries [B, K, T, H, C], and keys and values [.., G, C]."""

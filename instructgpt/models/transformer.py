@@ -294,7 +294,7 @@ def decode(
     turns = model.apply(variables, positions, method="turns")
     place = Place(positions, valid, None, turns)
     block = Block(cfg, deterministic=True, keep_kv=True)
-    masks = tuple((s.positions, s.valid) for s in context)
+    masks = tuple((s.positions, s.valid, s.spans) for s in context)
     new = []
     for i, layer in enumerate(layers):
         kv = tuple((s.keys[i], s.values[i]) for s in context)

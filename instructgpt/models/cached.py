@@ -1,0 +1,160 @@
+"""Attention of one new token to a cache, in a kernel that reads each key once.
+
+For GPUs, where the matrix products of `attend` leave half of the bandwidth unused. The
+kernel (Pallas, from JAX) reads a span of columns; here spans of several segments and
+the token itself are joined into one softmax.
+
+Letters: B batch, K samples of a prompt, S key tokens, H heads, G heads of keys and
+values, C channels a head.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from instructgpt.models.attention import Segment
+from instructgpt.sharding import spec
+
+Array = jax.Array
+_BLOCKS = (128, 64, 32, 16)  # keys that the kernel reads at a time; must divide S
+_PROGRAMS = 256  # fewer leave processors of a large GPU without work
+
+
+class _Part(NamedTuple):
+    """Softmax attention to some of the keys, before it is divided by its sum."""
+
+    out: Array  # float32[B, K, H, C]
+    sum: Array  # float32[B, K, H] of exp(score - max)
+    max: Array  # float32[B, K, H]
+
+
+def has_kernel(query: Array) -> bool:
+    """Whether the backend and the dtype have it."""
+    return jax.default_backend() == "gpu" and query.dtype.itemsize == 2
+
+
+def readable(query: Array, context: tuple[Segment, ...]) -> bool:
+    """Whether the kernel can read this context.
+
+    Args:
+      query: [B, K, H, T, C].
+      context: Its segments; each must say which spans of it are valid.
+    """
+    fits = all(s.spans and _block(s.keys.shape[-2]) for s in context)
+    return bool(context) and query.shape[3] == 1 and fits and has_kernel(query)
+
+
+def attend_cached(
+    query: Array, context: tuple[Segment, ...], own: tuple[Array, Array]
+) -> Array:
+    """`attend` of one token of each row to its context's spans and to itself.
+
+    Args:
+      query: [B, K, H, 1, C].
+      context: Segments of one layer, keys [B, (K,) G, S, C].
+      own: The token's own key and value, [B, K, G, 1, C].
+
+    Returns:
+      [B, K, H, 1, C].
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return _attend(query, context, own)
+    # A kernel knows nothing of meshes: each device calls it on its own rows and heads.
+    rows = spec("batch", None, "heads", None, None)
+    groups = spec("batch", None, "kv_heads", None, None)
+    shared = spec("batch", "kv_heads", None, None)
+    of_context = tuple(
+        Segment(
+            *(shared if s.keys.ndim == 4 else groups,) * 2,
+            spec("batch"),
+            spec("batch"),
+            jax.tree.map(lambda _: spec("batch"), s.spans),
+        )
+        for s in context
+    )
+    return jax.shard_map(
+        _attend,
+        mesh=mesh,
+        in_specs=(rows, of_context, (groups, groups)),
+        out_specs=rows,
+        check_vma=False,
+    )(query, context, own)
+
+
+def _attend(
+    query: Array, context: tuple[Segment, ...], own: tuple[Array, Array]
+) -> Array:
+    query_heads = query[:, :, :, 0]
+    parts = [
+        _read(query_heads, segment, first, stop)
+        for segment in context
+        for first, stop in segment.spans
+    ]
+    parts.append(_itself(query_heads, *(x[:, :, :, 0] for x in own)))
+    top = jnp.stack([part.max for part in parts]).max(axis=0)
+    scales = [jnp.exp(part.max - top) for part in parts]
+    pairs = list(zip(parts, scales, strict=True))
+    out = sum(part.out * scale[..., None] for part, scale in pairs)
+    out = out / sum(part.sum * scale for part, scale in pairs)[..., None]
+    return out[:, :, :, None].astype(query.dtype)
+
+
+def _itself(query: Array, key: Array, value: Array) -> _Part:
+    """Of [B, K, H, C] to [B, K, G, C]: its own key has weight 1."""
+    repeats = query.shape[2] // key.shape[2]
+    key, value = (
+        jnp.repeat(x.astype(jnp.float32), repeats, axis=2) for x in (key, value)
+    )
+    score = (query.astype(jnp.float32) * key).sum(axis=-1) * query.shape[-1] ** -0.5
+    return _Part(value, jnp.ones_like(score), score)
+
+
+def _read(query: Array, segment: Segment, first: Array, stop: Array) -> _Part:
+    """Of [B, K, H, C] to the columns from `first` until `stop`, int32[B, (K)]."""
+    # The library's import is slow, and no other backend has use for it.
+    from jax.experimental.pallas.ops.gpu.decode_attention import mqa
+
+    keys, values = segment.keys, segment.values
+    shape, groups, length = query.shape, keys.shape[-3], keys.shape[-2]
+    split = query.reshape(*shape[:2], groups, -1, shape[-1])
+    shared = keys.ndim == 4
+    if shared:  # the K samples of a prompt are heads that share its keys
+        split = split.swapaxes(1, 2)
+    rows = split.reshape(first.size * groups, -1, shape[-1])
+    first, stop = (jnp.repeat(x.reshape(-1), groups) for x in (first, stop))
+    block = _block(length)
+    out, (total, top) = mqa(
+        rows,
+        keys.reshape(-1, length, shape[-1]),
+        values.reshape(-1, length, shape[-1]),
+        first,
+        stop,
+        block_k=block,
+        k_splits=_splits(rows.shape[0], length // block),
+        num_warps=4,
+        return_residuals=True,
+        normalize_output=False,
+        interpret=jax.default_backend() != "gpu",
+    )
+
+    def back(x: Array) -> Array:
+        if shared:
+            x = x.reshape(shape[0], groups, shape[1], -1, *x.shape[2:]).swapaxes(1, 2)
+        return x.reshape(*shape[:3], *x.shape[4 if shared else 2 :]).astype(jnp.float32)
+
+    return _Part(back(out), back(total), back(top))
+
+
+def _block(length: int) -> int:
+    """Keys at a time, or 0 if the kernel cannot cut so many into blocks."""
+    return next((block for block in _BLOCKS if length % block == 0), 0)
+
+
+def _splits(rows: int, blocks: int) -> int:
+    """Programs that share the keys of a row, each some whole blocks of them."""
+    splits = 1
+    while rows * splits < _PROGRAMS and blocks % (2 * splits) == 0:
+        splits *= 2
+    return splits
