@@ -51,10 +51,10 @@ def get_config(variant: str = "mini") -> ConfigDict:
     )
     config.train = dict(
         batch_size=8 if smoke else 4,
-        num_steps=6 if smoke else 7800,
+        num_steps=6 if smoke else 8400,
         log_every=2 if smoke else 100,
-        eval_every=0 if smoke else 1950,
-        checkpoint_every=2 if smoke else 1950,
+        eval_every=0 if smoke else 1400,
+        checkpoint_every=2 if smoke else 1400,
     )
     return config
 
