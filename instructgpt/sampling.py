@@ -328,9 +328,9 @@ class _Sampler:
         shape = (*slots.last.shape, limit)
         first = (loop.step - index)[:, None] % limit
         stop = first + index[:, None]
-        spans = ((first, jnp.minimum(stop, limit)),)
+        spans: tuple[tuple[Array, Array], ...] = ((first, jnp.minimum(stop, limit)),)
         if self.refilled:  # then the ring has come round
-            spans += ((jnp.zeros_like(first), stop - limit),)
+            spans = (*spans, (jnp.zeros_like(first), stop - limit))
         past = Segment(
             keys=ring.keys,
             values=ring.values,

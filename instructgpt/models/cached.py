@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from instructgpt.models.attention import Segment
 from instructgpt.sharding import spec
@@ -65,19 +66,14 @@ def attend_cached(
     rows = spec("batch", None, "heads", None, None)
     groups = spec("batch", None, "kv_heads", None, None)
     shared = spec("batch", "kv_heads", None, None)
-    of_context = tuple(
-        Segment(
-            *(shared if s.keys.ndim == 4 else groups,) * 2,
-            spec("batch"),
-            spec("batch"),
-            jax.tree.map(lambda _: spec("batch"), s.spans),
-        )
-        for s in context
-    )
+
+    def layout(x: Array) -> PartitionSpec:
+        return {5: groups, 4: shared}.get(x.ndim, spec("batch"))
+
     return jax.shard_map(
         _attend,
         mesh=mesh,
-        in_specs=(rows, of_context, (groups, groups)),
+        in_specs=(rows, jax.tree.map(layout, context), (groups, groups)),
         out_specs=rows,
         check_vma=False,
     )(query, context, own)
@@ -97,7 +93,8 @@ def _attend(
     scales = [jnp.exp(part.max - top) for part in parts]
     pairs = list(zip(parts, scales, strict=True))
     out = sum(part.out * scale[..., None] for part, scale in pairs)
-    out = out / sum(part.sum * scale for part, scale in pairs)[..., None]
+    total = sum((part.sum * scale for part, scale in pairs), jnp.zeros_like(top))
+    out = out / total[..., None]
     return out[:, :, :, None].astype(query.dtype)
 
 

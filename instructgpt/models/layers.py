@@ -148,10 +148,11 @@ class Attention(nn.Module):
             return self.merge(y), (keys, values)
         segments = []
         own = Segment(keys, values, place.positions, place.valid)
-        if place.owner is not None:
+        owner = place.owner
+        if owner is not None:
             # In the layer, so that the copies of all layers are never there at once.
             context = tuple(
-                Segment(*(of_owner(x, place.owner) for x in segment[:4]))
+                jax.tree.map(lambda x: of_owner(x, owner), segment)
                 for segment in context
             )
         for segment in (*context, own):
@@ -164,8 +165,7 @@ class Attention(nn.Module):
         if cfg.fused_attention and not context:
             masked = place.texts is not None or cfg.attention_band
             masked = masked or self.leading_padding
-            mask = segments[0][2] if masked else None
-            y = attend_fused(query, keys, values, mask)
+            y = attend_fused(query, keys, values, segments[0][2] if masked else None)
         elif context:
             y = attend(query, segments)
         else:
