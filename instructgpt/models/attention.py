@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 Array = jax.Array
+SMALL = "small"  # names what any rematerialisation keeps: little, and dear to make
 # A text is cut into at most so many blocks of queries, of at least so many tokens.
 _BLOCKS, _BLOCK = 8, 64
 
@@ -107,11 +109,13 @@ def attend(query: Array, segments: list[tuple[Array, Array, Array]]) -> Array:
     return out.reshape(shape)
 
 
+@jax.custom_vjp
 def attend_text(query: Array, keys: Array, values: Array, mask: Array) -> Array:
     """`attend` of tokens to themselves, without most of what a causal mask rules out.
 
     A block of queries reads the keys up to its own last one: half of all scores where
-    blocks are many.
+    blocks are many. The backward pass makes the scores again, so none are stored, and
+    gets each row's weighted mean of gradients from the output (Dao et al. 2022, B.2).
 
     Args:
       query: [B, K, H, T, C].
@@ -120,17 +124,90 @@ def attend_text(query: Array, keys: Array, values: Array, mask: Array) -> Array:
       mask: bool[B, K, T, T], no token seeing one of a later column.
 
     Returns:
-      [B, K, H, T, C].
+      [B, K, H, T, C] in the query's dtype.
     """
-    length = query.shape[3]
+    return _text_forward(query, keys, values, mask)[0]
+
+
+def _blocks(length: int) -> list[tuple[int, int]]:
+    """(first, stop) of the queries of each block."""
     size = max(_BLOCK, -(-length // _BLOCKS))
-    out = []
-    for start in range(0, length, size):
-        stop = min(start + size, length)
-        block = mask[..., start:stop, :stop]
-        seen = keys[..., :stop, :], values[..., :stop, :], block
-        out.append(attend(query[..., start:stop, :], [seen]))
-    return jnp.concatenate(out, axis=3) if len(out) > 1 else out[0]
+    return [(i, min(i + size, length)) for i in range(0, length, size)]
+
+
+def _block_scores(query: Array, keys: Array, mask: Array) -> Array:
+    """Masked scores float32[B, K, G, q, t, s] of [B, K, G, q, t, C] and [.., s, C]."""
+    score = jnp.einsum(
+        "bkgqtc,bkgsc->bkgqts", query, keys, preferred_element_type=jnp.float32
+    )
+    return jnp.where(mask[:, :, None, None], score * query.shape[-1] ** -0.5, -1e30)
+
+
+def _grouped(x: Array, groups: int) -> Array:
+    """[B, K, H, ...] -> [B, K, G, q, ...]: which query heads share keys."""
+    return x.reshape(*x.shape[:2], groups, -1, *x.shape[3:])
+
+
+def _text_forward(query: Array, keys: Array, values: Array, mask: Array):
+    split = _grouped(query, keys.shape[2])
+    outs, log_sums = [], []
+    for first, stop in _blocks(query.shape[3]):
+        block = split[..., first:stop, :]
+        seen = mask[..., first:stop, :stop]
+        score = _block_scores(block, keys[..., :stop, :], seen)
+        top = score.max(axis=-1, keepdims=True)
+        weights = jnp.exp(score - top)
+        total = weights.sum(axis=-1, keepdims=True)
+        out = jnp.einsum(
+            "bkgqts,bkgsc->bkgqtc",
+            weights.astype(query.dtype),
+            values[..., :stop, :],
+            preferred_element_type=jnp.float32,
+        )
+        outs.append((out / total).astype(query.dtype))
+        log_sums.append((top + jnp.log(total))[..., 0])
+    out = jnp.concatenate(outs, axis=4).reshape(query.shape)
+    log_sum = jnp.concatenate(log_sums, axis=4)
+    kept = checkpoint_name(out, SMALL), checkpoint_name(log_sum, SMALL)
+    return kept[0], (query, keys, values, mask, *kept)
+
+
+def _text_backward(saved: tuple[Array, ...], slope: Array):
+    query, keys, values, mask, out, log_sum = saved
+    groups, scale = keys.shape[2], query.shape[-1] ** -0.5
+    mean = (slope.astype(jnp.float32) * out.astype(jnp.float32)).sum(axis=-1)
+    split, slopes, means = (_grouped(x, groups) for x in (query, slope, mean))
+    blocks = _blocks(query.shape[3])
+    by_query = []
+    # Of each block of keys, what later blocks of queries add to its gradient.
+    by_keys: list[Any] = [0.0] * len(blocks)
+    by_values: list[Any] = [0.0] * len(blocks)
+    for first, stop in blocks:
+        block, slope = split[..., first:stop, :], slopes[..., first:stop, :]
+        near, far = keys[..., :stop, :], values[..., :stop, :]
+        score = _block_scores(block, near, mask[..., first:stop, :stop])
+        weights = jnp.exp(score - log_sum[..., first:stop, None])
+        by_weight = jnp.einsum(
+            "bkgqtc,bkgsc->bkgqts", slope, far, preferred_element_type=jnp.float32
+        )
+        by_score = weights * (by_weight - means[..., first:stop, None]) * scale
+        by_score, weights = (x.astype(query.dtype) for x in (by_score, weights))
+        by_query.append(jnp.einsum("bkgqts,bkgsc->bkgqtc", by_score, near))
+        by_key = jnp.einsum("bkgqts,bkgqtc->bkgsc", by_score, block)
+        by_value = jnp.einsum("bkgqts,bkgqtc->bkgsc", weights, slope)
+        for i, (start, end) in enumerate(blocks):
+            if end <= stop:
+                by_keys[i] += by_key[..., start:end, :]
+                by_values[i] += by_value[..., start:end, :]
+    return (
+        jnp.concatenate(by_query, axis=4).reshape(query.shape),
+        jnp.concatenate(by_keys, axis=3),
+        jnp.concatenate(by_values, axis=3),
+        None,
+    )
+
+
+attend_text.defvjp(_text_forward, _text_backward)
 
 
 def attend_fused(query: Array, keys: Array, values: Array, mask: Array | None) -> Array:

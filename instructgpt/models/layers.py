@@ -12,6 +12,7 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from instructgpt.models.attention import (
+    SMALL,
     Segment,
     attend,
     attend_fused,
@@ -25,7 +26,6 @@ from instructgpt.models.rotary import Rotation, rotate
 from instructgpt.sharding import constrain
 
 Array = jax.Array
-DROPOUT = "dropout"  # names what a rematerialisation policy may keep
 
 
 class Place(NamedTuple):
@@ -267,7 +267,7 @@ class Dropout(nn.Module):
         bits = jax.lax.bitcast_convert_type(words, jnp.uint16)
         bits = bits.reshape(*lead, -1)[..., :width]
         kept = round((1.0 - self.rate) * 2**16)
-        stays = checkpoint_name(bits < jnp.uint16(min(kept, 2**16 - 1)), DROPOUT)
+        stays = checkpoint_name(bits < jnp.uint16(min(kept, 2**16 - 1)), SMALL)
         return jnp.where(stays, x * (2**16 / kept), 0.0)
 
 

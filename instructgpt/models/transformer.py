@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from instructgpt.models.attention import Segment
+from instructgpt.models.attention import SMALL, Segment
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.head import Head, TokenLogProbs, token_log_probs, weighted_nll
-from instructgpt.models.layers import DROPOUT, Block, Norm, Place
+from instructgpt.models.layers import Block, Norm, Place
 from instructgpt.models.rotary import Rotation, rotation
 from instructgpt.sharding import constrain
 
@@ -58,11 +58,11 @@ def position_initializer(config: ModelConfig) -> Callable[..., Array]:
 
 
 def _and_small(policy: Callable[..., bool]) -> Callable[..., bool]:
-    """Keeps fused attention's output and dropout's draw too: small, but dear."""
+    """Keeps attention's output and dropout's draw too: small, but dear."""
 
     def saves(primitive: Any, *args: Any, **params: Any) -> bool:
         fused = "dot_product_attention" in primitive.name
-        named = primitive.name == "name" and params["name"] == DROPOUT
+        named = primitive.name == "name" and params["name"] == SMALL
         return fused or named or policy(primitive, *args, **params)
 
     return saves

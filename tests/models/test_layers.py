@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from instructgpt.models.attention import attend, attend_fused, visible
+from instructgpt.models.attention import attend, attend_fused, attend_text, visible
 from instructgpt.models.layers import (
     Attention,
     Norm,
@@ -61,6 +61,24 @@ def test_attention_over_segments_is_one_softmax(rng):
     mask = np.concatenate([shared_mask, own_mask], axis=-1)
     expected = naive_attend(query, keys, values, mask)
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("groups", "length"), [(1, 7), (H, 7), (H, 150), (1, 150)])
+def test_a_text_in_blocks_is_attention_and_so_is_its_gradient(rng, groups, length):
+    query = normal(rng, B, K, H, length, C)
+    shape = B, K, groups, length, C
+    keys, values = normal(rng, *shape), normal(rng, *shape)
+    mask = np.tril(rng.random((B, K, length, length)) < 0.7)
+    mask |= np.eye(length, dtype=bool)
+    slope = normal(rng, *query.shape)
+
+    def value(run):
+        return jax.value_and_grad(lambda *x: (run(*x) * slope).sum(), argnums=(0, 1, 2))
+
+    actual = value(lambda *x: attend_text(*x, mask))(query, keys, values)
+    expected = value(lambda q, k, v: attend(q, [(k, v, mask)]))(query, keys, values)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("groups", [1, H])
