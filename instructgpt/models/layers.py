@@ -267,6 +267,8 @@ class Dropout(nn.Module):
         bits = jax.lax.bitcast_convert_type(words, jnp.uint16)
         bits = bits.reshape(*lead, -1)[..., :width]
         kept = round((1.0 - self.rate) * 2**16)
+        if not kept:
+            return jnp.zeros_like(x)
         stays = checkpoint_name(bits < jnp.uint16(min(kept, 2**16 - 1)), SMALL)
         return jnp.where(stays, x * (2**16 / kept), 0.0)
 
