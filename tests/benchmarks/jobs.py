@@ -44,7 +44,26 @@ from instructgpt.steps.update import gradients, make_train_step
 
 PAD, FIRST = 0, 4
 OPTIMIZER = make_optimizer(OptimizerConfig(1e-5, clip_norm=1.0), 1000)
-Call = Callable[[], Any]
+
+
+class Call(NamedTuple):
+    """A function with its arguments, under a mesh."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    mesh: Any
+    times: int = 1
+
+    def __call__(self) -> Any:
+        with jax.set_mesh(self.mesh):
+            return [self.function(*self.arguments) for _ in range(self.times)][-1]
+
+    def memory(self) -> Any:
+        """What the compiler says that the (jitted) function needs."""
+        with jax.set_mesh(self.mesh):
+            return self.function.lower(*self.arguments).compile().memory_analysis()
+
+
 Args = argparse.Namespace
 
 
@@ -54,11 +73,12 @@ class Job(NamedTuple):
     name: str
     unit: str  # of its rate
     amount: int  # units a call
-    run: Call
+    run: Callable[[], Any]
     cost: Cost
     parts: dict[str, tuple[Call, Cost]]  # for --profile
     # What no call does alone: a part, less another.
     rest: dict[str, tuple[str, str, Cost]] = {}  # noqa: RUF012
+    held: dict[str, Any] = {}  # noqa: RUF012  # trees in memory all the time, by name
 
 
 class Bench:
@@ -110,18 +130,15 @@ class Bench:
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Call:
         """A call without arguments, under the mesh."""
-
-        def run() -> Any:
-            with jax.set_mesh(self.mesh):
-                return function(*arguments)
-
-        return run
+        return Call(function, arguments, self.mesh)
 
     def gradient(self, loss: Any, params: Any, batch: Any) -> Call:
         run = jax.jit(lambda p, b: gradients(loss, p, b, self.key)[0])
         return self.call(run, params, self.put(batch))
 
-    def training(self, model: Any, loss: Any, make_batch: Callable[[], Any]) -> Call:
+    def training(
+        self, model: Any, loss: Any, make_batch: Callable[[], Any]
+    ) -> Callable[[], Any]:
         """One update a call, on a batch from the host."""
         state = self.state(model)
         step = make_train_step(loss, OPTIMIZER, shardings=shardings_of(state))
@@ -230,7 +247,7 @@ def sample(args: Args) -> Job:
     sizes = dict(rows=args.samples, prompt=args.prompt, response=args.response)
     prefill, steps = _sampling_costs(model.config, **sizes)
     run, first = _sampler(bench, args.response), _sampler(bench, 1)
-    whole = bench.call(lambda: run(params, bench.put(prompts), bench.key))
+    whole = bench.call(run, params, bench.put(prompts), bench.key)
     return Job(
         "sample",
         "tokens_per_s",
@@ -310,6 +327,15 @@ def ppo(args: Args) -> Job:
             sum(cost.bytes for cost in costs.values()),
         ),
         parts,
+        held={
+            "policy": start.params,
+            "policy's moments": start.opt_state,
+            "policy's average": ema,
+            "value net": state.value.params,
+            "value net's moments": state.value.opt_state,
+            "reference": frozen.reference,
+            "reward model": frozen.reward,
+        },
     )
 
 
@@ -368,13 +394,14 @@ def _ppo_parts(
     )
     values = jax.jit(lambda p: response_values(scalar, p, prompt, response))
 
+    count = args.episodes // args.minibatch
+
     def repeated(loss: Any, params: Any) -> Call:
         run = jax.jit(
             lambda p, b: gradients(loss, p, with_advantages(b, config=config), key)[0]
         )
         key = bench.key
-        one = bench.call(run, params, minibatch)
-        return lambda: [one() for _ in range(args.episodes // args.minibatch)]
+        return bench.call(run, params, minibatch)._replace(times=count)
 
     parts = {
         "sample": (bench.call(roll, params, batch, bench.key), costs["sample"]),
@@ -393,10 +420,7 @@ def _ppo_parts(
     if args.ptx:
         loss = make_sft_loss(policy, leading_padding=False, train=False)
         gradient = bench.gradient(loss, params, bench.texts(args.ptx, args.seq))
-        parts["ptx gradient"] = (
-            lambda: [gradient() for _ in range(args.episodes // args.minibatch)],
-            costs["ptx gradient"],
-        )
+        parts["ptx gradient"] = gradient._replace(times=count), costs["ptx gradient"]
     return parts
 
 

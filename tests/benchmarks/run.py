@@ -5,7 +5,7 @@
 Random tokens and weights; nothing ends early. Each job prints one line of JSON: the
 median seconds, its rate, and `roofline`: the least time that its operations and bytes
 take at this machine's own rates (measured first, in the same run), over the median.
---profile adds where the time goes.
+--profile adds where the time goes, --memory what is in memory (PPO holds four models).
 """
 
 import argparse
@@ -80,7 +80,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("jobs", nargs="*", help=f"of {', '.join(jobs.JOBS)}; all")
     add_sizes(parser, SIZES)
-    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--profile", action="store_true", help="time, by part")
+    parser.add_argument("--memory", action="store_true", help="bytes, by part")
     args = parser.parse_args(argv)
     args.jobs = args.jobs or list(jobs.JOBS)
     unknown = set(args.jobs) - jobs.JOBS.keys()
@@ -163,6 +164,19 @@ def profile(job: jobs.Job, rates: Rates) -> Iterator[str]:
         )
 
 
+def memory(job: jobs.Job) -> Iterator[str]:
+    """What is held all the time, and what each part needs besides its arguments."""
+    for name, tree in job.held.items():
+        size = sum(x.nbytes for x in jax.tree.leaves(tree) if hasattr(x, "nbytes"))
+        yield f"  {name:<20}{size / 2**20:10.1f} MiB held"
+    for name, (part, _) in job.parts.items():
+        needs = part.memory()
+        yield (
+            f"  {name:<20}{needs.temp_size_in_bytes / 2**20:10.1f} MiB temporaries"
+            f"{needs.output_size_in_bytes / 2**20:10.1f} MiB outputs"
+        )
+
+
 def main(argv: list[str] | None = None) -> None:
     """Runs the jobs."""
     args = parse(argv)
@@ -180,6 +194,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     for name in args.jobs:
         job = jobs.JOBS[name](args)
+        if args.memory:  # before a run gives what is held away
+            print("\n".join(memory(job)), flush=True)
         seconds = seconds_of(job.run, count=args.iterations)
         print(json.dumps(report(job, seconds, rates)), flush=True)
         if args.profile:

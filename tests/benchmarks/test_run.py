@@ -72,6 +72,14 @@ def test_ppo_ptx_names_its_phases(capsys):
     assert [line.split()[0] for line in phases] == names
 
 
+def test_ppo_tells_what_each_model_and_phase_holds(capsys):
+    run_small("ppo", "--memory")
+    lines = capsys.readouterr().out.splitlines()[1:-1]
+    held = [line for line in lines if line.endswith("held")]
+    assert len(held) == 7, "policy and value net with moments, average, two frozen"
+    assert len(lines) - len(held) == 7, "a line a phase"
+
+
 def test_refilled_slots_draw_the_same_tokens(capsys):
     sizes = SMALL | dict(responses=16, slots=4, response=10)
     line = refill.main([f"--{name}={value}" for name, value in sizes.items()])
