@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 Array = jax.Array
-SMALL = "small"  # names what any rematerialisation keeps: little, and dear to make
+SMALL = "small"  # names what all remat policies but `full` keep
 # A text is cut into at most so many blocks of queries, of at least so many tokens.
 _BLOCKS, _BLOCK = 8, 64
 

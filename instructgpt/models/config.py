@@ -14,7 +14,7 @@ _CHOICES = {
     "compute_dtype": ("float32", "bfloat16", "float16"),
     "remat": ("none", "elementwise", "dots", "full"),
 }
-_POSITIVE = ("vocab_size", "context_length", "num_layers", "unroll")
+_POSITIVE = ("vocab_size", "context_length", "num_layers")
 _LOGIT_BYTES = 1 << 27  # of a chunk, unless it is given
 
 
@@ -76,9 +76,6 @@ class ModelConfig:
     # which costs less than storing it; attention as well, whose memory grows with the
     # square of the length; all of a layer.
     remat: Literal["none", "elementwise", "dots", "full"] = "elementwise"
-    # Layers that one turn of the loop over layers computes: less
-    # copying between them, and a program that takes as many times longer to compile.
-    unroll: int = 1
     # Text without a context attends in one kernel that stores no scores: cuDNN's on a
     # GPU, for float16 and bfloat16.
     fused_attention: bool = False

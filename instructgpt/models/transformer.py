@@ -157,7 +157,6 @@ class Transformer(nn.Module):
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=cfg.num_layers,
-            unroll=cfg.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(cfg, deterministic, keep_kv, leading_padding, name="layers")
         banded = jnp.arange(cfg.num_layers) % 2 == 1

@@ -103,7 +103,6 @@ class Bench:
             compute_dtype=args.dtype,
             fused_attention=args.fused,
             logit_chunk=args.logit_chunk,
-            unroll=args.unroll,
             remat=args.remat if training else "none",
         )
 

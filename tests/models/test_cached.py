@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from instructgpt.models import cached, layers
+from instructgpt.models import cached
 from instructgpt.models.attention import Segment, attend
 from instructgpt.models.transformer import Transformer
 from instructgpt.sampling import SamplingConfig, sample
@@ -114,7 +114,6 @@ def test_the_sampler_draws_the_same_tokens(rng, monkeypatch, slots):
 
     expected = run()
     monkeypatch.setattr(cached, "has_kernel", lambda query: calls.append(1) or True)
-    monkeypatch.setattr(layers, "readable", cached.readable)
     actual = run()
     assert calls
     np.testing.assert_array_equal(actual.tokens, expected.tokens)
