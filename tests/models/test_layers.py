@@ -8,12 +8,14 @@ import pytest
 from instructgpt.models.attention import attend, attend_fused, attend_text, visible
 from instructgpt.models.layers import (
     Attention,
+    Dropout,
     Norm,
     Place,
 )
 from tests import tiny
 
 B, K, T, S, H, C = 2, 3, 4, 5, 2, 6
+_KEY = jax.random.key(0)
 
 
 def normal(rng, *shape):
@@ -138,3 +140,14 @@ def test_layer_norm_is_float32_inside():
     out = model.apply(model.init(jax.random.key(0), x), x)
     assert out.dtype == jnp.float16
     np.testing.assert_allclose(out, [[1.0, -1.0, 1.0, -1.0]], rtol=1e-3)
+
+
+@pytest.mark.parametrize("width", [512, 511])
+def test_dropout_zeroes_its_share_and_scales_up_the_rest(width):
+    x = jnp.ones((400, width))
+    out = Dropout(0.2, deterministic=False).apply({}, x, rngs={"dropout": _KEY})
+    kept = np.asarray(out)[np.asarray(out) != 0]
+    assert kept.size / out.size == pytest.approx(0.8, abs=0.005)  # 5 deviations
+    np.testing.assert_allclose(kept, 1 / 0.8, rtol=1e-4)
+    same = Dropout(0.2, deterministic=True).apply({}, x)
+    np.testing.assert_array_equal(same, x)
