@@ -11,12 +11,6 @@ caller=$PWD
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 setup_env
 
-# On a CPU, a device a core: small steps cut over two devices are faster than steps whose
-# operations are each cut over two cores. Batches of `mini` divide by two.
-if [ "$(nproc)" -ge 2 ]; then
-  export JAX_NUM_CPU_DEVICES="${JAX_NUM_CPU_DEVICES:-2}"
-fi
-
 workdir=${WORKDIR:-$PWD/runs/mini}
 [[ $workdir == /* ]] || workdir=$caller/$workdir
 

@@ -109,7 +109,6 @@ def attend(query: Array, segments: list[tuple[Array, Array, Array]]) -> Array:
     return out.reshape(shape)
 
 
-@jax.custom_vjp
 def attend_text(query: Array, keys: Array, values: Array, mask: Array) -> Array:
     """`attend` of tokens to themselves, without most of what a causal mask rules out.
 
@@ -126,7 +125,18 @@ def attend_text(query: Array, keys: Array, values: Array, mask: Array) -> Array:
     Returns:
       [B, K, H, T, C] in the query's dtype.
     """
-    return _text_forward(query, keys, values, mask)[0]
+    fixed = (jax.lax.stop_gradient(x) for x in (query, keys, values))
+    # Outside of what is differentiated by hand, where remat policies see names.
+    out, log_sum = (checkpoint_name(x, SMALL) for x in _text_forward(*fixed, mask))
+    return _differentiable(query, keys, values, mask, out, log_sum)
+
+
+@jax.custom_vjp
+def _differentiable(
+    query: Array, keys: Array, values: Array, mask: Array, out: Array, log_sum: Array
+) -> Array:
+    """`out`, of which gradients go to the query, the keys and the values."""
+    return out
 
 
 def _blocks(length: int) -> list[tuple[int, int]]:
@@ -148,7 +158,10 @@ def _grouped(x: Array, groups: int) -> Array:
     return x.reshape(*x.shape[:2], groups, -1, *x.shape[3:])
 
 
-def _text_forward(query: Array, keys: Array, values: Array, mask: Array):
+def _text_forward(
+    query: Array, keys: Array, values: Array, mask: Array
+) -> tuple[Array, Array]:
+    """What is read [B, K, H, T, C], and log-sums of scores float32[B, K, G, q, T]."""
     split = _grouped(query, keys.shape[2])
     outs, log_sums = [], []
     for first, stop in _blocks(query.shape[3]):
@@ -167,9 +180,7 @@ def _text_forward(query: Array, keys: Array, values: Array, mask: Array):
         outs.append((out / total).astype(query.dtype))
         log_sums.append((top + jnp.log(total))[..., 0])
     out = jnp.concatenate(outs, axis=4).reshape(query.shape)
-    log_sum = jnp.concatenate(log_sums, axis=4)
-    kept = checkpoint_name(out, SMALL), checkpoint_name(log_sum, SMALL)
-    return kept[0], (query, keys, values, mask, *kept)
+    return out, jnp.concatenate(log_sums, axis=4)
 
 
 def _text_backward(saved: tuple[Array, ...], slope: Array):
@@ -204,10 +215,12 @@ def _text_backward(saved: tuple[Array, ...], slope: Array):
         jnp.concatenate(by_keys, axis=3),
         jnp.concatenate(by_values, axis=3),
         None,
+        None,
+        None,
     )
 
 
-attend_text.defvjp(_text_forward, _text_backward)
+_differentiable.defvjp(lambda *saved: (saved[4], saved), _text_backward)
 
 
 def attend_fused(query: Array, keys: Array, values: Array, mask: Array | None) -> Array:

@@ -4,6 +4,7 @@ Letters: B batch, K responses that share a prompt (1 for plain text), T tokens, 
 H heads, G heads of keys and values, C channels a head, F feed-forward.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -26,6 +27,7 @@ from instructgpt.models.rotary import Rotation, rotate
 from instructgpt.sharding import constrain
 
 Array = jax.Array
+PRODUCT = "product"  # names what remat policies keep that keep products
 
 
 class Place(NamedTuple):
@@ -81,10 +83,38 @@ def stacked(weights: list[Weights]) -> Weights:
     return Weights(jnp.stack(kernels, axis=1), bias)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def product(x: Array, kernel: Array, contract: int) -> Array:
+    """x . kernel over the last `contract` axes of x and the first of the kernel.
+
+    [N..., in...] x [in..., out...] -> [N..., out...]. Its own backward pass: JAX's
+    gradient of the kernel is the product the other way round, [out..., in...], and a
+    transpose after it, which took three times as long on a CPU.
+    """
+    lead = x.ndim - contract
+    dims = tuple(range(lead, x.ndim)), tuple(range(contract))
+    return jax.lax.dot_general(x, kernel, (dims, ((), ())))
+
+
+def _product_forward(x: Array, kernel: Array, contract: int):
+    return product(x, kernel, contract), (x, kernel)
+
+
+def _product_backward(contract: int, saved: tuple[Array, Array], slope: Array):
+    x, kernel = saved
+    lead = x.ndim - contract
+    outputs = tuple(range(lead, slope.ndim)), tuple(range(contract, kernel.ndim))
+    by_x = jax.lax.dot_general(slope, kernel, (outputs, ((), ())))
+    x, slope = (y.reshape(-1, *y.shape[lead:]) for y in (x, slope))
+    return by_x, jax.lax.dot_general(x, slope, (((0,), (0,)), ((), ())))
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
 def affine(x: Array, weights: Weights, *, contract: int = 1) -> Array:
     """y = x . kernel + bias over the last `contract` axes of x."""
-    dims = tuple(range(x.ndim - contract, x.ndim)), tuple(range(contract))
-    y = jax.lax.dot_general(x, weights.kernel, (dims, ((), ())))
+    y = checkpoint_name(product(x, weights.kernel, contract), PRODUCT)
     if weights.bias is None:
         return y
     lead = (1,) * (y.ndim - weights.bias.ndim)

@@ -14,7 +14,7 @@ from flax import linen as nn
 from instructgpt.models.attention import SMALL, Segment
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.head import Head, TokenLogProbs, token_log_probs, weighted_nll
-from instructgpt.models.layers import Block, Norm, Place
+from instructgpt.models.layers import PRODUCT, Block, Norm, Place
 from instructgpt.models.rotary import Rotation, rotation
 from instructgpt.sharding import constrain
 
@@ -57,20 +57,20 @@ def position_initializer(config: ModelConfig) -> Callable[..., Array]:
     return sinusoids
 
 
-def _and_small(policy: Callable[..., bool]) -> Callable[..., bool]:
-    """Keeps attention's output and dropout's draw too: small, but dear."""
+def _and_named(policy: Callable[..., bool]) -> Callable[..., bool]:
+    """Keeps affine maps, attention's output and dropout's draw too."""
 
     def saves(primitive: Any, *args: Any, **params: Any) -> bool:
         fused = "dot_product_attention" in primitive.name
-        named = primitive.name == "name" and params["name"] == SMALL
+        named = primitive.name == "name" and params["name"] in (PRODUCT, SMALL)
         return fused or named or policy(primitive, *args, **params)
 
     return saves
 
 
 _REMAT_POLICIES = {
-    "elementwise": _and_small(jax.checkpoint_policies.dots_saveable),
-    "dots": _and_small(jax.checkpoint_policies.dots_with_no_batch_dims_saveable),
+    "elementwise": _and_named(jax.checkpoint_policies.dots_saveable),
+    "dots": _and_named(jax.checkpoint_policies.dots_with_no_batch_dims_saveable),
     "full": None,
 }
 
