@@ -1,6 +1,7 @@
 """Training states and their sharded initialisation in one jit."""
 
 import dataclasses
+import functools
 from typing import Any, Self
 
 import jax
@@ -96,6 +97,22 @@ def _layout(boxed: Any, mesh: Mesh) -> Any:
     )
 
 
+def _fresh(
+    model: nn.Module, optimizer: optax.GradientTransformation, key: jax.Array
+) -> TrainState:
+    params = init_params(model, key)
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+
+def train_state_layout(
+    model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """ShapeDtypeStructs with shardings of what `make_train_state` makes."""
+    # The key is abstract as well: the mesh's devices need not be there.
+    boxed = jax.eval_shape(lambda: _fresh(model, optimizer, jax.random.key(0)))
+    return _layout(boxed, mesh)
+
+
 def make_train_state(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
@@ -116,11 +133,7 @@ def make_train_state(
     Raises:
       UserError: `params` do not have the model's shapes.
     """
-
-    def fresh(key: jax.Array) -> TrainState:
-        params = init_params(model, key)
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
-
+    fresh = functools.partial(_fresh, model, optimizer)
     boxed = jax.eval_shape(fresh, key)
     shardings = tree_shardings(boxed, mesh)
     if params is None:

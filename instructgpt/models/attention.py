@@ -125,9 +125,9 @@ def attend_text(query: Array, keys: Array, values: Array, mask: Array) -> Array:
     Returns:
       [B, K, H, T, C] in the query's dtype.
     """
-    fixed = (jax.lax.stop_gradient(x) for x in (query, keys, values))
+    fixed = jax.lax.stop_gradient((query, keys, values, mask))
     # Outside of what is differentiated by hand, where remat policies see names.
-    out, log_sum = (checkpoint_name(x, SMALL) for x in _text_forward(*fixed, mask))
+    out, log_sum = (checkpoint_name(x, SMALL) for x in _text_forward(*fixed))
     return _differentiable(query, keys, values, mask, out, log_sum)
 
 

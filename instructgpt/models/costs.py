@@ -102,3 +102,57 @@ def decode(
 def causal(length: int) -> float:
     """Keys that a query of a causal text of this length sees on average."""
     return (length + 1) / 2
+
+
+def decode_weights(config: ModelConfig, *, response: int) -> Cost:
+    """Of `decode`, what reading the weights costs, whatever the rows."""
+    return decode(config, rows=0, prompt=0, response=response)
+
+
+def ppo(
+    policy: ModelConfig,
+    scalar: ModelConfig,
+    *,
+    episodes: int,
+    prompt: int,
+    response: int,
+    minibatches: int,
+    text_rows: int = 0,
+    text_length: int = 0,
+) -> dict[str, Cost]:
+    """An iteration of PPO, by phase, at full lengths.
+
+    Args:
+      policy: The policy's and its reference's model.
+      scalar: The reward model's and the value net's.
+      episodes: Prompts with one response each.
+      prompt: Tokens of a prompt.
+      response: Tokens of a response.
+      minibatches: Updates.
+      text_rows: Pretraining rows of an update; 0 is plain PPO.
+      text_length: Their tokens.
+    """
+    length, read = prompt + response, episodes * response
+    tokens, seen = episodes * length, causal(length)
+    words = forward(policy, tokens=tokens, seen=seen, predicted=read)
+    scores = forward(scalar, tokens=tokens, seen=seen)
+
+    def updates(config: ModelConfig, whole: Cost) -> Cost:
+        return update(config, whole.times(1 / minibatches)).times(minibatches)
+
+    costs = {
+        "prefill": forward(
+            policy, tokens=episodes * prompt, seen=causal(prompt), predicted=episodes
+        ),
+        "decode": decode(policy, rows=episodes, prompt=prompt, response=response),
+        "reference": words,
+        "reward": scores,
+        "value": scores,
+        "policy update": updates(policy, words),
+        "value update": updates(scalar, scores),
+    }
+    if text_rows:
+        count = minibatches * text_rows * text_length
+        text = forward(policy, tokens=count, seen=causal(text_length), predicted=count)
+        costs["ptx gradient"] = text.times(3)
+    return costs

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from instructgpt.sharding import current_ways
+from instructgpt.sharding import constrain, current_ways
 
 Array = jax.Array
 
@@ -64,13 +64,18 @@ class Head(NamedTuple):
           hidden: [c, D].
           table: [V, D].
           slope: float32[c, V], of the logits over the temperature.
+
+        Returns:
+          ([c, D], float32[W, V, D] of the rows of each of W devices).
         """
         slope = (slope / self.temperature).astype(self.dtype)
         by_hidden = jnp.einsum("cv,vd->cd", slope, table.astype(self.dtype))
+        # Of each device's rows by themselves: they are added up once, after all chunks.
+        slope, hidden = (x.reshape(_parts(x), -1, x.shape[1]) for x in (slope, hidden))
         by_table = jnp.einsum(
-            "cv,cd->vd", slope, hidden, preferred_element_type=jnp.float32
+            "wcv,wcd->wvd", slope, hidden, preferred_element_type=jnp.float32
         )
-        return by_hidden, by_table
+        return by_hidden, constrain(by_table, "batch", "vocab", None)
 
 
 def _normaliser(logits: Array, targets: Array) -> tuple[Array, Array]:
@@ -86,15 +91,45 @@ def _above_target(probs: Array, targets: Array) -> Array:
     return probs - hit.astype(probs.dtype)
 
 
+def _whole(head: Head, table: Array) -> Array:
+    """The table as all chunks read it: gathered once, and cast once."""
+    return constrain(table.astype(head.dtype), "vocab", None)
+
+
+def _parts(rows: Array) -> int:
+    """Over how many devices the rows of a chunk are cut: W."""
+    ways = current_ways()
+    return 1 if rows.shape[0] % ways else ways
+
+
+def _zeros(table: Array, chunks: Array) -> Array:
+    """A gradient to add to, of each device's rows by themselves: [W, V, D]."""
+    zeros = jnp.zeros((_parts(chunks[0]), *table.shape), table.dtype)
+    return constrain(zeros, "batch", "vocab", None)
+
+
+def _added_up(by_table: Array) -> Array:
+    """[W, V, D] -> [V, D], cut as the table is."""
+    return constrain(by_table.sum(axis=0), "vocab", "embed")
+
+
+def _logits(head: Head, hidden: Array, table: Array) -> Array:
+    """Of a chunk, whose rows stay on their devices."""
+    hidden = constrain(hidden, "batch", None)
+    return constrain(head.logits(hidden, table), "batch", "vocab")
+
+
 def _chunks(x: Array, size: int) -> Array:
     """[N, ...] -> [N / c, c, ...], padded, strided so that devices keep their rows."""
     padding = -x.shape[0] % size
     x = jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1))
-    return x.reshape(size, -1, *x.shape[1:]).swapaxes(0, 1)
+    x = x.reshape(size, -1, *x.shape[1:]).swapaxes(0, 1)
+    return constrain(x, None, "batch", *[None] * (x.ndim - 2))
 
 
 def _joined(x: Array, count: int) -> Array:
     """The inverse of `_chunks`."""
+    x = constrain(x, None, "batch", *[None] * (x.ndim - 2))
     return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[:count]
 
 
@@ -119,10 +154,10 @@ def token_log_probs(
 
 
 def _token_log_probs_fwd(head: Head, hidden: Array, whole: Array, targets: Array):
-    table = whole.astype(head.dtype)  # once, not in each chunk
+    table = _whole(head, whole)
 
     def one(args: tuple[Array, Array]):
-        logits = head.logits(args[0], table)
+        logits = _logits(head, args[0], table)
         log_z, log_prob = _normaliser(logits, args[1])
         # E[log p] = E[logit] - log Z; what is never predicted has probability 0.
         mean = (jnp.exp(logits - log_z[:, None]) * logits).sum(axis=-1)
@@ -135,18 +170,18 @@ def _token_log_probs_fwd(head: Head, hidden: Array, whole: Array, targets: Array
 
 def _token_log_probs_bwd(head: Head, saved: Any, slopes: TokenLogProbs):
     hidden, whole, targets, log_z = saved
-    table = whole.astype(head.dtype)
+    table = _whole(head, whole)
 
     def one(by_table: Array, args: tuple[Array, ...]):
         hidden, targets, log_z, slope = args
-        probs = jnp.exp(head.logits(hidden, table) - log_z[:, None])
+        probs = jnp.exp(_logits(head, hidden, table) - log_z[:, None])
         slope = -slope[:, None] * _above_target(probs, targets)
         by_hidden, more = head.products(hidden, table, slope)
         return by_table + more, by_hidden
 
     xs = _split(head, hidden, targets, log_z, slopes.log_probs)
-    by_table, by_hidden = jax.lax.scan(one, jnp.zeros_like(whole), xs)
-    return _joined(by_hidden, hidden.shape[0]), by_table, None
+    by_table, by_hidden = jax.lax.scan(one, _zeros(whole, xs[0]), xs)
+    return _joined(by_hidden, hidden.shape[0]), _added_up(by_table), None
 
 
 token_log_probs.defvjp(_token_log_probs_fwd, _token_log_probs_bwd)
@@ -165,10 +200,10 @@ def weighted_nll(
       targets: int32[N].
       weights: float32[N]; has no gradient.
     """
-    table = table.astype(head.dtype)
+    table = _whole(head, table)
 
     def one(args: tuple[Array, Array]):
-        return _normaliser(head.logits(args[0], table), args[1])[1]
+        return _normaliser(_logits(head, args[0], table), args[1])[1]
 
     log_probs = jax.lax.map(one, _split(head, hidden, targets))
     # Not a bare product: padding may hold an infinity, and inf * 0 is a NaN.
@@ -179,13 +214,14 @@ def weighted_nll(
 def _weighted_nll_fwd(
     head: Head, hidden: Array, table: Array, targets: Array, weights: Array
 ):
-    start = jnp.zeros((), jnp.float32), jnp.zeros_like(table)
-    table = table.astype(head.dtype)
+    xs = _split(head, hidden, targets, weights)
+    start = jnp.zeros((), jnp.float32), _zeros(table, xs[0])
+    table = _whole(head, table)
 
     def one(carry: tuple[Array, Array], args: tuple[Array, ...]):
         total, by_table = carry
         hidden, targets, weights = args
-        logits = head.logits(hidden, table)
+        logits = _logits(head, hidden, table)
         log_z, log_prob = _normaliser(logits, targets)
         counts = weights != 0
         total = total - jnp.where(counts, log_prob * weights, 0.0).sum()
@@ -195,9 +231,8 @@ def _weighted_nll_fwd(
         by_hidden, more = head.products(hidden, table, slope)
         return (total, by_table + more), by_hidden
 
-    xs = _split(head, hidden, targets, weights)
     (total, by_table), by_hidden = jax.lax.scan(one, start, xs)
-    return total, (_joined(by_hidden, hidden.shape[0]), by_table)
+    return total, (_joined(by_hidden, hidden.shape[0]), _added_up(by_table))
 
 
 def _weighted_nll_bwd(head: Head, saved: Any, slope: Array):

@@ -87,11 +87,17 @@ def target_nll(
     Returns:
       float32[].
     """
-    hidden = _predicting(
-        model, params, tokens, valid, texts, first, dropout_key, leading_padding
-    )
-    weights = loss_mask[:, first:].reshape(-1).astype(jnp.float32)
-    targets = tokens[:, first:].reshape(-1)
+    hidden = _hidden(model, params, tokens, valid, texts, dropout_key, leading_padding)
+    weights = loss_mask[:, first:].astype(jnp.float32)
+    targets = tokens[:, first:]
+    if first == 1:
+        # The last state predicts nothing, but without it rows of tokens would no longer
+        # be cut over devices where the chunks of the head are.
+        weights, targets = (jnp.pad(x, [(0, 0), (0, 1)]) for x in (weights, targets))
+    else:
+        hidden = hidden[:, first - 1 : -1]
+    hidden = hidden.reshape(-1, hidden.shape[-1])
+    targets, weights = targets.reshape(-1), weights.reshape(-1)
     return model.apply({"params": params}, hidden, targets, weights, method="nll")
 
 
@@ -106,6 +112,20 @@ def _predicting(
     leading_padding: bool = True,
 ) -> Array:
     """States [B (T - first), D] that predict tokens[:, first:]."""
+    hidden = _hidden(model, params, tokens, valid, texts, dropout_key, leading_padding)
+    return hidden[:, first - 1 : -1].reshape(-1, hidden.shape[-1])
+
+
+def _hidden(
+    model: Transformer,
+    params: Params,
+    tokens: Array,
+    valid: Array,
+    texts: Array | None,
+    dropout_key: Array | None,
+    leading_padding: bool,
+) -> Array:
+    """States [B, T, D]."""
     hidden, _ = model.apply(
         {"params": params},
         tokens[:, None],
@@ -115,7 +135,7 @@ def _predicting(
         deterministic=dropout_key is None,
         rngs={} if dropout_key is None else {"dropout": dropout_key},
     )
-    return hidden[:, 0, first - 1 : -1].reshape(-1, hidden.shape[-1])
+    return hidden[:, 0]
 
 
 def response_log_probs(

@@ -14,6 +14,7 @@ from instructgpt.batches import ComparisonBatch, PromptBatch, TokenBatch
 from instructgpt.data.packing import ComparisonPacker
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.costs import Cost, causal, decode, forward, update
+from instructgpt.models.costs import ppo as ppo_costs
 from instructgpt.models.scoring import (
     response_log_probs,
     response_scores,
@@ -339,32 +340,17 @@ def ppo(args: Args) -> Job:
 
 
 def _ppo_costs(args: Args, config: ModelConfig) -> dict[str, Cost]:
-    sizes = dict(rows=args.episodes, prompt=args.ppo_prompt, response=args.ppo_response)
-    prefill, steps = _sampling_costs(config, **sizes)
-    length = args.ppo_prompt + args.ppo_response
-    read = args.episodes * args.ppo_response
-    scalar = forward(config, tokens=args.episodes * length, seen=causal(length))
-    words = forward(
-        config, tokens=args.episodes * length, seen=causal(length), predicted=read
+    costs = ppo_costs(
+        config,
+        config,
+        episodes=args.episodes,
+        prompt=args.ppo_prompt,
+        response=args.ppo_response,
+        minibatches=args.episodes // args.minibatch,
+        text_rows=args.ptx,
+        text_length=args.seq,
     )
-    count = args.episodes // args.minibatch
-
-    def updates(whole: Cost) -> Cost:
-        return update(config, whole.times(1 / count)).times(count)
-
-    costs = {
-        "sample": prefill.plus(steps),
-        "reference": words,
-        "reward": scalar,
-        "value": scalar,
-        "policy update": updates(words),
-        "value update": updates(scalar),
-    }
-    if args.ptx:
-        tokens = count * args.ptx * args.seq
-        text = forward(config, tokens=tokens, seen=causal(args.seq), predicted=tokens)
-        costs["ptx gradient"] = text.times(3)
-    return costs
+    return {"sample": costs.pop("prefill").plus(costs.pop("decode")), **costs}
 
 
 def _ppo_parts(

@@ -1,0 +1,78 @@
+"""Will it fit, and how fast can it be: compiles a stage for chips that are not there.
+
+    python -m instructgpt.plan --config=configs/ppo_ptx.py:175b --topology=v5p:4x8x8
+    python -m instructgpt.plan --config=configs/sft.py:gpt2 --devices=8 --memory=80
+
+TPUs need their compiler, `pip install 'jax[tpu]'`, but no TPU. For GPUs XLA's compiler
+for CPUs stands in. Times are what the chips' data sheets allow, at best.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+# Before JAX starts: a plan never takes the machine's own accelerators.
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from instructgpt.cli import parse_flags
+from instructgpt.errors import UserError
+from instructgpt.plan.plan import Request, plan_stage
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "configs/STAGE.py:VARIANT", lock_config=True
+)
+_TOPOLOGY = flags.DEFINE_string("topology", "", "A TPU slice, such as v5p:4x4x8.")
+_DEVICES = flags.DEFINE_integer("devices", 0, "In place of a slice: so many GPUs.")
+_GPU = flags.DEFINE_string("gpu", "h100", "Their kind: a100, h100 or h200.")
+_MEMORY = flags.DEFINE_float("memory", 0.0, "GiB of a GPU; 0: what its kind has.")
+_MODEL = flags.DEFINE_string("model", "", "Size of the policy; the variant's.")
+_REWARD_MODEL = flags.DEFINE_string(
+    "reward_model", "", "Size of the reward model; 6b for the paper's variants."
+)
+_JSON = flags.DEFINE_string("json", "", "Also writes the plan there.")
+_SEARCH = flags.DEFINE_boolean(
+    "search", False, "Tries meshes, microbatches and remat policies for the fastest."
+)
+
+
+def main(argv: list[str]) -> None:
+    """Plans; a user's mistake ends in one line."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {argv[1:]}")
+    request = Request(
+        variant=config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[
+            2
+        ],
+        topology=_TOPOLOGY.value,
+        devices=_DEVICES.value,
+        gpu=_GPU.value,
+        memory=_MEMORY.value,
+        model=_MODEL.value,
+        reward_model=_REWARD_MODEL.value,
+        search=_SEARCH.value,
+    )
+    try:
+        text, numbers = plan_stage(_CONFIG.value, request, log=_log)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    print(text)
+    if _JSON.value:
+        Path(_JSON.value).write_text(json.dumps(numbers, indent=2) + "\n")
+
+
+def _log(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def entry_point() -> None:
+    """Marks the flags that must be given, and runs."""
+    flags.mark_flags_as_required(["config"])
+    app.run(main, flags_parser=lambda argv: parse_flags(_CONFIG, argv))
+
+
+if __name__ == "__main__":
+    entry_point()

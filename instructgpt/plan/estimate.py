@@ -1,0 +1,177 @@
+"""Compiles a stage's functions for a machine, and adds up bytes and seconds."""
+
+import math
+import re
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from instructgpt.models.costs import Cost
+from instructgpt.plan.hlo import collective_bytes
+from instructgpt.plan.machines import GIB, Machine
+from instructgpt.plan.work import Phase, Work
+
+PFS_DAY = 1e15 * 86400  # operations
+# What the programs themselves and the allocator's gaps may take of a chip.
+_RESERVED = 0.02
+
+
+class Compiled(NamedTuple):
+    """What the compiler says of one function; bytes are of one device."""
+
+    arguments: float
+    outputs: float  # those that take no argument's place
+    temporaries: float
+    collectives: dict[str, float]  # received, by kind
+    seconds: float  # that it took to compile
+    # Why there is no program: the compiler found that it needs more than a device has.
+    error: str = ""
+
+
+class Bound(NamedTuple):
+    """The least time of one call, and by what."""
+
+    seconds: float
+    by: str  # products, memory or links
+
+
+class Estimate(NamedTuple):
+    """The plan of a stage."""
+
+    machine: Machine
+    mesh: dict[str, int]
+    work: Work
+    held: dict[str, float]  # bytes of a device, by part
+    compiled: dict[str, Compiled]
+    bounds: dict[str, Bound]
+
+    @property
+    def peak(self) -> float:
+        """Bytes of a device at the worst moment."""
+        return sum(self.held.values()) + max(
+            passing_bytes(self.work.phases[name], self.work, compiled)
+            for name, compiled in self.compiled.items()
+        )
+
+    @property
+    def headroom(self) -> float:
+        """Bytes of a device that are left, negative where it does not fit."""
+        return self.machine.chip.memory * (1 - _RESERVED) - self.peak
+
+    @property
+    def fits(self) -> bool:
+        """Whether every function compiled and the worst moment has room."""
+        return self.headroom >= 0 and not any(c.error for c in self.compiled.values())
+
+    @property
+    def iteration_seconds(self) -> float:
+        """At best."""
+        phases = self.work.phases
+        return sum(phases[k].calls * b.seconds for k, b in self.bounds.items())
+
+    @property
+    def iteration_flops(self) -> float:
+        """Of all devices."""
+        return sum(p.calls * p.cost.flops for p in self.work.phases.values())
+
+
+def device_bytes(tree: Any) -> float:
+    """Bytes that one device holds of abstract arrays with shardings."""
+
+    def one(x: Any) -> float:
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return 8.0
+        return math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+
+    return sum(map(one, jax.tree.leaves(tree)))
+
+
+def passing_bytes(phase: Phase, work: Work, compiled: Compiled) -> float:
+    """Bytes that a call takes besides what the stage holds."""
+    held = {id(leaf) for leaf in jax.tree.leaves(list(work.held.values()))}
+    own = [x for x in jax.tree.leaves(phase.arguments) if id(x) not in held]
+    return compiled.temporaries + compiled.outputs + device_bytes(own)
+
+
+def compile_phase(phase: Phase) -> Compiled:
+    """Lowers and compiles for the devices of its arguments' mesh."""
+    began = time.monotonic()
+    lowered = phase.function.lower(*phase.arguments)
+    try:
+        program = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        needed = re.search(r"Used ([\d.]+)([GM]) of", str(error))
+        if "RESOURCE_EXHAUSTED" not in str(error) or not needed:
+            raise
+        size = float(needed.group(1)) * (GIB if needed.group(2) == "G" else 2**20)
+        own = device_bytes(phase.arguments)
+        seconds = time.monotonic() - began
+        return Compiled(own, 0.0, max(size - own, 0.0), {}, seconds, "out of memory")
+    memory = program.memory_analysis()
+    sent = collective_bytes(program.as_text(), trips=phase.trips)
+    return Compiled(
+        arguments=memory.argument_size_in_bytes,
+        outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        collectives=sent,
+        seconds=time.monotonic() - began,
+    )
+
+
+def bound_of(
+    phase: Phase,
+    compiled: Compiled,
+    machine: Machine,
+    mesh: Mesh,
+    less: Compiled | None,
+) -> Bound:
+    """The slowest of products, memory and links, each at the chip's best.
+
+    Each device reads the weights as far as `tensor` cuts them; the rest is cut over all
+    devices.
+    """
+    chip, count = machine.chip, mesh.size
+    rest = Cost(phase.cost.flops, phase.cost.bytes - phase.weights.bytes)
+    read = phase.weights.bytes / mesh.shape["tensor"] + rest.bytes / count
+    sent = sum(compiled.collectives.values())
+    if less is not None:
+        sent = max(sent - sum(less.collectives.values()), 0.0)
+    times = {
+        "products": phase.cost.flops / count / chip.flops_per_second,
+        "memory": read / chip.bytes_per_second,
+        "links": sent / chip.link_bytes_per_second,
+    }
+    slowest = max(times, key=lambda k: times[k])
+    return Bound(times[slowest], slowest)
+
+
+def estimate(
+    work: Work,
+    machine: Machine,
+    mesh: Mesh,
+    *,
+    phases: tuple[str, ...] = (),
+    log: Callable[[str], None] = lambda text: None,
+) -> Estimate:
+    """Compiles the phases (all, or those named) and adds up.
+
+    Args:
+      work: Described under this mesh.
+      machine: Whose devices the mesh has.
+      mesh: See `make_mesh`.
+      phases: Names; empty for all.
+      log: Told what is being done, as compiling may take minutes.
+    """
+    compiled: dict[str, Compiled] = {}
+    bounds: dict[str, Bound] = {}
+    for name in phases or work.phases:
+        log(f"compiling {name} for {mesh.size} devices ...")
+        phase = work.phases[name]
+        compiled[name] = compile_phase(phase)
+        less = compiled.get(phase.without)
+        bounds[name] = bound_of(phase, compiled[name], machine, mesh, less)
+    held = {name: device_bytes(tree) for name, tree in work.held.items()}
+    return Estimate(machine, dict(mesh.shape), work, held, compiled, bounds)

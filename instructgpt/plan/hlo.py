@@ -1,0 +1,152 @@
+"""What a compiled program sends between devices, read from its text.
+
+A loop's body counts as often as it runs. Bytes are those that a device receives when
+the others pass theirs around a ring: of n parts of a whole, n - 1.
+"""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+
+_BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2}
+_KINDS = (
+    "all-gather",
+    "all-reduce",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+)
+_SHAPE = re.compile(r"\b(pred|bf16|[fsuc]\d+\w*)\[([\d,]*)\]")
+_OPERATION = re.compile(rf" ({'|'.join(_KINDS)})(-start)?\(")
+_CALLED = re.compile(r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)")
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_LOOP = re.compile(r" while\(.*\bcondition=%?([\w.\-]+)")
+_LIMIT = re.compile(r" [su]32\[\]\S* constant\((\d+)\)")
+# A collective that goes on while others compute appears where it starts, in each of
+# them, and where it ends.
+_CONTINUED = "async_collective_fusion"
+_ENDED = ("%async-collective-done", "ROOT %async-collective-done")
+_GROUPS = re.compile(r"replica_groups=\[(\d+),(\d+)\]")
+_LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
+_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}")
+
+
+def shape_bytes(text: str) -> list[float]:
+    """Bytes of each array that a type names, in order."""
+    out = []
+    for dtype, dims in _SHAPE.findall(text):
+        bits = re.search(r"\d+", dtype)
+        size = _BYTES.get(dtype, int(bits.group()) / 8 if bits else 4)
+        for dim in filter(None, dims.split(",")):
+            size *= int(dim)
+        out.append(size)
+    return out
+
+
+def computations(text: str) -> tuple[str, dict[str, list[str]]]:
+    """The entry's name, and the instructions of every computation by its name."""
+    entry, name = "", ""
+    out: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line and not line[0].isspace() and line.rstrip().endswith("{"):
+            words = line.split()
+            name = words[words[0] == "ENTRY"].lstrip("%").partition("(")[0]
+            entry = name if words[0] == "ENTRY" else entry
+            out[name] = []
+        elif name and line.startswith("  "):
+            out[name].append(line)
+    return entry, out
+
+
+def _ways(line: str) -> int:
+    """Devices of a group; 0 if the instruction does not say."""
+    counted, listed, mesh = (p.search(line) for p in (_GROUPS, _LISTED, _MESH))
+    if counted:
+        return int(counted.group(2))
+    if listed:
+        return len(listed.group(1).split(","))
+    if not mesh:
+        return 0
+    sizes = dict(axis.split("=") for axis in mesh.group(1).split(","))
+    return math.prod(int(sizes[axis.strip()]) for axis in mesh.group(2).split(","))
+
+
+def _collective(line: str, inside: str) -> tuple[str, float] | None:
+    """Kind and bytes of an instruction of the computation `inside`."""
+    found = _OPERATION.search(line)
+    if not found or inside.startswith(_CONTINUED):
+        return None
+    kind = found.group(1)
+    result = line.partition(" = ")[2][: found.start()].partition(f" {kind}")[0]
+    sizes = shape_bytes(result)
+    if not sizes:
+        return None
+    # An operation that is only started returns its operands as well.
+    size = max(sizes) if found.group(2) else sum(sizes)
+    ways = _ways(line)
+    share = (ways - 1) / ways if ways else 1.0
+    if kind == "reduce-scatter" and not found.group(2):
+        return kind, size * max(ways - 1, 1)  # of the part that a device keeps
+    if kind == "all-reduce":
+        # A sum of which each device keeps its part.
+        if "all-reduce-scatter" in inside:
+            return "reduce-scatter", size * share
+        return kind, 2 * size * share
+    if kind == "collective-permute":
+        return kind, size
+    return kind, size * share
+
+
+def _trips(line: str, all_lines: dict[str, list[str]], trips: int) -> int:
+    """How often a loop runs: as it says, or as its condition compares to."""
+    loop, known = _LOOP.search(line), _TRIPS.search(line)
+    if not loop:
+        return 1
+    if known:
+        return int(known.group(1))
+    condition = all_lines.get(loop.group(1), [])
+    ends = [x for x in condition if " compare(" in x and "direction=LT" in x]
+    limits = [int(n) for x in condition for n in _LIMIT.findall(x)]
+    # One comparison with one number, and nothing that depends on data.
+    plain = len(ends) == len(limits) == 1 and ends[0].lstrip().startswith("ROOT")
+    return limits[0] if plain else trips
+
+
+def _calls(line: str, times: int) -> Iterator[tuple[str, int]]:
+    """Names of the computations that an instruction runs, and how often."""
+    if line.lstrip().startswith(_ENDED):
+        return
+    for name in _CALLED.findall(line):
+        yield name, times
+    branches = _BRANCHES.search(line)
+    if branches:
+        for name in branches.group(1).split(","):
+            yield name.strip().lstrip("%"), 1
+
+
+def collective_bytes(text: str, *, trips: int = 1) -> dict[str, float]:
+    """Bytes that a device receives, by kind of collective.
+
+    Args:
+      text: Of a compiled program.
+      trips: How often a loop runs whose count the compiler does not know.
+    """
+    entry, all_lines = computations(text)
+    cache: dict[str, dict[str, float]] = {}
+
+    def total(name: str) -> dict[str, float]:
+        if name not in cache:
+            out: dict[str, float] = defaultdict(float)
+            for line in all_lines.get(name, ()):
+                own = _collective(line, name)
+                if own:
+                    out[own[0]] += own[1]
+                for called, times in _calls(line, _trips(line, all_lines, trips)):
+                    for kind, size in total(called).items():
+                        out[kind] += size * times
+            cache[name] = out
+        return cache[name]
+
+    return dict(total(entry))

@@ -1,0 +1,109 @@
+"""From a config and a machine's name to a plan."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from instructgpt.errors import UserError
+from instructgpt.models.config import GPT3_SIZES, PUBLIC_SIZES, ModelConfig
+from instructgpt.plan.estimate import Estimate, estimate
+from instructgpt.plan.machines import Machine, gpus, tpu
+from instructgpt.plan.report import as_json, as_text
+from instructgpt.plan.search import search
+from instructgpt.plan.work import Models, describe, with_overrides
+from instructgpt.sharding import MeshConfig, make_mesh
+from instructgpt.stages.common import build
+
+SIZES = GPT3_SIZES | PUBLIC_SIZES
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to plan for."""
+
+    variant: str = ""  # of the config, from which the models' sizes follow
+    topology: str = ""  # a TPU slice; or
+    devices: int = 0  # so many GPUs
+    gpu: str = "h100"
+    memory: float = 0.0  # GiB of a GPU; 0: what its kind has
+    model: str = ""  # a named size; "": the variant's
+    reward_model: str = ""  # "": 6b for the paper's variants, else the model's
+    search: bool = False
+
+
+def plan_stage(
+    config: ConfigDict, request: Request, *, log: Callable[[str], None]
+) -> tuple[str, dict[str, Any]]:
+    """The plan as text and as JSON.
+
+    Args:
+      config: Of the stage, not changed.
+      request: See Request.
+      log: Told what is being done.
+
+    Raises:
+      UserError: a flag, a size or a mesh does not make sense.
+    """
+    machine = find_machine(request)
+    models = find_models(config, request, tpu=machine.is_tpu)
+
+    def run(config: ConfigDict, phases: tuple[str, ...] = ()) -> Estimate:
+        sizes = models(config)
+        mesh = make_mesh(
+            build(MeshConfig, config.mesh, where="config.mesh"), devices=machine.devices
+        )
+        with jax.set_mesh(mesh):
+            work = describe(config, sizes, mesh)
+            return estimate(work, machine, mesh, phases=phases, log=log)
+
+    if not request.search:
+        plan = run(config)
+        return as_text(plan), as_json(plan)
+    found = search(config, run, chips=len(machine.devices), log=log)
+    plan = run(found.config)
+    text = f"{found.table}\n\n{as_text(plan)}"
+    return text, {**as_json(plan), "settings": found.settings, "tried": found.tried}
+
+
+def find_machine(request: Request) -> Machine:
+    """The machine that the flags name."""
+    if bool(request.topology) == bool(request.devices):
+        raise UserError(
+            "give either --topology=v5p:4x4x8, a TPU slice, or --devices=8, so many "
+            "GPUs"
+        )
+    if request.topology:
+        return tpu(request.topology)
+    # Where JAX has started already, `gpus` says what is wrong.
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", request.devices)
+    return gpus(request.devices, kind=request.gpu, memory=request.memory)
+
+
+def find_models(
+    config: ConfigDict, request: Request, *, tpu: bool
+) -> Callable[[ConfigDict], Models]:
+    """The sizes by name, with what a config changes of them."""
+    names = [request.model or request.variant]
+    paper = request.variant in ("1.3b", "6b", "175b")
+    names.append(request.reward_model or ("6b" if paper else names[0]))
+    own = "num_layers" in config.get("model", {})
+    for flag, name in zip(("--model", "--reward_model"), names, strict=True):
+        if name not in SIZES and not own:
+            raise UserError(
+                f"{flag}: the config's variant {request.variant!r} names no size of "
+                f"model; give one of {', '.join(SIZES)}"
+            )
+
+    def models(config: ConfigDict) -> Models:
+        if own:
+            whole = build(ModelConfig, config.model, where="config.model")
+            size = with_overrides(whole, ConfigDict(), tpu=tpu)
+            return Models(size, size)
+        return Models(*(with_overrides(SIZES[name], config, tpu=tpu) for name in names))
+
+    return models

@@ -1,0 +1,121 @@
+"""Tries meshes, microbatches and remat policies, and keeps the fastest that fits."""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from instructgpt.errors import UserError
+from instructgpt.plan.estimate import Estimate
+from instructgpt.plan.machines import GIB
+
+_TENSOR = (1, 2, 4, 8, 16)
+_PARTS = (1, 2, 4, 8, 16, 32)
+_REMAT = ("dots", "full")
+_MOST = 16  # settings that are compiled
+
+
+class Found(NamedTuple):
+    """The best setting."""
+
+    config: ConfigDict
+    settings: dict[str, Any]  # keys of the config
+    tried: list[dict[str, Any]]
+    table: str
+
+
+def search(
+    config: ConfigDict,
+    run: Callable[[ConfigDict, tuple[str, ...]], Estimate],
+    *,
+    chips: int,
+    log: Callable[[str], None],
+) -> Found:
+    """Compiles the update under each setting, and names the best that fits.
+
+    The update holds the most and takes the most of the time. Of a mesh and a remat
+    policy, microbatches are doubled until it fits: fewer are never slower.
+
+    Args:
+      config: Of the stage, not changed.
+      run: Plans a config, for some of its phases.
+      chips: How many the mesh has.
+      log: Told of each setting.
+
+    Raises:
+      UserError: nothing that was tried fits.
+    """
+    tried: list[dict[str, Any]] = []
+    best: tuple[float, dict[str, Any]] | None = None
+    for tensor in (t for t in _TENSOR if chips % t == 0):
+        for remat in _REMAT:
+            for parts in _PARTS:
+                if len(tried) >= _MOST:
+                    break
+                settings = {
+                    "mesh.data": 1,
+                    "mesh.fsdp": chips // tensor,
+                    "mesh.tensor": tensor,
+                    "model.remat": remat,
+                    _parts_key(config): parts,
+                }
+                plan = _try(with_settings(config, settings), run, settings, tried, log)
+                if plan is None:
+                    break  # it divides no better into more parts
+                if plan.fits:
+                    if best is None or plan.iteration_seconds < best[0]:
+                        best = plan.iteration_seconds, settings
+                    break
+    table = "\n".join(_lines(tried))
+    if best is None:
+        raise UserError(f"none of these settings fits; take more chips\n{table}")
+    return Found(with_settings(config, best[1]), best[1], tried, table)
+
+
+def _parts_key(config: ConfigDict) -> str:
+    return "ppo.microbatches" if config.stage == "ppo" else "train.microbatches"
+
+
+def _try(config, run, settings, tried, log) -> Estimate | None:
+    name = "update" if config.stage == "ppo" else "train step"
+    log(", ".join(f"{k}={v}" for k, v in settings.items()))
+    try:
+        plan = run(config, (name,))
+    except UserError as error:
+        tried.append({**settings, "error": str(error)})
+        return None
+    tried.append(
+        {
+            **settings,
+            "peak": plan.peak,
+            "fits": plan.fits,
+            "bound_seconds": plan.bounds[name].seconds,
+            "bound_by": plan.bounds[name].by,
+        }
+    )
+    return plan
+
+
+def with_settings(config: ConfigDict, settings: dict[str, Any]) -> ConfigDict:
+    """A copy of the config with these keys set."""
+    config = copy.deepcopy(config)
+    with config.unlocked():
+        for key, value in settings.items():
+            block, _, name = key.partition(".")
+            config[block][name] = value
+    return config
+
+
+def _lines(tried: list[dict[str, Any]]) -> Iterator[str]:
+    yield f"{'fsdp':>6}{'tensor':>8}{'remat':>7}{'parts':>7}{'GiB/chip':>10}  at best"
+    for row in tried:
+        *_, remat, parts = list(row.items())[:5]
+        text = f"{row['mesh.fsdp']:>6}{row['mesh.tensor']:>8}{remat[1]:>7}{parts[1]:>7}"
+        if "error" in row:
+            yield f"{text}  {row['error']}"
+            continue
+        yield (
+            f"{text}{row['peak'] / GIB:>10.1f}  {row['bound_seconds']:.3g} s by "
+            f"{row['bound_by']}{'' if row['fits'] else ', does not fit'}"
+        )

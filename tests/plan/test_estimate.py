@@ -1,0 +1,135 @@
+"""A plan against the truth: live arrays and the executables that run."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import ppo_ptx as ppo_config
+from configs import reward as reward_config
+from configs import sft as sft_config
+from instructgpt.optim import OptimizerConfig, make_optimizer
+from instructgpt.plan.estimate import device_bytes, estimate
+from instructgpt.plan.machines import gpus
+from instructgpt.plan.report import advice, as_json, as_text
+from instructgpt.plan.work import Models, Work, describe
+from instructgpt.rollouts import cast
+from instructgpt.state import PPOState, make_train_state
+from tests import tiny
+
+MODEL = tiny.config(vocab_size=1280, context_length=192, width=64, num_heads=4)
+STAGES = {"sft": sft_config, "reward": reward_config, "ppo": ppo_config}
+
+
+def work_of(stage: str, mesh: jax.sharding.Mesh) -> Work:
+    config = STAGES[stage].get_config("smoke")
+    with jax.set_mesh(mesh):
+        return describe(config, Models(MODEL, MODEL), mesh)
+
+
+def live(tree):
+    """Arrays of zeros (and a key) where abstract ones were."""
+
+    def one(x):
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.key(0)
+        return jax.device_put(np.zeros(x.shape, x.dtype), x.sharding)
+
+    return jax.tree.map(one, tree)
+
+
+def bytes_on_a_device(tree) -> int:
+    return sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(tree))
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return tiny.mesh_of(data=2, fsdp=2, tensor=2)
+
+
+@pytest.fixture(scope="module")
+def machine():
+    return gpus(8, kind="h100")
+
+
+def test_what_is_held_is_what_a_stage_makes(mesh, key):
+    """The state of PPO as the stage initialises it, byte for byte."""
+    work = work_of("ppo", mesh)
+    state, _, _, _ = work.phases["update"].arguments
+    _, _, frozen, _ = work.phases["score"].arguments
+    optimizer = make_optimizer(OptimizerConfig(1e-3), 10)
+    with jax.set_mesh(mesh):
+        parts = [
+            make_train_state(model, optimizer, key=key, mesh=mesh)
+            for model in tiny_models()
+        ]
+    real = PPOState(*parts, jax.tree.map(lambda x: x.copy(), parts[0].params))
+    assert jax.tree.structure(real) == jax.tree.structure(state)
+    for have, want in zip(jax.tree.leaves(state), jax.tree.leaves(real), strict=True):
+        assert have.shape == want.shape and have.dtype == want.dtype
+        assert have.sharding.is_equivalent_to(want.sharding, want.ndim)
+    held = sum(device_bytes(tree) for tree in work.held.values())
+    copies = cast(parts[0].params, "float32"), cast(parts[1].params, "float32")
+    assert held == bytes_on_a_device((real, copies))
+    assert device_bytes(frozen) == bytes_on_a_device(copies)
+
+
+def tiny_models():
+    from instructgpt.models.transformer import ScalarModel, Transformer
+
+    return Transformer(MODEL), ScalarModel(MODEL)
+
+
+@pytest.mark.parametrize(
+    ("stage", "phase"),
+    [("sft", "train step"), ("reward", "train step"), ("ppo", "update")],
+)
+def test_predicted_bytes_are_those_of_the_running_executable(
+    stage, phase, mesh, machine
+):
+    work = work_of(stage, mesh)
+    with jax.set_mesh(mesh):
+        plan = estimate(work, machine, mesh, phases=(phase,))
+        found = work.phases[phase]
+        arguments = live(found.arguments)
+        running = found.function.lower(*arguments).compile()
+        memory = running.memory_analysis()
+        running(*jax.tree.map(lambda x: x.copy(), arguments))
+    predicted = plan.compiled[phase]
+    real = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+    assert predicted.arguments == pytest.approx(real[0], rel=0.1)
+    assert predicted.temporaries == pytest.approx(real[1], rel=0.1)
+    *arrays, _ = arguments  # the last one is the key
+    assert predicted.arguments == pytest.approx(bytes_on_a_device(arrays), rel=0.1)
+    assert plan.peak >= predicted.arguments + predicted.temporaries
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_no_matrix_is_whole_on_every_device_of_fsdp(stage):
+    """Parameters, moments, averages and frozen copies are all cut."""
+    mesh = tiny.mesh_of(fsdp=4, tensor=2)
+    for name, tree in work_of(stage, mesh).held.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            kind = path[-1].key if hasattr(path[-1], "key") else ""
+            if (kind == "kernel" and leaf.ndim > 2) or kind.endswith("embedding"):
+                whole, part = leaf.shape, leaf.sharding.shard_shape(leaf.shape)
+                ways = np.prod(whole) / np.prod(part)
+                assert ways >= 4, f"{name}{jax.tree_util.keystr(path)}"
+
+
+def test_the_report_says_whether_it_fits_and_what_to_change(mesh, machine):
+    work = work_of("sft", mesh)
+    with jax.set_mesh(mesh):
+        plan = estimate(work, machine, mesh)
+    text = as_text(plan)
+    assert "it fits" in text and "model: optimiser" in text and "bound by" in text
+    numbers = as_json(plan)
+    assert numbers["fits"] and numbers["chips"] == 8
+    assert numbers["bytes_per_chip"]["peak"] == plan.peak
+    held = sum(plan.held.values())
+    tight = machine.chip._replace(memory=held + 1000.0)
+    small = plan._replace(machine=machine._replace(chip=tight))
+    assert not small.fits
+    assert any("config.train.microbatches" in line for line in advice(small))
+    none = machine.chip._replace(memory=held / 2)
+    none = plan._replace(machine=machine._replace(chip=none))
+    assert any("take more chips" in line for line in advice(none))

@@ -1,0 +1,119 @@
+"""`python -m instructgpt.plan`: flags in, a table and JSON out."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from configs import ppo_ptx, pretrain
+from instructgpt.errors import UserError
+from instructgpt.plan.plan import Request, plan_stage
+from instructgpt.plan.search import search
+
+REPO = Path(__file__).resolve().parents[2]
+SMOKE = "--config=configs/pretrain.py:smoke"
+
+
+def plan(*flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "instructgpt.plan", *flags],
+        cwd=REPO,
+        env={k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_plan_for_gpus(tmp_path):
+    out = plan(SMOKE, "--devices=4", "--memory=24", f"--json={tmp_path / 'plan.json'}")
+    assert out.returncode == 0, out.stderr
+    assert "h100:4, mesh data=4 x fsdp=1 x tensor=1" in out.stdout
+    assert "it fits" in out.stdout and "24.00 GiB" in out.stdout
+    numbers = json.loads((tmp_path / "plan.json").read_text())
+    assert numbers["phases"]["train step"]["bound_seconds"] > 0
+    assert numbers["iterations"] == 6
+
+
+MISTAKES = {
+    "nothing": ([SMOKE], "give either --topology"),
+    "both": ([SMOKE, "--topology=v5e:2x2", "--devices=4"], "give either --topology"),
+    "kind": ([SMOKE, "--topology=v9:2x2"], "known kinds: v4, v5e, v5p, v6e"),
+    "gpu": ([SMOKE, "--devices=2", "--gpu=voodoo2"], "known kinds: a100, h100, h200"),
+    "size": (["--config=configs/sft.py:mini", "--devices=2"], "names no size"),
+    "stage": (
+        ["--config=configs/evaluate.py:6b", "--devices=2"],
+        "config.stage='evaluate' has no plan",
+    ),
+    "mesh": (
+        [SMOKE, "--devices=2", "--config.mesh.tensor=3"],
+        "does not use all 2 devices",
+    ),
+    "key": ([SMOKE, "--devices=2", "--config.trian.x=1"], "no key 'trian'"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_line(name):
+    flags, expected = MISTAKES[name]
+    out = plan(*flags)
+    assert out.returncode == 1
+    assert expected in out.stderr
+    assert len(out.stderr.strip().splitlines()) == 1, out.stderr
+
+
+def test_the_search_names_the_fastest_that_fits():
+    config = ppo_ptx.get_config("smoke")
+    tried = []
+
+    class Plan:
+        """As if one microbatch needed too much, and `tensor` cost time."""
+
+        def __init__(self, config):
+            self.parts, self.tensor = config.ppo.microbatches, config.mesh.tensor
+            tried.append((self.tensor, config.model.remat, self.parts))
+            self.peak, self.fits = 2.0**30 / self.parts, self.parts > 1
+            self.iteration_seconds = self.tensor * (1 + self.parts / 100)
+            bound = type(
+                "Bound", (), {"seconds": self.iteration_seconds, "by": "links"}
+            )
+            self.bounds = {"update": bound}
+
+    found = search(config, lambda c, p: Plan(c), chips=4, log=lambda text: None)
+    assert found.settings["mesh.tensor"] == 1
+    assert found.settings["ppo.microbatches"] == 2
+    assert found.config.mesh.fsdp == 4
+    assert "does not fit" in found.table and len(found.tried) == len(tried)
+    assert config.ppo.microbatches == 1, "the given config stays as it is"
+
+
+def test_the_search_says_when_nothing_fits():
+    bound = SimpleNamespace(seconds=1.0, by="links")
+    plan = SimpleNamespace(
+        peak=1.0, fits=False, iteration_seconds=1.0, bounds={"train step": bound}
+    )
+
+    with pytest.raises(UserError, match="none of these settings fits"):
+        search(
+            pretrain.get_config("smoke"),
+            lambda c, p: plan,
+            chips=2,
+            log=lambda text: None,
+        )
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="no TPU compiler is installed"
+)
+def test_a_plan_for_a_tpu_that_is_not_here():
+    config = pretrain.get_config("smoke")
+    request = Request(variant="smoke", topology="v5e:2x2")
+    text, numbers = plan_stage(config, request, log=lambda text: None)
+    assert numbers["fits"] and numbers["chips"] == 4
+    assert numbers["phases"]["train step"]["collective_bytes"]["all-reduce"] > 0
+    assert "v5e:2x2" in text
