@@ -4,7 +4,6 @@ Figures are those of the makers' public data sheets: dense bfloat16 products, me
 and what a chip sends over all of its links together, in one direction.
 """
 
-import math
 import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -108,8 +107,3 @@ def gpus(count: int, *, kind: str, memory: float = 0.0) -> Machine:
     if memory:
         chip = chip._replace(memory=memory * GIB)
     return Machine(f"{kind}:{count}", chip, jax.devices())
-
-
-def chips_of(topology: str) -> int:
-    """How many chips a slice's name says."""
-    return math.prod(int(n) for n in topology.partition(":")[2].split("x"))
