@@ -103,8 +103,8 @@ class ModelConfig:
         self._fill("mlp_width", 4 * self.width)
         self._fill("padded_vocab_size", self.vocab_size)
         self._fill("rotary_dim", self.head_dim)
-        # A power of two: the TPU's compiler takes twice as long over other sizes, and
-        # four times the memory.
+        # A power of two: over other sizes the TPU's compiler takes longer, and its
+        # programs more memory.
         most = max(_LOGIT_BYTES // (4 * self.padded_vocab_size), 1)
         self._fill("logit_chunk", 1 << (most.bit_length() - 1))
         if self.logit_chunk < 0:

@@ -89,7 +89,7 @@ def product(x: Array, kernel: Array, contract: int) -> Array:
 
     [N..., in...] x [in..., out...] -> [N..., out...]. Its own backward pass: JAX's
     gradient of the kernel is the product the other way round, [out..., in...], and a
-    transpose after it, which took three times as long on a CPU.
+    transpose after it, which is slow on a CPU.
     """
     lead = x.ndim - contract
     dims = tuple(range(lead, x.ndim)), tuple(range(contract))

@@ -55,7 +55,7 @@ def as_text(plan: Estimate) -> str:
 
 def _totals(plan: Estimate) -> list[str]:
     seconds, flops = plan.iteration_seconds, plan.iteration_flops
-    out = [f"an iteration: {flops / 1e15:.1f} PFLOPs, at best {_time(seconds)}"]
+    out = [f"an iteration: {flops / 1e15:.3g} PFLOPs, at best {_time(seconds)}"]
     count = plan.work.iterations
     if count:
         out.append(
@@ -83,7 +83,7 @@ def advice(plan: Estimate) -> list[str]:
         return out
     if worst in ("update", "train step"):
         out.append(f"{worst} needs most: raise {plan.work.microbatches_key}")
-        out.append(f"or set {plan.work.remat_key}=full, or raise config.mesh.tensor")
+        out.append("or set config.model.remat=full, or raise config.mesh.tensor")
     elif worst == "decode":
         out.append("decode needs most: set config.rollout.slots, for a smaller cache")
     else:

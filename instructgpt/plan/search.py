@@ -110,12 +110,15 @@ def with_settings(config: ConfigDict, settings: dict[str, Any]) -> ConfigDict:
 def _lines(tried: list[dict[str, Any]]) -> Iterator[str]:
     yield f"{'fsdp':>6}{'tensor':>8}{'remat':>7}{'parts':>7}{'GiB/chip':>10}  at best"
     for row in tried:
-        *_, remat, parts = list(row.items())[:5]
-        text = f"{row['mesh.fsdp']:>6}{row['mesh.tensor']:>8}{remat[1]:>7}{parts[1]:>7}"
+        parts = next(v for k, v in row.items() if k.endswith("microbatches"))
+        text = (
+            f"{row['mesh.fsdp']:>6}{row['mesh.tensor']:>8}{row['model.remat']:>7}"
+            f"{parts:>7}"
+        )
         if "error" in row:
             yield f"{text}  {row['error']}"
             continue
         yield (
-            f"{text}{row['peak'] / GIB:>10.1f}  {row['bound_seconds']:.3g} s by "
+            f"{text}{row['peak'] / GIB:>10.3g}  {row['bound_seconds']:.3g} s by "
             f"{row['bound_by']}{'' if row['fits'] else ', does not fit'}"
         )

@@ -4,7 +4,6 @@ Everything is abstract: shapes, types and shardings of a mesh that need not be t
 """
 
 import dataclasses
-import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,9 +22,9 @@ from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.optim import OptimizerConfig, make_optimizer
 from instructgpt.rollouts import Frozen, cast, make_sampler, make_scorer
 from instructgpt.sampling import Samples
-from instructgpt.sharding import batch_ways, check_divides, replicated, spec
-from instructgpt.stages.common import TrainConfig, build
-from instructgpt.stages.ppo import RolloutConfig
+from instructgpt.sharding import batch_ways, replicated, spec
+from instructgpt.stages.common import TrainConfig, build, check_train
+from instructgpt.stages.ppo import RolloutConfig, check_sizes
 from instructgpt.stages.pretrain import PretrainConfig
 from instructgpt.stages.reward import RewardConfig
 from instructgpt.stages.sft import SFTConfig
@@ -64,7 +63,6 @@ class Work(NamedTuple):
     phases: dict[str, Phase]
     iterations: int  # 0: the config counts epochs of data that is not here
     microbatches_key: str
-    remat_key: str = "config.model.remat"
 
 
 class Models(NamedTuple):
@@ -92,7 +90,7 @@ def describe(config: ConfigDict, models: Models, mesh: Mesh) -> Work:
             f"{', '.join(stages)}"
         )
     train = build(TrainConfig, config.train, where="config.train")
-    check_divides(mesh, train__batch_size=train.batch_size)
+    check_train(train, mesh)
     return stages[config.stage](config, models, mesh, train)
 
 
@@ -243,22 +241,28 @@ def _frozen(model: Any, mesh: Mesh) -> Any:
     )
 
 
-class _PPO(types.SimpleNamespace):
+class _PPO(NamedTuple):
     """Sizes and models of a PPO stage, so that its phases can be written one by one."""
 
     config: PPOConfig
     rollout: RolloutConfig
-    batch: int
-    prompt: int
-    response: int
+    batch: int  # episodes of an iteration
+    prompt: int  # tokens
+    response: int  # tokens
+    minibatches: int
+    policy: Transformer
+    scalar: ScalarModel
+    length: int  # tokens of a pretraining row
+    mesh: Mesh
 
 
 def _ppo(config: ConfigDict, models: Models, mesh: Mesh, train: TrainConfig) -> Work:
     rollout = build(RolloutConfig, config.rollout, where="config.rollout")
     data = _limits(config)
-    check_divides(mesh, rollout__minibatch_size=rollout.minibatch_size)
+    ppo = build(PPOConfig, config.ppo, where="config.ppo")
+    check_sizes(mesh, data.max_response, ppo, rollout, train)
     run = _PPO(
-        config=build(PPOConfig, config.ppo, where="config.ppo"),
+        config=ppo,
         rollout=rollout,
         batch=train.batch_size,
         prompt=data.max_prompt,

@@ -115,13 +115,7 @@ def start(config: ConfigDict, workdir: str | os.PathLike[str]) -> Context:
     mesh = make_mesh(build(MeshConfig, config.mesh, where="config.mesh"))
     data_config = build(DataConfig, config.data, where="config.data")
     if "train" in config:
-        train = build(TrainConfig, config.train, where="config.train")
-        check_divides(mesh, train__batch_size=train.batch_size)
-        if train.batch_size % train.microbatches:
-            raise UserError(
-                f"config.train.microbatches={train.microbatches} does not divide "
-                f"config.train.batch_size={train.batch_size}"
-            )
+        check_train(build(TrainConfig, config.train, where="config.train"), mesh)
     workdir.mkdir(parents=True, exist_ok=True)
     _same_config(config, workdir / "config.json")
     given = data_config.tokenizer
@@ -133,6 +127,16 @@ def start(config: ConfigDict, workdir: str | os.PathLike[str]) -> Context:
     data = open_datasets(data_config, log=announce)
     key = jax.random.key(config.seed)
     return Context(config, workdir, mesh, key, data, data_config)
+
+
+def check_train(train: TrainConfig, mesh: Mesh) -> None:
+    """Raises UserError if the batch does not divide over the mesh or into parts."""
+    check_divides(mesh, train__batch_size=train.batch_size)
+    if train.batch_size % train.microbatches:
+        raise UserError(
+            f"config.train.microbatches={train.microbatches} does not divide "
+            f"config.train.batch_size={train.batch_size}"
+        )
 
 
 def _same_config(config: ConfigDict, path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from instructgpt.data.documents import TokenWindows
@@ -80,7 +81,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     ppo = common.build(PPOConfig, config.ppo, where="config.ppo")
     rollout = common.build(RolloutConfig, config.rollout, where="config.rollout")
     train_config = common.build(common.TrainConfig, config.train, where="config.train")
-    _check(context, ppo, rollout, train_config)
+    max_response = context.data_config.max_response
+    check_sizes(context.mesh, max_response, ppo, rollout, train_config)
     loop_config = train_config.loop(0)
     minibatches = train_config.batch_size // rollout.minibatch_size
     updates = loop_config.num_steps * minibatches * rollout.epochs
@@ -120,24 +122,37 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         return {"params": state.policy.params, "ema": state.ema}
 
 
-def _check(context, ppo: PPOConfig, rollout: RolloutConfig, train_config) -> None:
+def check_sizes(
+    mesh: Mesh,
+    max_response: int,
+    ppo: PPOConfig,
+    rollout: RolloutConfig,
+    train_config: common.TrainConfig,
+) -> None:
+    """Raises UserError if episodes or text do not divide into what they are cut into.
+
+    Args:
+      mesh: Of the run.
+      max_response: Tokens of a response.
+      ppo: The objective's.
+      rollout: Of the episodes.
+      train_config: Of the run.
+    """
     size, batch = rollout.minibatch_size, train_config.batch_size
     if batch % size:
         raise UserError(
             f"config.rollout.minibatch_size={size} does not divide "
             f"config.train.batch_size={batch}"
         )
-    check_divides(context.mesh, rollout__minibatch_size=size)
+    check_divides(mesh, rollout__minibatch_size=size)
     if size % ppo.microbatches:
         raise UserError(
             f"config.ppo.microbatches={ppo.microbatches} does not divide "
             f"config.rollout.minibatch_size={size}"
         )
-    slots = rollout.sampling(context.data_config.max_response)
-    check_divides(
-        context.mesh, rollout__slots=slots.slots, rollout__refill=slots.refill
-    )
-    _check_ptx(context, ppo, rollout, batch // size)
+    slots = rollout.sampling(max_response)
+    check_divides(mesh, rollout__slots=slots.slots, rollout__refill=slots.refill)
+    _check_ptx(mesh, ppo, rollout, batch // size)
     if rollout.temperature == 0:
         raise UserError(
             "config.rollout.temperature=0: greedy rollouts have no log-probs to learn "
@@ -145,7 +160,9 @@ def _check(context, ppo: PPOConfig, rollout: RolloutConfig, train_config) -> Non
         )
 
 
-def _check_ptx(context, ppo: PPOConfig, rollout: RolloutConfig, minibatches) -> None:
+def _check_ptx(
+    mesh: Mesh, ppo: PPOConfig, rollout: RolloutConfig, minibatches: int
+) -> None:
     key, rows = "config.rollout.ptx_per_episode", rollout.ptx_rows
     if bool(ppo.ptx_coef) != bool(rollout.ptx_per_episode):
         raise UserError(
@@ -158,7 +175,7 @@ def _check_ptx(context, ppo: PPOConfig, rollout: RolloutConfig, minibatches) -> 
             f"{given}a minibatch of {rollout.minibatch_size} episodes gets no row of "
             "pretraining text; raise it"
         )
-    ways = batch_ways(context.mesh)
+    ways = batch_ways(mesh)
     if rows % ppo.microbatches or rows * minibatches % ways:
         raise UserError(
             f"{given}{rows} rows per minibatch must be a multiple of "

@@ -139,6 +139,20 @@ def test_remat_recomputes():
     assert all(remats(name) > 0 for name in ("elementwise", "dots", "full"))
 
 
+@pytest.mark.parametrize("remat", ["elementwise", "dots", "full"])
+def test_remat_makes_products_again_only_if_it_keeps_nothing(remat, rng):
+    """Also those of functions with backward passes of their own."""
+    model = Transformer(tiny.config(remat=remat))
+    tokens = rng.integers(2, tiny.VOCAB, (2, 8), dtype=np.int32)
+    valid = np.ones(tokens.shape, bool)
+    run = jax.jit(functools.partial(loss_and_grads, model))
+    text = run.lower(tiny.params_of(model), tokens, valid).compile().as_text()
+    again = [x for x in text.splitlines() if "rematted_computation/" in x]
+    assert again, "something is made again"
+    products = [x for x in again if "/dot_general" in x]
+    assert bool(products) == (remat == "full"), products
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_low_precision_compute_keeps_float32_masters(params, rng, dtype):
     model = Transformer(tiny.config(attention_band=4, compute_dtype=dtype))

@@ -106,7 +106,7 @@ def test_predicted_bytes_are_those_of_the_running_executable(
 @pytest.mark.parametrize("stage", sorted(STAGES))
 def test_no_matrix_is_whole_on_every_device_of_fsdp(stage):
     """Parameters, moments, averages and frozen copies are all cut."""
-    mesh = tiny.mesh_of(fsdp=4, tensor=2)
+    mesh, seen = tiny.mesh_of(fsdp=4, tensor=2), 0
     for name, tree in work_of(stage, mesh).held.items():
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             kind = path[-1].key if hasattr(path[-1], "key") else ""
@@ -114,6 +114,8 @@ def test_no_matrix_is_whole_on_every_device_of_fsdp(stage):
                 whole, part = leaf.shape, leaf.sharding.shard_shape(leaf.shape)
                 ways = np.prod(whole) / np.prod(part)
                 assert ways >= 4, f"{name}{jax.tree_util.keystr(path)}"
+                seen += 1
+    assert seen >= 3 * 8, "parameters and two moments of eight matrices"
 
 
 def test_the_report_says_whether_it_fits_and_what_to_change(mesh, machine):

@@ -54,6 +54,14 @@ MISTAKES = {
         [SMOKE, "--devices=2", "--config.mesh.tensor=3"],
         "does not use all 2 devices",
     ),
+    "parts": (
+        ["--config=configs/sft.py:6b", "--devices=2", "--config.train.microbatches=3"],
+        "config.train.microbatches=3 does not divide config.train.batch_size=32",
+    ),
+    "episodes": (
+        ["--config=configs/ppo.py:6b", "--devices=2", "--config.ppo.microbatches=3"],
+        "config.ppo.microbatches=3 does not divide",
+    ),
     "key": ([SMOKE, "--devices=2", "--config.trian.x=1"], "no key 'trian'"),
 }
 
