@@ -44,8 +44,8 @@ def data(variant: str) -> ConfigDict:
     if variant == "mini":
         sizes = dict(
             documents=(48000, 500, 500),
-            demonstrations=(4800, 120, 0),
-            prompts=(10000, 400, 500),
+            demonstrations=(4000, 120, 0),
+            prompts=(8000, 400, 500),
         )
     return ConfigDict(
         dict(
@@ -73,6 +73,8 @@ def mesh(variant: str) -> ConfigDict:
 def fine_tuning_model(variant: str, *, residual_dropout: float = 0.0) -> ConfigDict:
     """What a stage changes of the model that it starts from."""
     block = dict(residual_dropout=residual_dropout)
+    if variant == "mini":
+        block["product_dtype"] = "auto"
     if variant in (*PAPER, *PUBLIC):
         block["remat"] = "full"
     if variant in PUBLIC:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from instructgpt.checkpoints import Checkpoints
+from instructgpt.distributed import agree_to_stop, is_first
 from instructgpt.errors import UserError
 from instructgpt.metrics import MetricWriter, Progress, mean_metrics
 from instructgpt.sharding import settle
@@ -83,7 +84,7 @@ def train(
       Preempted: on SIGTERM, after saving.
     """
     checkpoints = Checkpoints(workdir / "checkpoints", keep=config.keep or None)
-    writer = MetricWriter(workdir, enabled=jax.process_index() == 0)
+    writer = MetricWriter(workdir, enabled=is_first())
     try:
         state, start, key = _restore(job, state, checkpoints, key)
         writer.resume(start)
@@ -132,7 +133,7 @@ class _Feed:
 
 
 def _steps(job, state, start, config, key, checkpoints, writer, preemption):
-    progress = Progress(job.name, config.num_steps, start=start)
+    progress = Progress(job.name, config.num_steps, start=start, enabled=is_first())
     # Metrics stay on the device until they are logged, so the host runs ahead.
     pending, tokens, began = [], 0, time.monotonic()
     shown: dict[str, float] = {}
@@ -146,7 +147,7 @@ def _steps(job, state, start, config, key, checkpoints, writer, preemption):
         pending.append(metrics)
         last = step == config.num_steps
         # Read once a step: a signal that comes later is for the next one.
-        stopping = preemption.asked
+        stopping = agree_to_stop(preemption.asked, step)
         saving = last or stopping or _due(step, config.checkpoint_every)
         # Before each save too, so that a state gone bad never replaces a good one.
         if saving or step % config.log_every == 0:
@@ -206,11 +207,17 @@ def _check_finite(name: str, step: int, metrics: list[dict[str, Any]]) -> None:
 
 
 class _Preemption:
-    """Turns SIGTERM into a flag while the loop runs, in the main thread only."""
+    """Turns SIGTERM into a flag while the loop runs, in the main thread only.
+
+    Of several processes JAX takes note of the signal, so that they stop together.
+    """
 
     asked = False
+    _old: Any = None
 
     def __enter__(self) -> "_Preemption":
+        if jax.process_count() > 1:
+            return self
         try:
             self._old = signal.signal(signal.SIGTERM, self._ask)
         except ValueError:  # not the main thread: a notebook, a test

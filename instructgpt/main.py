@@ -3,6 +3,9 @@
     python -m instructgpt.main --config=configs/STAGE.py:VARIANT --workdir=DIR \
         [--config.block.key=value]
 
+On several machines each starts the same line, and --coordinator says who they are: see
+distributed.py.
+
 Kept short, so that everything it does can be called from a test or a notebook.
 """
 
@@ -13,6 +16,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
+from instructgpt import distributed
 from instructgpt.cli import parse_flags
 from instructgpt.errors import UserError
 
@@ -20,6 +24,11 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configs/STAGE.py:VARIANT", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run keeps everything.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "auto, or HOST:PORT of process 0; empty: one process."
+)
+_PROCESSES = flags.DEFINE_integer("num_processes", 0, "How many, with HOST:PORT.")
+_PROCESS = flags.DEFINE_integer("process_id", -1, "Which one, with HOST:PORT.")
 
 STAGES = (
     "pretrain",
@@ -42,8 +51,9 @@ def main(argv: list[str]) -> None:
     config = _CONFIG.value
     if config.stage not in STAGES:
         sys.exit(f"error: config.stage={config.stage!r}; known stages: {STAGES}")
-    stage = importlib.import_module(f"instructgpt.stages.{config.stage}")
     try:
+        distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+        stage = importlib.import_module(f"instructgpt.stages.{config.stage}")
         stage.run(config, _WORKDIR.value)
     except UserError as error:
         sys.exit(f"error: {error}")

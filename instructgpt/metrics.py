@@ -163,6 +163,7 @@ class Progress:
       seconds: least time between two lines; by default 0.2 on a terminal, else 10.
       stream: where to print, by default standard output, in order with the tables.
       clock: seconds as a float; replaced in tests.
+      enabled: whether to print anything; for one process of several.
     """
 
     def __init__(
@@ -174,8 +175,10 @@ class Progress:
         seconds: float | None = None,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
+        enabled: bool = True,
     ):
         self._stage = stage
+        self._enabled = enabled
         self._total = total
         self._start = start
         self._stream = stream or sys.stdout
@@ -194,7 +197,7 @@ class Progress:
         The last step is always printed. Metrics appear in the order given.
         """
         now = self._clock()
-        if (
+        if not self._enabled or (
             step < self._total
             and self._last is not None
             and now - self._last < self._seconds

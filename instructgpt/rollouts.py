@@ -13,6 +13,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from instructgpt.batches import PromptBatch, Rollout
+from instructgpt.distributed import fetch
 from instructgpt.losses import masked
 from instructgpt.models.scoring import (
     response_log_probs,
@@ -22,7 +23,7 @@ from instructgpt.models.scoring import (
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.rl import sequence_kl
 from instructgpt.sampling import Samples, SamplingConfig, sample
-from instructgpt.sharding import put_batch
+from instructgpt.sharding import put_whole_batch
 from instructgpt.steps.update import Metrics
 
 Array = jax.Array
@@ -187,14 +188,15 @@ def generate(
     Args:
       sampler: Of `make_sampler`.
       params: The policy's.
-      batches: Prompt batches; rows with index -1 are padding and are left out.
+      batches: Whole prompt batches, on every process; rows with index -1 are padding
+        and are left out.
       key: One for the whole source.
       mesh: Where to run.
       on_batch: Called with the number of prompts done so far.
     """
     out: list[Generated] = []
     for batch in batches:
-        samples = jax.device_get(sampler(params, put_batch(batch, mesh), key))
+        samples = fetch(sampler(params, put_whole_batch(batch, mesh), key))
         for row, index in enumerate(np.asarray(batch.index)):
             if index < 0:
                 continue

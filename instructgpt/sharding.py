@@ -8,7 +8,7 @@ Code names logical axes only; change the table, not the code.
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -86,9 +86,39 @@ def current_ways() -> int:
     return 1 if mesh.empty else batch_ways(mesh)
 
 
+class Share(NamedTuple):
+    """Which of the equal parts of each batch this process reads."""
+
+    process_index: int
+    process_count: int  # parts; fewer than processes where several read the same rows
+
+
+def batch_share(mesh: Mesh) -> Share:
+    """The part of a batch's rows that lies on this process's devices.
+
+    Raises:
+      UserError: the devices of two processes hold some of the same rows, but not all.
+    """
+    # Devices of a row of this grid hold the same rows of a batch.
+    grid = mesh.devices.reshape(batch_ways(mesh), -1)
+    held: dict[int, set[int]] = {}
+    for block, devices in enumerate(grid):
+        for device in devices:
+            held.setdefault(device.process_index, set()).add(block)
+    parts = sorted({tuple(sorted(blocks)) for blocks in held.values()})
+    if sum(map(len, parts)) != len(grid) or len({len(part) for part in parts}) > 1:
+        raise UserError(
+            f"config.mesh: {dict(mesh.shape)} cuts a batch so that processes share "
+            "some of their rows; make `tensor` a divisor or a multiple of the devices "
+            "of a process"
+        )
+    mine = tuple(sorted(held[jax.process_index()]))
+    return Share(parts.index(mine), len(parts))
+
+
 def local_ways(mesh: Mesh) -> int:
     """Over how many devices of its own a process cuts its rows of a batch."""
-    return max(batch_ways(mesh) // jax.process_count(), 1)
+    return batch_ways(mesh) // batch_share(mesh).process_count
 
 
 def max_over_processes(value: int) -> int:
@@ -176,12 +206,24 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
     """Moves this process's rows of a batch to its devices, cut over `batch`.
 
     Args:
-      batch: A tree of NumPy arrays [B / processes, ...].
+      batch: A tree of NumPy arrays [B / parts, ...], this process's part of each batch
+        as `batch_share` says.
       mesh: The mesh to lay them on.
     """
     sharding = NamedSharding(mesh, spec("batch"))
 
     def put(x: np.ndarray) -> jax.Array:
         return jax.make_array_from_process_local_data(sharding, np.asarray(x))
+
+    return jax.tree.map(put, batch)
+
+
+def put_whole_batch(batch: Any, mesh: Mesh) -> Any:
+    """As `put_batch`, of a batch [B, ...] that every process has all rows of."""
+    sharding = NamedSharding(mesh, spec("batch"))
+
+    def put(x: np.ndarray) -> jax.Array:
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, sharding, lambda rows: x[rows])
 
     return jax.tree.map(put, batch)

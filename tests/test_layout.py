@@ -15,6 +15,7 @@ PACKAGE = REPO / "instructgpt"
 LEVELS = {
     "batches": 0,
     "cli": 0,
+    "distributed": 0,
     "errors": 0,
     "outputs": 0,
     "sharding": 0,

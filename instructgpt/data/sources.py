@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 VERSION = "1.1.0"
+_BLOCK = 256  # records read at once by those who read all of them
 _FEATURES = {
     str: tfds.features.Text(),
     list[str]: tfds.features.Sequence(tfds.features.Text()),
@@ -216,6 +217,10 @@ class Records(Sequence[Record]):
 
     def __len__(self) -> int:
         return len(self._source)
+
+    def __iter__(self) -> Iterator[Record]:
+        for start in range(0, len(self), _BLOCK):
+            yield from self[start : start + _BLOCK]
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):

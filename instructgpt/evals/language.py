@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from instructgpt.data.loader import eval_batches
 from instructgpt.metrics import mean_metrics
 from instructgpt.models.transformer import Transformer
-from instructgpt.sharding import put_batch
+from instructgpt.sharding import batch_share, put_batch
 from instructgpt.steps.sft import make_sft_loss
 
 
@@ -44,8 +44,7 @@ def make_loss_evaluator(
             encode,
             batch_size=batch_size,
             keep=keep,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            **batch_share(mesh)._asdict(),
         )
         sums = [{"loss": run(params, put_batch(batch, mesh))} for batch in batches]
         return mean_metrics(jax.device_get(sums))["loss"]

@@ -18,7 +18,7 @@ from instructgpt.losses import pairwise_ranking
 from instructgpt.metrics import mean_metrics
 from instructgpt.models.scoring import comparison_scores
 from instructgpt.models.transformer import ScalarModel
-from instructgpt.sharding import local_ways, put_batch, replicated
+from instructgpt.sharding import batch_share, local_ways, put_batch, replicated
 
 
 class Rankings:
@@ -53,8 +53,7 @@ class Rankings:
             source,
             encode,
             batch_size=batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            **batch_share(mesh)._asdict(),
             keep=keep,
         )
         self._pack = ComparisonPacker(self._batches, groups=local_ways(mesh))

@@ -12,6 +12,7 @@ _CHOICES = {
     "activation": ("gelu", "gelu_tanh", "swiglu"),
     "position_init": ("normal", "sinusoidal"),
     "compute_dtype": ("float32", "bfloat16", "float16"),
+    "product_dtype": ("compute", "bfloat16", "auto"),
     "remat": ("none", "elementwise", "dots", "full"),
 }
 _POSITIVE = ("vocab_size", "context_length", "num_layers")
@@ -72,6 +73,10 @@ class ModelConfig:
     position_init: Literal["normal", "sinusoidal"] = "normal"
     residual_dropout: float = 0.0  # after attention and MLP, before the residual add
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    # What float32 activations and weights are rounded to before they are multiplied;
+    # sums stay float32, as do the products that are the weights' gradients. TPUs round
+    # to bfloat16 by themselves; auto does so on a CPU with units for it.
+    product_dtype: Literal["compute", "bfloat16", "auto"] = "compute"
     # What the backward pass recomputes: nothing; what lies between matrix products,
     # which costs less than storing it; attention as well, whose memory grows with the
     # square of the length; all of a layer.

@@ -33,7 +33,7 @@ class Head(NamedTuple):
     """What the functions below share; static under jit."""
 
     vocab_size: int  # rows of the table from here on are never predicted
-    dtype: str  # of the products
+    dtype: str  # that the products multiply in
     chunk: int  # c, on each device that has rows of its own
     temperature: float = 1.0
 
@@ -46,7 +46,7 @@ class Head(NamedTuple):
         """
         logits = jnp.einsum(
             "...d,vd->...v",
-            hidden,
+            hidden.astype(self.dtype),
             table.astype(self.dtype),
             preferred_element_type=jnp.float32,
         )
@@ -68,8 +68,14 @@ class Head(NamedTuple):
         Returns:
           ([c, D], float32[W, V, D] of the rows of each of W devices).
         """
-        slope = (slope / self.temperature).astype(self.dtype)
-        by_hidden = jnp.einsum("cv,vd->cd", slope, table.astype(self.dtype))
+        slope = slope / self.temperature
+        by_hidden = jnp.einsum(
+            "cv,vd->cd",
+            slope.astype(self.dtype),
+            table.astype(self.dtype),
+            preferred_element_type=hidden.dtype,
+        )
+        slope = slope.astype(hidden.dtype)
         # Of each device's rows by themselves: they are added up once, after all chunks.
         slope, hidden = (x.reshape(_parts(x), -1, x.shape[1]) for x in (slope, hidden))
         by_table = jnp.einsum(

@@ -4,7 +4,6 @@ Letters: B batch, K responses that share a prompt (1 for plain text), T tokens, 
 H heads, G heads of keys and values, C channels a head, F feed-forward.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -23,11 +22,11 @@ from instructgpt.models.attention import (
 )
 from instructgpt.models.cached import attend_cached, readable
 from instructgpt.models.config import ModelConfig
+from instructgpt.models.products import product, product_dtype
 from instructgpt.models.rotary import Rotation, rotate
 from instructgpt.sharding import constrain
 
 Array = jax.Array
-PRODUCT = "product"  # names what remat policies keep that keep products
 
 
 class Place(NamedTuple):
@@ -83,38 +82,12 @@ def stacked(weights: list[Weights]) -> Weights:
     return Weights(jnp.stack(kernels, axis=1), bias)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def product(x: Array, kernel: Array, contract: int) -> Array:
-    """x . kernel over the last `contract` axes of x and the first of the kernel.
-
-    [N..., in...] x [in..., out...] -> [N..., out...]. Its own backward pass: JAX's
-    gradient of the kernel is the product the other way round, [out..., in...], and a
-    transpose after it, which is slow on a CPU.
-    """
-    lead = x.ndim - contract
-    dims = tuple(range(lead, x.ndim)), tuple(range(contract))
-    return jax.lax.dot_general(x, kernel, (dims, ((), ())))
-
-
-def _product_forward(x: Array, kernel: Array, contract: int):
-    return product(x, kernel, contract), (x, kernel)
-
-
-def _product_backward(contract: int, saved: tuple[Array, Array], slope: Array):
-    x, kernel = saved
-    lead = x.ndim - contract
-    outputs = tuple(range(lead, slope.ndim)), tuple(range(contract, kernel.ndim))
-    by_x = jax.lax.dot_general(slope, kernel, (outputs, ((), ())))
-    x, slope = (y.reshape(-1, *y.shape[lead:]) for y in (x, slope))
-    return by_x, jax.lax.dot_general(x, slope, (((0,), (0,)), ((), ())))
-
-
-product.defvjp(_product_forward, _product_backward)
-
-
-def affine(x: Array, weights: Weights, *, contract: int = 1) -> Array:
+def affine(
+    x: Array, weights: Weights, config: ModelConfig, *, contract: int = 1
+) -> Array:
     """y = x . kernel + bias over the last `contract` axes of x."""
-    y = checkpoint_name(product(x, weights.kernel, contract), PRODUCT)
+    dtype = product_dtype(config)
+    y = product(x, weights.kernel, contract=contract, dtype=dtype)
     if weights.bias is None:
         return y
     lead = (1,) * (y.ndim - weights.bias.ndim)
@@ -214,7 +187,7 @@ class Attention(nn.Module):
             use_bias=cfg.out_bias,
             name="out",
         )()
-        out = affine(y.swapaxes(2, 3), weights, contract=2)
+        out = affine(y.swapaxes(2, 3), weights, cfg, contract=2)
         return constrain(out, "batch", None, None, None)
 
     def project(self, x: Array) -> tuple[Array, ...]:
@@ -239,12 +212,12 @@ class Attention(nn.Module):
         ]
         # One product, unless to stack the weights would cost more than it saves.
         if cfg.num_heads == cfg.num_kv_heads and x.shape[2] > 1:
-            y = affine(x, stacked(parts))
+            y = affine(x, stacked(parts), cfg)
             y = constrain(y, "batch", None, None, None, "heads", None)
             return tuple(y[:, :, :, i] for i in range(3))
         axes = "heads", "kv_heads", "kv_heads"
         return tuple(
-            constrain(affine(x, part), "batch", None, None, axis, None)
+            constrain(affine(x, part, cfg), "batch", None, None, axis, None)
             for part, axis in zip(parts, axes, strict=True)
         )
 
@@ -263,7 +236,7 @@ class MLP(nn.Module):
             sizes = {"embed": cfg.width, "mlp": cfg.mlp_width}
             shape = (sizes[axes[0]],), (sizes[axes[1]],)
             layer = Affine(cfg, *shape, axes, std, use_bias=cfg.mlp_bias, name=name)
-            return affine(x, layer())
+            return affine(x, layer(), cfg)
 
         up = dense(x, "up", ("embed", "mlp"), std=cfg.width**-0.5)
         if cfg.activation == "swiglu":

@@ -14,7 +14,8 @@ from flax import linen as nn
 from instructgpt.models.attention import SMALL, Segment
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.head import Head, TokenLogProbs, token_log_probs, weighted_nll
-from instructgpt.models.layers import PRODUCT, Block, Norm, Place
+from instructgpt.models.layers import Block, Norm, Place
+from instructgpt.models.products import PRODUCT, product_dtype
 from instructgpt.models.rotary import Rotation, rotation
 from instructgpt.sharding import constrain
 
@@ -217,7 +218,7 @@ class Transformer(nn.Module):
 
     def _head(self, temperature: float = 1.0) -> Head:
         cfg = self.config
-        return Head(cfg.vocab_size, cfg.compute_dtype, cfg.logit_chunk, temperature)
+        return Head(cfg.vocab_size, product_dtype(cfg), cfg.logit_chunk, temperature)
 
 
 class ScalarModel(nn.Module):

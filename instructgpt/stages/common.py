@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from instructgpt.checkpoints import open_checkpoint
 from instructgpt.data.datasets import DataConfig, Datasets, open_datasets
 from instructgpt.data.documents import TokenWindows
+from instructgpt.distributed import first_then_others, is_first
 from instructgpt.errors import UserError
 from instructgpt.loop import LoopConfig
 from instructgpt.models.config import ModelConfig
@@ -117,14 +118,14 @@ def start(config: ConfigDict, workdir: str | os.PathLike[str]) -> Context:
     if "train" in config:
         check_train(build(TrainConfig, config.train, where="config.train"), mesh)
     workdir.mkdir(parents=True, exist_ok=True)
-    _same_config(config, workdir / "config.json")
+    first_then_others(lambda: _same_config(config, workdir / "config.json"))
     given = data_config.tokenizer
     data_config = dataclasses.replace(
         data_config,
         dir=resolve(data_config.dir, workdir),
         tokenizer=resolve(given, workdir) if given else "",
     )
-    data = open_datasets(data_config, log=announce)
+    data = first_then_others(lambda: open_datasets(data_config, log=announce))
     key = jax.random.key(config.seed)
     return Context(config, workdir, mesh, key, data, data_config)
 
@@ -180,7 +181,7 @@ def resolve(path: str, workdir: Path) -> str:
 
 def announce(text: str) -> None:
     """Tells the user what a stage is doing, on process 0."""
-    if jax.process_index() == 0:
+    if is_first():
         print(text, flush=True)
 
 
@@ -228,7 +229,8 @@ def text_windows(
             f"{key}={length} is longer than the model's "
             f"context_length={config.context_length}; lower it"
         )
-    return TokenWindows(context.data.tokens(split), length or config.context_length)
+    tokens = first_then_others(lambda: context.data.tokens(split))
+    return TokenWindows(tokens, length or config.context_length)
 
 
 class Loaded(NamedTuple):
@@ -298,7 +300,9 @@ def to_device(mesh: Mesh) -> Callable[[Any], Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON so that a kill leaves the old file or the new one."""
+    """Writes JSON, on process 0, so that a kill leaves the old file or the new one."""
+    if not is_first():
+        return
     with new_file(path) as partial:
         partial.write_text(json.dumps(value, indent=2) + "\n")
 

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from instructgpt.distributed import on_first
 from instructgpt.errors import UserError
 from instructgpt.evals.gold import judge_all, summarise
 from instructgpt.evals.language import make_loss_evaluator
@@ -67,8 +68,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     path = context.workdir / "results.json"
     if not path.exists():
         common.write_json(path, _evaluate(context, config, settings))
-    report = write_report(path)
-    common.announce(f"{config.name}: wrote {report}")
+    on_first(lambda: common.announce(f"{config.name}: wrote {write_report(path)}"))
     return json.loads(path.read_text())
 
 

@@ -7,6 +7,7 @@ data of your own the answers are written for people to rank.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from instructgpt.data.world import (
     agreement_counts,
     rank_by_each,
 )
+from instructgpt.distributed import first_then_others, on_first
 from instructgpt.errors import UserError
 from instructgpt.evals.intervals import ratio_interval
 from instructgpt.sampling import SamplingConfig
@@ -79,7 +81,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         prompts = Prompts(context, split, count=count)
         path = context.workdir / f"answers.{split}.jsonl"
         if not path.exists():
-            _write_lines(path, _answer(context, label, prompts, split))
+            rows = _answer(context, label, prompts, split)
+            on_first(functools.partial(_write_lines, path, rows))
         answers[split] = _read_lines(path)
     world = context.data.world
     if world is None:
@@ -210,9 +213,11 @@ def _rank(
     files = {}
     for split, rows in splits.items():
         files[split] = context.workdir / f"comparisons.{split}.jsonl"
-        _write_lines(files[split], rows)
+        on_first(functools.partial(_write_lines, files[split], rows))
     report["pairs"] = {s: sum(map(_untied, rows)) for s, rows in splits.items()}
-    report["set"] = build_jsonl("comparisons", "ranked", context.workdir, files)
+    report["set"] = first_then_others(
+        lambda: build_jsonl("comparisons", "ranked", context.workdir, files)
+    )
     common.write_json(context.workdir / "labels.json", report)
     common.announce(f"{context.config.name}: {json.dumps(report)}")
     return report

@@ -29,7 +29,7 @@ from instructgpt.rollouts import (
     split_batch,
 )
 from instructgpt.sampling import SamplingConfig
-from instructgpt.sharding import batch_ways, check_divides, settle
+from instructgpt.sharding import batch_share, batch_ways, check_divides, settle
 from instructgpt.stages import common
 from instructgpt.stages.sampling import make_sample_table, stage_sampler, stop_ids
 from instructgpt.state import PPOState, make_train_state, shardings_of
@@ -215,8 +215,7 @@ def _loader(context, rollout: RolloutConfig, train_config, model):
     kept = filter_long(source, prompt_format, max_prompt=limit)
     shared = dict(
         seed=context.config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        **batch_share(context.mesh)._asdict(),
     )
     loaders = {
         "prompts": make_loader(

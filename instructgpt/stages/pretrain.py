@@ -14,6 +14,7 @@ from instructgpt.loop import Job, train
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import Transformer
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
+from instructgpt.sharding import batch_share
 from instructgpt.stages import common
 from instructgpt.state import make_train_state, shardings_of
 from instructgpt.steps.sft import make_sft_loss
@@ -45,8 +46,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         None,
         batch_size=train_config.batch_size,
         seed=config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        **batch_share(context.mesh)._asdict(),
     )
     loop_config = train_config.loop(loader.steps_per_epoch)
     optimizer_config = common.build(

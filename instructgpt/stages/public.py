@@ -5,12 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_dtypes  # noqa: F401  (makes NumPy know "bfloat16")
 import numpy as np
 from safetensors.numpy import save_file
 
 from instructgpt.checkpoints import Checkpoints, open_checkpoint
+from instructgpt.distributed import is_first
 from instructgpt.errors import UserError
 from instructgpt.metrics import Progress
 from instructgpt.models.config import ModelConfig
@@ -258,7 +258,7 @@ def _write_shards(
         for key in group:
             tensors[key] = transfer.export_tensor(items[key], params, config=config)
         tensors = {key: value.astype(dtype) for key, value in tensors.items()}
-        if jax.process_index() == 0:
+        if is_first():
             save_file(tensors, folder / name, metadata={"format": "pt"})
             (folder / name).chmod(0o644)  # written for its owner alone
         weight_map |= dict.fromkeys(tensors, name)

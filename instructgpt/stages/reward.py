@@ -34,7 +34,7 @@ from instructgpt.evals.tables import format_interval
 from instructgpt.loop import Job, LoopConfig, train
 from instructgpt.models.transformer import ScalarModel
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
-from instructgpt.sharding import local_ways, put_batch
+from instructgpt.sharding import batch_share, local_ways, put_batch
 from instructgpt.stages import common
 from instructgpt.stages.label import open_comparisons
 from instructgpt.stages.sampling import ScoreTexts
@@ -79,8 +79,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         encode,
         batch_size=train_config.batch_size,
         seed=config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        **batch_share(context.mesh)._asdict(),
         keep=rankings["train"].keep,
     )
     loop_config = train_config.loop(loader.steps_per_epoch)

@@ -13,10 +13,11 @@ from instructgpt.data.transforms import (
     encode_prompt,
     filter_long,
 )
+from instructgpt.distributed import fetch, is_first
 from instructgpt.metrics import Progress, print_table
 from instructgpt.rollouts import generate, make_response_scorer, make_sampler
 from instructgpt.sampling import SamplingConfig
-from instructgpt.sharding import put_batch, round_up
+from instructgpt.sharding import put_whole_batch, round_up
 from instructgpt.stages.common import Context, Loaded, write_json
 
 
@@ -110,7 +111,7 @@ class Prompts:
         """K responses' texts for each prompt; with a name, a progress line."""
         batch_size = round_up(batch_size, self._context.mesh)
         batches = eval_batches(self._rows, self._encode, batch_size=batch_size)
-        progress = Progress(name, len(self))
+        progress = Progress(name, len(self), enabled=is_first())
 
         def report(done: int) -> None:
             if name:
@@ -146,7 +147,7 @@ def make_sample_table(
             for r, t in zip(prompts.records, texts, strict=True)
         ]
         write_json(context.workdir / "samples" / f"{step:07d}.json", rows)
-        if jax.process_index() == 0:
+        if is_first():
             shown = [(_short(r["prompt"]), _short(r["response"])) for r in rows[:3]]
             print_table(shown, ["prompt", f"response at step {step}"])
 
@@ -190,7 +191,7 @@ class ScoreTexts:
         ]
         out = []
         for batch in eval_batches(rows, self._encode, batch_size=self._batch_size):
-            on_device = put_batch(batch, self._context.mesh)
-            scores = jax.device_get(self._run(self._params, *on_device[:4]))
+            on_device = put_whole_batch(batch, self._context.mesh)
+            scores = fetch(self._run(self._params, *on_device[:4]))
             out.append(np.asarray(scores)[np.asarray(batch.present)])
         return np.concatenate(out)

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from instructgpt.distributed import is_first
 from instructgpt.metrics import MetricWriter, print_table, read_metrics
 from instructgpt.sampling import SamplingConfig
 from instructgpt.stages import common
@@ -62,7 +63,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             scores = score(prompts.records, [t[0] for t in texts])
             rows.append({"step": step, "rm_score": float(scores.mean())})
     losses = _valid_losses(select.candidates, context)
-    with MetricWriter(context.workdir) as writer:
+    with MetricWriter(context.workdir, enabled=is_first()) as writer:
         for row in rows:
             row["epoch"] = steps.index(row["step"]) + 1
             row["valid_loss"] = losses.get(row["step"])
@@ -71,10 +72,11 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     for row in rows:
         row["chosen"] = row is best
     columns = ("epoch", "step", "valid_loss", "rm_score", "chosen")
-    print_table(
-        [[r[c] if c != "chosen" else "*" * r[c] for c in columns] for r in rows],
-        columns,
-    )
+    if is_first():
+        print_table(
+            [[r[c] if c != "chosen" else "*" * r[c] for c in columns] for r in rows],
+            columns,
+        )
     result = {"step": best["step"], "epochs": rows}
     common.write_json(path, result)
     return result

@@ -16,10 +16,12 @@ from instructgpt.data.loader import make_loader, make_mixed_loader
 from instructgpt.data.packing import PackedRows
 from instructgpt.data.rows import Rows
 from instructgpt.data.transforms import encode_demonstration, filter_long
+from instructgpt.distributed import first_then_others
 from instructgpt.errors import UserError
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.loop import Job, train
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
+from instructgpt.sharding import batch_share
 from instructgpt.stages import common
 from instructgpt.stages.sampling import make_sample_table
 from instructgpt.state import make_train_state, shardings_of
@@ -126,8 +128,7 @@ def _loader(context, sft: SFTConfig, train_config: common.TrainConfig, encode):
     shared = dict(
         batch_size=train_config.batch_size,
         seed=context.config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        **batch_share(context.mesh)._asdict(),
     )
     if sft.pack_length:
         packed = PackedRows(Rows(demonstrations, encode, kept.indices), sft.pack_length)
@@ -137,7 +138,7 @@ def _loader(context, sft: SFTConfig, train_config: common.TrainConfig, encode):
     return make_mixed_loader(
         demonstrations,
         encode,
-        context.data.tokens("train"),
+        first_then_others(lambda: context.data.tokens("train")),
         fraction=sft.pretrain_fraction,
         keep=kept.indices,
         **shared,

@@ -11,7 +11,6 @@ from instructgpt.models.layers import (
     Dropout,
     Norm,
     Place,
-    product,
 )
 from tests import tiny
 
@@ -152,19 +151,3 @@ def test_dropout_zeroes_its_share_and_scales_up_the_rest(width):
     np.testing.assert_allclose(kept, 1 / 0.8, rtol=1e-4)
     same = Dropout(0.2, deterministic=True).apply({}, x)
     np.testing.assert_array_equal(same, x)
-
-
-@pytest.mark.parametrize("contract", [1, 2])
-def test_a_products_gradients_are_those_of_jax(rng, contract):
-    inputs, outputs = (4, 6)[:contract], (5, 7)
-    x = rng.normal(size=(2, 3, *inputs)).astype(np.float32)
-    kernel = rng.normal(size=(*inputs, *outputs)).astype(np.float32)
-
-    def plain(x, kernel):
-        return jnp.tensordot(x, kernel, axes=contract)
-
-    y, pull = jax.vjp(lambda x, kernel: product(x, kernel, contract), x, kernel)
-    expected, expected_pull = jax.vjp(plain, x, kernel)
-    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
-    slope = rng.normal(size=y.shape).astype(np.float32)
-    tiny.assert_close(pull(slope), expected_pull(slope))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 from ml_collections import ConfigDict
+from orbax.checkpoint import v1 as ocp
 
 from configs import recipe as recipe_config
 from instructgpt.stages import recipe
@@ -49,3 +50,14 @@ def _run(root: Path) -> Finished:
 def finished(factory: pytest.TempPathFactory) -> Finished:
     """The recipe of this session; the first call runs it. Leave it as it is."""
     return _run(factory.getbasetemp())
+
+
+def newest_checkpoint(stage: Path) -> Path:
+    steps = (stage / "checkpoints").glob("[0-9]*")
+    return max((p for p in steps if p.name.isdigit()), key=lambda p: int(p.name))
+
+
+def load_checkpoint(stage: Path) -> dict:
+    """All that the newest checkpoint holds: parameters, optimiser, iterator, key."""
+    newest = newest_checkpoint(stage)
+    return {"step": newest.name, **ocp.load_checkpointables(newest)}

@@ -14,10 +14,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from orbax.checkpoint import v1 as ocp
 
 from instructgpt.metrics import read_metrics
-from tests.stages.recipe_run import Finished, finished
+from tests.stages.recipe_run import (
+    Finished,
+    finished,
+    load_checkpoint,
+    newest_checkpoint,
+)
 
 REPO = Path(__file__).resolve().parents[2]
 KILLS = {
@@ -47,11 +51,6 @@ def launch(workdir: Path, data_dir: Path, *kill: object) -> subprocess.Completed
     )
 
 
-def newest_checkpoint(stage: Path) -> Path:
-    steps = (stage / "checkpoints").glob("[0-9]*")
-    return max((p for p in steps if p.name.isdigit()), key=lambda p: int(p.name))
-
-
 @pytest.fixture(scope="module")
 def killed(run: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("killed") / "recipe"
@@ -63,12 +62,6 @@ def killed(run: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = launch(workdir, run.workdir / "data")
     assert done.returncode == 0, done.stdout + done.stderr
     return workdir
-
-
-def load_checkpoint(stage: Path) -> dict:
-    """All that the newest checkpoint holds: parameters, optimiser, iterator, key."""
-    newest = newest_checkpoint(stage)
-    return {"step": newest.name, **ocp.load_checkpointables(newest)}
 
 
 @pytest.mark.slow

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Several processes on this machine as one program, as several hosts would be: to see
+# a launch work before machines are rented, or to use a CPU by parts.
+#
+#   PROCESSES=2 bash launch/local.sh --config=configs/sft.py:smoke --workdir=runs/sft
+#   PROCESSES=2 bash launch/local.sh --dry-run --config=... --workdir=...
+#
+# JAX_NUM_CPU_DEVICES=4 gives each process four devices. PORT is where process 0 listens
+# (8476). If one process ends, the others are ended, and the same line goes on from the
+# last checkpoint.
+set -euo pipefail
+
+# shellcheck source=launch/machines.sh
+source "$(dirname "${BASH_SOURCE[0]}")/machines.sh"
+read_line "$@"
+need PROCESSES
+need_line
+port=${PORT:-8476}
+
+command() { # of process $1
+  echo "$(main_line "--coordinator=localhost:$port" "--num_processes=$PROCESSES" \
+    "--process_id=$1")"
+}
+
+if [ "$dry_run" = yes ]; then
+  for ((i = 0; i < PROCESSES; i++)); do command "$i"; done
+  exit
+fi
+
+# shellcheck source=launch/setup_env.sh
+source "$root/launch/setup_env.sh"
+setup_env
+pids=()
+for ((i = 0; i < PROCESSES; i++)); do
+  eval "$(command "$i")" 2> >(sed -u "s/^/[process $i] /" >&2) &
+  pids+=($!)
+done
+# Asked to stop, the processes save first.
+trap 'kill -TERM "${pids[@]}" 2> /dev/null || true' TERM INT
+
+left=${#pids[@]}
+while [ "$left" -gt 0 ]; do
+  code=0
+  wait -n -p ended "${pids[@]}" || code=$?
+  [ -n "${ended:-}" ] || continue # it was a signal
+  for i in "${!pids[@]}"; do
+    [ "${pids[$i]}" != "$ended" ] || { number=$i && unset "pids[$i]"; }
+  done
+  left=${#pids[@]}
+  if [ "$code" != 0 ]; then
+    echo "process $number of $PROCESSES ended with exit code $code;" \
+      "ending the others. The same line resumes." >&2
+    [ "$left" = 0 ] || kill -KILL "${pids[@]}" 2> /dev/null || true
+    exit "$code"
+  fi
+done

@@ -1,0 +1,106 @@
+"""Products: their gradients, and what they are multiplied in."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from instructgpt.models import products
+from instructgpt.models.products import has_bfloat16_units, product, product_dtype
+from instructgpt.models.transformer import Transformer
+from tests import tiny
+
+SHAPES = {1: ((6,), (4, 5)), 2: ((2, 3), (7,))}  # by contract: in, out
+
+
+@pytest.fixture(params=SHAPES)
+def operands(request, rng):
+    """x [3, 8, in...], kernel [in..., out...], a slope of the product, and contract."""
+    inputs, outputs = SHAPES[request.param]
+    shapes = (3, 8, *inputs), (*inputs, *outputs), (3, 8, *outputs)
+    arrays = (jnp.array(rng.normal(size=s), jnp.float32) for s in shapes)
+    return *arrays, request.param
+
+
+def rounded(x):
+    return x.astype(jnp.bfloat16).astype(jnp.float32)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gradients_are_those_of_jax_of_rounded_operands(operands, dtype):
+    x, kernel, slope, contract = operands
+    cast = rounded if dtype == "bfloat16" else lambda x: x
+    y, pull = jax.vjp(
+        lambda x, k: product(x, k, contract=contract, dtype=dtype), x, kernel
+    )
+    by_x, by_kernel = pull(slope)
+
+    def plain(x, kernel):
+        return jnp.tensordot(x, kernel, contract, precision="highest")
+
+    close = dict(rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(y, plain(cast(x), cast(kernel)), **close)
+    expected = jax.vjp(plain, cast(x), cast(kernel))[1](cast(slope))[0]
+    np.testing.assert_allclose(by_x, expected, **close)
+    # The kernel's gradient is of numbers that were not rounded.
+    expected = jax.vjp(plain, x, kernel)[1](slope)[1]
+    np.testing.assert_allclose(by_kernel, expected, **close)
+    assert {a.dtype for a in (y, by_x, by_kernel)} == {jnp.dtype("float32")}
+
+
+def test_auto_rounds_where_the_cpu_has_units_for_it(monkeypatch, tmp_path):
+    config = tiny.config(product_dtype="auto")
+    for units, expected in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(products, "has_bfloat16_units", lambda units=units: units)
+        assert product_dtype(config) == expected
+    monkeypatch.setattr(products, "has_bfloat16_units", lambda: True)
+    assert product_dtype(tiny.config()) == "float32"
+    half = tiny.config(product_dtype="auto", compute_dtype="float16")
+    assert product_dtype(half) == "float16"
+
+
+def test_units_are_read_from_what_the_kernel_says(tmp_path):
+    path = tmp_path / "cpuinfo"
+    path.write_text("flags : fpu avx512f amx_bf16 amx_tile\n")
+    assert has_bfloat16_units(path)
+    other = tmp_path / "other"
+    other.write_text("flags : fpu avx2\n")
+    assert not has_bfloat16_units(other)
+    assert not has_bfloat16_units(tmp_path / "missing")
+
+
+def test_a_model_of_rounded_products_stays_close(rng):
+    tokens = jnp.array(rng.integers(1, 60, (2, 1, 12)), jnp.int32)
+    valid = jnp.ones_like(tokens, bool)
+    hidden, gradients = [], []
+    for dtype in ("compute", "bfloat16"):
+        model = Transformer(tiny.config(product_dtype=dtype))
+        params = tiny.params_of(model)
+
+        def loss(params, model=model):
+            hidden, _ = model.apply({"params": params}, tokens, valid)
+            targets = tokens[:, 0, 1:].reshape(-1)
+            states = hidden[:, 0, :-1].reshape(len(targets), -1)
+            nll = model.apply(
+                {"params": params},
+                states,
+                targets,
+                jnp.ones(len(targets)),
+                method="nll",
+            )
+            return nll / len(targets), hidden
+
+        gradient, states = jax.grad(loss, has_aux=True)(params)
+        hidden.append(states)
+        gradients.append(gradient)
+    exact, near = hidden
+    assert near.dtype == jnp.float32
+    assert 0 < jnp.abs(exact - near).max() < 0.1  # of numbers around 1
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(gradients[0]),
+        jax.tree.leaves(gradients[1]),
+        strict=True,
+    ):
+        assert b.dtype == jnp.float32
+        scale = jnp.abs(a).max() + 1e-6
+        assert jnp.abs(a - b).max() < 0.1 * scale, jax.tree_util.keystr(path)

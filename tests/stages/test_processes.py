@@ -1,0 +1,124 @@
+"""Two processes of four devices are one of eight, and neither waits for a dead one."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from instructgpt.metrics import read_metrics
+from tests.stages.recipe_run import MESH, Finished, finished, load_checkpoint
+
+REPO = Path(__file__).resolve().parents[2]
+STAGES = ("sft", "reward", "ppo_ptx")
+ENDS_WITHIN = 60  # seconds after another process has died
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return finished(tmp_path_factory)
+
+
+@pytest.fixture
+def unfinished(run, tmp_path) -> Path:
+    """The recipe's workdir as if three of its stages had not been run."""
+    workdir = tmp_path / "recipe"
+    shutil.copytree(run.workdir, workdir, ignore=shutil.ignore_patterns("samples"))
+    path = workdir / "minutes.json"
+    minutes = json.loads(path.read_text())
+    for name in STAGES:
+        shutil.rmtree(workdir / name)
+        del minutes[name]
+    path.write_text(json.dumps(minutes))
+    return workdir
+
+
+def flags(workdir: Path) -> list[str]:
+    return [
+        "--config=configs/recipe.py:smoke",
+        f"--workdir={workdir}",
+        *(
+            f"--config.stages.{stage}.mesh.{axis}={size}"
+            for stage in STAGES
+            for axis, size in MESH.items()
+        ),
+    ]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "JAX_NUM_CPU_DEVICES": "4", **more}
+
+
+def start_by_hand(workdir: Path) -> list[subprocess.Popen]:
+    """Two processes, without a script that looks after them."""
+    where = f"--coordinator=localhost:{free_port()}"
+    return [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "instructgpt.main", where),
+                *("--num_processes=2", f"--process_id={number}", *flags(workdir)),
+            ],
+            cwd=REPO,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+
+
+def wait_for_step(path: Path, step: int, processes: list[subprocess.Popen]) -> None:
+    while not path.exists() or not any(r["step"] >= step for r in read_metrics(path)):
+        for process in processes:
+            assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")
+def test_two_processes_are_one(run, unfinished):
+    # 1. one process dies, and the other does not wait for it
+    first, second = processes = start_by_hand(unfinished)
+    try:
+        wait_for_step(unfinished / "sft" / "metrics.jsonl", 2, processes)
+        second.kill()
+        began = time.monotonic()
+        said = first.communicate(timeout=ENDS_WITHIN)[0]
+        assert time.monotonic() - began < ENDS_WITHIN
+        assert first.returncode not in (0, -signal.SIGKILL)
+        assert "another process" in said or "heartbeat" in said.lower(), said
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    # 2. the same line goes on, and all ends as in one process with the same mesh
+    done = subprocess.run(
+        ["bash", "launch/local.sh", *flags(unfinished)],
+        cwd=REPO,
+        env=environment(PROCESSES="2", PORT=str(free_port())),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("=== ppo_ptx ===") == 1  # process 1 says nothing
+    for stage in STAGES:
+        actual, expected = (
+            load_checkpoint(w / stage) for w in (unfinished, run.workdir)
+        )
+        jax.tree.map(np.testing.assert_array_equal, actual, expected)
