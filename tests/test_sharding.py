@@ -1,5 +1,7 @@
 """Meshes, the rule table, and where arrays really live."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import optax
@@ -10,11 +12,15 @@ from instructgpt.errors import UserError
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.sharding import (
     MeshConfig,
+    Share,
+    batch_share,
     batch_ways,
     check_divides,
     constrain,
+    local_ways,
     make_mesh,
     put_batch,
+    put_whole_batch,
     round_up,
     spec,
 )
@@ -119,3 +125,50 @@ def test_no_matrix_is_whole_under_fsdp():
     for path, leaf in jax.tree_util.tree_leaves_with_path(layout):
         if path[-1].key == "kernel" or path[-1].key.endswith("embedding"):
             assert not leaf.sharding.is_fully_replicated, path
+
+
+def mesh_of_processes(data: int, fsdp: int, tensor: int, *, each: int, order=None):
+    """What `batch_share` sees of a mesh over processes of `each` devices."""
+    count = data * fsdp * tensor
+    order = range(count) if order is None else order
+    devices = [SimpleNamespace(process_index=i // each) for i in order]
+    grid = np.array(devices, object).reshape(data, fsdp, tensor)
+    shape = dict(data=data, fsdp=fsdp, tensor=tensor)
+    return SimpleNamespace(devices=grid, shape=shape)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shares"),
+    [
+        ((2, 2, 2), [Share(0, 2), Share(1, 2)]),
+        ((1, 8, 1), [Share(0, 2), Share(1, 2)]),
+        ((1, 1, 8), [Share(0, 1), Share(0, 1)]),  # both read every row
+    ],
+)
+def test_each_process_reads_the_rows_of_its_devices(sizes, shares, monkeypatch):
+    mesh = mesh_of_processes(*sizes, each=4)
+    for process, share in enumerate(shares):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        assert batch_share(mesh) == share
+        assert local_ways(mesh) == max(sizes[0] * sizes[1] // share.process_count, 1)
+
+
+def test_rows_that_lie_apart_are_a_share_too(monkeypatch):
+    # Hosts of 2 x 2 chips in a slice of 4 x 2: the rows of one are not neighbours.
+    order = [0, 1, 4, 5, 2, 3, 6, 7]
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    assert batch_share(mesh_of_processes(8, 1, 1, each=4, order=order)) == Share(1, 2)
+
+
+def test_processes_that_share_only_some_rows_are_refused(monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 0)
+    with pytest.raises(UserError, match="make `tensor` a divisor or a multiple"):
+        batch_share(mesh_of_processes(2, 1, 3, each=2))
+
+
+def test_a_whole_batch_lies_as_one_of_parts_does(rng):
+    mesh = tiny.mesh_of(2, 2, 2)
+    rows = rng.normal(size=(8, 3)).astype(np.float32)
+    whole, parts = put_whole_batch(rows, mesh), put_batch(rows, mesh)
+    assert whole.sharding == parts.sharding
+    np.testing.assert_array_equal(whole, rows)

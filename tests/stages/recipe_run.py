@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import pytest
 from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
@@ -60,4 +61,13 @@ def newest_checkpoint(stage: Path) -> Path:
 def load_checkpoint(stage: Path) -> dict:
     """All that the newest checkpoint holds: parameters, optimiser, iterator, key."""
     newest = newest_checkpoint(stage)
-    return {"step": newest.name, **ocp.load_checkpointables(newest)}
+    # Onto one device: those that saved it may be another process's.
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    layout = {
+        name: tree
+        and jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), tree
+        )
+        for name, tree in ocp.checkpointables_metadata(newest).metadata.items()
+    }
+    return {"step": newest.name, **ocp.load_checkpointables(newest, layout)}

@@ -10,11 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
 
 from instructgpt.metrics import read_metrics
+from tests import tiny
 from tests.stages.recipe_run import MESH, Finished, finished, load_checkpoint
 
 REPO = Path(__file__).resolve().parents[2]
@@ -121,4 +120,8 @@ def test_two_processes_are_one(run, unfinished):
         actual, expected = (
             load_checkpoint(w / stage) for w in (unfinished, run.workdir)
         )
-        jax.tree.map(np.testing.assert_array_equal, actual, expected)
+        # Sums over processes are made in another order than within one.
+        for part in expected.keys() - {"step", "meta"}:
+            tiny.assert_close(actual[part], expected[part], atol=5e-4)
+        for part in ("step", "meta"):
+            assert actual[part] == expected[part]

@@ -1,0 +1,68 @@
+"""Who the processes are; `stages/test_processes.py` runs two of them."""
+
+import jax
+import pytest
+
+from instructgpt import distributed
+from instructgpt.errors import UserError
+
+
+@pytest.fixture
+def joined(monkeypatch):
+    """What jax.distributed.initialize was called with."""
+    calls = []
+    monkeypatch.setattr(
+        jax.distributed, "initialize", lambda **given: calls.append(given)
+    )
+    return calls
+
+
+def test_alone_nothing_is_joined(joined):
+    distributed.initialize("", 0, -1)
+    assert not joined
+
+
+def test_flags_and_clusters_are_passed_on(joined):
+    distributed.initialize("host:1", 2, 1)
+    distributed.initialize("auto", 0, -1)
+    by_hand, auto = joined
+    assert by_hand["coordinator_address"] == "host:1"
+    assert (by_hand["num_processes"], by_hand["process_id"]) == (2, 1)
+    assert "coordinator_address" not in auto
+    for given in joined:  # none waits for a dead one for long
+        assert given["heartbeat_timeout_seconds"] <= 30
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("", 2, -1), "go with --coordinator=HOST:PORT"),
+        (("auto", 2, 0), "give all three, or none"),
+        (("host:1", 0, -1), "needs --num_processes=N and --process_id"),
+        (("host:1", 2, 2), "from 0 to N - 1; given are 2 and 2"),
+    ],
+)
+def test_flags_that_do_not_go_together(given, message, joined):
+    with pytest.raises(UserError, match=message):
+        distributed.initialize(*given)
+    assert not joined
+
+
+def test_a_cluster_that_is_not_there_is_one_clear_error(monkeypatch):
+    def fail(**given):
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    with pytest.raises(UserError, match="outside of a TPU pod, SLURM and Kubernetes"):
+        distributed.initialize("auto", 0, -1)
+
+
+def test_one_process_does_everything_itself():
+    assert distributed.is_first()
+    assert distributed.first_then_others(lambda: 3) == 3
+    made = []
+    distributed.on_first(lambda: made.append(1))
+    assert made == [1]
+    assert distributed.agree_to_stop(True, step=1)
+    assert not distributed.agree_to_stop(False, step=1)
+    assert distributed.fetch({"x": jax.numpy.ones(2)})["x"].tolist() == [1, 1]
