@@ -44,8 +44,8 @@ def data(variant: str) -> ConfigDict:
     if variant == "mini":
         sizes = dict(
             documents=(48000, 500, 500),
-            demonstrations=(4000, 120, 0),
-            prompts=(8000, 400, 500),
+            demonstrations=(4800, 120, 0),
+            prompts=(10000, 400, 500),
         )
     return ConfigDict(
         dict(
