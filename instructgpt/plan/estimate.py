@@ -10,7 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 from instructgpt.models.costs import Cost
-from instructgpt.plan.hlo import collective_bytes
+from instructgpt.plan.hlo import collective_bytes, largest_array, largest_gather
 from instructgpt.plan.machines import GIB, Machine
 from instructgpt.plan.work import Phase, Work
 
@@ -27,6 +27,8 @@ class Compiled(NamedTuple):
     temporaries: float
     collectives: dict[str, float]  # received, by kind
     seconds: float  # that it took to compile
+    gathered: float = 0.0  # the largest array that one all-gather makes
+    largest: float = 0.0  # the largest array of all
     # Why there is no program: the compiler found that it needs more than a device has.
     error: str = ""
 
@@ -110,14 +112,15 @@ def compile_phase(phase: Phase) -> Compiled:
         own = device_bytes(phase.arguments)
         seconds = time.monotonic() - began
         return Compiled(own, 0.0, max(size - own, 0.0), {}, seconds, "out of memory")
-    memory = program.memory_analysis()
-    sent = collective_bytes(program.as_text(), trips=phase.trips)
+    memory, text = program.memory_analysis(), program.as_text()
     return Compiled(
         arguments=memory.argument_size_in_bytes,
         outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
-        collectives=sent,
+        collectives=collective_bytes(text, trips=phase.trips),
         seconds=time.monotonic() - began,
+        gathered=largest_gather(text),
+        largest=largest_array(text),
     )
 
 

@@ -5,7 +5,13 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from instructgpt.plan.hlo import collective_bytes, computations, shape_bytes
+from instructgpt.plan.hlo import (
+    collective_bytes,
+    computations,
+    largest_array,
+    largest_gather,
+    shape_bytes,
+)
 from tests import tiny
 
 PROGRAM = """\
@@ -50,6 +56,12 @@ ENTRY %main (p: f32[8]) -> f32[8] {
   ROOT %a = f32[6]{0} all-reduce(%c), replica_groups={{0,1,2}}, to_apply=%add
 }
 """  # noqa: E501
+
+
+def test_the_largest_arrays_are_found():
+    assert largest_gather(PROGRAM) == 16 * 4 * 2
+    assert largest_array(PROGRAM) == 16 * 4 * 2
+    assert largest_gather("") == largest_array("") == 0
 
 
 def test_loops_count_as_often_as_they_run():

@@ -1,0 +1,66 @@
+"""The paper's 175B policy and 6B models, compiled for TPUs that are not here."""
+
+import importlib.util
+
+import jax
+import numpy as np
+import pytest
+
+from configs import ppo_ptx
+from instructgpt.plan.estimate import estimate
+from instructgpt.plan.plan import Request, find_machine, find_models
+from instructgpt.plan.work import describe
+from instructgpt.sharding import MeshConfig, make_mesh
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="no TPU compiler is installed"
+)
+
+
+@pytest.fixture(scope="module")
+def machine():
+    return find_machine(Request(topology="v5p:4x4x8"))
+
+
+@pytest.fixture(scope="module")
+def described(machine):
+    """The stage on 16 x 8 chips: its models, mesh and work."""
+    config = ppo_ptx.get_config("175b")
+    config.ppo.microbatches = 4
+    request = Request(variant="175b", topology="v5p:4x4x8")
+    models = find_models(config, request, tpu=True)(config)
+    mesh = make_mesh(MeshConfig(data=1, fsdp=16, tensor=8), devices=machine.devices)
+    with jax.set_mesh(mesh):
+        return models, mesh, describe(config, models, mesh)
+
+
+def test_nothing_large_is_whole_over_fsdp(described):
+    _, _, work = described
+    large = 0
+    for name, tree in work.held.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            part = leaf.sharding.shard_shape(leaf.shape)
+            ways = np.prod(leaf.shape) / max(np.prod(part), 1)
+            # Biases and scales of all layers are a handful of MiB.
+            if leaf.size >= 2**25:
+                assert ways >= 16, f"{name}{jax.tree_util.keystr(path)} is cut {ways}"
+                large += 1
+    assert large > 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["decode", "update"])
+def test_parameters_are_gathered_a_layer_at_a_time(phase, described, machine):
+    models, mesh, work = described
+    with jax.set_mesh(mesh):
+        plan = estimate(work, machine, mesh, phases=(phase,))
+    compiled, size, tensor = plan.compiled[phase], models.policy, mesh.shape["tensor"]
+    # In bfloat16, cut over `tensor`: a layer's kernel, or the table of tokens.
+    kernel = size.width * size.mlp_width * 2 / tensor
+    table = size.padded_vocab_size * size.width * 2 / tensor
+    assert 0 < compiled.gathered <= 1.01 * max(kernel, table)
+    if phase == "decode":
+        # A layer's keys for all rows, were they whole over fsdp.
+        rows, length = 512, 2048
+        keys = rows * length * size.num_heads * size.head_dim * 2 / tensor
+        assert compiled.largest < keys / 2
