@@ -35,6 +35,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
         ema_decay=0.992,  # per optimiser step; the raw weights act
         # Rows that fit a CPU's cache, or one GPU beside four models.
         microbatches=2 if mini else 4 if variant in common.PUBLIC else 1,
+        ptx_microbatches=0,  # of the pretraining rows: as many
     )
     smoke, paper = variant == "smoke", variant in common.PAPER
     world = variant in ("smoke", "mini")

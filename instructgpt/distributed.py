@@ -57,6 +57,8 @@ def initialize(coordinator: str, num_processes: int, process_id: int) -> None:
             **given,
             initialization_timeout=_JOIN_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            # One that ends by a mistake waits no longer for the others to end as well.
+            shutdown_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except (RuntimeError, ValueError) as error:
         hint = (

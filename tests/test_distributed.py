@@ -1,10 +1,14 @@
 """Who the processes are; `stages/test_processes.py` runs two of them."""
 
+import json
+import time
+
 import jax
 import pytest
 
 from instructgpt import distributed
 from instructgpt.errors import UserError
+from tests.stages.processes import ENDS_WITHIN, start_by_hand
 
 
 @pytest.fixture
@@ -66,3 +70,19 @@ def test_one_process_does_everything_itself():
     assert distributed.agree_to_stop(True, step=1)
     assert not distributed.agree_to_stop(False, step=1)
     assert distributed.fetch({"x": jax.numpy.ones(2)})["x"].tolist() == [1, 1]
+
+
+@pytest.mark.slow
+def test_a_mistake_that_one_finds_ends_both(tmp_path):
+    """Process 0 looks at the workdir, while the other waits for it."""
+    other = {"seed": 7, "stage": "pretrain"}
+    (tmp_path / "config.json").write_text(json.dumps(other))
+    (tmp_path / "metrics.jsonl").touch()
+    began = time.monotonic()
+    processes = start_by_hand(
+        "--config=configs/pretrain.py:smoke", f"--workdir={tmp_path}"
+    )
+    said = [process.communicate(timeout=ENDS_WITHIN)[0] for process in processes]
+    assert time.monotonic() - began < ENDS_WITHIN
+    assert all(process.returncode for process in processes)
+    assert "holds a run with another config" in said[0]

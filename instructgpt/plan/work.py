@@ -307,7 +307,7 @@ def _ppo(config: ConfigDict, models: Models, mesh: Mesh, train: TrainConfig) -> 
             "update": _updating(run, state, optimizers, all_costs),
         },
         train.num_steps,
-        "config.ppo.microbatches",
+        "config.ppo.microbatches" + " or ptx_microbatches" * bool(rollout.ptx_rows),
     )
 
 

@@ -176,10 +176,12 @@ def _check_ptx(
             "pretraining text; raise it"
         )
     ways = batch_ways(mesh)
-    if rows % ppo.microbatches or rows * minibatches % ways:
+    parts = "ptx_microbatches" if ppo.ptx_microbatches else "microbatches"
+    count = getattr(ppo, parts)
+    if rows % count or rows * minibatches % ways:
         raise UserError(
             f"{given}{rows} rows per minibatch must be a multiple of "
-            f"config.ppo.microbatches={ppo.microbatches}, and the iteration's "
+            f"config.ppo.{parts}={count}, and the iteration's "
             f"{rows * minibatches} of the mesh's data x fsdp = {ways} ways; change it"
         )
 

@@ -44,6 +44,7 @@ class PPOConfig:
     whiten_advantages: bool = False  # per minibatch, over real tokens
     ema_decay: float = 0.0  # of the policy, per optimiser step; 0 keeps the last
     microbatches: int = 1  # parts of a minibatch that are in memory one at a time
+    ptx_microbatches: int = 0  # parts of its pretraining rows; 0: as many
 
 
 class Episodes(NamedTuple):
@@ -155,6 +156,7 @@ def make_ppo_step(
     value_loss = make_value_loss(value_model, config)
     ptx_loss = make_sft_loss(policy_model, leading_padding=False, train=False)
     parts = config.microbatches
+    text_parts = config.ptx_microbatches or parts
 
     def step(state: PPOState, rollout: Rollout, ptx: TokenBatch | None, key: Array):
         key = jax.random.fold_in(key, state.policy.step)
@@ -165,7 +167,7 @@ def make_ppo_step(
         metrics["policy_grad_norm"] = scalar(global_norm(grads))
         if ptx is not None:
             more, loss, _ = gradients(
-                ptx_loss, state.policy.params, ptx, key, microbatches=parts
+                ptx_loss, state.policy.params, ptx, key, microbatches=text_parts
             )
             metrics["ptx_loss"] = loss
             metrics["ptx_grad_norm"] = scalar(global_norm(more))

@@ -124,6 +124,11 @@ MISTAKES = {
         {"ppo.microbatches": 8},
         ["config.rollout.ptx_per_episode=0.5", "4", "config.ppo.microbatches=8"],
     ),
+    "ptx rows that microbatches of their own do not divide": (
+        "ppo_ptx",
+        {"ppo.ptx_microbatches": 3},
+        ["config.rollout.ptx_per_episode=0.5", "4", "config.ppo.ptx_microbatches=3"],
+    ),
     "ptx too rare for a single row": (
         "ppo_ptx",
         {"rollout.ptx_per_episode": 0.01},

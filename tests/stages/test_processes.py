@@ -1,12 +1,9 @@
 """Two processes of four devices are one of eight, and neither waits for a dead one."""
 
 import json
-import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,11 +11,10 @@ import pytest
 
 from instructgpt.metrics import read_metrics
 from tests import tiny
+from tests.stages.processes import ENDS_WITHIN, run_local, start_by_hand
 from tests.stages.recipe_run import MESH, Finished, finished, load_checkpoint
 
-REPO = Path(__file__).resolve().parents[2]
 STAGES = ("sft", "reward", "ppo_ptx")
-ENDS_WITHIN = 60  # seconds after another process has died
 
 
 @pytest.fixture(scope="session")
@@ -52,49 +48,6 @@ def flags(workdir: Path) -> list[str]:
     ]
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return listener.getsockname()[1]
-
-
-def environment(devices: int, **more: str) -> dict[str, str]:
-    return {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), **more}
-
-
-def run_local(processes: int, devices: int, *line: str) -> str:
-    """The script of the README; gives what it printed."""
-    done = subprocess.run(
-        ["bash", "launch/local.sh", *line],
-        cwd=REPO,
-        env=environment(devices, PROCESSES=str(processes), PORT=str(free_port())),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def start_by_hand(workdir: Path) -> list[subprocess.Popen]:
-    """Two processes, without a script that looks after them."""
-    where = f"--coordinator=localhost:{free_port()}"
-    return [
-        subprocess.Popen(
-            [
-                *(sys.executable, "-m", "instructgpt.main", where),
-                *("--num_processes=2", f"--process_id={number}", *flags(workdir)),
-            ],
-            cwd=REPO,
-            env=environment(4),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for number in range(2)
-    ]
-
-
 def wait_for_step(path: Path, step: int, processes: list[subprocess.Popen]) -> None:
     while not path.exists() or not any(r["step"] >= step for r in read_metrics(path)):
         for process in processes:
@@ -106,7 +59,7 @@ def wait_for_step(path: Path, step: int, processes: list[subprocess.Popen]) -> N
 @pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")
 def test_two_processes_are_one(run, unfinished, tmp_path):
     # 1. one process dies, and the other does not wait for it
-    first, second = processes = start_by_hand(unfinished)
+    first, second = processes = start_by_hand(*flags(unfinished))
     try:
         wait_for_step(unfinished / "sft" / "metrics.jsonl", 2, processes)
         second.kill()

@@ -270,11 +270,14 @@ def test_without_decay_the_ema_is_the_policy(start, rollout):
     tiny.assert_equal(state.ema, state.policy.params)
 
 
-def test_microbatched_is_whole(start, rollout, ptx, once):
+@pytest.mark.parametrize("parts", [(2, 0), (1, 2)], ids=["all", "pretraining rows"])
+def test_microbatched_is_whole(parts, start, rollout, ptx, once):
     # Whitening is over the minibatch: a half has another mean and variance.
     lengths = rollout.response_valid.sum(axis=1)
     assert lengths[::2].sum() != lengths[1::2].sum()
-    config = dataclasses.replace(CONFIG, microbatches=2)
+    config = dataclasses.replace(
+        CONFIG, microbatches=parts[0], ptx_microbatches=parts[1]
+    )
     tiny.assert_close(run(start, rollout, ptx, config=config), once)
 
 
