@@ -111,7 +111,8 @@ def compile_phase(phase: Phase) -> Compiled:
         size = float(needed.group(1)) * (GIB if needed.group(2) == "G" else 2**20)
         own = device_bytes(phase.arguments)
         seconds = time.monotonic() - began
-        return Compiled(own, 0.0, max(size - own, 0.0), {}, seconds, "out of memory")
+        size = max(size - own, 0.0)
+        return Compiled(own, 0.0, size, {}, seconds, error="out of memory")
     memory, text = program.memory_analysis(), program.as_text()
     return Compiled(
         arguments=memory.argument_size_in_bytes,

@@ -1,5 +1,7 @@
 """A plan against the truth: live arrays and the executables that run."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -8,8 +10,8 @@ from configs import ppo_ptx as ppo_config
 from configs import reward as reward_config
 from configs import sft as sft_config
 from instructgpt.optim import OptimizerConfig, make_optimizer
-from instructgpt.plan.estimate import device_bytes, estimate
-from instructgpt.plan.machines import gpus
+from instructgpt.plan.estimate import compile_phase, device_bytes, estimate
+from instructgpt.plan.machines import GIB, gpus
 from instructgpt.plan.report import advice, as_json, as_text
 from instructgpt.plan.work import Models, Work, describe
 from instructgpt.rollouts import cast
@@ -135,3 +137,18 @@ def test_the_report_says_whether_it_fits_and_what_to_change(mesh, machine):
     none = machine.chip._replace(memory=held / 2)
     none = plan._replace(machine=machine._replace(chip=none))
     assert any("take more chips" in line for line in advice(none))
+
+
+def test_a_program_that_needs_more_than_a_chip_has_is_told(mesh, machine):
+    def refuse():
+        message = "RESOURCE_EXHAUSTED: Ran out of memory. Used 120.5G of 95.74G hbm."
+        raise jax.errors.JaxRuntimeError(message)
+
+    lowered = SimpleNamespace(compile=refuse)
+    work = work_of("sft", mesh)
+    phase = work.phases["train step"]
+    function = SimpleNamespace(lower=lambda *arguments: lowered)
+    found = compile_phase(phase._replace(function=function))
+    assert found.error == "out of memory"
+    assert found.arguments + found.temporaries == pytest.approx(120.5 * GIB)
+    assert found.gathered == 0.0
