@@ -10,7 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 from instructgpt.models.costs import Cost
-from instructgpt.plan.hlo import collective_bytes, largest_array, largest_gather
+from instructgpt.plan.hlo import collective_bytes, gathered_shapes
 from instructgpt.plan.machines import GIB, Machine
 from instructgpt.plan.work import Phase, Work
 
@@ -27,8 +27,7 @@ class Compiled(NamedTuple):
     temporaries: float
     collectives: dict[str, float]  # received, by kind
     seconds: float  # that it took to compile
-    gathered: float = 0.0  # the largest array that one all-gather makes
-    largest: float = 0.0  # the largest array of all
+    gathered: frozenset[tuple[int, ...]] = frozenset()  # shapes that all-gathers make
     # Why there is no program: the compiler found that it needs more than a device has.
     error: str = ""
 
@@ -120,8 +119,7 @@ def compile_phase(phase: Phase) -> Compiled:
         temporaries=memory.temp_size_in_bytes,
         collectives=collective_bytes(text, trips=phase.trips),
         seconds=time.monotonic() - began,
-        gathered=largest_gather(text),
-        largest=largest_array(text),
+        gathered=frozenset(gathered_shapes(text)),
     )
 
 

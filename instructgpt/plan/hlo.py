@@ -99,24 +99,19 @@ def _collective(line: str, inside: str) -> tuple[str, float] | None:
     return kind, size * share
 
 
-def largest_gather(text: str) -> float:
-    """Bytes of the largest array that one all-gather of a program makes, on a device.
+def gathered_shapes(text: str) -> set[tuple[int, ...]]:
+    """Shapes of what a program's all-gathers make, on a device.
 
-    Parameters that are cut over devices are gathered a layer at a time: more than a
-    layer's largest kernel, or than the embedding, is gathered by accident.
+    Parameters that are cut over devices are gathered a layer at a time: a shape with an
+    axis of layers is gathered by accident.
     """
-    sizes = [0.0]
+    shapes = set()
     for line in text.splitlines():
         found = _OPERATION.search(line)
         if found and found.group(1) == "all-gather":
-            sizes += shape_bytes(line[: found.start()])
-    return max(sizes)
-
-
-def largest_array(text: str) -> float:
-    """Bytes of the largest array that a program names, on a device."""
-    lines = (line.partition(" = ")[2] for line in text.splitlines())
-    return max((max(shape_bytes(line), default=0.0) for line in lines), default=0.0)
+            for _, dims in _SHAPE.findall(line[: found.start()]):
+                shapes.add(tuple(int(n) for n in dims.split(",") if n))
+    return shapes
 
 
 def _trips(line: str, all_lines: dict[str, list[str]], trips: int) -> int:

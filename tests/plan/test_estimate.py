@@ -151,4 +151,4 @@ def test_a_program_that_needs_more_than_a_chip_has_is_told(mesh, machine):
     found = compile_phase(phase._replace(function=function))
     assert found.error == "out of memory"
     assert found.arguments + found.temporaries == pytest.approx(120.5 * GIB)
-    assert found.gathered == 0.0
+    assert not found.gathered

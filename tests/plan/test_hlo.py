@@ -8,8 +8,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from instructgpt.plan.hlo import (
     collective_bytes,
     computations,
-    largest_array,
-    largest_gather,
+    gathered_shapes,
     shape_bytes,
 )
 from tests import tiny
@@ -58,10 +57,9 @@ ENTRY %main (p: f32[8]) -> f32[8] {
 """  # noqa: E501
 
 
-def test_the_largest_arrays_are_found():
-    assert largest_gather(PROGRAM) == 16 * 4 * 2
-    assert largest_array(PROGRAM) == 16 * 4 * 2
-    assert largest_gather("") == largest_array("") == 0
+def test_what_is_gathered_is_found():
+    assert gathered_shapes(PROGRAM) == {(16, 4), (8,)}
+    assert not gathered_shapes("")
 
 
 def test_loops_count_as_often_as_they_run():

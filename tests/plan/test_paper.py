@@ -54,13 +54,7 @@ def test_parameters_are_gathered_a_layer_at_a_time(phase, described, machine):
     models, mesh, work = described
     with jax.set_mesh(mesh):
         plan = estimate(work, machine, mesh, phases=(phase,))
-    compiled, size, tensor = plan.compiled[phase], models.policy, mesh.shape["tensor"]
-    # In bfloat16, cut over `tensor`: a layer's kernel, or the table of tokens.
-    kernel = size.width * size.mlp_width * 2 / tensor
-    table = size.padded_vocab_size * size.width * 2 / tensor
-    assert 0 < compiled.gathered <= 1.01 * max(kernel, table)
-    if phase == "decode":
-        # A layer's keys for all rows, were they whole over fsdp.
-        rows, length = 512, 2048
-        keys = rows * length * size.num_heads * size.head_dim * 2 / tensor
-        assert compiled.largest < keys / 2
+    shapes, size = plan.compiled[phase].gathered, models.policy
+    kernel = size.width, size.mlp_width // mesh.shape["tensor"]
+    assert any(shape[-2:] in (kernel, kernel[::-1]) for shape in shapes)
+    assert not [shape for shape in shapes if size.num_layers in shape]
