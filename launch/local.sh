@@ -17,13 +17,13 @@ need PROCESSES
 need_line
 port=${PORT:-8476}
 
-command() { # of process $1
+line_of() { # process $1
   echo "$(main_line "--coordinator=localhost:$port" "--num_processes=$PROCESSES" \
     "--process_id=$1")"
 }
 
 if [ "$dry_run" = yes ]; then
-  for ((i = 0; i < PROCESSES; i++)); do command "$i"; done
+  for ((i = 0; i < PROCESSES; i++)); do line_of "$i"; done
   exit
 fi
 
@@ -32,7 +32,7 @@ source "$root/launch/setup_env.sh"
 setup_env
 pids=()
 for ((i = 0; i < PROCESSES; i++)); do
-  eval "$(command "$i")" 2> >(sed -u "s/^/[process $i] /" >&2) &
+  eval "$(line_of "$i")" 2> >(sed -u "s/^/[process $i] /" >&2) &
   pids+=($!)
 done
 # Asked to stop, the processes save first.

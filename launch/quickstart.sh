@@ -13,7 +13,7 @@ setup_env
 
 # On a CPU, two devices: small steps cut over them are faster than steps whose operations
 # are each cut over two cores. Batches of `mini` divide by two.
-if [ "$(nproc)" -ge 2 ]; then
+if [ "$(nproc 2> /dev/null || echo 1)" -ge 2 ]; then
   export JAX_NUM_CPU_DEVICES="${JAX_NUM_CPU_DEVICES:-2}"
 fi
 

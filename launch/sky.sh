@@ -20,7 +20,7 @@ done
 
 code=/tmp/instructgpt-$commit
 options=(--name="$NAME" --gpus="$ACCELERATOR" --num-nodes="$NODES" --workdir="$code"
-  --env LINE="${line[*]}" --env COMMIT="$commit" --env BUCKET="$BUCKET"
+  --env LINE="${line[*]}" --env BUCKET="$BUCKET"
   --env EXTRA="${EXTRA:-gpu}" --yes)
 [ -z "${SPOT:-}" ] || options+=(--use-spot)
 

@@ -66,12 +66,14 @@ setup() {
   settings BUCKET
   read_commit
   local archive=/tmp/instructgpt-$commit.tar.gz
+  # Checkpoints and data sets get their names when they are whole: folders are renamed.
+  local mount="gcsfuse --implicit-dirs --rename-dir-limit=100000"
   run git -C "$root" archive --output="$archive" "$commit"
   run gcloud compute tpus tpu-vm scp "$archive" "$NAME":instructgpt.tar.gz \
     "${place[@]}" --worker=all
   everywhere "$(steps "mkdir -p instructgpt bucket" \
     "tar -xzf instructgpt.tar.gz -C instructgpt" \
-    "{ mountpoint -q bucket || gcsfuse --implicit-dirs $(quoted "$BUCKET") bucket; }" \
+    "{ mountpoint -q bucket || $mount $(quoted "$BUCKET") bucket; }" \
     "cd instructgpt" "ln -sfn ~/bucket bucket" \
     "source launch/setup_env.sh" "setup_env tpu")"
 }

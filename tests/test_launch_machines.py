@@ -28,8 +28,8 @@ git -C <root> archive --output={TMP}.tar.gz <commit>
 gcloud compute tpus tpu-vm scp {TMP}.tar.gz ptx:instructgpt.tar.gz --zone=us-east5-a \
 --worker=all
 {SSH} '--command=mkdir -p instructgpt bucket && tar -xzf instructgpt.tar.gz -C \
-instructgpt && {{ mountpoint -q bucket || gcsfuse --implicit-dirs mine bucket; }} && \
-cd instructgpt && ln -sfn ~/bucket bucket && source launch/setup_env.sh && \
+instructgpt && {{ mountpoint -q bucket || gcsfuse --implicit-dirs \
+--rename-dir-limit=100000 mine bucket; }} && cd instructgpt && ln -sfn ~/bucket bucket && source launch/setup_env.sh && \
 setup_env tpu'
 """
 RUN = f"""\
@@ -140,7 +140,7 @@ def test_a_dry_run_of_sky(checkout):
     assert done.returncode == 0, done.stderr
     expected = SHIP.format(TMP) + (
         f"sky jobs launch --name=ptx --gpus=H100:8 --num-nodes=2 --workdir={TMP}"
-        f" --env 'LINE={' '.join(flags)}' --env COMMIT=<commit> --env BUCKET=mine"
+        f" --env 'LINE={' '.join(flags)}' --env BUCKET=mine"
         f" --env EXTRA=gpu --yes {TMP}/launch/sky.yaml\n"
     )
     assert done.stdout == golden(expected, checkout)
