@@ -32,7 +32,7 @@ source "$root/launch/setup_env.sh"
 setup_env
 pids=()
 for ((i = 0; i < PROCESSES; i++)); do
-  eval "$(line_of "$i")" 2> >(sed -u "s/^/[process $i] /" >&2) &
+  eval "exec $(line_of "$i")" 2> >(sed -u "s/^/[process $i] /" >&2) &
   pids+=($!)
 done
 # Asked to stop, the processes save first.

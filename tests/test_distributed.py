@@ -1,6 +1,10 @@
 """Who the processes are; `stages/test_processes.py` runs two of them."""
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
 import time
 
 import jax
@@ -8,7 +12,14 @@ import pytest
 
 from instructgpt import distributed
 from instructgpt.errors import UserError
-from tests.stages.processes import ENDS_WITHIN, start_by_hand
+from instructgpt.metrics import read_metrics
+from tests.stages.processes import (
+    ENDS_WITHIN,
+    REPO,
+    environment,
+    free_port,
+    start_by_hand,
+)
 
 
 @pytest.fixture
@@ -86,3 +97,32 @@ def test_a_mistake_that_one_finds_ends_both(tmp_path):
     assert time.monotonic() - began < ENDS_WITHIN
     assert all(process.returncode for process in processes)
     assert "holds a run with another config" in said[0]
+
+
+@pytest.mark.slow
+def test_asked_to_stop_all_save_the_same_step_and_none_is_left(tmp_path):
+    flags = ["--config=configs/pretrain.py:smoke", f"--workdir={tmp_path}"]
+    flags += ["--config.train.num_steps=100000", "--config.train.checkpoint_every=0"]
+    script = subprocess.Popen(
+        ["bash", "launch/local.sh", *flags, "--config.mesh.data=8"],
+        cwd=REPO,
+        env=environment(4, PROCESSES="2", PORT=str(free_port())),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        path = tmp_path / "metrics.jsonl"
+        while not path.exists() or not read_metrics(path):
+            assert script.poll() is None
+            time.sleep(0.1)
+        script.terminate()
+        assert script.wait(timeout=ENDS_WITHIN) == 128 + signal.SIGTERM
+        with pytest.raises(ProcessLookupError):
+            os.killpg(script.pid, 0)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(script.pid, signal.SIGKILL)
+        script.wait()
+    saved = [p.name for p in (tmp_path / "checkpoints").iterdir()]
+    assert saved == [str(read_metrics(path)[-1]["step"])]

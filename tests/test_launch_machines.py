@@ -29,8 +29,8 @@ gcloud compute tpus tpu-vm scp {TMP}.tar.gz ptx:instructgpt.tar.gz --zone=us-eas
 --worker=all
 {SSH} '--command=mkdir -p instructgpt bucket && tar -xzf instructgpt.tar.gz -C \
 instructgpt && {{ mountpoint -q bucket || gcsfuse --implicit-dirs \
---rename-dir-limit=100000 mine bucket; }} && cd instructgpt && ln -sfn ~/bucket bucket && source launch/setup_env.sh && \
-setup_env tpu'
+--rename-dir-limit=100000 mine bucket; }} && cd instructgpt && \
+ln -sfn ~/bucket bucket && source launch/setup_env.sh && setup_env tpu'
 """
 RUN = f"""\
 {SSH} '--command=cd instructgpt && source .venv/bin/activate && set -o pipefail && \
