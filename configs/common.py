@@ -70,6 +70,11 @@ def mesh(variant: str) -> ConfigDict:
     return ConfigDict(dict(data=-1, fsdp=1, tensor=1))
 
 
+def sequence_parallel(variant: str) -> bool:
+    """Whether tokens are cut over `tensor` between layers: where it is used."""
+    return variant == "175b"
+
+
 def fine_tuning_model(variant: str, *, residual_dropout: float = 0.0) -> ConfigDict:
     """What a stage changes of the model that it starts from."""
     block = dict(residual_dropout=residual_dropout)
@@ -77,6 +82,7 @@ def fine_tuning_model(variant: str, *, residual_dropout: float = 0.0) -> ConfigD
         block["product_dtype"] = "auto"
     if variant in (*PAPER, *PUBLIC):
         block["remat"] = "full"
+        block["sequence_parallel"] = sequence_parallel(variant)
     if variant in PUBLIC:
         block["compute_dtype"] = "bfloat16"  # of GPUs and TPUs; imported: float32
     return ConfigDict(block)

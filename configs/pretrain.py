@@ -68,7 +68,8 @@ def _paper(config: ConfigDict, variant: str) -> None:
         "175b": (0.6e-4, 3.2e6),
     }[variant]
     model = dataclasses.asdict(GPT3_SIZES[variant])
-    config.model = {**model, "remat": "full"}
+    cut = common.sequence_parallel(variant)
+    config.model = {**model, "remat": "full", "sequence_parallel": cut}
     config.pretrain = dict(window=0)
     # Whole windows of 2,048 tokens, in a multiple that large meshes divide.
     rows = round(tokens / model["context_length"] / 128) * 128

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax import linen as nn
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from instructgpt.errors import UserError
@@ -21,9 +21,11 @@ from instructgpt.errors import UserError
 AXES = ("data", "fsdp", "tensor")
 
 # Logical axis -> mesh axes. Parameters: w[embed_fsdp, mlp_tensor]; activations
-# are cut over `batch` and keep their width whole between layers.
+# are cut over `batch` and keep their width whole between layers, where sequence
+# parallelism cuts `tokens`.
 RULES: dict[str, tuple[str, ...] | None] = {
     "batch": ("data", "fsdp"),
+    "tokens": ("tensor",),
     "layers": None,
     "embed": ("fsdp",),
     "heads": ("tensor",),
@@ -70,9 +72,9 @@ def make_mesh(
             f"not use all {len(devices)} devices; make the product "
             f"{len(devices)} (or set one axis to -1)"
         )
-    return jax.make_mesh(
-        tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
-    )
+    # `jax.make_mesh` would refuse to lay an axis along a part of a slice's side.
+    grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def batch_ways(mesh: Mesh | AbstractMesh) -> int:
@@ -159,6 +161,20 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     if mesh.empty or mesh.size == 1:
         return x
     return jax.lax.with_sharding_constraint(x, spec(*names))
+
+
+def constrain_residual(x: jax.Array, *, cut_tokens: bool) -> jax.Array:
+    """Pins what flows between layers, [B, K, T, D].
+
+    Args:
+      x: The residual stream.
+      cut_tokens: Cuts T over `tensor` where it divides, see
+        `ModelConfig.sequence_parallel`; else all devices of a tensor group have all T.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    ways = math.prod(mesh.shape.get(a, 1) for a in RULES["tokens"] or ())
+    cut = cut_tokens and x.shape[2] % ways == 0
+    return constrain(x, "batch", None, "tokens" if cut else None, None)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -81,6 +81,10 @@ class ModelConfig:
     # which costs less than storing it; attention as well, whose memory grows with the
     # square of the length; all of a layer.
     remat: Literal["none", "elementwise", "dots", "full"] = "elementwise"
+    # On a mesh with a `tensor` axis, cuts tokens over it between layers (Korthikanti et
+    # al. 2022): what a backward pass keeps of each layer is that much less, norms are
+    # made once, and links carry about a third more.
+    sequence_parallel: bool = False
     # Text without a context attends in one kernel that stores no scores: cuDNN's on a
     # GPU, for float16 and bfloat16.
     fused_attention: bool = False

@@ -24,7 +24,7 @@ from instructgpt.models.cached import attend_cached, readable
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.products import product, product_dtype
 from instructgpt.models.rotary import Rotation, rotate
-from instructgpt.sharding import constrain
+from instructgpt.sharding import constrain, constrain_residual
 
 Array = jax.Array
 
@@ -164,6 +164,7 @@ class Attention(nn.Module):
                 mask &= ~banded | (distance < cfg.attention_band)
             if place.texts is not None and segment is own:
                 mask &= place.texts[..., :, None] == place.texts[..., None, :]
+            mask = constrain(mask, "batch", None, None, None)
             segments.append((segment.keys, segment.values, mask))
         if cfg.fused_attention and not context:
             masked = place.texts is not None or cfg.attention_band
@@ -187,8 +188,9 @@ class Attention(nn.Module):
             use_bias=cfg.out_bias,
             name="out",
         )()
-        out = affine(y.swapaxes(2, 3), weights, cfg, contract=2)
-        return constrain(out, "batch", None, None, None)
+        y = constrain(y.swapaxes(2, 3), "batch", None, None, "heads", None)
+        out = affine(y, weights, cfg, contract=2)
+        return constrain_residual(out, cut_tokens=cfg.sequence_parallel)
 
     def project(self, x: Array) -> tuple[Array, ...]:
         """[B, K, T, D] -> queries [B, K, T, H, C], and keys and values [.., G, C]."""
@@ -247,7 +249,7 @@ class MLP(nn.Module):
         up = constrain(up, "batch", None, None, "mlp")
         std = (cfg.mlp_width * cfg.num_layers) ** -0.5
         out = dense(up, "down", ("mlp", "embed"), std=std)
-        return constrain(out, "batch", None, None, None)
+        return constrain_residual(out, cut_tokens=cfg.sequence_parallel)
 
 
 class Dropout(nn.Module):

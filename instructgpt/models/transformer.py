@@ -17,7 +17,7 @@ from instructgpt.models.head import Head, TokenLogProbs, token_log_probs, weight
 from instructgpt.models.layers import Block, Norm, Place
 from instructgpt.models.products import PRODUCT, product_dtype
 from instructgpt.models.rotary import Rotation, rotation
-from instructgpt.sharding import constrain
+from instructgpt.sharding import constrain, constrain_residual
 
 Array = jax.Array
 Params = Any
@@ -145,6 +145,10 @@ class Transformer(nn.Module):
         if offset is not None:
             positions = positions + offset[..., None]
         x = self.embed(tokens, positions)
+        # Masks are made of these by each device, wherever the tokens of x lie.
+        positions, valid = (
+            constrain(a, "batch", None, None) for a in (positions, valid)
+        )
         place = Place(positions, valid, texts, self.turns(positions), owner)
 
         block: Any = Block
@@ -175,7 +179,7 @@ class Transformer(nn.Module):
         x = self.token_embedding.astype(dtype)[tokens]
         if self.config.positions == "learned":
             x = x + self.position_embedding.astype(dtype)[positions]
-        return constrain(x, "batch", None, None, None)
+        return constrain_residual(x, cut_tokens=self.config.sequence_parallel)
 
     def turns(self, positions: Array) -> Rotation | None:
         """How far rotary positions turn."""

@@ -4,10 +4,12 @@ A loop's body counts as often as it runs. Bytes are those that a device receives
 the others pass theirs around a ring: of n parts of a whole, n - 1.
 """
 
+import functools
 import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import NamedTuple
 
 _BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2}
 _KINDS = (
@@ -31,6 +33,17 @@ _ENDED = ("%async-collective-done", "ROOT %async-collective-done")
 _GROUPS = re.compile(r"replica_groups=\[(\d+),(\d+)\]")
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}")
+
+
+class Trips(NamedTuple):
+    """How often loops run that end when the data says so."""
+
+    alone: float = 1  # one neither inside nor around another such loop
+    outer: float = 1  # one around another
+    inner: float = 1  # one inside another, each time that the other runs
+
+
+ONCE = Trips()
 
 
 def shape_bytes(text: str) -> list[float]:
@@ -114,22 +127,20 @@ def gathered_shapes(text: str) -> set[tuple[int, ...]]:
     return shapes
 
 
-def _trips(line: str, all_lines: dict[str, list[str]], trips: int) -> int:
-    """How often a loop runs: as it says, or as its condition compares to."""
-    loop, known = _LOOP.search(line), _TRIPS.search(line)
-    if not loop:
-        return 1
+def _known_trips(line: str, all_lines: dict[str, list[str]]) -> int:
+    """How often a loop runs, as it says or as its condition compares to; 0: unknown."""
+    known = _TRIPS.search(line)
     if known:
         return int(known.group(1))
-    condition = all_lines.get(loop.group(1), [])
+    condition = all_lines.get(_LOOP.search(line).group(1), [])  # type: ignore[union-attr]
     ends = [x for x in condition if " compare(" in x and "direction=LT" in x]
     limits = [int(n) for x in condition for n in _LIMIT.findall(x)]
     # One comparison with one number, and nothing that depends on data.
     plain = len(ends) == len(limits) == 1 and ends[0].lstrip().startswith("ROOT")
-    return limits[0] if plain else trips
+    return limits[0] if plain else 0
 
 
-def _calls(line: str, times: int) -> Iterator[tuple[str, int]]:
+def _calls(line: str, times: float) -> Iterator[tuple[str, float]]:
     """Names of the computations that an instruction runs, and how often."""
     if line.lstrip().startswith(_ENDED):
         return
@@ -141,27 +152,45 @@ def _calls(line: str, times: int) -> Iterator[tuple[str, int]]:
             yield name.strip().lstrip("%"), 1
 
 
-def collective_bytes(text: str, *, trips: int = 1) -> dict[str, float]:
+def collective_bytes(text: str, *, trips: Trips = ONCE) -> dict[str, float]:
     """Bytes that a device receives, by kind of collective.
 
     Args:
       text: Of a compiled program.
-      trips: How often a loop runs whose count the compiler does not know.
+      trips: Of loops whose count the compiler does not know.
     """
     entry, all_lines = computations(text)
-    cache: dict[str, dict[str, float]] = {}
 
-    def total(name: str) -> dict[str, float]:
-        if name not in cache:
-            out: dict[str, float] = defaultdict(float)
-            for line in all_lines.get(name, ()):
-                own = _collective(line, name)
-                if own:
-                    out[own[0]] += own[1]
-                for called, times in _calls(line, _trips(line, all_lines, trips)):
-                    for kind, size in total(called).items():
-                        out[kind] += size * times
-            cache[name] = out
-        return cache[name]
+    def waits(line: str) -> bool:
+        return bool(_LOOP.search(line)) and not _known_trips(line, all_lines)
 
-    return dict(total(entry))
+    @functools.cache
+    def holds(name: str) -> bool:
+        """Whether a loop of unknown count is in a computation or in what it calls."""
+        lines = all_lines.get(name, ())
+        return any(
+            waits(line) or any(holds(called) for called, _ in _calls(line, 1))
+            for line in lines
+        )
+
+    @functools.cache
+    def total(name: str, inside: bool) -> dict[str, float]:
+        out: dict[str, float] = defaultdict(float)
+        for line in all_lines.get(name, ()):
+            own = _collective(line, name)
+            if own:
+                out[own[0]] += own[1]
+            times, within = 1.0, inside
+            if waits(line):
+                around = any(holds(called) for called, _ in _calls(line, 1))
+                within = inside or around
+                times = trips.inner if inside else trips.alone
+                times = trips.outer if around else times
+            elif _LOOP.search(line):
+                times = _known_trips(line, all_lines)
+            for called, count in _calls(line, times):
+                for kind, size in total(called, within).items():
+                    out[kind] += size * count
+        return out
+
+    return dict(total(entry, False))

@@ -83,7 +83,10 @@ def advice(plan: Estimate) -> list[str]:
         return out
     if worst in ("update", "train step"):
         out.append(f"{worst} needs most: raise {plan.work.microbatches_key}")
-        out.append("or set config.model.remat=full, or raise config.mesh.tensor")
+        out.append(
+            "or set config.model.remat=full, or raise config.mesh.tensor and set "
+            "config.model.sequence_parallel"
+        )
     elif worst == "decode":
         out.append("decode needs most: set config.rollout.slots, for a smaller cache")
     else:

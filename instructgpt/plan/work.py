@@ -20,6 +20,7 @@ from instructgpt.models.config import ModelConfig
 from instructgpt.models.costs import Cost, causal, forward
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.optim import OptimizerConfig, make_optimizer
+from instructgpt.plan.hlo import ONCE, Trips
 from instructgpt.rollouts import Frozen, cast, make_sampler, make_scorer
 from instructgpt.sampling import Samples
 from instructgpt.sharding import batch_ways, replicated, spec
@@ -52,7 +53,7 @@ class Phase(NamedTuple):
     calls: float  # an iteration
     cost: Cost  # of one call, over all devices
     weights: Cost  # of which: reading weights, which devices of a group do alike
-    trips: int = 1  # of loops that end when the data says so
+    trips: Trips = ONCE
     without: str = ""  # a phase that this function runs as well, counted there
 
 
@@ -321,6 +322,12 @@ def _prompts(run: _PPO) -> PromptBatch:
 
 
 def _sampling(run: _PPO, params: Any, all_costs: dict[str, Cost]) -> dict[str, Phase]:
+    """At full lengths; slots, if there are fewer than prompts, all end at once."""
+    sizes = run.rollout.sampling(run.response)
+    slots = min(sizes.slots or run.batch, run.batch)
+    rounds = -(-run.batch // slots)
+    refills = -(-(run.batch - slots) // max(sizes.refill, 1))
+
     def phase(response: int, cost: Cost, weights: Cost, without: str = "") -> Phase:
         sampler = make_sampler(
             run.policy,
@@ -329,13 +336,18 @@ def _sampling(run: _PPO, params: Any, all_costs: dict[str, Cost]) -> dict[str, P
             pad_id=_PAD,
         )
         arguments = params, _prompts(run), _key(run.mesh)
-        return Phase(sampler, arguments, 1, cost, weights, response - 1, without)
+        steps = response - 1
+        inner = steps * (rounds - 1) / max(refills, 1)
+        trips = Trips(steps, refills, inner)
+        return Phase(sampler, arguments, 1, cost, weights, trips, without)
 
     prefill, decode = all_costs["prefill"], all_costs["decode"]
     weights = costs.decode_weights(run.policy.config, response=run.response)
+    # The weights of a round are in `decode` already.
+    decode = decode._replace(bytes=decode.bytes + (rounds - 1) * weights.bytes)
     return {
         "prefill": phase(1, prefill, _read(prefill)),
-        "decode": phase(run.response, decode, _read(weights), "prefill"),
+        "decode": phase(run.response, decode, _read(weights).times(rounds), "prefill"),
     }
 
 

@@ -15,7 +15,7 @@ from instructgpt.models.transformer import (
     as_context,
     position_initializer,
 )
-from instructgpt.state import init_params
+from instructgpt.state import init_params, params_layout
 from tests import tiny
 
 MODEL = Transformer(tiny.config(attention_band=4))
@@ -151,6 +151,32 @@ def test_remat_makes_products_again_only_if_it_keeps_nothing(remat, rng):
     assert again, "something is made again"
     products = [x for x in again if "/dot_general" in x]
     assert bool(products) == (remat == "full"), products
+
+
+def test_tokens_cut_over_tensor_keep_less(rng):
+    """Of each layer's input, which the backward pass keeps."""
+    tokens = rng.integers(2, tiny.VOCAB, (2, 128), dtype=np.int32)
+    valid = np.ones(tokens.shape, bool)
+
+    def compiled(sequence_parallel):
+        config = tiny.config(
+            context_length=128,
+            num_layers=8,
+            remat="full",
+            sequence_parallel=sequence_parallel,
+        )
+        model, mesh = Transformer(config), tiny.mesh_of(tensor=2)
+        with jax.set_mesh(mesh):
+            run = jax.jit(functools.partial(loss_and_grads, model))
+            return run.lower(params_layout(model, mesh), tokens, valid).compile()
+
+    whole, cut = compiled(False), compiled(True)
+    kept = 8 * tokens.size * tiny.config().width * 4  # bytes of all, half of it cut
+    saved = (
+        whole.memory_analysis().temp_size_in_bytes
+        - cut.memory_analysis().temp_size_in_bytes
+    )
+    assert saved > kept / 4, (saved, kept)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

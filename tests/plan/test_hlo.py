@@ -6,6 +6,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from instructgpt.plan.hlo import (
+    Trips,
     collective_bytes,
     computations,
     gathered_shapes,
@@ -63,13 +64,49 @@ def test_what_is_gathered_is_found():
 
 
 def test_loops_count_as_often_as_they_run():
-    found = collective_bytes(PROGRAM, trips=5)
+    found = collective_bytes(PROGRAM, trips=Trips(5))
     assert found["all-gather"] == (3 + 5 + 7) * 16 * 4 * 2 * 3 / 4 + 16
     assert found["collective-permute"] == 40
     assert found["all-to-all"] == 16 * 7 / 8
     assert found["all-reduce"] == 2 * 24 * 2 / 3
     # The larger of the first one's arrays is what goes in.
     assert found["reduce-scatter"] == (3 + 5 + 7) * 32 * 3 / 4 + 32 / 2
+
+
+def test_a_loop_in_a_loop_counts_for_itself():
+    """As the sampler's: steps until slots are free, until none waits; then more."""
+
+    def run(x: jax.Array) -> jax.Array:
+        def total(x):
+            return jax.lax.with_sharding_constraint(x.sum(axis=0), whole)
+
+        def step(state):
+            sums = total(state[0])
+            return state[0] + sums[None], sums[0]
+
+        def outer(state):
+            x, _ = jax.lax.while_loop(lambda s: s[1] < 10.0, step, state)
+            sums = total(x)
+            return x - sums[None], sums[0]
+
+        state = x, x[0, 0]
+        state = jax.lax.while_loop(lambda s: s[1] > 0.0, outer, state)
+        return jax.lax.while_loop(lambda s: s[1] < 10.0, step, state)[0]
+
+    cut = NamedSharding(tiny.mesh_of(8), PartitionSpec("data"))
+    whole = NamedSharding(tiny.mesh_of(8), PartitionSpec())
+    x = jax.ShapeDtypeStruct((8, 16), jnp.float32, sharding=cut)
+    text = jax.jit(run, out_shardings=cut).lower(x).compile().as_text()
+
+    def sent(*trips: int) -> float:
+        return collective_bytes(text, trips=Trips(*trips))["all-reduce"]
+
+    none = sent(0, 0, 0)
+    alone, outer = sent(1, 0, 0) - none, sent(0, 1, 0) - none
+    inner = sent(0, 1, 1) - none - outer
+    assert alone == inner == outer == 2 * 64 * 7 / 8
+    assert sent(0, 0, 9) == none
+    assert sent(5, 3, 2) == none + 5 * alone + 3 * (outer + 2 * inner)
 
 
 def test_computations_know_the_entry():
@@ -99,4 +136,6 @@ def test_a_compiled_loop_sends_what_its_sums_do(trips):
 
     x = jax.ShapeDtypeStruct((16, 16), jnp.float32, sharding=cut)
     text = jax.jit(run, out_shardings=whole).lower(x).compile().as_text()
-    assert collective_bytes(text, trips=9)["all-reduce"] == trips * 2 * 64 * 7 / 8
+    assert (
+        collective_bytes(text, trips=Trips(9))["all-reduce"] == trips * 2 * 64 * 7 / 8
+    )

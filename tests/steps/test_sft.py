@@ -79,11 +79,13 @@ def test_microbatched_is_whole(params, batch, once):
     tiny.assert_close(split, once)
 
 
-def test_eight_devices_are_one_device(params, batch):
-    run = functools.partial(
-        tiny.train, MODEL, LOSS, batch, params=params, optimizer=ADAM, num_steps=2
-    )
-    tiny.assert_close(run(mesh=tiny.mesh_of(data=2, fsdp=2, tensor=2)), run())
+@pytest.mark.parametrize("sequence_parallel", [False, True])
+def test_eight_devices_are_one_device(params, batch, sequence_parallel):
+    model = Transformer(tiny.config(sequence_parallel=sequence_parallel))
+    run = functools.partial(tiny.train, params=params, optimizer=ADAM, num_steps=2)
+    mesh = tiny.mesh_of(data=2, fsdp=2, tensor=2)
+    cut = run(model, make_sft_loss(model), batch, mesh=mesh)
+    tiny.assert_close(cut, run(MODEL, LOSS, batch))
 
 
 def test_eight_devices_and_microbatches_are_one_device(params, batch, once):
