@@ -150,9 +150,16 @@ def check_divides(mesh: Mesh, **batch_sizes: int) -> None:
             )
 
 
-def spec(*names: str | None) -> PartitionSpec:
-    """The PartitionSpec of an array whose axes carry these logical names."""
-    return PartitionSpec(*(RULES[n] if n is not None else None for n in names))
+def spec(*names: str | None, without: str = "") -> PartitionSpec:
+    """The PartitionSpec of an array whose axes carry these logical names.
+
+    Args:
+      *names: One an axis; None is never cut.
+      without: A mesh axis over which nothing is cut.
+    """
+    cut = [RULES[n] or () if n is not None else () for n in names]
+    kept = [tuple(axis for axis in axes if axis != without) for axes in cut]
+    return PartitionSpec(*(axes or None for axes in kept))
 
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
@@ -175,6 +182,26 @@ def constrain_residual(x: jax.Array, *, cut_tokens: bool) -> jax.Array:
     ways = math.prod(mesh.shape.get(a, 1) for a in RULES["tokens"] or ())
     cut = cut_tokens and x.shape[2] % ways == 0
     return constrain(x, "batch", None, "tokens" if cut else None, None)
+
+
+def gather_over_fsdp(tree: Any, boxed: Any) -> Any:
+    """Pins arrays to be whole over `fsdp`, and cut over the other axes as before.
+
+    Args:
+      tree: Of parameters.
+      boxed: The same tree of arrays boxed with logical axis names.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.shape["fsdp"] == 1:
+        return tree
+
+    def one(box: Any, x: jax.Array) -> jax.Array:
+        names = box.names if isinstance(box, nn.LogicallyPartitioned) else ()
+        return jax.lax.with_sharding_constraint(x, spec(*names, without="fsdp"))
+
+    return jax.tree.map(
+        one, boxed, tree, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned)
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

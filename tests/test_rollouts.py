@@ -12,6 +12,7 @@ from instructgpt.models.scoring import (
     response_values,
 )
 from instructgpt.models.transformer import ScalarModel, Transformer
+from instructgpt.plan.hlo import Trips, collective_bytes
 from instructgpt.rl import shaped_rewards
 from instructgpt.rollouts import (
     Frozen,
@@ -97,6 +98,30 @@ def test_rollout_holds_prompts_and_samples(rollout, samples, prompts):
     tiny.assert_equal(rollout.response_valid, np.asarray(samples.valid[:, 0]))
     tiny.assert_equal(rollout.log_probs, np.asarray(samples.log_probs[:, 0]))
     assert rollout.response_valid.sum(axis=1).min() < tiny.RESPONSE
+
+
+def test_weights_that_are_gathered_are_gathered_once(samples, params, prompts, key):
+    mesh = tiny.mesh_of(fsdp=4)
+    config = SamplingConfig(tiny.RESPONSE, temperature=TEMPERATURE, gather_weights=True)
+    sampler = make_sampler(
+        POLICY, config=config, stop_ids=STOPS, pad_id=tiny.PAD, banned_ids=(tiny.PAD,)
+    )
+    with jax.set_mesh(mesh):
+        layout = params_layout(POLICY, mesh)
+        batch = put_batch(prompts, mesh)
+        program = sampler.lower(layout, batch, key).compile()
+        params = jax.tree.map(
+            lambda x, y: jax.device_put(x, y.sharding), params, layout
+        )
+        cut = sampler(params, batch, key)
+    tiny.assert_equal(cut.tokens, np.asarray(samples.tokens))
+    once, ten = (
+        sum(collective_bytes(program.as_text(), trips=Trips(steps)).values())
+        for steps in (1, 11)
+    )
+    weights = sum(x.size * 4 for x in jax.tree.leaves(params))
+    per_token = (ten - once) / 10
+    assert once > weights / 2 and per_token < weights / 1000
 
 
 def test_kl_to_oneself_is_zero(rollout):
