@@ -1,5 +1,6 @@
 """The paper's 175B policy and 6B models, compiled for TPUs that are not here."""
 
+import functools
 import importlib.util
 
 import jax
@@ -48,13 +49,35 @@ def test_nothing_large_is_whole_over_fsdp(described):
     assert large > 50
 
 
+@pytest.fixture(scope="module")
+def compile_phase(described, machine):
+    """Compiles a phase once, which takes minutes."""
+    _, mesh, work = described
+
+    @functools.cache
+    def compile_once(phase):
+        with jax.set_mesh(mesh):
+            return estimate(work, machine, mesh, phases=(phase,)).compiled[phase]
+
+    return compile_once
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", ["decode", "update"])
-def test_parameters_are_gathered_a_layer_at_a_time(phase, described, machine):
-    models, mesh, work = described
-    with jax.set_mesh(mesh):
-        plan = estimate(work, machine, mesh, phases=(phase,))
-    shapes, size = plan.compiled[phase].gathered, models.policy
+def test_parameters_are_gathered_a_layer_at_a_time(phase, described, compile_phase):
+    models, mesh, _ = described
+    shapes, size = compile_phase(phase).gathered, models.policy
     kernel = size.width, size.mlp_width // mesh.shape["tensor"]
     assert any(shape[-2:] in (kernel, kernel[::-1]) for shape in shapes)
     assert not [shape for shape in shapes if size.num_layers in shape]
+
+
+@pytest.mark.slow
+def test_the_cache_is_cut_over_fsdp(described, compile_phase):
+    """Were it whole there, a chip would need 16 times its part."""
+    models, mesh, _ = described
+    size, config = models.policy, ppo_ptx.get_config("175b")
+    tokens = config.data.max_prompt + config.data.max_response
+    heads = size.num_layers * size.num_kv_heads * size.head_dim
+    cache = 2 * 2 * config.train.batch_size * tokens * heads  # bytes
+    assert compile_phase("decode").temporaries < 2 * cache / mesh.size
