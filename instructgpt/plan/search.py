@@ -58,6 +58,7 @@ def search(
                     "mesh.fsdp": chips // tensor,
                     "mesh.tensor": tensor,
                     "model.remat": remat,
+                    "model.sequence_parallel": tensor > 1,
                     _parts_key(config): parts,
                 }
                 plan = _try(with_settings(config, settings), run, settings, tried, log)
