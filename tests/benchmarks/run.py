@@ -81,6 +81,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add_sizes(parser, SIZES)
     parser.add_argument("--profile", action="store_true", help="time, by part")
     parser.add_argument("--memory", action="store_true", help="bytes, by part")
+    parser.add_argument("--rate_size", type=int, default=0, help="see measure_rates")
     args = parser.parse_args(argv)
     args.jobs = args.jobs or list(jobs.JOBS)
     unknown = set(args.jobs) - jobs.JOBS.keys()
@@ -100,12 +101,14 @@ def seconds_of(function: Callable[[], Any], *, count: int) -> list[float]:
     return out
 
 
-def measure_rates(dtype: str) -> Rates:
-    """Large enough to leave every cache, small enough for any machine.
+def measure_rates(dtype: str, size: int = 0) -> Rates:
+    """Of products and copies of matrices [size, size].
 
-    Several in one call: to start a program on a GPU takes as long as a product.
+    By default large enough to leave every cache, small enough for any machine. Several
+    in one call: to start a program on a GPU takes as long as a product.
     """
-    size, repeats = (2048, 4) if jax.default_backend() == "cpu" else (8192, 16)
+    on_cpu = jax.default_backend() == "cpu"
+    size, repeats = size or (2048 if on_cpu else 8192), 4 if on_cpu else 16
     # Random numbers: a GPU multiplies ones faster than it does anything real.
     matrix = jax.random.normal(jax.random.key(0), (size, size)) / size**0.5
     matrix = matrix.astype(dtype)
@@ -114,7 +117,7 @@ def measure_rates(dtype: str) -> Rates:
     )
     products = min(seconds_of(lambda: product(matrix), count=8))
     # Onto itself, so that fresh memory is no part of it.
-    values = jnp.zeros((1 << 26 if jax.default_backend() == "cpu" else 1 << 29,))
+    values = jnp.zeros((16 if on_cpu else 8, size, size))
     shift = jax.jit(
         lambda x: jax.lax.fori_loop(0, repeats, lambda _, y: y + 1.0, x),
         donate_argnums=0,
@@ -179,7 +182,7 @@ def memory(job: jobs.Job) -> Iterator[str]:
 def main(argv: list[str] | None = None) -> None:
     """Runs the jobs."""
     args = parse(argv)
-    rates = measure_rates(args.dtype)
+    rates = measure_rates(args.dtype, args.rate_size)
     print(
         json.dumps(
             {
