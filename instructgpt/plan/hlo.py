@@ -24,8 +24,16 @@ _OPERATION = re.compile(rf" ({'|'.join(_KINDS)})(-start)?\(")
 _CALLED = re.compile(r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_LOOP = re.compile(r" while\(.*\bcondition=%?([\w.\-]+)")
-_LIMIT = re.compile(r" [su]32\[\]\S* constant\((\d+)\)")
+_LOOP = re.compile(
+    r" while\(.*\bcondition=%?(?P<condition>[\w.\-]+).*\bbody=%?(?P<body>[\w.\-]+)"
+)
+_COMPARE = re.compile(
+    r" compare\(%(?P<counter>[\w.\-]+), %(?P<limit>[\w.\-]+)\), direction=LT"
+)
+_CONSTANT = re.compile(r" [su]32\[\]\S* constant\((\d+)\)")
+_ENTRY = re.compile(r" get-tuple-element\(.*\bindex=(\d+)")
+_ADD = re.compile(r" [su]32\[\]\S* add\(%([\w.\-]+), %([\w.\-]+)\)")
+_NAME = re.compile(r"%([\w.\-]+)")
 # A collective that goes on while others compute appears where it starts, in each of
 # them, and where it ends.
 _CONTINUED = "async_collective_fusion"
@@ -128,16 +136,38 @@ def gathered_shapes(text: str) -> set[tuple[int, ...]]:
 
 
 def _known_trips(line: str, all_lines: dict[str, list[str]]) -> int:
-    """How often a loop runs, as it says or as its condition compares to; 0: unknown."""
-    known = _TRIPS.search(line)
+    """How often a loop runs, as it says or as it counts from 0; 0: as the data says."""
+    known, loop = _TRIPS.search(line), _LOOP.search(line)
     if known:
         return int(known.group(1))
-    condition = all_lines.get(_LOOP.search(line).group(1), [])  # type: ignore[union-attr]
-    ends = [x for x in condition if " compare(" in x and "direction=LT" in x]
-    limits = [int(n) for x in condition for n in _LIMIT.findall(x)]
-    # One comparison with one number, and nothing that depends on data.
-    plain = len(ends) == len(limits) == 1 and ends[0].lstrip().startswith("ROOT")
-    return limits[0] if plain else 0
+    if not loop:
+        return 0
+    # 1. the condition compares one entry of the state with a number
+    condition = _definitions(all_lines.get(loop["condition"], []))
+    compared = _COMPARE.search(condition.get("ROOT", ""))
+    limit = _CONSTANT.search(condition.get(compared["limit"], "")) if compared else None
+    entry = _ENTRY.search(condition.get(compared["counter"], "")) if compared else None
+    if not limit or not entry:
+        return 0
+    # 2. the body adds a number to that entry
+    body = _definitions(all_lines.get(loop["body"], []))
+    state = _NAME.findall(body.get("ROOT", "").partition(" tuple(")[2])
+    added = _ADD.search(body.get(state[int(entry[1])], "")) if state else None
+    steps = [_CONSTANT.search(body.get(x, "")) for x in added.groups()] if added else []
+    step = sum(int(x[1]) for x in steps if x)
+    return -(-int(limit[1]) // step) if step else 0
+
+
+def _definitions(lines: list[str]) -> dict[str, str]:
+    """Instructions by name, the last one as "ROOT" as well."""
+    out = {}
+    for line in lines:
+        text = line.strip()
+        name = text.removeprefix("ROOT ").partition(" = ")[0].lstrip("%")
+        out[name] = text
+        if text.startswith("ROOT "):
+            out["ROOT"] = text
+    return out
 
 
 def _calls(line: str, times: float) -> Iterator[tuple[str, float]]:

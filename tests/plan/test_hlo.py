@@ -35,8 +35,25 @@ HloModule jit_f, entry_computation_layout={(f32[8]{0})->f32[8]{0}}
 }
 
 %counted (p: (s32[], f32[8])) -> pred[] {
-  %k = s32[]{:T(128)} constant(7)
+  %k = s32[]{:T(128)} constant(14)
+  %i = s32[]{:T(128)} get-tuple-element(%p), index=1
   ROOT %lt = pred[] compare(%i, %k), direction=LT
+}
+
+%twos (p: (f32[8], s32[])) -> (f32[8], s32[]) {
+  %g = bf16[16,4]{1,0:T(8,128)} all-gather(%x), replica_groups=[2,4]<=[8], dimensions={0}
+  %i = s32[]{:T(128)} get-tuple-element(%p), index=1
+  %two = s32[]{:T(128)} constant(2)
+  %n = s32[]{:T(128)} add(%i, %two)
+  ROOT %t = (f32[8]{0}, s32[]{:T(128)}) tuple(%x, %n)
+}
+
+%data (p: (f32[8], s32[])) -> (f32[8], s32[]) {
+  %g = bf16[16,4]{1,0:T(8,128)} all-gather(%x), replica_groups=[2,4]<=[8], dimensions={0}
+  %i = s32[]{:T(128)} get-tuple-element(%p), index=1
+  %m = s32[]{:T(128)} fusion(%x)
+  %n = s32[]{:T(128)} add(%i, %m)
+  ROOT %t = (f32[8]{0}, s32[]{:T(128)}) tuple(%x, %n)
 }
 
 %all-reduce-scatter.1 (p: f32[8]) -> f32[4] {
@@ -46,7 +63,8 @@ HloModule jit_f, entry_computation_layout={(f32[8]{0})->f32[8]{0}}
 ENTRY %main (p: f32[8]) -> f32[8] {
   %w = (s32[], f32[8]) while(%t), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"3"}}
   %v = (s32[], f32[8]) while(%w), condition=%cond, body=%body
-  %u = (s32[], f32[8]) while(%v), condition=%counted, body=%body
+  %u = (f32[8], s32[]) while(%v), condition=%counted, body=%twos
+  %d = (f32[8], s32[]) while(%u), condition=%counted, body=%data
   %f = f32[4]{0} fusion(%u), kind=kCustom, calls=%all-reduce-scatter.1
   %async-collective-start = f32[8] fusion(%f), kind=kCustom, calls=%started
   %o = f32[8] fusion(%f), kind=kCustom, calls=%async_collective_fusion.1
@@ -65,12 +83,13 @@ def test_what_is_gathered_is_found():
 
 def test_loops_count_as_often_as_they_run():
     found = collective_bytes(PROGRAM, trips=Trips(5))
-    assert found["all-gather"] == (3 + 5 + 7) * 16 * 4 * 2 * 3 / 4 + 16
+    # Three times, as often as is said, from 0 to 14 by twos, and as the data says.
+    assert found["all-gather"] == (3 + 5 + 7 + 5) * 16 * 4 * 2 * 3 / 4 + 16
     assert found["collective-permute"] == 40
     assert found["all-to-all"] == 16 * 7 / 8
     assert found["all-reduce"] == 2 * 24 * 2 / 3
     # The larger of the first one's arrays is what goes in.
-    assert found["reduce-scatter"] == (3 + 5 + 7) * 32 * 3 / 4 + 32 / 2
+    assert found["reduce-scatter"] == (3 + 5) * 32 * 3 / 4 + 32 / 2
 
 
 def test_a_loop_in_a_loop_counts_for_itself():
@@ -113,7 +132,7 @@ def test_computations_know_the_entry():
     entry, lines = computations(PROGRAM)
     assert entry == "main"
     assert {"body", "cond", "all-reduce-scatter.1", "main"} <= lines.keys()
-    assert len(lines["main"]) == 10
+    assert len(lines["main"]) == 11
 
 
 def test_bytes_of_types():
