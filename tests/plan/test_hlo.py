@@ -1,5 +1,7 @@
 """Bytes between devices, counted in programs whose traffic is known."""
 
+import importlib.util
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -12,6 +14,8 @@ from instructgpt.plan.hlo import (
     gathered_shapes,
     shape_bytes,
 )
+from instructgpt.plan.machines import tpu
+from instructgpt.sharding import MeshConfig, make_mesh
 from tests import tiny
 
 PROGRAM = """\
@@ -158,3 +162,18 @@ def test_a_compiled_loop_sends_what_its_sums_do(trips):
     assert (
         collective_bytes(text, trips=Trips(9))["all-reduce"] == trips * 2 * 64 * 7 / 8
     )
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="no TPU compiler is installed"
+)
+def test_a_tpu_receives_the_weights_that_it_lacks():
+    """Also where it multiplies by one part while the next is on its way."""
+    mesh = make_mesh(MeshConfig(fsdp=16, data=1), devices=tpu("v5e:4x4").devices)
+    cut = NamedSharding(mesh, PartitionSpec("fsdp", None))
+    x = jax.ShapeDtypeStruct((16 * 2048, 4096), jnp.bfloat16, sharding=cut)
+    w = jax.ShapeDtypeStruct((4096, 8192), jnp.bfloat16, sharding=cut)
+    text = jax.jit(jnp.dot, out_shardings=cut).lower(x, w).compile().as_text()
+    assert "windowed_dot" in text
+    # The loop passes on two parts more than anyone lacks.
+    assert sum(collective_bytes(text).values()) == w.size * 2 * (15 + 2) / 16
