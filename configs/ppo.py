@@ -48,8 +48,6 @@ def get_config(variant: str = "mini") -> ConfigDict:
         slots=0,  # all prompts at once
         refill=0,
         prompt_buckets=1,
-        # Twice the bytes of a parameter on each device, for a token that gathers none.
-        gather_weights=variant not in ("6b", "175b"),
         ptx_per_episode=0.0,
         ptx_length=96 if world else 0 if paper else 1024,
         truncation_score=None,

@@ -23,8 +23,7 @@ from instructgpt.models.scoring import (
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.rl import sequence_kl
 from instructgpt.sampling import Samples, SamplingConfig, sample
-from instructgpt.sharding import gather_over_fsdp, put_whole_batch
-from instructgpt.state import init_params
+from instructgpt.sharding import put_whole_batch
 from instructgpt.steps.update import Metrics
 
 Array = jax.Array
@@ -68,13 +67,9 @@ def make_sampler(
     """
 
     def run(params: Params, prompts: PromptBatch, key: Array) -> Samples:
-        params = cast(params, model.config.compute_dtype)
-        if config.gather_weights:
-            boxed = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-            params = gather_over_fsdp(params, boxed)
         return sample(
             model,
-            params,
+            cast(params, model.config.compute_dtype),
             (prompts.tokens, prompts.valid),
             key,
             config=config,

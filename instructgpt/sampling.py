@@ -49,9 +49,6 @@ class SamplingConfig:
     # How many widths a prefill may have, P and even fractions of it: it takes the least
     # that its longest prompt fits. Each is compiled.
     prompt_buckets: int = 1
-    # Holds the weights whole over the mesh's `fsdp`, in the compute dtype; else each
-    # token gathers them anew.
-    gather_weights: bool = False
 
     def __post_init__(self):
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_response < 1:

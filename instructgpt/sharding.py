@@ -8,7 +8,7 @@ Code names logical axes only; change the table, not the code.
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -21,10 +21,10 @@ from instructgpt.errors import UserError
 AXES = ("data", "fsdp", "tensor")
 
 # Logical axis -> mesh axes. Parameters: w[embed_fsdp, mlp_tensor]; activations
-# are cut over `batch` and keep their width whole between layers, where sequence
-# parallelism cuts `tokens`.
+# are cut over `batch` and keep their width whole between layers, see Layout.
 RULES: dict[str, tuple[str, ...] | None] = {
     "batch": ("data", "fsdp"),
+    "replica": ("data",),
     "tokens": ("tensor",),
     "layers": None,
     "embed": ("fsdp",),
@@ -37,6 +37,9 @@ RULES: dict[str, tuple[str, ...] | None] = {
     "scalar": None,
     "norm": None,
 }
+
+
+Layout = Literal["rows", "tokens", "width"]  # of `constrain_residual`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,16 +153,9 @@ def check_divides(mesh: Mesh, **batch_sizes: int) -> None:
             )
 
 
-def spec(*names: str | None, without: str = "") -> PartitionSpec:
-    """The PartitionSpec of an array whose axes carry these logical names.
-
-    Args:
-      *names: One an axis; None is never cut.
-      without: A mesh axis over which nothing is cut.
-    """
-    cut = [RULES[n] or () if n is not None else () for n in names]
-    kept = [tuple(axis for axis in axes if axis != without) for axes in cut]
-    return PartitionSpec(*(axes or None for axes in kept))
+def spec(*names: str | None) -> PartitionSpec:
+    """The PartitionSpec of an array whose axes carry these logical names."""
+    return PartitionSpec(*(RULES[n] if n is not None else None for n in names))
 
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
@@ -170,38 +166,25 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec(*names))
 
 
-def constrain_residual(x: jax.Array, *, cut_tokens: bool) -> jax.Array:
+def constrain_residual(x: jax.Array, layout: Layout) -> jax.Array:
     """Pins what flows between layers, [B, K, T, D].
 
     Args:
       x: The residual stream.
-      cut_tokens: Cuts T over `tensor` where it divides, see
-        `ModelConfig.sequence_parallel`; else all devices of a tensor group have all T.
+      layout: "rows" leaves each row whole. "tokens" also cuts T over `tensor`, where it
+        divides (Korthikanti et al. 2022). "width" cuts D, not B, over `fsdp`, so that a
+        few tokens go to where the weights lie rather than weights to them (Pope et al.
+        2022); unless the tokens are the more: then rows.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    ways = math.prod(mesh.shape.get(a, 1) for a in RULES["tokens"] or ())
-    cut = cut_tokens and x.shape[2] % ways == 0
-    return constrain(x, "batch", None, "tokens" if cut else None, None)
-
-
-def gather_over_fsdp(tree: Any, boxed: Any) -> Any:
-    """Pins arrays to be whole over `fsdp`, and cut over the other axes as before.
-
-    Args:
-      tree: Of parameters.
-      boxed: The same tree of arrays boxed with logical axis names.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.shape["fsdp"] == 1:
-        return tree
-
-    def one(box: Any, x: jax.Array) -> jax.Array:
-        names = box.names if isinstance(box, nn.LogicallyPartitioned) else ()
-        return jax.lax.with_sharding_constraint(x, spec(*names, without="fsdp"))
-
-    return jax.tree.map(
-        one, boxed, tree, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned)
-    )
+    if mesh.empty:
+        return x
+    ways = math.prod(mesh.shape[a] for a in RULES["tokens"] or ())
+    if layout == "tokens" and x.shape[2] % ways == 0:
+        return constrain(x, "batch", None, "tokens", None)
+    if layout == "width" and math.prod(x.shape[:-1]) <= x.shape[-1]:
+        return constrain(x, "replica", None, None, "embed")
+    return constrain(x, "batch", None, None, None)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -71,8 +71,6 @@ def test_round_up_to_what_the_mesh_divides():
 def test_the_table_maps_logical_to_mesh_axes():
     assert spec("batch", None) == PartitionSpec(("data", "fsdp"), None)
     assert spec("layers", "embed", "mlp") == PartitionSpec(None, ("fsdp",), ("tensor",))
-    assert spec("embed", "mlp", without="fsdp") == PartitionSpec(None, ("tensor",))
-    assert spec("batch", without="fsdp") == PartitionSpec(("data",))
 
 
 def test_constrain_does_nothing_without_a_mesh_and_cuts_with_one():

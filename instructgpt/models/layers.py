@@ -24,7 +24,7 @@ from instructgpt.models.cached import attend_cached, readable
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.products import product, product_dtype
 from instructgpt.models.rotary import Rotation, rotate
-from instructgpt.sharding import constrain, constrain_residual
+from instructgpt.sharding import Layout, constrain, constrain_residual
 
 Array = jax.Array
 
@@ -127,6 +127,7 @@ class Attention(nn.Module):
 
     config: ModelConfig
     leading_padding: bool = True
+    layout: Layout = "rows"
 
     @nn.compact
     def __call__(
@@ -190,7 +191,7 @@ class Attention(nn.Module):
         )()
         y = constrain(y.swapaxes(2, 3), "batch", None, None, "heads", None)
         out = affine(y, weights, cfg, contract=2)
-        return constrain_residual(out, cut_tokens=cfg.sequence_parallel)
+        return constrain_residual(out, self.layout)
 
     def project(self, x: Array) -> tuple[Array, ...]:
         """[B, K, T, D] -> queries [B, K, T, H, C], and keys and values [.., G, C]."""
@@ -228,6 +229,7 @@ class MLP(nn.Module):
     """GELU between two layers, or SwiGLU: silu(gate) times up (Shazeer 2020)."""
 
     config: ModelConfig
+    layout: Layout = "rows"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -249,7 +251,7 @@ class MLP(nn.Module):
         up = constrain(up, "batch", None, None, "mlp")
         std = (cfg.mlp_width * cfg.num_layers) ** -0.5
         out = dense(up, "down", ("mlp", "embed"), std=std)
-        return constrain_residual(out, cut_tokens=cfg.sequence_parallel)
+        return constrain_residual(out, self.layout)
 
 
 class Dropout(nn.Module):
@@ -285,6 +287,7 @@ class Block(nn.Module):
     deterministic: bool
     keep_kv: bool
     leading_padding: bool = True
+    layout: Layout = "rows"
 
     @nn.compact
     def __call__(
@@ -309,10 +312,11 @@ class Block(nn.Module):
         kv, banded = scanned
         segments = tuple(Segment(*a, *b) for a, b in zip(kv, context, strict=True))
         drop = Dropout(cfg.residual_dropout, self.deterministic)
-        h, kv_new = Attention(cfg, self.leading_padding, name="attention")(
+        h, kv_new = Attention(cfg, self.leading_padding, self.layout, name="attention")(
             Norm(cfg, name="ln_1")(x), place, segments, banded
         )
         after = x + drop(h)
         source = x if cfg.parallel_residual else after
-        x = after + drop(MLP(cfg, name="mlp")(Norm(cfg, name="ln_2")(source)))
+        mlp = MLP(cfg, self.layout, name="mlp")
+        x = after + drop(mlp(Norm(cfg, name="ln_2")(source)))
         return x, kv_new if self.keep_kv else None

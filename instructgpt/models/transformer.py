@@ -17,7 +17,7 @@ from instructgpt.models.head import Head, TokenLogProbs, token_log_probs, weight
 from instructgpt.models.layers import Block, Norm, Place
 from instructgpt.models.products import PRODUCT, product_dtype
 from instructgpt.models.rotary import Rotation, rotation
-from instructgpt.sharding import constrain, constrain_residual
+from instructgpt.sharding import Layout, constrain, constrain_residual
 
 Array = jax.Array
 Params = Any
@@ -144,7 +144,8 @@ class Transformer(nn.Module):
         positions = positions_of(valid, texts)
         if offset is not None:
             positions = positions + offset[..., None]
-        x = self.embed(tokens, positions)
+        layout: Layout = "tokens" if cfg.sequence_parallel else "rows"
+        x = self.embed(tokens, positions, layout)
         # Masks are made of these by each device, wherever the tokens of x lie.
         positions, valid = (
             constrain(a, "batch", None, None) for a in (positions, valid)
@@ -163,7 +164,7 @@ class Transformer(nn.Module):
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=cfg.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
-        )(cfg, deterministic, keep_kv, leading_padding, name="layers")
+        )(cfg, deterministic, keep_kv, leading_padding, layout, name="layers")
         banded = jnp.arange(cfg.num_layers) % 2 == 1
         kv = tuple((s.keys, s.values) for s in context)
         masks = tuple((s.positions, s.valid) for s in context)
@@ -173,13 +174,13 @@ class Transformer(nn.Module):
         keys, values = kv_new
         return self.ln_f(x), Segment(keys, values, positions, valid)
 
-    def embed(self, tokens: Array, positions: Array) -> Array:
+    def embed(self, tokens: Array, positions: Array, layout: Layout) -> Array:
         """What goes into the first layer, [B, K, T, D]."""
         dtype = self.config.compute_dtype
         x = self.token_embedding.astype(dtype)[tokens]
         if self.config.positions == "learned":
             x = x + self.position_embedding.astype(dtype)[positions]
-        return constrain_residual(x, cut_tokens=self.config.sequence_parallel)
+        return constrain_residual(x, layout)
 
     def turns(self, positions: Array) -> Rotation | None:
         """How far rotary positions turn."""
@@ -195,7 +196,8 @@ class Transformer(nn.Module):
 
         Ids from vocab_size on cannot be predicted: their logits are -1e30.
         """
-        return self._head().logits(hidden, self.unembedding)
+        logits = self._head().logits(hidden, self.unembedding)
+        return constrain(logits, "batch", *[None] * (logits.ndim - 2), "vocab")
 
     def log_probs(
         self, hidden: Array, targets: Array, *, temperature: float = 1.0
@@ -293,11 +295,12 @@ def decode(
     """
     variables, cfg = {"params": params}, model.config
     positions = positions[..., None]
-    x = model.apply(variables, tokens[..., None], positions, method="embed")
+    layout: Layout = "width"
+    x = model.apply(variables, tokens[..., None], positions, layout, method="embed")
     valid = jnp.ones_like(positions, bool)
     turns = model.apply(variables, positions, method="turns")
     place = Place(positions, valid, None, turns)
-    block = Block(cfg, deterministic=True, keep_kv=True)
+    block = Block(cfg, deterministic=True, keep_kv=True, layout=layout)
     masks = tuple((s.positions, s.valid, s.spans) for s in context)
     new = []
     for i, layer in enumerate(layers):

@@ -68,13 +68,7 @@ def _totals(plan: Estimate) -> list[str]:
 def advice(plan: Estimate) -> list[str]:
     """Whether it fits, and if not, what makes it smaller, the best first."""
     if plan.fits:
-        out = ["it fits"]
-        if "decode" in plan.bounds and plan.bounds["decode"].by == "links":
-            out.append(
-                "decode is bound by links: where there is room, hold its weights whole "
-                "with config.rollout.gather_weights=True"
-            )
-        return out
+        return ["it fits"]
     worst = max(
         plan.compiled,
         key=lambda k: passing_bytes(plan.work.phases[k], plan.work, plan.compiled[k]),

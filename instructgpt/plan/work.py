@@ -345,9 +345,11 @@ def _sampling(run: _PPO, params: Any, all_costs: dict[str, Cost]) -> dict[str, P
     weights = costs.decode_weights(run.policy.config, response=run.response)
     # The weights of a round are in `decode` already.
     decode = decode._replace(bytes=decode.bytes + (rounds - 1) * weights.bytes)
+    # Few tokens go to where the weights lie, of which each device reads its part.
+    whole = weights if slots > run.policy.config.width else Cost()
     return {
         "prefill": phase(1, prefill, _read(prefill)),
-        "decode": phase(run.response, decode, _read(weights).times(rounds), "prefill"),
+        "decode": phase(run.response, decode, _read(whole).times(rounds), "prefill"),
     }
 
 

@@ -44,12 +44,11 @@ class RolloutConfig:
     epochs: int = 1  # passes over a batch of episodes
     temperature: float = 1.0
     top_p: float = 1.0
-    # Prompts decoded at a time, free slots filled together, widths of a prefill, and
-    # whether weights are held whole: see SamplingConfig.
+    # Prompts decoded at a time, free slots filled together, widths of a prefill: see
+    # SamplingConfig.
     slots: int = 0
     refill: int = 0
     prompt_buckets: int = 1
-    gather_weights: bool = False
     # Pretraining windows per episode (paper: 8), and their tokens, on which the
     # held-out loss is taken too (0: the model's context length).
     ptx_per_episode: float = 0.0
@@ -68,7 +67,6 @@ class RolloutConfig:
             slots=self.slots,
             refill=self.refill,
             prompt_buckets=self.prompt_buckets,
-            gather_weights=self.gather_weights,
         )
 
     @property

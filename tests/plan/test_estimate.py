@@ -10,7 +10,7 @@ from configs import ppo_ptx as ppo_config
 from configs import reward as reward_config
 from configs import sft as sft_config
 from instructgpt.optim import OptimizerConfig, make_optimizer
-from instructgpt.plan.estimate import Bound, compile_phase, device_bytes, estimate
+from instructgpt.plan.estimate import compile_phase, device_bytes, estimate
 from instructgpt.plan.machines import GIB, gpus
 from instructgpt.plan.report import advice, as_json, as_text
 from instructgpt.plan.work import Models, Work, describe
@@ -137,15 +137,6 @@ def test_the_report_says_whether_it_fits_and_what_to_change(mesh, machine):
     none = machine.chip._replace(memory=held / 2)
     none = plan._replace(machine=machine._replace(chip=none))
     assert any("take more chips" in line for line in advice(none))
-
-
-def test_a_decoder_that_waits_for_links_is_told_of_whole_weights(mesh, machine):
-    work = work_of("sft", mesh)
-    with jax.set_mesh(mesh):
-        plan = estimate(work, machine, mesh)
-    assert advice(plan) == ["it fits"]
-    slow = plan._replace(bounds={"decode": Bound(1.0, "links")})
-    assert "config.rollout.gather_weights=True" in advice(slow)[1]
 
 
 def test_a_program_that_needs_more_than_a_chip_has_is_told(mesh, machine):
