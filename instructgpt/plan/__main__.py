@@ -34,6 +34,9 @@ _REWARD_MODEL = flags.DEFINE_string(
     "reward_model", "", "Size of the reward model; 6b for the paper's variants."
 )
 _JSON = flags.DEFINE_string("json", "", "Also writes the plan there.")
+_PHASES = flags.DEFINE_list(
+    "phases", [], "Functions to compile, such as decode,update; all."
+)
 _SEARCH = flags.DEFINE_boolean(
     "search", False, "Tries meshes, microbatches and remat policies for the fastest."
 )
@@ -53,6 +56,7 @@ def main(argv: list[str]) -> None:
         memory=_MEMORY.value,
         model=_MODEL.value,
         reward_model=_REWARD_MODEL.value,
+        phases=tuple(_PHASES.value),
         search=_SEARCH.value,
     )
     try:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from instructgpt.errors import UserError
 from instructgpt.models.costs import Cost
 from instructgpt.plan.hlo import collective_bytes, gathered_shapes
 from instructgpt.plan.machines import GIB, Machine
@@ -166,7 +167,16 @@ def estimate(
       mesh: See `make_mesh`.
       phases: Names; empty for all.
       log: Told what is being done, as compiling may take minutes.
+
+    Raises:
+      UserError: the stage has no such phase.
     """
+    unknown = sorted(set(phases) - work.phases.keys())
+    if unknown:
+        raise UserError(
+            f"--phases: the stage has no {', '.join(unknown)}; known: "
+            f"{', '.join(work.phases)}"
+        )
     compiled: dict[str, Compiled] = {}
     bounds: dict[str, Bound] = {}
     for name in phases or work.phases:

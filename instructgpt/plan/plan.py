@@ -32,6 +32,7 @@ class Request:
     memory: float = 0.0  # GiB of a GPU; 0: what its kind has
     model: str = ""  # a named size; "": the variant's
     reward_model: str = ""  # "": 6b for the paper's variants, else the model's
+    phases: tuple[str, ...] = ()  # functions to compile; all
     search: bool = False
 
 
@@ -61,7 +62,7 @@ def plan_stage(
             return estimate(work, machine, mesh, phases=phases, log=log)
 
     if not request.search:
-        plan = run(config)
+        plan = run(config, request.phases)
         return as_text(plan), as_json(plan)
     found = search(config, run, chips=len(machine.devices), log=log)
     plan = run(found.config)

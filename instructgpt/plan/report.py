@@ -67,8 +67,9 @@ def _totals(plan: Estimate) -> list[str]:
 
 def advice(plan: Estimate) -> list[str]:
     """Whether it fits, and if not, what makes it smaller, the best first."""
+    left = ", ".join(k for k in plan.work.phases if k not in plan.compiled)
     if plan.fits:
-        return ["it fits"]
+        return [f"it fits, as far as was looked: without {left}" if left else "it fits"]
     worst = max(
         plan.compiled,
         key=lambda k: passing_bytes(plan.work.phases[k], plan.work, plan.compiled[k]),

@@ -9,6 +9,7 @@ import pytest
 from configs import ppo_ptx as ppo_config
 from configs import reward as reward_config
 from configs import sft as sft_config
+from instructgpt.errors import UserError
 from instructgpt.optim import OptimizerConfig, make_optimizer
 from instructgpt.plan.estimate import compile_phase, device_bytes, estimate
 from instructgpt.plan.machines import GIB, gpus
@@ -137,6 +138,17 @@ def test_the_report_says_whether_it_fits_and_what_to_change(mesh, machine):
     none = machine.chip._replace(memory=held / 2)
     none = plan._replace(machine=machine._replace(chip=none))
     assert any("take more chips" in line for line in advice(none))
+
+
+def test_phases_by_name_and_what_was_left_is_told(mesh, machine):
+    work = work_of("ppo", mesh)
+    with jax.set_mesh(mesh):
+        plan = estimate(work, machine, mesh, phases=("score",))
+        with pytest.raises(UserError, match=r"--phases: .* no train; known: prefill, "):
+            estimate(work, machine, mesh, phases=("score", "train"))
+    assert list(plan.compiled) == ["score"]
+    (told,) = advice(plan)
+    assert all(name in told for name in ("prefill", "decode", "update"))
 
 
 def test_a_program_that_needs_more_than_a_chip_has_is_told(mesh, machine):

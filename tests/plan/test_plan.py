@@ -50,6 +50,10 @@ MISTAKES = {
         ["--config=configs/evaluate.py:6b", "--devices=2"],
         "config.stage='evaluate' has no plan",
     ),
+    "phase": (
+        [SMOKE, "--devices=2", "--phases=decode"],
+        "--phases: the stage has no decode; known: train step",
+    ),
     "mesh": (
         [SMOKE, "--devices=2", "--config.mesh.tensor=3"],
         "does not use all 2 devices",
