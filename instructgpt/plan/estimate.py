@@ -98,6 +98,19 @@ def passing_bytes(phase: Phase, work: Work, compiled: Compiled) -> float:
     return compiled.temporaries + compiled.outputs + device_bytes(own)
 
 
+def _needed(message: str, arguments: float) -> float | None:
+    """Bytes of temporaries that a compiler was refused; None: it says none."""
+    if "RESOURCE_EXHAUSTED" not in message:
+        return None
+    whole = re.search(r"Used ([\d.]+)([GM]) of", message)
+    alone = re.search(r"temporaries \(([\d.]+)([GM])\) exceeds", message)
+    found = whole or alone
+    if not found:
+        return None
+    size = float(found[1]) * (GIB if found[2] == "G" else 2**20)
+    return max(size - arguments, 0.0) if whole else size
+
+
 def compile_phase(phase: Phase) -> Compiled:
     """Lowers and compiles for the devices of its arguments' mesh."""
     began = time.monotonic()
@@ -105,13 +118,10 @@ def compile_phase(phase: Phase) -> Compiled:
     try:
         program = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        needed = re.search(r"Used ([\d.]+)([GM]) of", str(error))
-        if "RESOURCE_EXHAUSTED" not in str(error) or not needed:
+        own, seconds = device_bytes(phase.arguments), time.monotonic() - began
+        size = _needed(str(error), own)
+        if size is None:
             raise
-        size = float(needed.group(1)) * (GIB if needed.group(2) == "G" else 2**20)
-        own = device_bytes(phase.arguments)
-        seconds = time.monotonic() - began
-        size = max(size - own, 0.0)
         return Compiled(own, 0.0, size, {}, seconds, error="out of memory")
     memory, text = program.memory_analysis(), program.as_text()
     return Compiled(
