@@ -166,6 +166,11 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec(*names))
 
 
+def moves_tokens(tokens: int, width: int) -> bool:
+    """Whether a decoding step sends its tokens to the weights, or weights to them."""
+    return tokens <= width
+
+
 def constrain_residual(x: jax.Array, layout: Layout) -> jax.Array:
     """Pins what flows between layers, [B, K, T, D].
 
@@ -182,7 +187,7 @@ def constrain_residual(x: jax.Array, layout: Layout) -> jax.Array:
     ways = math.prod(mesh.shape[a] for a in RULES["tokens"] or ())
     if layout == "tokens" and x.shape[2] % ways == 0:
         return constrain(x, "batch", None, "tokens", None)
-    if layout == "width" and math.prod(x.shape[:-1]) <= x.shape[-1]:
+    if layout == "width" and moves_tokens(math.prod(x.shape[:-1]), x.shape[-1]):
         return constrain(x, "replica", None, None, "embed")
     return constrain(x, "batch", None, None, None)
 

@@ -83,7 +83,7 @@ class ModelConfig:
     remat: Literal["none", "elementwise", "dots", "full"] = "elementwise"
     # On a mesh with a `tensor` axis, cuts tokens over it between layers (Korthikanti et
     # al. 2022): what a backward pass keeps of each layer is that much less, norms are
-    # made once, and links carry about a third more.
+    # made once, and links carry about two fifths more (planned for 1.3B, tensor=4).
     sequence_parallel: bool = False
     # Text without a context attends in one kernel that stores no scores: cuDNN's on a
     # GPU, for float16 and bfloat16.

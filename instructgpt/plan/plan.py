@@ -49,6 +49,8 @@ def plan_stage(
     Raises:
       UserError: a flag, a size or a mesh does not make sense.
     """
+    if request.search and request.phases:
+        raise UserError("--search looks at whole stages; leave --phases out")
     machine = find_machine(request)
     models = find_models(config, request, tpu=machine.is_tpu)
 

@@ -23,7 +23,7 @@ from instructgpt.optim import OptimizerConfig, make_optimizer
 from instructgpt.plan.hlo import ONCE, Trips
 from instructgpt.rollouts import Frozen, cast, make_sampler, make_scorer
 from instructgpt.sampling import Samples
-from instructgpt.sharding import batch_ways, replicated, spec
+from instructgpt.sharding import batch_ways, moves_tokens, replicated, spec
 from instructgpt.stages.common import TrainConfig, build, check_train
 from instructgpt.stages.ppo import RolloutConfig, check_sizes
 from instructgpt.stages.pretrain import PretrainConfig
@@ -345,8 +345,8 @@ def _sampling(run: _PPO, params: Any, all_costs: dict[str, Cost]) -> dict[str, P
     weights = costs.decode_weights(run.policy.config, response=run.response)
     # The weights of a round are in `decode` already.
     decode = decode._replace(bytes=decode.bytes + (rounds - 1) * weights.bytes)
-    # Few tokens go to where the weights lie, of which each device reads its part.
-    whole = weights if slots > run.policy.config.width else Cost()
+    # Where tokens go to the weights, each device reads its part of them.
+    whole = Cost() if moves_tokens(slots, run.policy.config.width) else weights
     return {
         "prefill": phase(1, prefill, _read(prefill)),
         "decode": phase(run.response, decode, _read(whole).times(rounds), "prefill"),

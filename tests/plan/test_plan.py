@@ -50,6 +50,10 @@ MISTAKES = {
         ["--config=configs/evaluate.py:6b", "--devices=2"],
         "config.stage='evaluate' has no plan",
     ),
+    "search": (
+        [SMOKE, "--devices=2", "--search", "--phases=decode"],
+        "--search looks at whole stages; leave --phases out",
+    ),
     "phase": (
         [SMOKE, "--devices=2", "--phases=decode"],
         "--phases: the stage has no decode; known: train step",
