@@ -18,8 +18,8 @@ need_line
 port=${PORT:-8476}
 
 line_of() { # process $1
-  echo "$(main_line "--coordinator=localhost:$port" "--num_processes=$PROCESSES" \
-    "--process_id=$1")"
+  main_line "--coordinator=localhost:$port" "--num_processes=$PROCESSES" \
+    "--process_id=$1"
 }
 
 if [ "$dry_run" = yes ]; then

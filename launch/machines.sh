@@ -23,9 +23,9 @@ fail() {
 
 # need NAME...: refuses to go on, and names every setting that is missing.
 need() {
-  local name missing=()
-  for name in "$@"; do
-    [ -n "${!name:-}" ] || missing+=("$name")
+  local setting missing=()
+  for setting in "$@"; do
+    [ -n "${!setting:-}" ] || missing+=("$setting")
   done
   [ ${#missing[@]} = 0 ] ||
     fail "set ${missing[*]}, as the first lines of ${0##*/} say"
