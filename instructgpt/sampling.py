@@ -31,6 +31,7 @@ from instructgpt.models.transformer import (
     decode,
     split_layers,
 )
+from instructgpt.sharding import current_ways
 
 Array = jax.Array
 
@@ -70,6 +71,15 @@ class SamplingConfig:
             )
         if not self.refill:
             object.__setattr__(self, "refill", -(-self.slots // 8))
+
+    def groups(self) -> tuple[int, int]:
+        """Groups of slots, and how many of each are refilled together.
+
+        A group for each device that rows are cut over, so that no prompt's keys and
+        values leave the device that computed them; one if slots do not divide.
+        """
+        ways = current_ways() if self.slots % current_ways() == 0 else 1
+        return ways, -(-self.refill // ways)
 
 
 class Samples(NamedTuple):
@@ -313,8 +323,12 @@ class _Sampler:
         def going(loop: _Loop) -> Array:
             waiting = self.num_rows - loop.next_row
             wanted = jnp.minimum(waiting, self.config.refill)
-            refill = (waiting > 0) & (loop.slots.free().sum() >= wanted)
-            return ~loop.slots.done.all() & ~refill
+            groups, each = self.config.groups()
+            if groups > 1:  # to wait for the last would cost the others more
+                wanted = (wanted + 1) // 2
+            free = loop.slots.free().reshape(groups, -1).sum(axis=1)
+            taken = jnp.minimum(free, each).sum()
+            return ~loop.slots.done.all() & ~((waiting > 0) & (taken >= wanted))
 
         return jax.lax.while_loop(going, self.step, loop)
 
@@ -396,26 +410,35 @@ class _Sampler:
 
     def refill(self, loop: _Loop, order: Array) -> _Loop:
         """Gives free slots to the next prompts of int32[N], at most r."""
-        count, size = self.config.refill, loop.slots.row.shape[0]
-        slot = jnp.nonzero(loop.slots.free(), size=count, fill_value=size)[0]
-        place = loop.next_row + jnp.arange(count)
-        slot = jnp.where(place < self.num_rows, slot, size)
+        groups, each = self.config.groups()
+        free = loop.slots.free().reshape(groups, -1)
+        size = free.shape[1]
+        found = functools.partial(jnp.nonzero, size=each, fill_value=size)
+        (within,) = jax.vmap(found)(free)  # int32[groups, each]
+        place = loop.next_row + jnp.cumsum(within < size).reshape(within.shape) - 1
+        taken = (within < size) & (place < self.num_rows)
+        within = jnp.where(taken, within, size)
+        first = jnp.arange(groups)[:, None] * size
+        slot = jnp.where(taken, first + within, loop.slots.row.shape[0]).reshape(-1)
         samples = self.harvest(loop, slot)
-        row = order[jnp.minimum(place, self.num_rows - 1)]
+        row = order[jnp.minimum(place, self.num_rows - 1)].reshape(-1)
         new, log_probs = self.prefill(row, self.rows(row), loop.step)
 
-        def put(old: Array, x: Array) -> Array:
+        def write(old: Array, x: Array, slot: Array) -> Array:
             return old.at[slot].set(x, mode="drop")
 
+        def put(old: Array, x: Array) -> Array:
+            old, x = (a.reshape(groups, -1, *a.shape[1:]) for a in (old, x))
+            return jax.vmap(write)(old, x, within).reshape(-1, *old.shape[2:])
+
         column = loop.step % self.config.max_response
+        tokens, newest = loop.ring.tokens, loop.ring.log_probs
         ring = loop.ring._replace(
-            tokens=loop.ring.tokens.at[slot, :, column].set(new.last, mode="drop"),
-            log_probs=loop.ring.log_probs.at[slot, :, column].set(
-                log_probs, mode="drop"
-            ),
+            tokens=tokens.at[slot, :, column].set(new.last, mode="drop"),
+            log_probs=newest.at[slot, :, column].set(log_probs, mode="drop"),
         )
         return loop._replace(
-            next_row=loop.next_row + (slot < size).sum(),
+            next_row=loop.next_row + taken.sum(),
             slots=jax.tree.map(put, loop.slots, new),
             ring=ring,
             samples=samples,

@@ -127,6 +127,37 @@ def test_decoding_brings_tokens_to_the_weights(prompts, key):
     assert 0 < (more - once) / 10 < weights / 10
 
 
+def test_slots_are_refilled_where_they_are(key):
+    """The tokens of one device; and keys and values stay with who computed them."""
+    length, slots, refill = 96, 16, 8
+    mesh, model = tiny.mesh_of(fsdp=4), Transformer(tiny.config(context_length=128))
+    tokens, valid = tiny.prompts(np.random.default_rng(2), 40, length)
+    prompts = PromptBatch(tokens, valid, np.arange(40, dtype=np.int32))
+    params = tiny.params_of(model)
+    sampler = make_sampler(
+        model,
+        config=SamplingConfig(tiny.RESPONSE, slots=slots, refill=refill),
+        stop_ids=STOPS,
+        pad_id=tiny.PAD,
+    )
+    alone = jax.device_get(sampler(params, prompts, key))
+    lengths = alone.valid.sum(axis=-1)
+    assert lengths.min() < lengths.max()
+    with jax.set_mesh(mesh):
+        params = jax.device_put(params, shardings_of(params_layout(model, mesh)))
+        program = sampler.lower(params, put_batch(prompts, mesh), key).compile()
+        cut = program(params, put_batch(prompts, mesh), key)
+    tiny.assert_equal(cut.tokens, alone.tokens)
+    tiny.assert_close(cut.log_probs, alone.log_probs)
+    once, more = (
+        sum(collective_bytes(program.as_text(), trips=Trips(1, refills, 1)).values())
+        for refills in (1, 11)
+    )
+    cache = 2 * model.config.num_layers * model.config.width * 4 * length * refill
+    weights = 4 * sum(x.size for x in jax.tree.leaves(params))
+    assert (more - once) / 10 < weights + cache / 4
+
+
 def test_kl_to_oneself_is_zero(rollout):
     """The reference is the policy here, and scores at the sampling temperature."""
     np.testing.assert_allclose(rollout.ref_log_probs, rollout.log_probs, atol=1e-5)

@@ -4,6 +4,7 @@ Everything is abstract: shapes, types and shardings of a mesh that need not be t
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -326,7 +327,7 @@ def _sampling(run: _PPO, params: Any, all_costs: dict[str, Cost]) -> dict[str, P
     sizes = run.rollout.sampling(run.response)
     slots = min(sizes.slots or run.batch, run.batch)
     rounds = -(-run.batch // slots)
-    refills = -(-(run.batch - slots) // max(sizes.refill, 1))
+    refills = -(-(run.batch - slots) // max(math.prod(sizes.groups()), 1))
 
     def phase(response: int, cost: Cost, weights: Cost, without: str = "") -> Phase:
         sampler = make_sampler(

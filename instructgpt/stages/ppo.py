@@ -151,7 +151,7 @@ def check_sizes(
             f"config.rollout.minibatch_size={size}"
         )
     slots = rollout.sampling(max_response)
-    check_divides(mesh, rollout__slots=slots.slots, rollout__refill=slots.refill)
+    check_divides(mesh, rollout__slots=slots.slots)
     _check_ptx(mesh, ppo, rollout, batch // size)
     if rollout.temperature == 0:
         raise UserError(
