@@ -25,7 +25,9 @@ from instructgpt.plan.plan import Request, plan_stage
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configs/STAGE.py:VARIANT", lock_config=True
 )
-_TOPOLOGY = flags.DEFINE_string("topology", "", "A TPU slice, such as v5p:4x4x8.")
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", "", "A TPU slice, such as v5p:4x4x8, or a kind: its smallest that fits."
+)
 _DEVICES = flags.DEFINE_integer("devices", 0, "In place of a slice: so many GPUs.")
 _GPU = flags.DEFINE_string("gpu", "h100", "Their kind: a100, h100 or h200.")
 _MEMORY = flags.DEFINE_float("memory", 0.0, "GiB of a GPU; 0: what its kind has.")

@@ -53,10 +53,11 @@ class Estimate(NamedTuple):
     @property
     def peak(self) -> float:
         """Bytes of a device at the worst moment."""
-        return sum(self.held.values()) + max(
+        passing = (
             passing_bytes(self.work.phases[name], self.work, compiled)
             for name, compiled in self.compiled.items()
         )
+        return sum(self.held.values()) + max(passing, default=0.0)
 
     @property
     def headroom(self) -> float:
@@ -167,6 +168,7 @@ def estimate(
     mesh: Mesh,
     *,
     phases: tuple[str, ...] = (),
+    until_full: bool = False,
     log: Callable[[str], None] = lambda text: None,
 ) -> Estimate:
     """Compiles the phases (all, or those named) and adds up.
@@ -176,6 +178,8 @@ def estimate(
       machine: Whose devices the mesh has.
       mesh: See `make_mesh`.
       phases: Names; empty for all.
+      until_full: Whether to compile none if what is held is too much, and no more after
+        one that does not fit.
       log: Told what is being done, as compiling may take minutes.
 
     Raises:
@@ -187,13 +191,18 @@ def estimate(
             f"--phases: the stage has no {', '.join(unknown)}; known: "
             f"{', '.join(work.phases)}"
         )
-    compiled: dict[str, Compiled] = {}
-    bounds: dict[str, Bound] = {}
-    for name in phases or work.phases:
+    held = {name: device_bytes(tree) for name, tree in work.held.items()}
+    plan = Estimate(machine, dict(mesh.shape), work, held, {}, {})
+    names = list(phases or work.phases)
+    if until_full:
+        names.sort(key=lambda name: name != "update")  # which mostly needs the most
+    for name in names:
+        if until_full and not plan.fits:
+            break
         log(f"compiling {name} for {mesh.size} devices ...")
         phase = work.phases[name]
-        compiled[name] = compile_phase(phase)
-        less = compiled.get(phase.without)
-        bounds[name] = bound_of(phase, compiled[name], machine, mesh, less)
-    held = {name: device_bytes(tree) for name, tree in work.held.items()}
-    return Estimate(machine, dict(mesh.shape), work, held, compiled, bounds)
+        compiled = compile_phase(phase)
+        less = plan.compiled.get(phase.without)
+        plan.compiled[name] = compiled
+        plan.bounds[name] = bound_of(phase, compiled, machine, mesh, less)
+    return plan

@@ -37,6 +37,13 @@ GPUS = {
 }
 
 
+_SQUARES = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_CUBES: tuple[str, ...] = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8")
+_CUBES += ("4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16")
+# Of each kind, those that are rented, the smallest first.
+SLICES = {"v4": _CUBES, "v5e": _SQUARES, "v5p": _CUBES, "v6e": _SQUARES}
+
+
 class Machine(NamedTuple):
     """Chips of one kind, and devices that programs can be compiled for."""
 

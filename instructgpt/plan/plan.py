@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from instructgpt.errors import UserError
 from instructgpt.models.config import GPT3_SIZES, PUBLIC_SIZES, ModelConfig
 from instructgpt.plan.estimate import Estimate, estimate
-from instructgpt.plan.machines import Machine, gpus, tpu
+from instructgpt.plan.fewest import fewest
+from instructgpt.plan.machines import SLICES, Machine, gpus, tpu
 from instructgpt.plan.report import as_json, as_text
 from instructgpt.plan.search import search
 from instructgpt.plan.work import Models, describe, with_overrides
@@ -26,7 +27,7 @@ class Request:
     """What to plan for."""
 
     variant: str = ""  # of the config, from which the models' sizes follow
-    topology: str = ""  # a TPU slice; or
+    topology: str = ""  # a TPU slice, or a kind: its smallest slice that will do; or
     devices: int = 0  # so many GPUs
     gpu: str = "h100"
     memory: float = 0.0  # GiB of a GPU; 0: what its kind has
@@ -51,17 +52,13 @@ def plan_stage(
     """
     if request.search and request.phases:
         raise UserError("--search looks at whole stages; leave --phases out")
+    if request.topology in SLICES:
+        return _plan_fewest(config, request, log)
     machine = find_machine(request)
     models = find_models(config, request, tpu=machine.is_tpu)
 
     def run(config: ConfigDict, phases: tuple[str, ...] = ()) -> Estimate:
-        sizes = models(config)
-        mesh = make_mesh(
-            build(MeshConfig, config.mesh, where="config.mesh"), devices=machine.devices
-        )
-        with jax.set_mesh(mesh):
-            work = describe(config, sizes, mesh)
-            return estimate(work, machine, mesh, phases=phases, log=log)
+        return _plan(config, models, machine, log, phases=phases)
 
     if not request.search:
         plan = run(config, request.phases)
@@ -70,6 +67,45 @@ def plan_stage(
     plan = run(found.config)
     text = f"{found.table}\n\n{as_text(plan)}"
     return text, {**as_json(plan), "settings": found.settings, "tried": found.tried}
+
+
+def _plan_fewest(
+    config: ConfigDict, request: Request, log: Callable[[str], None]
+) -> tuple[str, dict[str, Any]]:
+    """A kind of TPU without a shape asks for its smallest slice."""
+    if request.search or request.phases:
+        raise UserError(
+            f"--topology={request.topology} plans the whole stage for one slice after "
+            "another; give one, such as v5p:4x4x8, with --search or --phases"
+        )
+    models = find_models(config, request, tpu=True)
+    first = f"{request.topology}:{SLICES[request.topology][0]}"
+    find_machine(dataclasses.replace(request, topology=first))  # is there a compiler?
+
+    def run(topology: str) -> Estimate:
+        machine = tpu(topology)
+        return _plan(config, models, machine, log, until_full=True)
+
+    found = fewest(request.topology, run, log=log)
+    plan = as_json(found.plan)
+    return f"{found.table}\n\n{as_text(found.plan)}", {**plan, "tried": found.tried}
+
+
+def _plan(
+    config: ConfigDict,
+    models: Callable[[ConfigDict], Models],
+    machine: Machine,
+    log: Callable[[str], None],
+    **options: Any,
+) -> Estimate:
+    """Of one machine; options as of `estimate`."""
+    sizes = models(config)
+    mesh = make_mesh(
+        build(MeshConfig, config.mesh, where="config.mesh"), devices=machine.devices
+    )
+    with jax.set_mesh(mesh):
+        work = describe(config, sizes, mesh)
+        return estimate(work, machine, mesh, log=log, **options)
 
 
 def find_machine(request: Request) -> Machine:

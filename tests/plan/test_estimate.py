@@ -149,6 +149,14 @@ def test_phases_by_name_and_what_was_left_is_told(mesh, machine):
     assert list(plan.compiled) == ["score"]
     (told,) = advice(plan)
     assert all(name in told for name in ("prefill", "decode", "update"))
+    small = machine._replace(chip=machine.chip._replace(memory=1000.0))
+    with jax.set_mesh(mesh):
+        plan = estimate(work, small, mesh, until_full=True)
+    assert not plan.compiled and not plan.fits, "what is held is too much"
+    tight = machine.chip._replace(memory=1.1 * sum(plan.held.values()))
+    with jax.set_mesh(mesh):
+        plan = estimate(work, machine._replace(chip=tight), mesh, until_full=True)
+    assert list(plan.compiled) == ["update"] and not plan.fits
 
 
 @pytest.mark.parametrize("of", ["arguments and temporaries", "temporaries"])

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -12,8 +13,13 @@ import pytest
 
 from configs import ppo_ptx, pretrain
 from instructgpt.errors import UserError
+from instructgpt.models.costs import Cost
+from instructgpt.plan.estimate import Compiled, Estimate
+from instructgpt.plan.fewest import fewest
+from instructgpt.plan.machines import GIB, TPUS, Machine
 from instructgpt.plan.plan import Request, plan_stage
 from instructgpt.plan.search import search
+from instructgpt.plan.work import Phase, Work
 
 REPO = Path(__file__).resolve().parents[2]
 SMOKE = "--config=configs/pretrain.py:smoke"
@@ -53,6 +59,10 @@ MISTAKES = {
     "search": (
         [SMOKE, "--devices=2", "--search", "--phases=decode"],
         "--search looks at whole stages; leave --phases out",
+    ),
+    "fewest": (
+        [SMOKE, "--topology=v5e", "--phases=decode"],
+        "--topology=v5e plans the whole stage for one slice after another",
     ),
     "phase": (
         [SMOKE, "--devices=2", "--phases=decode"],
@@ -106,6 +116,45 @@ def test_the_search_names_the_fastest_that_fits():
     assert found.config.mesh.fsdp == 4
     assert "does not fit" in found.table and len(found.tried) == len(tried)
     assert config.ppo.microbatches == 1, "the given config stays as it is"
+
+
+def slice_of(topology: str, *, held: float = 0.0, update: float | None = None):
+    """A plan for a v5e with so many GiB held and, if it was compiled, in an update."""
+    count = math.prod(map(int, topology.partition(":")[2].split("x")))
+    machine = Machine(topology, TPUS["v5e"], range(count))
+    phase = Phase(None, (), 1, Cost(), Cost())
+    work = Work({}, {"update": phase}, 1, "config.ppo.microbatches")
+    compiled = {}
+    if update is not None:
+        compiled["update"] = Compiled(0.0, 0.0, update * GIB, {}, 1.0)
+    return Estimate(machine, {}, work, {"parameters": held * GIB}, compiled, {})
+
+
+def test_the_smallest_slice_that_fits():
+    plans = {
+        "v5e:2x2": slice_of("v5e:2x2", held=20),
+        "v5e:2x4": slice_of("v5e:2x4", held=10, update=8),
+        "v5e:4x8": slice_of("v5e:4x8", held=2.5, update=8),
+    }
+
+    def run(topology):
+        if topology == "v5e:4x4":
+            raise UserError("config.train.batch_size=8 does not divide")
+        return plans[topology]
+
+    found = fewest("v5e", run, log=lambda text: None)
+    assert found.plan is plans["v5e:4x8"]
+    assert found.table.splitlines() == [
+        "too small: v5e:2x2: what is held takes 20.0 of 16 GiB a chip",
+        "too small: v5e:2x4: update takes 8.0 beside 10.0 of 16 GiB a chip",
+        "too small: v5e:4x4: config.train.batch_size=8 does not divide",
+        "fewest chips: 32, v5e:4x8",
+    ]
+
+
+def test_no_slice_is_large_enough():
+    with pytest.raises(UserError, match=r"fits on no slice\nv5p:2x2x1: what is held"):
+        fewest("v5p", lambda topology: slice_of(topology, held=99), log=print)
 
 
 def test_the_search_says_when_nothing_fits():

@@ -1,0 +1,56 @@
+"""The smallest slice of a kind of TPU that a stage fits on."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from instructgpt.errors import UserError
+from instructgpt.plan.estimate import Estimate, passing_bytes
+from instructgpt.plan.machines import GIB, SLICES
+
+
+class Smallest(NamedTuple):
+    """The first slice that was large enough."""
+
+    plan: Estimate
+    tried: list[dict[str, Any]]  # smaller slices, and why they are too small
+    table: str
+
+
+def fewest(
+    kind: str, run: Callable[[str], Estimate], *, log: Callable[[str], None]
+) -> Smallest:
+    """Plans for a kind's slices, from the smallest, until one is large enough.
+
+    Args:
+      kind: Of SLICES.
+      run: Plans for a topology, and may stop at the first function that does not fit.
+      log: Told of each slice.
+
+    Raises:
+      UserError: it fits on none.
+    """
+    tried: list[dict[str, Any]] = []
+    for topology in (f"{kind}:{shape}" for shape in SLICES[kind]):
+        log(topology)
+        try:
+            plan = run(topology)
+        except UserError as error:  # rows that do not divide over so many, say
+            tried.append({"topology": topology, "reason": str(error)})
+            continue
+        if plan.fits:
+            lines = [f"too small: {row['topology']}: {row['reason']}" for row in tried]
+            lines.append(f"fewest chips: {len(plan.machine.devices)}, {topology}")
+            return Smallest(plan, tried, "\n".join(lines))
+        tried.append({"topology": topology, "reason": _reason(plan)})
+    rows = "\n".join(f"{row['topology']}: {row['reason']}" for row in tried)
+    raise UserError(f"--topology={kind}: the stage fits on no slice\n{rows}")
+
+
+def _reason(plan: Estimate) -> str:
+    memory = f"of {plan.machine.chip.memory / GIB:.0f} GiB a chip"
+    held = sum(plan.held.values()) / GIB
+    if not plan.compiled:
+        return f"what is held takes {held:.1f} {memory}"
+    name, last = list(plan.compiled.items())[-1]
+    size = passing_bytes(plan.work.phases[name], plan.work, last) / GIB
+    return f"{name} takes {size:.1f} beside {held:.1f} {memory}"
