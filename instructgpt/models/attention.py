@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from instructgpt.models import splash
+
 Array = jax.Array
 SMALL = "small"  # names what all remat policies but `full` keep
 # A text is cut into at most so many blocks of queries, of at least so many tokens.
@@ -223,16 +225,25 @@ def _text_backward(saved: tuple[Array, ...], slope: Array):
 _differentiable.defvjp(lambda *saved: (saved[4], saved), _text_backward)
 
 
-def attend_fused(query: Array, keys: Array, values: Array, mask: Array | None) -> Array:
+def attend_fused(
+    query: Array,
+    keys: Array,
+    values: Array,
+    mask: Array | None,
+    ids: Array | None = None,
+) -> Array:
     """`attend` of tokens to themselves in one kernel, which stores no scores.
 
-    cuDNN's on a GPU, in half precision; elsewhere XLA makes of it what it can.
+    JAX's on a TPU, if 128 divides T; cuDNN's on a GPU, in half precision; elsewhere XLA
+    makes of it what it can.
 
     Args:
       query: [B, K, H, T, C].
       keys: [B, K, G, T, C].
       values: As the keys.
       mask: bool[B, K, T, T], causal; None if it is no more than that.
+      ids: int32[B, K, T], for a mask that lets a token see those before it of its own
+        number; None for any other mask, which a TPU's kernel cannot take.
 
     Returns:
       [B, K, H, T, C].
@@ -241,13 +252,27 @@ def attend_fused(query: Array, keys: Array, values: Array, mask: Array | None) -
     def rows(x: Array) -> Array:
         return x.reshape(-1, *x.shape[2:]).swapaxes(1, 2)
 
-    cudnn = jax.default_backend() == "gpu" and query.dtype.itemsize == 2
-    out = jax.nn.dot_product_attention(
-        rows(query),
-        rows(keys),
-        rows(values),
-        mask=None if mask is None else mask.reshape(-1, 1, *mask.shape[2:]),
-        is_causal=True,  # what it rules out the kernel skips, with a mask as well
-        implementation="cudnn" if cudnn else "xla",
+    def general(query: Array, keys: Array, values: Array, *_: Array) -> Array:
+        cudnn = jax.default_backend() == "gpu" and query.dtype.itemsize == 2
+        out = jax.nn.dot_product_attention(
+            rows(query),
+            rows(keys),
+            rows(values),
+            mask=None if mask is None else mask.reshape(-1, 1, *mask.shape[2:]),
+            is_causal=True,  # what it rules out the kernel skips, with a mask as well
+            implementation="cudnn" if cudnn else "xla",
+        )
+        return out.swapaxes(1, 2).reshape(query.shape)
+
+    if not splash.divides(query.shape[3]) or (mask is not None and ids is None):
+        return general(query, keys, values)
+
+    def tpu(query: Array, keys: Array, values: Array, *ids: Array) -> Array:
+        number = ids[0] if ids else None
+        return splash.attend_splash(query, keys, values, number, keep_as=SMALL)
+
+    # Which one is known when the program is lowered, for chips that may be elsewhere.
+    own = () if ids is None else (ids,)
+    return jax.lax.platform_dependent(
+        query, keys, values, *own, tpu=tpu, default=general
     )
-    return out.swapaxes(1, 2).reshape(query.shape)

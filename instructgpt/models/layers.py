@@ -168,14 +168,21 @@ class Attention(nn.Module):
             mask = constrain(mask, "batch", None, None, None)
             segments.append((segment.keys, segment.values, mask))
         if cfg.fused_attention and not context:
-            masked = place.texts is not None or cfg.attention_band
-            masked = masked or self.leading_padding
-            y = attend_fused(query, keys, values, segments[0][2] if masked else None)
+            y = attend_fused(query, keys, values, *self.masked(place, segments[0][2]))
         elif context:
             y = attend(query, segments)
         else:
             y = attend_text(query, *segments[0])
         return self.merge(y), (keys, values)
+
+    def masked(self, place: Place, mask: Array) -> tuple[Array | None, Array | None]:
+        """A text's mask and numbers as `attend_fused` takes them."""
+        if self.config.attention_band:
+            return mask, None
+        if place.texts is None and not self.leading_padding:
+            return None, None
+        numbers = 1 if place.texts is None else place.texts + 1
+        return mask, jnp.where(place.valid, numbers, 0)
 
     def merge(self, y: Array) -> Array:
         """What each head says, [B, K, H, T, C] -> [B, K, T, D]."""

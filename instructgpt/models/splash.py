@@ -1,0 +1,107 @@
+"""Attention of whole texts to themselves in a TPU's kernel, which stores no scores.
+
+The kernel is JAX's splash attention (Pallas). It skips blocks of keys that causality
+rules out, forward and backward.
+
+Letters: B batch, K responses that share a prompt (1 for plain text), T tokens, H heads,
+G heads of keys and values, C channels a head.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from instructgpt.sharding import spec
+
+Array = jax.Array
+_BLOCKS = (512, 256, 128)  # tokens that the kernel reads at a time; must divide T
+
+
+def divides(length: int) -> bool:
+    """Whether the kernel can cut a text of so many tokens into blocks."""
+    return length % _BLOCKS[-1] == 0
+
+
+def attend_splash(
+    query: Array,
+    keys: Array,
+    values: Array,
+    ids: Array | None,
+    *,
+    keep_as: str | None = None,
+    interpret: bool = False,
+) -> Array:
+    """Causal attention within each text.
+
+    Args:
+      query: [B, K, H, T, C], T a multiple of 128.
+      keys: [B, K, G, T, C].
+      values: As the keys.
+      ids: int32[B, K, T]: a token sees those of its own number; None: of all.
+      keep_as: A name by which a remat policy knows what the backward pass needs.
+      interpret: Run the kernel without a TPU, slowly.
+
+    Returns:
+      [B, K, H, T, C].
+    """
+    run = functools.partial(_attend, keep_as=keep_as, interpret=interpret)
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return run(query, keys, values, ids)
+    # A kernel knows nothing of meshes: each device calls it on its own rows and heads.
+    rows = spec("batch", None, "heads", None, None)
+    groups = spec("batch", None, "kv_heads", None, None)
+    texts = None if ids is None else spec("batch", None, None)
+    return jax.shard_map(
+        run,
+        mesh=mesh,
+        in_specs=(rows, groups, groups, texts),
+        out_specs=rows,
+        check_vma=False,
+    )(query, keys, values, ids)
+
+
+def _attend(
+    query: Array,
+    keys: Array,
+    values: Array,
+    ids: Array | None,
+    *,
+    keep_as: str | None,
+    interpret: bool,
+) -> Array:
+    # The library's import is slow, and no other backend has use for it.
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
+    shape = query.shape
+    *_, heads, length, width = shape
+    block = next(size for size in _BLOCKS if length % size == 0)
+    kernel = splash.make_splash_mha_single_device(
+        splash.MultiHeadMask([splash.CausalMask((length, length))] * heads),
+        block_sizes=splash.BlockSizes(
+            block_q=block,
+            block_kv=block,
+            block_q_dkv=block,
+            block_kv_dkv=block,
+            block_q_dq=block,
+            block_kv_dq=block,
+        ),
+        residual_checkpoint_name=keep_as,
+        interpret=interpret,
+    )
+    repeats = heads // keys.shape[2]
+    query, keys, values = (
+        x.reshape(-1, *x.shape[2:])
+        for x in (
+            query * width**-0.5,
+            jnp.repeat(keys, repeats, axis=2),
+            jnp.repeat(values, repeats, axis=2),
+        )
+    )
+    if ids is None:
+        out = jax.vmap(kernel)(query, keys, values)
+    else:
+        rows = ids.reshape(-1, length)
+        out = jax.vmap(kernel)(query, keys, values, splash.SegmentIds(rows, rows))
+    return out.reshape(shape)

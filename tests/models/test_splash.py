@@ -1,0 +1,122 @@
+"""The TPU's attention kernel gives what the plain formula gives.
+
+It is interpreted on the CPU, and compiled where the TPU's compiler is installed.
+
+Letters as in splash.py.
+"""
+
+import functools
+import importlib.util
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from instructgpt.models.attention import attend, attend_fused
+from instructgpt.models.splash import attend_splash, divides
+from instructgpt.models.transformer import Transformer
+from instructgpt.plan.machines import tpu
+from tests import tiny
+
+B, K, H, T, C = 2, 1, 4, 256, 16
+splash = functools.partial(attend_splash, interpret=True)
+
+
+def normal(rng, *shape):
+    return rng.normal(size=shape).astype(np.float32)
+
+
+def inputs(rng, groups=H):
+    query, slope = normal(rng, B, K, H, T, C), normal(rng, B, K, H, T, C)
+    keys, values = normal(rng, B, K, groups, T, C), normal(rng, B, K, groups, T, C)
+    # Padding, then texts of unequal length.
+    starts = np.array([[10, 60, 200], [0, 128, 140]])
+    ids = (np.arange(T)[:, None] >= starts[:, None]).sum(-1)[:, None].astype(np.int32)
+    mask = np.tril(ids[..., :, None] == ids[..., None, :])
+    return query, keys, values, ids, mask, slope * (ids > 0)[:, :, None, :, None]
+
+
+def value_and_gradients(run, slope, *args):
+    return jax.value_and_grad(
+        lambda *args: (run(*args) * slope).sum(), argnums=(0, 1, 2)
+    )(*args)
+
+
+def assert_same(actual, expected):
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("groups", [1, H])
+def test_texts_see_only_themselves_and_only_back(rng, groups):
+    query, keys, values, ids, mask, slope = inputs(rng, groups)
+    actual = value_and_gradients(
+        lambda q, k, v: splash(q, k, v, ids), slope, query, keys, values
+    )
+    expected = value_and_gradients(
+        lambda q, k, v: attend(q, [(k, v, mask)]), slope, query, keys, values
+    )
+    assert_same(actual, expected)
+
+
+def test_without_numbers_it_is_causal(rng):
+    query, keys, values, *_ = inputs(rng)
+    mask = np.broadcast_to(np.tril(np.ones((T, T), bool)), (B, K, T, T))
+    np.testing.assert_allclose(
+        splash(query, keys, values, None),
+        attend(query, [(keys, values, mask)]),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_devices_attend_as_one_does(rng):
+    query, keys, values, ids, *_ = inputs(rng)
+    alone = splash(query, keys, values, ids)
+    with jax.set_mesh(tiny.mesh_of(fsdp=2, tensor=2)):
+        cut = jax.jit(splash)(query, keys, values, ids)
+    np.testing.assert_allclose(cut, alone, rtol=1e-5, atol=1e-6)
+
+
+def test_elsewhere_a_mask_does_the_same(rng):
+    query, keys, values, ids, mask, slope = inputs(rng)
+    expected = attend(query, [(keys, values, mask)]) * (slope != 0)
+    for number in (ids, None):
+        out = attend_fused(query, keys, values, mask, number) * (slope != 0)
+        np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+    assert divides(2048) and not divides(96)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="no TPU compiler is installed"
+)
+@pytest.mark.parametrize(("length", "has"), [(256, True), (96, False)])
+def test_a_tpu_runs_the_kernel(length, has):
+    """Forward, backward and recomputed, by each chip on its rows and heads."""
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    model = Transformer(
+        tiny.config(
+            context_length=length,
+            width=256,
+            num_heads=2,
+            compute_dtype="bfloat16",
+            remat="full",
+            fused_attention=True,
+        )
+    )
+    devices = np.array(tpu("v5e:2x2").devices).reshape(1, 2, 2)
+    mesh = Mesh(devices, ("data", "fsdp", "tensor"))
+    sharding = jax.sharding.NamedSharding(mesh, jax.P(("data", "fsdp")))
+    tokens = jax.ShapeDtypeStruct((4, 1, length), jnp.int32, sharding=sharding)
+
+    def loss(params, tokens):
+        hidden, _ = model.apply({"params": params}, tokens, tokens > 0)
+        return hidden.astype(jnp.float32).sum()
+
+    with jax.set_mesh(mesh):
+        params = jax.eval_shape(lambda: tiny.params_of(model))
+        program = jax.jit(jax.grad(loss)).lower(params, tokens).compile().as_text()
+    assert ("tpu_custom_call" in program) == has
