@@ -82,6 +82,7 @@ def fine_tuning_model(variant: str, *, residual_dropout: float = 0.0) -> ConfigD
         block["product_dtype"] = "auto"
     if variant in (*PAPER, *PUBLIC):
         block["remat"] = "full"
+        block["fused_attention"] = True
         block["sequence_parallel"] = sequence_parallel(variant)
     if variant in PUBLIC:
         block["compute_dtype"] = "bfloat16"  # of GPUs and TPUs; imported: float32

@@ -69,7 +69,8 @@ def _paper(config: ConfigDict, variant: str) -> None:
     }[variant]
     model = dataclasses.asdict(GPT3_SIZES[variant])
     cut = common.sequence_parallel(variant)
-    config.model = {**model, "remat": "full", "sequence_parallel": cut}
+    fast = dict(remat="full", sequence_parallel=cut, fused_attention=True)
+    config.model = {**model, **fast}
     config.pretrain = dict(window=0)
     # Whole windows of 2,048 tokens, in a multiple that large meshes divide.
     rows = round(tokens / model["context_length"] / 128) * 128
@@ -95,7 +96,8 @@ def _paper(config: ConfigDict, variant: str) -> None:
 def _public(config: ConfigDict, variant: str) -> None:
     """From scratch on text of one's own, half a million tokens a step."""
     model = dataclasses.asdict(PUBLIC_SIZES[variant])
-    config.model = {**model, "remat": "full", "compute_dtype": "bfloat16"}
+    fast = dict(remat="full", compute_dtype="bfloat16", fused_attention=True)
+    config.model = {**model, **fast}
     window = min(model["context_length"], 2048)
     config.pretrain = dict(window=window)
     rate = {"pythia-1b": 3e-4}.get(variant, 6e-4)

@@ -232,10 +232,9 @@ def attend_fused(
     mask: Array | None,
     ids: Array | None = None,
 ) -> Array:
-    """`attend` of tokens to themselves in one kernel, which stores no scores.
+    """`attend_text` in the backend's own kernel, where it has one for these shapes.
 
-    JAX's on a TPU, if 128 divides T; cuDNN's on a GPU, in half precision; elsewhere XLA
-    makes of it what it can.
+    JAX's on a TPU, if 128 divides T; cuDNN's on a GPU, in half precision.
 
     Args:
       query: [B, K, H, T, C].
@@ -249,20 +248,13 @@ def attend_fused(
       [B, K, H, T, C].
     """
 
-    def rows(x: Array) -> Array:
-        return x.reshape(-1, *x.shape[2:]).swapaxes(1, 2)
-
     def general(query: Array, keys: Array, values: Array, *_: Array) -> Array:
-        cudnn = jax.default_backend() == "gpu" and query.dtype.itemsize == 2
-        out = jax.nn.dot_product_attention(
-            rows(query),
-            rows(keys),
-            rows(values),
-            mask=None if mask is None else mask.reshape(-1, 1, *mask.shape[2:]),
-            is_causal=True,  # what it rules out the kernel skips, with a mask as well
-            implementation="cudnn" if cudnn else "xla",
-        )
-        return out.swapaxes(1, 2).reshape(query.shape)
+        if jax.default_backend() == "gpu" and query.dtype.itemsize == 2:
+            return _attend_cudnn(query, keys, values, mask)
+        length = query.shape[3]
+        causal = jnp.tril(jnp.ones((length, length), bool))
+        whole = jnp.broadcast_to(causal, (*query.shape[:2], length, length))
+        return attend_text(query, keys, values, whole if mask is None else mask)
 
     if not splash.divides(query.shape[3]) or (mask is not None and ids is None):
         return general(query, keys, values)
@@ -276,3 +268,20 @@ def attend_fused(
     return jax.lax.platform_dependent(
         query, keys, values, *own, tpu=tpu, default=general
     )
+
+
+def _attend_cudnn(
+    query: Array, keys: Array, values: Array, mask: Array | None
+) -> Array:
+    def rows(x: Array) -> Array:
+        return x.reshape(-1, *x.shape[2:]).swapaxes(1, 2)
+
+    out = jax.nn.dot_product_attention(
+        rows(query),
+        rows(keys),
+        rows(values),
+        mask=None if mask is None else mask.reshape(-1, 1, *mask.shape[2:]),
+        is_causal=True,  # what it rules out the kernel skips, with a mask as well
+        implementation="cudnn",
+    )
+    return out.swapaxes(1, 2).reshape(query.shape)

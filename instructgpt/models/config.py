@@ -85,8 +85,9 @@ class ModelConfig:
     # al. 2022): what a backward pass keeps of each layer is that much less, norms are
     # made once, and links carry about two fifths more (planned for 1.3B, tensor=4).
     sequence_parallel: bool = False
-    # Text without a context attends in one kernel that stores no scores: cuDNN's on a
-    # GPU, for float16 and bfloat16.
+    # Text without a context attends in the backend's kernel, which stores no scores:
+    # cuDNN's on a GPU, for float16 and bfloat16; JAX's on a TPU, for multiples of 128
+    # tokens. Elsewhere nothing changes.
     fused_attention: bool = False
     # Tokens of a device whose logits exist at one time, in float32; bounds memory at
     # [chunk, V]. 0: the power of two that takes 128 MiB or a little less.
