@@ -424,12 +424,17 @@ class _Sampler:
         row = order[jnp.minimum(place, self.num_rows - 1)].reshape(-1)
         new, log_probs = self.prefill(row, self.rows(row), loop.step)
 
-        def write(old: Array, x: Array, slot: Array) -> Array:
-            return old.at[slot].set(x, mode="drop")
-
         def put(old: Array, x: Array) -> Array:
+            if groups == 1:
+                return old.at[slot].set(x, mode="drop")
+            # Choices, which each device makes alone; a compiler takes long to find out
+            # that it may cut a scatter so.
             old, x = (a.reshape(groups, -1, *a.shape[1:]) for a in (old, x))
-            return jax.vmap(write)(old, x, within).reshape(-1, *old.shape[2:])
+            for k in range(each):
+                here = within[:, k, None] == jnp.arange(size)[None]
+                here = here.reshape(groups, size, *(1,) * (old.ndim - 2))
+                old = jnp.where(here, x[:, k, None], old)
+            return old.reshape(-1, *old.shape[2:])
 
         column = loop.step % self.config.max_response
         tokens, newest = loop.ring.tokens, loop.ring.log_probs
