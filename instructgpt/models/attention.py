@@ -231,6 +231,9 @@ def attend_fused(
     values: Array,
     mask: Array | None,
     ids: Array | None = None,
+    banded: Array | None = None,
+    *,
+    band: int = 0,
 ) -> Array:
     """`attend_text` in the backend's own kernel, where it has one for these shapes.
 
@@ -243,6 +246,8 @@ def attend_fused(
       mask: bool[B, K, T, T], causal; None if it is no more than that.
       ids: int32[B, K, T], for a mask that lets a token see those before it of its own
         number; None for any other mask, which a TPU's kernel cannot take.
+      banded: bool[], whether of those it sees the last `band` alone; None: it does not.
+      band: See there.
 
     Returns:
       [B, K, H, T, C].
@@ -259,14 +264,14 @@ def attend_fused(
     if not splash.divides(query.shape[3]) or (mask is not None and ids is None):
         return general(query, keys, values)
 
-    def tpu(query: Array, keys: Array, values: Array, *ids: Array) -> Array:
-        number = ids[0] if ids else None
-        return splash.attend_splash(query, keys, values, number, keep_as=SMALL)
+    def tpu(query: Array, keys: Array, values: Array, rest: Any) -> Array:
+        return splash.attend_splash(
+            query, keys, values, *rest, band=band, keep_as=SMALL
+        )
 
     # Which one is known when the program is lowered, for chips that may be elsewhere.
-    own = () if ids is None else (ids,)
     return jax.lax.platform_dependent(
-        query, keys, values, *own, tpu=tpu, default=general
+        query, keys, values, (ids, banded), tpu=tpu, default=general
     )
 
 

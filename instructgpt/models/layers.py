@@ -168,7 +168,9 @@ class Attention(nn.Module):
             mask = constrain(mask, "batch", None, None, None)
             segments.append((segment.keys, segment.values, mask))
         if cfg.fused_attention and not context:
-            y = attend_fused(query, keys, values, *self.masked(place, segments[0][2]))
+            seen, ids = self.masked(place, segments[0][2])
+            switch, band = banded if cfg.attention_band else None, cfg.attention_band
+            y = attend_fused(query, keys, values, seen, ids, switch, band=band)
         elif context:
             y = attend(query, segments)
         else:
@@ -177,9 +179,8 @@ class Attention(nn.Module):
 
     def masked(self, place: Place, mask: Array) -> tuple[Array | None, Array | None]:
         """A text's mask and numbers as `attend_fused` takes them."""
-        if self.config.attention_band:
-            return mask, None
-        if place.texts is None and not self.leading_padding:
+        causal = place.texts is None and not self.leading_padding
+        if causal and not self.config.attention_band:
             return None, None
         numbers = 1 if place.texts is None else place.texts + 1
         return mask, jnp.where(place.valid, numbers, 0)

@@ -8,6 +8,7 @@ G heads of keys and values, C channels a head.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,9 @@ def attend_splash(
     keys: Array,
     values: Array,
     ids: Array | None,
+    banded: Array | None = None,
     *,
+    band: int = 0,
     keep_as: str | None = None,
     interpret: bool = False,
 ) -> Array:
@@ -39,27 +42,30 @@ def attend_splash(
       keys: [B, K, G, T, C].
       values: As the keys.
       ids: int32[B, K, T]: a token sees those of its own number; None: of all.
+      banded: bool[], whether this layer is banded; None: it is not.
+      band: How many tokens, its own among them, a token of a banded layer sees.
       keep_as: A name by which a remat policy knows what the backward pass needs.
       interpret: Run the kernel without a TPU, slowly.
 
     Returns:
       [B, K, H, T, C].
     """
-    run = functools.partial(_attend, keep_as=keep_as, interpret=interpret)
+    run = functools.partial(_attend, band=band, keep_as=keep_as, interpret=interpret)
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
-        return run(query, keys, values, ids)
+        return run(query, keys, values, ids, banded)
     # A kernel knows nothing of meshes: each device calls it on its own rows and heads.
     rows = spec("batch", None, "heads", None, None)
     groups = spec("batch", None, "kv_heads", None, None)
     texts = None if ids is None else spec("batch", None, None)
+    switch = None if banded is None else spec()
     return jax.shard_map(
         run,
         mesh=mesh,
-        in_specs=(rows, groups, groups, texts),
+        in_specs=(rows, groups, groups, texts, switch),
         out_specs=rows,
         check_vma=False,
-    )(query, keys, values, ids)
+    )(query, keys, values, ids, banded)
 
 
 def _attend(
@@ -67,7 +73,9 @@ def _attend(
     keys: Array,
     values: Array,
     ids: Array | None,
+    banded: Array | None,
     *,
+    band: int,
     keep_as: str | None,
     interpret: bool,
 ) -> Array:
@@ -77,31 +85,38 @@ def _attend(
     shape = query.shape
     *_, heads, length, width = shape
     block = next(size for size in _BLOCKS if length % size == 0)
-    kernel = splash.make_splash_mha_single_device(
-        splash.MultiHeadMask([splash.CausalMask((length, length))] * heads),
-        block_sizes=splash.BlockSizes(
-            block_q=block,
-            block_kv=block,
-            block_q_dkv=block,
-            block_kv_dkv=block,
-            block_q_dq=block,
-            block_kv_dq=block,
-        ),
-        residual_checkpoint_name=keep_as,
-        interpret=interpret,
-    )
     repeats = heads // keys.shape[2]
-    query, keys, values = (
+    operands = [
         x.reshape(-1, *x.shape[2:])
         for x in (
             query * width**-0.5,
             jnp.repeat(keys, repeats, axis=2),
             jnp.repeat(values, repeats, axis=2),
         )
-    )
-    if ids is None:
-        out = jax.vmap(kernel)(query, keys, values)
-    else:
+    ]
+    if ids is not None:
         rows = ids.reshape(-1, length)
-        out = jax.vmap(kernel)(query, keys, values, splash.SegmentIds(rows, rows))
+        operands.append(splash.SegmentIds(rows, rows))
+
+    def run(mask: splash.Mask, *operands: Any) -> Array:
+        kernel = splash.make_splash_mha_single_device(
+            splash.MultiHeadMask([mask] * heads),
+            block_sizes=splash.BlockSizes(
+                block_q=block,
+                block_kv=block,
+                block_q_dkv=block,
+                block_kv_dkv=block,
+                block_q_dq=block,
+                block_kv_dq=block,
+            ),
+            residual_checkpoint_name=keep_as,
+            interpret=interpret,
+        )
+        return jax.vmap(kernel)(*operands)
+
+    whole = functools.partial(run, splash.CausalMask((length, length)))
+    if banded is None:
+        return whole(*operands).reshape(shape)
+    near = splash.LocalMask((length, length), (band - 1, 0), 0)
+    out = jax.lax.cond(banded, functools.partial(run, near), whole, *operands)
     return out.reshape(shape)

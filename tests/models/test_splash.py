@@ -62,6 +62,20 @@ def test_texts_see_only_themselves_and_only_back(rng, groups):
     assert_same(actual, expected)
 
 
+@pytest.mark.parametrize("banded", [True, False])
+def test_a_banded_layer_sees_the_last_few(rng, banded):
+    query, keys, values, ids, mask, slope = inputs(rng)
+    switch, near = jnp.array(banded), mask & ~np.tril(np.ones((T, T), bool), -9)
+    seen = near if banded else mask
+    actual = value_and_gradients(
+        lambda q, k, v: splash(q, k, v, ids, switch, band=9), slope, query, keys, values
+    )
+    expected = value_and_gradients(
+        lambda q, k, v: attend(q, [(k, v, seen)]), slope, query, keys, values
+    )
+    assert_same(actual, expected)
+
+
 def test_without_numbers_it_is_causal(rng):
     query, keys, values, *_ = inputs(rng)
     mask = np.broadcast_to(np.tril(np.ones((T, T), bool)), (B, K, T, T))
@@ -93,8 +107,9 @@ def test_elsewhere_a_mask_does_the_same(rng):
 @pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="no TPU compiler is installed"
 )
+@pytest.mark.parametrize("band", [0, 16])
 @pytest.mark.parametrize(("length", "has"), [(256, True), (96, False)])
-def test_a_tpu_runs_the_kernel(length, has):
+def test_a_tpu_runs_the_kernel(length, has, band):
     """Forward, backward and recomputed, by each chip on its rows and heads."""
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     model = Transformer(
@@ -105,6 +120,7 @@ def test_a_tpu_runs_the_kernel(length, has):
             compute_dtype="bfloat16",
             remat="full",
             fused_attention=True,
+            attention_band=band,
         )
     )
     devices = np.array(tpu("v5e:2x2").devices).reshape(1, 2, 2)
