@@ -321,11 +321,12 @@ class _Sampler:
         """Steps until all have ended, or as many slots are free as can be refilled."""
 
         def going(loop: _Loop) -> Array:
+            if not self.refilled:
+                return ~loop.slots.done.all()
             waiting = self.num_rows - loop.next_row
-            wanted = jnp.minimum(waiting, self.config.refill)
             groups, each = self.config.groups()
-            if groups > 1:  # to wait for the last would cost the others more
-                wanted = (wanted + 1) // 2
+            wanted = jnp.minimum(waiting, self.config.refill)
+            wanted = -(-wanted // min(groups, 2))  # the last is not worth waiting for
             free = loop.slots.free().reshape(groups, -1).sum(axis=1)
             taken = jnp.minimum(free, each).sum()
             return ~loop.slots.done.all() & ~((waiting > 0) & (taken >= wanted))
@@ -427,8 +428,7 @@ class _Sampler:
         def put(old: Array, x: Array) -> Array:
             if groups == 1:
                 return old.at[slot].set(x, mode="drop")
-            # Choices, which each device makes alone; a compiler takes long to find out
-            # that it may cut a scatter so.
+            # Choices, which each device makes alone; scatters take long to compile.
             old, x = (a.reshape(groups, -1, *a.shape[1:]) for a in (old, x))
             for k in range(each):
                 here = within[:, k, None] == jnp.arange(size)[None]

@@ -252,16 +252,18 @@ def attend_fused(
     Returns:
       [B, K, H, T, C].
     """
+    gpu = jax.default_backend() == "gpu"
 
-    def general(query: Array, keys: Array, values: Array, *_: Array) -> Array:
-        if jax.default_backend() == "gpu" and query.dtype.itemsize == 2:
+    def general(query: Array, keys: Array, values: Array, *_: Any) -> Array:
+        if gpu and query.dtype.itemsize == 2:
             return _attend_cudnn(query, keys, values, mask)
         length = query.shape[3]
         causal = jnp.tril(jnp.ones((length, length), bool))
         whole = jnp.broadcast_to(causal, (*query.shape[:2], length, length))
         return attend_text(query, keys, values, whole if mask is None else mask)
 
-    if not splash.divides(query.shape[3]) or (mask is not None and ids is None):
+    untold = mask is not None and ids is None
+    if gpu or untold or not splash.divides(query.shape[3]):
         return general(query, keys, values)
 
     def tpu(query: Array, keys: Array, values: Array, rest: Any) -> Array:

@@ -1,7 +1,7 @@
 """Attention of whole texts to themselves in a TPU's kernel, which stores no scores.
 
-The kernel is JAX's splash attention (Pallas). It skips blocks of keys that causality
-rules out, forward and backward.
+The kernel is JAX's splash attention (Pallas). It skips blocks of keys that causality or
+a band rules out, forward and backward.
 
 Letters: B batch, K responses that share a prompt (1 for plain text), T tokens, H heads,
 G heads of keys and values, C channels a head.
