@@ -321,10 +321,10 @@ class _Sampler:
         """Steps until all have ended, or as many slots are free as can be refilled."""
 
         def going(loop: _Loop) -> Array:
+            groups, each = self.config.groups()
             if not self.refilled:
                 return ~loop.slots.done.all()
             waiting = self.num_rows - loop.next_row
-            groups, each = self.config.groups()
             wanted = jnp.minimum(waiting, self.config.refill)
             wanted = -(-wanted // min(groups, 2))  # the last is not worth waiting for
             free = loop.slots.free().reshape(groups, -1).sum(axis=1)
