@@ -72,13 +72,13 @@ class SamplingConfig:
         if not self.refill:
             object.__setattr__(self, "refill", -(-self.slots // 8))
 
-    def groups(self) -> tuple[int, int]:
-        """Groups of slots, and how many of each are refilled together.
+    def groups(self, slots: int) -> tuple[int, int]:
+        """Groups of so many slots, and how many of each are refilled together.
 
         A group for each device that rows are cut over, so that no prompt's keys and
         values leave the device that computed them; one if slots do not divide.
         """
-        ways = current_ways() if self.slots % current_ways() == 0 else 1
+        ways = current_ways() if slots % current_ways() == 0 else 1
         return ways, -(-self.refill // ways)
 
 
@@ -321,10 +321,8 @@ class _Sampler:
         """Steps until all have ended, or as many slots are free as can be refilled."""
 
         def going(loop: _Loop) -> Array:
-            groups, each = self.config.groups()
-            if not self.refilled:
-                return ~loop.slots.done.all()
             waiting = self.num_rows - loop.next_row
+            groups, each = self.config.groups(loop.slots.row.shape[0])
             wanted = jnp.minimum(waiting, self.config.refill)
             wanted = -(-wanted // min(groups, 2))  # the last is not worth waiting for
             free = loop.slots.free().reshape(groups, -1).sum(axis=1)
@@ -411,7 +409,7 @@ class _Sampler:
 
     def refill(self, loop: _Loop, order: Array) -> _Loop:
         """Gives free slots to the next prompts of int32[N], at most r."""
-        groups, each = self.config.groups()
+        groups, each = self.config.groups(loop.slots.row.shape[0])
         free = loop.slots.free().reshape(groups, -1)
         size = free.shape[1]
         found = functools.partial(jnp.nonzero, size=each, fill_value=size)

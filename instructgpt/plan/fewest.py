@@ -12,7 +12,7 @@ class Smallest(NamedTuple):
     """The first slice that was large enough."""
 
     plan: Estimate
-    tried: list[dict[str, Any]]  # smaller slices, and why they are too small
+    tried: list[dict[str, Any]]  # smaller slices, and why they will not do
     table: str
 
 
@@ -38,8 +38,9 @@ def fewest(
             tried.append({"topology": topology, "reason": str(error)})
             continue
         if plan.fits:
-            lines = [f"too small: {row['topology']}: {row['reason']}" for row in tried]
-            lines.append(f"fewest chips: {len(plan.machine.devices)}, {topology}")
+            lines = [f"not {row['topology']}: {row['reason']}" for row in tried]
+            count = len(plan.machine.devices)
+            lines.append(f"fewest chips at these settings: {count}, {topology}")
             return Smallest(plan, tried, "\n".join(lines))
         tried.append({"topology": topology, "reason": _reason(plan)})
     rows = "\n".join(f"{row['topology']}: {row['reason']}" for row in tried)

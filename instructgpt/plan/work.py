@@ -327,7 +327,7 @@ def _sampling(run: _PPO, params: Any, all_costs: dict[str, Cost]) -> dict[str, P
     sizes = run.rollout.sampling(run.response)
     slots = min(sizes.slots or run.batch, run.batch)
     rounds = -(-run.batch // slots)
-    refills = -(-(run.batch - slots) // max(math.prod(sizes.groups()), 1))
+    refills = -(-(run.batch - slots) // max(math.prod(sizes.groups(slots)), 1))
 
     def phase(response: int, cost: Cost, weights: Cost, without: str = "") -> Phase:
         sampler = make_sampler(

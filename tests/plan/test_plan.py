@@ -145,10 +145,10 @@ def test_the_smallest_slice_that_fits():
     found = fewest("v5e", run, log=lambda text: None)
     assert found.plan is plans["v5e:4x8"]
     assert found.table.splitlines() == [
-        "too small: v5e:2x2: what is held takes 20.0 of 16 GiB a chip",
-        "too small: v5e:2x4: update takes 8.0 beside 10.0 of 16 GiB a chip",
-        "too small: v5e:4x4: config.train.batch_size=8 does not divide",
-        "fewest chips: 32, v5e:4x8",
+        "not v5e:2x2: what is held takes 20.0 of 16 GiB a chip",
+        "not v5e:2x4: update takes 8.0 beside 10.0 of 16 GiB a chip",
+        "not v5e:4x4: config.train.batch_size=8 does not divide",
+        "fewest chips at these settings: 32, v5e:4x8",
     ]
 
 
