@@ -205,4 +205,6 @@ def estimate(
         less = plan.compiled.get(phase.without)
         plan.compiled[name] = compiled
         plan.bounds[name] = bound_of(phase, compiled, machine, mesh, less)
+        size = passing_bytes(phase, work, compiled) / GIB
+        log(f"{name} takes {size:.2f} GiB a chip; compiled in {compiled.seconds:.0f} s")
     return plan

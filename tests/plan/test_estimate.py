@@ -124,7 +124,12 @@ def test_no_matrix_is_whole_on_every_device_of_fsdp(stage):
 def test_the_report_says_whether_it_fits_and_what_to_change(mesh, machine):
     work = work_of("sft", mesh)
     with jax.set_mesh(mesh):
-        plan = estimate(work, machine, mesh)
+        said: list[str] = []
+        plan = estimate(work, machine, mesh, log=said.append)
+    # As soon as it is known: the next function may take an hour.
+    began, ended = said
+    assert began == "compiling train step for 8 devices ..."
+    assert ended.startswith("train step takes 0.0") and "compiled in" in ended
     text = as_text(plan)
     assert "it fits" in text and "model: optimiser" in text and "bound by" in text
     numbers = as_json(plan)
