@@ -54,10 +54,11 @@ class MeshConfig:
 def make_mesh(
     config: MeshConfig, *, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """Builds the mesh `data x fsdp x tensor`.
+    """Builds the mesh `data x fsdp x tensor`; several TPU slices lie along `data`.
 
     Raises:
-      UserError: the sizes do not multiply to the number of devices.
+      UserError: the sizes do not multiply to the number of devices, or `data` to that
+        of slices.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = [config.data, config.fsdp, config.tensor]
@@ -75,9 +76,34 @@ def make_mesh(
             f"not use all {len(devices)} devices; make the product "
             f"{len(devices)} (or set one axis to -1)"
         )
-    # `jax.make_mesh` would refuse to lay an axis along a part of a slice's side.
-    grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    grid = device_grid(sizes, devices)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def device_grid(sizes: list[int], devices: Sequence[Any]) -> np.ndarray:
+    """Devices as an array of these sizes, neighbours side by side.
+
+    TPU slices are joined by a slow network: weights stay within one, and gradients
+    alone go between them.
+    """
+    is_tpu = devices[0].platform == "tpu"
+    slices = len({device.slice_index for device in devices}) if is_tpu else 1
+    if sizes[0] % slices:
+        raise UserError(
+            f"config.mesh: data={sizes[0]} does not divide over {slices} TPU slices; "
+            f"make it a multiple of {slices}, so that fsdp and tensor lie within one"
+        )
+    # Unlike in `jax.make_mesh`, an axis may lie along a part of a slice's side.
+    if slices == 1:
+        return mesh_utils.create_device_mesh(
+            sizes, devices, allow_split_physical_axes=True
+        )
+    return mesh_utils.create_hybrid_device_mesh(
+        [sizes[0] // slices, *sizes[1:]],
+        [slices, 1, 1],
+        devices,
+        allow_split_physical_axes=True,
+    )
 
 
 def batch_ways(mesh: Mesh | AbstractMesh) -> int:

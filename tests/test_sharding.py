@@ -17,6 +17,7 @@ from instructgpt.sharding import (
     batch_ways,
     check_divides,
     constrain,
+    device_grid,
     local_ways,
     make_mesh,
     put_batch,
@@ -61,6 +62,34 @@ def test_a_batch_that_does_not_divide_names_its_key():
     check_divides(mesh, train__batch_size=8)
     with pytest.raises(UserError, match=r"config\.train\.batch_size=6 .*4 ways"):
         check_divides(mesh, train__batch_size=6)
+
+
+def test_tpu_slices_lie_along_data():
+    """Two slices of 2 x 2 chips: fsdp and tensor do not cross from one to the other."""
+
+    def chip(index: int) -> SimpleNamespace:
+        return SimpleNamespace(
+            id=index,
+            platform="tpu",
+            device_kind="TPU v5 lite",
+            slice_index=index // 4,
+            process_index=index // 4,
+            coords=(index % 2, index // 2 % 2, 0),
+            core_on_chip=0,
+        )
+
+    chips = [chip(i) for i in range(8)]
+    grid = device_grid([4, 1, 2], chips)
+    assert grid.shape == (4, 1, 2)
+    assert [[c.slice_index for c in row.flat] for row in grid] == [
+        [0, 0],
+        [0, 0],
+        [1, 1],
+        [1, 1],
+    ]
+    assert device_grid([1, 4, 1], chips[:4]).shape == (1, 4, 1)
+    with pytest.raises(UserError, match=r"data=1 does not divide over 2 TPU slices"):
+        device_grid([1, 8, 1], chips)
 
 
 def test_round_up_to_what_the_mesh_divides():
