@@ -86,8 +86,9 @@ def device_grid(sizes: list[int], devices: Sequence[Any]) -> np.ndarray:
     TPU slices are joined by a slow network: weights stay within one, and gradients
     alone go between them.
     """
-    is_tpu = devices[0].platform == "tpu"
-    slices = len({device.slice_index for device in devices}) if is_tpu else 1
+    slices = 1
+    if devices[0].platform == "tpu":  # those that are not there may know of no slice
+        slices = len({getattr(device, "slice_index", 0) for device in devices})
     if sizes[0] % slices:
         raise UserError(
             f"config.mesh: data={sizes[0]} does not divide over {slices} TPU slices; "
