@@ -83,8 +83,8 @@ def make_mesh(
 def device_grid(sizes: list[int], devices: Sequence[Any]) -> np.ndarray:
     """Devices as an array of these sizes, neighbours side by side.
 
-    TPU slices are joined by a slow network: weights stay within one, and gradients
-    alone go between them.
+    TPU slices are joined by a slow network: each holds all weights, so that none are
+    gathered over it.
     """
     slices = 1
     if devices[0].platform == "tpu":  # those that are not there may know of no slice
