@@ -1,7 +1,9 @@
-"""What the programs with a config file share: flags whose mistakes are one line."""
+"""What the programs share: flags whose mistakes are one line, memory that is kept."""
 
+import ctypes
 import re
 import sys
+from pathlib import Path
 
 from absl import flags
 
@@ -25,6 +27,29 @@ def parse_flags(config: flags.FlagHolder, argv: list[str]) -> list[str]:
         )
     except OSError as error:
         sys.exit(f"error: --config: {str(error).splitlines()[-1].strip()}")
+
+
+def keep_memory(devices: Path = Path("/dev")) -> bool:
+    """Has what a step frees stay with the process, for the next step to take.
+
+    On a CPU each step takes hundreds of MiB; by default glibc gives them back, and the
+    kernel hands them out anew, page by page and zeroed. To be called before JAX starts
+    its threads. Does nothing where there is an accelerator, or no glibc.
+
+    Returns:
+      Whether it was done.
+    """
+    names = "nvidia0", "kfd", "accel0", "vfio/0"
+    if any((devices / name).exists() for name in names):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    # M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD: one heap, nothing apart from
+    # it, never cut, grown 64 MiB at a time.
+    options = (-8, 1), (-4, 0), (-1, 2**31 - 1), (-2, 1 << 26)
+    return all([mallopt(*option) for option in options])
 
 
 def _without_traceback(message: str) -> str:

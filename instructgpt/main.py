@@ -17,7 +17,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from instructgpt import distributed
-from instructgpt.cli import parse_flags
+from instructgpt.cli import keep_memory, parse_flags
 from instructgpt.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -66,6 +66,7 @@ def parse(argv: list[str]) -> list[str]:
 
 def entry_point() -> None:
     """Marks the flags that must be given, and runs."""
+    keep_memory()
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main, flags_parser=parse)
 

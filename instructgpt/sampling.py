@@ -112,7 +112,7 @@ class _Slots(NamedTuple):
 class _Ring(NamedTuple):
     """Of each step's tokens one column: what a step reads, it writes down."""
 
-    keys: tuple[Array, ...]  # L x [S, K, G, R, C]
+    keys: tuple[Array, ...]  # L x [S, (K,) G, R, C]; no K if it is 1
     values: tuple[Array, ...]
     tokens: Array  # int32[S, K, R]
     log_probs: Array  # float32[S, K, R]
@@ -300,7 +300,10 @@ class _Sampler:
     def start(self, slots: _Slots, log_probs: Array) -> _Loop:
         """The loop before its first step."""
         cfg, shape = self.model.config, (*slots.last.shape, self.config.max_response)
-        layer = *shape[:2], cfg.num_kv_heads, shape[2], cfg.head_dim
+        # One sample needs no axis: XLA copies a cache that it reads in another shape
+        # than it writes.
+        rows = shape[: 1 if shape[1] == 1 else 2]
+        layer = *rows, cfg.num_kv_heads, shape[2], cfg.head_dim
         cache = (jnp.zeros(layer, cfg.compute_dtype),) * cfg.num_layers
         ring = _Ring(
             keys=cache,
@@ -336,11 +339,12 @@ class _Sampler:
         slots, ring, limit = loop.slots, loop.ring, self.config.max_response
         index = slots.reads(loop.step)
         length = slots.prompt.valid.sum(axis=1, dtype=jnp.int32)
-        # The newest column of the ring has age 0.
-        age = (loop.step - 1 - jnp.arange(limit)) % limit
+        # This step's own column of the ring has age 0.
+        age = (loop.step - jnp.arange(limit)) % limit
+        held = jnp.minimum(index + 1, limit)[:, None]
         shape = (*slots.last.shape, limit)
-        first = (loop.step - index)[:, None] % limit
-        stop = first + index[:, None]
+        first = (loop.step + 1 - held) % limit
+        stop = first + held
         spans: tuple[tuple[Array, Array], ...] = ((first, jnp.minimum(stop, limit)),)
         if self.refilled:  # then the ring has come round
             spans = (*spans, (jnp.zeros_like(first), stop - limit))
@@ -349,37 +353,33 @@ class _Sampler:
             values=ring.values,
             spans=jax.tree.map(lambda x: jnp.broadcast_to(x, slots.last.shape), spans),
             positions=jnp.broadcast_to(
-                ((length + index - 1)[:, None] - age[None])[:, None], shape
+                ((length + index)[:, None] - age[None])[:, None], shape
             ),
-            valid=jnp.broadcast_to((age[None] < index[:, None])[:, None], shape),
+            valid=jnp.broadcast_to((age[None] < held)[:, None], shape),
         )
-        hidden, new = decode(
+        column, following = loop.step % limit, (loop.step + 1) % limit
+        hidden, past = decode(
             self.model,
             self.params,
             self.layers,
             slots.last,
             (slots.prompt, past),
             jnp.broadcast_to((length + index)[:, None], slots.last.shape),
+            column,
         )
         row = jnp.minimum(slots.row, self.num_rows - 1)
         token, log_prob = self.draw(hidden, row, index + 1)
         drawn = slots.drawn + ~slots.done
-        column, following = loop.step % limit, (loop.step + 1) % limit
-        write = jax.lax.dynamic_update_slice_in_dim
 
         def record(old: Array, x: Array) -> Array:
             # What has ended stays: its first tokens are next when it waits for long.
             kept = jax.lax.dynamic_slice_in_dim(old, following, 1, axis=2)
             x = jnp.where(slots.done[..., None], kept, x[..., None])
-            return write(old, x, following, axis=2)
-
-        def cached(old: tuple[Array, ...], new: Any) -> tuple[Array, ...]:
-            pairs = zip(old, new, strict=True)
-            return tuple(write(x, y, column, axis=3) for x, y in pairs)
+            return jax.lax.dynamic_update_slice_in_dim(old, x, following, axis=2)
 
         ring = _Ring(
-            keys=cached(ring.keys, new.keys),
-            values=cached(ring.values, new.values),
+            keys=past.keys,
+            values=past.values,
             tokens=record(ring.tokens, token),
             log_probs=record(ring.log_probs, log_prob),
         )

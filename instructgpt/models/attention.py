@@ -37,6 +37,15 @@ class Segment(NamedTuple):
     # known to be spans.
     spans: tuple[tuple[Array, Array], ...] = ()
 
+    def write(self, keys: Array, values: Array, column: Array) -> "Segment":
+        """Of one layer, with one token's [B, K, G, 1, C] at column int32[]."""
+
+        def put(old: Array, x: Array) -> Array:
+            x = x.reshape(*old.shape[:-2], 1, old.shape[-1])
+            return jax.lax.dynamic_update_slice_in_dim(old, x, column, axis=-2)
+
+        return self._replace(keys=put(self.keys, keys), values=put(self.values, values))
+
 
 def visible(
     positions: Array, segment_positions: Array, segment_valid: Array

@@ -1,8 +1,8 @@
 """Attention of one new token to a cache, in a kernel that reads each key once.
 
 For GPUs, where the matrix products of `attend` leave half of the bandwidth unused. The
-kernel (Pallas, from JAX) reads a span of columns; here spans of several segments and
-the token itself are joined into one softmax.
+kernel (Pallas, from JAX) reads a span of columns; here spans of several segments are
+joined into one softmax.
 
 Letters: B batch, K samples of a prompt, S key tokens, H heads, G heads of keys and
 values, C channels a head.
@@ -35,33 +35,31 @@ def has_kernel(query: Array) -> bool:
     return jax.default_backend() == "gpu" and query.dtype.itemsize == 2
 
 
-def readable(query: Array, context: tuple[Segment, ...]) -> bool:
+def readable(query: Array, context: tuple[Segment, ...], band: int = 0) -> bool:
     """Whether the kernel can read this context.
 
     Args:
       query: [B, K, H, T, C].
       context: Its segments; each must say which spans of it are valid.
+      band: Of locally banded attention, which it cannot do; 0: dense.
     """
     fits = all(s.spans and _block(s.keys.shape[-2]) for s in context)
-    return bool(context) and query.shape[3] == 1 and fits and has_kernel(query)
+    return not band and query.shape[3] == 1 and fits and has_kernel(query)
 
 
-def attend_cached(
-    query: Array, context: tuple[Segment, ...], own: tuple[Array, Array]
-) -> Array:
-    """`attend` of one token of each row to its context's spans and to itself.
+def attend_cached(query: Array, context: tuple[Segment, ...]) -> Array:
+    """`attend` of one token of each row to its context's spans, itself in one of them.
 
     Args:
       query: [B, K, H, 1, C].
       context: Segments of one layer, keys [B, (K,) G, S, C].
-      own: The token's own key and value, [B, K, G, 1, C].
 
     Returns:
       [B, K, H, 1, C].
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
-        return _attend(query, context, own)
+        return _attend(query, context)
     # A kernel knows nothing of meshes: each device calls it on its own rows and heads.
     rows = spec("batch", None, "heads", None, None)
     groups = spec("batch", None, "kv_heads", None, None)
@@ -73,22 +71,19 @@ def attend_cached(
     return jax.shard_map(
         _attend,
         mesh=mesh,
-        in_specs=(rows, jax.tree.map(layout, context), (groups, groups)),
+        in_specs=(rows, jax.tree.map(layout, context)),
         out_specs=rows,
         check_vma=False,
-    )(query, context, own)
+    )(query, context)
 
 
-def _attend(
-    query: Array, context: tuple[Segment, ...], own: tuple[Array, Array]
-) -> Array:
+def _attend(query: Array, context: tuple[Segment, ...]) -> Array:
     query_heads = query[:, :, :, 0]
     parts = [
         _read(query_heads, segment, first, stop)
         for segment in context
         for first, stop in segment.spans
     ]
-    parts.append(_itself(query_heads, *(x[:, :, :, 0] for x in own)))
     top = jnp.stack([part.max for part in parts]).max(axis=0)
     scales = [jnp.exp(part.max - top) for part in parts]
     pairs = list(zip(parts, scales, strict=True))
@@ -96,16 +91,6 @@ def _attend(
     total = sum((part.sum * scale for part, scale in pairs), jnp.zeros_like(top))
     out = out / total[..., None]
     return out[:, :, :, None].astype(query.dtype)
-
-
-def _itself(query: Array, key: Array, value: Array) -> _Part:
-    """Of [B, K, H, C] to [B, K, G, C]: its own key has weight 1."""
-    repeats = query.shape[2] // key.shape[2]
-    key, value = (
-        jnp.repeat(x.astype(jnp.float32), repeats, axis=2) for x in (key, value)
-    )
-    score = (query.astype(jnp.float32) * key).sum(axis=-1) * query.shape[-1] ** -0.5
-    return _Part(value, jnp.ones_like(score), score)
 
 
 def _read(query: Array, segment: Segment, first: Array, stop: Array) -> _Part:

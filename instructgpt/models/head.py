@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from instructgpt.models.products import summed_outer
 from instructgpt.sharding import constrain, current_ways
 
 Array = jax.Array
@@ -78,9 +79,8 @@ class Head(NamedTuple):
         slope = slope.astype(hidden.dtype)
         # Of each device's rows by themselves: they are added up once, after all chunks.
         slope, hidden = (x.reshape(_parts(x), -1, x.shape[1]) for x in (slope, hidden))
-        by_table = jnp.einsum(
-            "wcv,wcd->wvd", slope, hidden, preferred_element_type=jnp.float32
-        )
+        outer = functools.partial(summed_outer, dtype=jnp.float32)
+        by_table = jax.vmap(outer)(slope, hidden)
         return by_hidden, constrain(by_table, "batch", "vocab", None)
 
 

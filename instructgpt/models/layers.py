@@ -39,6 +39,9 @@ class Place(NamedTuple):
     rotation: Rotation | None  # None without rotary positions
     # int32[M, N], which context row of its group each row reads; None: its own.
     owner: Array | None = None
+    # int32[], the column of the last context where the tokens' keys and values are
+    # written before they are read there; None: they are a segment of their own.
+    column: Array | None = None
 
 
 class Norm(nn.Module):
@@ -147,19 +150,21 @@ class Attention(nn.Module):
         if place.rotation is not None:
             query, keys = rotate(query, place.rotation), rotate(keys, place.rotation)
         query, keys, values = (x.swapaxes(2, 3) for x in (query, keys, values))
-        if cfg.fused_attention and not cfg.attention_band and readable(query, context):
-            y = attend_cached(query, context, (keys, values))
-            return self.merge(y), (keys, values)
-        segments = []
+        if place.column is not None:
+            *before, last = context
+            last = last.write(keys, values, place.column)
+            context, keys, values = (*before, last), last.keys, last.values
+            if cfg.fused_attention and readable(query, context, cfg.attention_band):
+                return self.merge(attend_cached(query, context)), (keys, values)
         own = Segment(keys, values, place.positions, place.valid)
-        owner = place.owner
+        segments, owner = [], place.owner
         if owner is not None:
             # In the layer, so that the copies of all layers are never there at once.
             context = tuple(
                 jax.tree.map(lambda x: of_owner(x, owner), segment)
                 for segment in context
             )
-        for segment in (*context, own):
+        for segment in context if place.column is not None else (*context, own):
             mask, distance = visible(place.positions, segment.positions, segment.valid)
             if cfg.attention_band:
                 mask &= ~banded | (distance < cfg.attention_band)
@@ -225,7 +230,8 @@ class Attention(nn.Module):
         if cfg.num_heads == cfg.num_kv_heads and x.shape[2] > 1:
             y = affine(x, stacked(parts), cfg)
             y = constrain(y, "batch", None, None, None, "heads", None)
-            return tuple(y[:, :, :, i] for i in range(3))
+            # Whose gradient is a concatenation, not a sum of padded parts.
+            return tuple(part.squeeze(3) for part in jax.lax.split(y, (1,) * 3, axis=3))
         axes = "heads", "kv_heads", "kv_heads"
         return tuple(
             constrain(affine(x, part, cfg), "batch", None, None, axis, None)
@@ -314,7 +320,8 @@ class Block(nn.Module):
           context: Each segment's (positions, valid), the same for all layers.
 
         Returns:
-          The residual stream, and (keys, values) [B, K, G, T, C] if kept.
+          The residual stream, and (keys, values) [B, K, G, T, C] if kept: the whole
+          context that they were written to, if they were.
         """
         cfg = self.config
         kv, banded = scanned

@@ -275,11 +275,13 @@ def decode(
     tokens: Array,
     context: tuple[Segment, ...],
     positions: Array,
+    column: Array,
 ) -> tuple[Array, Segment]:
     """One token of each row, as `Transformer.__call__`, but no loop over layers.
 
     A loop would cut each layer's part out of the cache and so copy all of it in every
-    step; here each layer's keys and values are arrays of their own.
+    step; here each layer's keys and values are arrays of their own. They are written
+    before they are read: the other way round, XLA reads a copy.
 
     Args:
       model: The language model.
@@ -288,10 +290,12 @@ def decode(
       tokens: int32[B, K].
       context: Segments whose keys and values are tuples of L arrays.
       positions: int32[B, K].
+      column: int32[], where the last segment takes the tokens' own keys and values;
+        that segment already says that they are there.
 
     Returns:
-      Hidden states [B, K, D] after the last LayerNorm, and the tokens' keys and
-      values as such a segment, of L arrays [B, K, G, 1, C].
+      Hidden states [B, K, D] after the last LayerNorm, and the last segment with the
+      tokens' keys and values.
     """
     variables, cfg = {"params": params}, model.config
     positions = positions[..., None]
@@ -299,7 +303,7 @@ def decode(
     x = model.apply(variables, tokens[..., None], positions, layout, method="embed")
     valid = jnp.ones_like(positions, bool)
     turns = model.apply(variables, positions, method="turns")
-    place = Place(positions, valid, None, turns)
+    place = Place(positions, valid, None, turns, column=column)
     block = Block(cfg, deterministic=True, keep_kv=True, layout=layout)
     masks = tuple((s.positions, s.valid, s.spans) for s in context)
     new = []
@@ -310,7 +314,7 @@ def decode(
         new.append(kv_new)
     keys, values = zip(*new, strict=True)
     hidden = model.apply(variables, x, method="finish")[:, :, 0]
-    return hidden, Segment(keys, values, positions, valid)
+    return hidden, context[-1]._replace(keys=keys, values=values)
 
 
 def as_context(segment: Segment) -> Segment:

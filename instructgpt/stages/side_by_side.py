@@ -17,6 +17,7 @@ from typing import Any
 import jax
 from absl import logging
 
+from instructgpt.cli import keep_memory
 from instructgpt.errors import UserError
 
 Call = tuple[Callable[..., Any], tuple[Any, ...]]  # a module's function, its arguments
@@ -104,6 +105,7 @@ def _child(
     arguments: tuple[Any, ...],
 ) -> None:
     os.sched_setaffinity(0, cores)  # before JAX counts them
+    keep_memory()
     logging.set_verbosity(verbosity)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:

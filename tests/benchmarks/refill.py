@@ -22,6 +22,7 @@ REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO))
 
 from instructgpt.batches import PromptBatch  # noqa: E402
+from instructgpt.cli import keep_memory  # noqa: E402
 from instructgpt.models.transformer import Transformer  # noqa: E402
 from instructgpt.rollouts import make_sampler  # noqa: E402
 from instructgpt.sampling import Samples, SamplingConfig  # noqa: E402
@@ -91,4 +92,5 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    keep_memory()  # as instructgpt.main does
     main()

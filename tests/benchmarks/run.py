@@ -23,6 +23,7 @@ import jax.numpy as jnp
 REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO))
 
+from instructgpt.cli import keep_memory  # noqa: E402
 from tests.benchmarks import jobs  # noqa: E402
 
 SIZES = dict(
@@ -205,4 +206,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    keep_memory()  # as instructgpt.main does
     main()

@@ -20,6 +20,7 @@ import jax
 REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO))
 
+from instructgpt.cli import keep_memory  # noqa: E402
 from instructgpt.evals import plotting  # noqa: E402
 from instructgpt.models.costs import forward  # noqa: E402
 from instructgpt.models.transformer import Transformer  # noqa: E402
@@ -136,4 +137,5 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    keep_memory()  # as instructgpt.main does
     main()
