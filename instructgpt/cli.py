@@ -49,7 +49,7 @@ def keep_memory(devices: Path = Path("/dev")) -> bool:
     # M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD: one heap, nothing apart from
     # it, never cut, grown 64 MiB at a time.
     options = (-8, 1), (-4, 0), (-1, 2**31 - 1), (-2, 1 << 26)
-    return all([mallopt(*option) for option in options])
+    return min(mallopt(*option) for option in options) > 0
 
 
 def _without_traceback(message: str) -> str:

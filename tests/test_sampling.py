@@ -10,6 +10,7 @@ import pytest
 from instructgpt.errors import UserError
 from instructgpt.models.scoring import response_log_probs
 from instructgpt.models.transformer import Transformer
+from instructgpt.plan.hlo import computations
 from instructgpt.sampling import Samples, SamplingConfig, sample
 from tests import tiny
 from tests.test_drawing import naive_nucleus
@@ -260,3 +261,21 @@ def test_a_limit_of_one_token(params, prompt, key):
 def test_settings_out_of_range_are_user_errors(changes):
     with pytest.raises(UserError, match=f"{next(iter(changes))}=.*out of range"):
         SamplingConfig(**{"max_response": 5, **changes})
+
+
+@pytest.mark.parametrize("num", [1, 2])
+def test_no_step_copies_the_cache(params, prompt, num):
+    run, _ = jitted(0, SamplingConfig(R, num_samples=num))
+    text = run.lower(params, prompt, jax.random.key(0)).compile().as_text()
+    cfg = model_of(0).config
+    rows = (B,) if num == 1 else (B, num)
+    sizes = ",".join(map(str, (*rows, cfg.num_kv_heads, R, cfg.head_dim)))
+    _, bodies = computations(text)
+    (loop,) = (
+        lines
+        for lines in bodies.values()
+        if any("dynamic-update" in x for x in lines)
+        if sum(f"f32[{sizes}]" in x and "get-tuple-element(" in x for x in lines) > 2
+    )
+    copies = [x for x in loop if f" f32[{sizes}]" in x and " copy(" in x]
+    assert not copies

@@ -83,7 +83,8 @@ def of_owner(x: Array, owner: Array) -> Array:
 def attend(query: Array, segments: list[tuple[Array, Array, Array]]) -> Array:
     """Softmax attention over the joined segments, in float32.
 
-    Query head h reads the keys and values of head h // (H / G).
+    Query head h reads the keys and values of head h // (H / G). The backward pass is
+    that of `attend_text`.
 
     Args:
       query: [B, K, H, T, C].
@@ -93,39 +94,127 @@ def attend(query: Array, segments: list[tuple[Array, Array, Array]]) -> Array:
       [B, K, H, T, C] in the query's dtype. A query that sees nothing gets a mean of
       the values, never a NaN; such rows are padding.
     """
-    shape, heads, groups = query.shape, query.shape[2], segments[0][0].shape[-3]
-    # q: the query heads that share a head of keys and values, if there are several.
-    q = "q" if heads > groups else ""
-    if q:
-        query = query.reshape(*shape[:2], groups, heads // groups, *shape[3:])
-    scores = []
-    for keys, _, mask in segments:
-        k = "k" if keys.ndim == 5 else ""
-        score = jnp.einsum(
-            f"bkg{q}tc,b{k}gsc->bkg{q}ts",
-            query,
-            keys,
+    fixed = jax.lax.stop_gradient((query, segments))
+    out, log_sum = (checkpoint_name(x, SMALL) for x in _forward(*fixed))
+    return _differentiable(query, segments, out, log_sum)
+
+
+def _forward(
+    query: Array, segments: list[tuple[Array, Array, Array]]
+) -> tuple[Array, Array]:
+    """What is read [B, K, H, T, C], and log-sums of scores float32[B, K, G, q, T]."""
+    split = _grouped(query, segments[0][0].shape[-3])
+    scores = [_scores(split, keys, mask) for keys, _, mask in segments]
+    joined = jnp.concatenate(scores, axis=-1) if len(scores) > 1 else scores[0]
+    top = joined.max(axis=-1, keepdims=True)
+    weights = jnp.exp(joined - top)
+    total = weights.sum(axis=-1, keepdims=True)
+    weights = weights.astype(query.dtype)
+    out, start = jnp.zeros((), jnp.float32), 0
+    for _, values, _ in segments:
+        stop = start + values.shape[-2]
+        out = out + jnp.einsum(
+            f"bkgqts,{_letters(values)}->bkgqtc",
+            weights[..., start:stop],
+            values,
             preferred_element_type=jnp.float32,
         )
-        mask = jnp.expand_dims(mask, (2, 3) if q else 2)
-        scores.append(jnp.where(mask, score * shape[-1] ** -0.5, -1e30))
-    weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1)
-    weights = weights.astype(query.dtype)
-    out, start = jnp.zeros((), query.dtype), 0
-    for keys, values, _ in segments:
-        k, stop = "k" if keys.ndim == 5 else "", start + keys.shape[-2]
-        pattern = f"bkg{q}ts,b{k}gsc->bkg{q}tc"
-        out = out + jnp.einsum(pattern, weights[..., start:stop], values)
         start = stop
-    return out.reshape(shape)
+    out = (out / total).astype(query.dtype).reshape(query.shape)
+    return out, (top + jnp.log(total))[..., 0]
+
+
+@jax.custom_vjp
+def _differentiable(
+    query: Array,
+    segments: list[tuple[Array, Array, Array]],
+    out: Array,
+    log_sum: Array,
+) -> Array:
+    """`out`, of which gradients go to the query, the keys and the values."""
+    return out
+
+
+def _backward(saved: Any, slope: Array):
+    query, segments, out, log_sum = saved
+    through = _Slope.of(slope, out, log_sum, segments[0][0].shape[-3]).through
+    split = _grouped(query, segments[0][0].shape[-3])
+    by_query, by_segments = jnp.zeros((), query.dtype), []
+    for segment in segments:
+        more, *by_segment = through(split, *segment)
+        by_query = by_query + more
+        by_segments.append((*by_segment, None))
+    return by_query.reshape(query.shape), by_segments, None, None
+
+
+_differentiable.defvjp(lambda *saved: (saved[2], saved), _backward)
+
+
+def _grouped(x: Array, groups: int) -> Array:
+    """[B, K, H, ...] -> [B, K, G, q, ...]: which query heads share keys."""
+    return x.reshape(*x.shape[:2], groups, -1, *x.shape[3:])
+
+
+def _letters(keys: Array) -> str:
+    """Of keys or values that K rows share, or that are each row's own."""
+    return "bkgsc" if keys.ndim == 5 else "bgsc"
+
+
+def _scores(query: Array, keys: Array, mask: Array) -> Array:
+    """Masked scores float32[B, K, G, q, T, S] of [B, K, G, q, T, C]."""
+    pattern = f"bkgqtc,{_letters(keys)}->bkgqts"
+    score = jnp.einsum(pattern, query, keys, preferred_element_type=jnp.float32)
+    return jnp.where(mask[:, :, None, None], score * query.shape[-1] ** -0.5, -1e30)
+
+
+class _Slope(NamedTuple):
+    """The gradient by what some queries read, and what makes it that by scores."""
+
+    out: Array  # [B, K, G, q, T, C]
+    # float32[B, K, G, q, T], each row's weighted mean of gradients by its weights: the
+    # output's product with its own gradient (Dao et al. 2022, B.2).
+    mean: Array
+    log_sum: Array  # float32[B, K, G, q, T] of the scores
+
+    @classmethod
+    def of(cls, slope: Array, out: Array, log_sum: Array, groups: int) -> "_Slope":
+        """Of the gradient by `out`, both [B, K, H, T, C]."""
+        mean = (slope.astype(jnp.float32) * out.astype(jnp.float32)).sum(axis=-1)
+        return cls(_grouped(slope, groups), _grouped(mean, groups), log_sum)
+
+    def rows(self, first: int, stop: int) -> "_Slope":
+        """Of the queries from `first` until `stop`."""
+        out, mean, log_sum = self
+        return _Slope(
+            out[..., first:stop, :], mean[..., first:stop], log_sum[..., first:stop]
+        )
+
+    def through(
+        self, query: Array, keys: Array, values: Array, mask: Array
+    ) -> tuple[Array, Array, Array]:
+        """Gradients by the query, the keys and the values; makes the scores again."""
+        dtype, letters = query.dtype, _letters(keys)
+        weights = jnp.exp(_scores(query, keys, mask) - self.log_sum[..., None])
+        by_weight = jnp.einsum(
+            f"bkgqtc,{letters}->bkgqts",
+            self.out,
+            values,
+            preferred_element_type=jnp.float32,
+        )
+        by_score = weights * (by_weight - self.mean[..., None])
+        by_score = (by_score * query.shape[-1] ** -0.5).astype(dtype)
+        return (
+            jnp.einsum(f"bkgqts,{letters}->bkgqtc", by_score, keys),
+            jnp.einsum(f"bkgqts,bkgqtc->{letters}", by_score, query),
+            jnp.einsum(f"bkgqts,bkgqtc->{letters}", weights.astype(dtype), self.out),
+        )
 
 
 def attend_text(query: Array, keys: Array, values: Array, mask: Array) -> Array:
     """`attend` of tokens to themselves, without most of what a causal mask rules out.
 
     A block of queries reads the keys up to its own last one: half of all scores where
-    blocks are many. The backward pass makes the scores again, so none are stored, and
-    gets each row's weighted mean of gradients from the output (Dao et al. 2022, B.2).
+    blocks are many. The backward pass makes the scores again, so none are stored.
 
     Args:
       query: [B, K, H, T, C].
@@ -139,11 +228,11 @@ def attend_text(query: Array, keys: Array, values: Array, mask: Array) -> Array:
     fixed = jax.lax.stop_gradient((query, keys, values, mask))
     # Outside of what is differentiated by hand, where remat policies see names.
     out, log_sum = (checkpoint_name(x, SMALL) for x in _text_forward(*fixed))
-    return _differentiable(query, keys, values, mask, out, log_sum)
+    return _text(query, keys, values, mask, out, log_sum)
 
 
 @jax.custom_vjp
-def _differentiable(
+def _text(
     query: Array, keys: Array, values: Array, mask: Array, out: Array, log_sum: Array
 ) -> Array:
     """`out`, of which gradients go to the query, the keys and the values."""
@@ -156,67 +245,37 @@ def _blocks(length: int) -> list[tuple[int, int]]:
     return [(i, min(i + size, length)) for i in range(0, length, size)]
 
 
-def _block_scores(query: Array, keys: Array, mask: Array) -> Array:
-    """Masked scores float32[B, K, G, q, t, s] of [B, K, G, q, t, C] and [.., s, C]."""
-    score = jnp.einsum(
-        "bkgqtc,bkgsc->bkgqts", query, keys, preferred_element_type=jnp.float32
-    )
-    return jnp.where(mask[:, :, None, None], score * query.shape[-1] ** -0.5, -1e30)
-
-
-def _grouped(x: Array, groups: int) -> Array:
-    """[B, K, H, ...] -> [B, K, G, q, ...]: which query heads share keys."""
-    return x.reshape(*x.shape[:2], groups, -1, *x.shape[3:])
-
-
 def _text_forward(
     query: Array, keys: Array, values: Array, mask: Array
 ) -> tuple[Array, Array]:
-    """What is read [B, K, H, T, C], and log-sums of scores float32[B, K, G, q, T]."""
-    split = _grouped(query, keys.shape[2])
+    """As `_forward`, one block of queries after the other."""
     outs, log_sums = [], []
     for first, stop in _blocks(query.shape[3]):
-        block = split[..., first:stop, :]
-        seen = mask[..., first:stop, :stop]
-        score = _block_scores(block, keys[..., :stop, :], seen)
-        top = score.max(axis=-1, keepdims=True)
-        weights = jnp.exp(score - top)
-        total = weights.sum(axis=-1, keepdims=True)
-        out = jnp.einsum(
-            "bkgqts,bkgsc->bkgqtc",
-            weights.astype(query.dtype),
-            values[..., :stop, :],
-            preferred_element_type=jnp.float32,
-        )
-        outs.append((out / total).astype(query.dtype))
-        log_sums.append((top + jnp.log(total))[..., 0])
-    out = jnp.concatenate(outs, axis=4).reshape(query.shape)
-    return out, jnp.concatenate(log_sums, axis=4)
+        near, far = keys[..., :stop, :], values[..., :stop, :]
+        segment = near, far, mask[..., first:stop, :stop]
+        out, log_sum = _forward(query[..., first:stop, :], [segment])
+        outs.append(out)
+        log_sums.append(log_sum)
+    return jnp.concatenate(outs, axis=3), jnp.concatenate(log_sums, axis=4)
 
 
 def _text_backward(saved: tuple[Array, ...], slope: Array):
     query, keys, values, mask, out, log_sum = saved
-    groups, scale = keys.shape[2], query.shape[-1] ** -0.5
-    mean = (slope.astype(jnp.float32) * out.astype(jnp.float32)).sum(axis=-1)
-    split, slopes, means = (_grouped(x, groups) for x in (query, slope, mean))
-    blocks = _blocks(query.shape[3])
+    groups = keys.shape[2]
+    slopes = _Slope.of(slope, out, log_sum, groups)
+    split, blocks = _grouped(query, groups), _blocks(query.shape[3])
     by_query = []
     # Of each block of keys, what later blocks of queries add to its gradient.
     by_keys: list[Any] = [0.0] * len(blocks)
     by_values: list[Any] = [0.0] * len(blocks)
     for first, stop in blocks:
-        block, slope = split[..., first:stop, :], slopes[..., first:stop, :]
-        near, far = keys[..., :stop, :], values[..., :stop, :]
-        score = _block_scores(block, near, mask[..., first:stop, :stop])
-        weights = jnp.exp(score - log_sum[..., first:stop, None])
-        by_weight = jnp.einsum(
-            "bkgqtc,bkgsc->bkgqts", slope, far, preferred_element_type=jnp.float32
+        more, by_key, by_value = slopes.rows(first, stop).through(
+            split[..., first:stop, :],
+            keys[..., :stop, :],
+            values[..., :stop, :],
+            mask[..., first:stop, :stop],
         )
-        by_score = weights * (by_weight - means[..., first:stop, None]) * scale
-        by_score, weights = (x.astype(query.dtype) for x in (by_score, weights))
-        by_query.append(jnp.einsum("bkgqts,bkgsc->bkgqtc", by_score, near))
-        by_key = jnp.einsum("bkgqts,bkgqtc->bkgsc", by_score, block)
-        by_value = jnp.einsum("bkgqts,bkgqtc->bkgsc", weights, slope)
+        by_query.append(more)
         for i, (start, end) in enumerate(blocks):
             if end <= stop:
                 by_keys[i] += by_key[..., start:end, :]
@@ -231,7 +290,7 @@ def _text_backward(saved: tuple[Array, ...], slope: Array):
     )
 
 
-_differentiable.defvjp(lambda *saved: (saved[4], saved), _text_backward)
+_text.defvjp(lambda *saved: (saved[4], saved), _text_backward)
 
 
 def attend_fused(
