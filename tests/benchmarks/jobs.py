@@ -88,7 +88,10 @@ class Bench:
     def __init__(self, args: Args):
         self.args = args
         devices = jax.devices()[: args.devices or None]
-        self.mesh = make_mesh(MeshConfig(data=1, fsdp=-1), devices=devices)
+        # On a CPU the devices are cores, which had better not wait for weights.
+        shared = devices[0].platform == "cpu"
+        layout = MeshConfig() if shared else MeshConfig(data=1, fsdp=-1)
+        self.mesh = make_mesh(layout, devices=devices)
         self.key = jax.random.key(args.seed)
         self._rng = np.random.default_rng(args.seed)
 

@@ -2,7 +2,8 @@
 
     python tests/benchmarks/run.py [sft] [reward] [sample] [ppo] [--width=256 ...]
 
-Random tokens and weights; nothing ends early. Each job prints one line of JSON: the
+Random tokens and weights; nothing ends early. On a CPU each core is a device with rows
+of its own, unless JAX_NUM_CPU_DEVICES says otherwise. Each job prints one line of JSON: the
 median seconds, its rate, and `roofline`: the least time that its operations and bytes
 take at this machine's own rates (measured first, in the same run), over the median.
 --profile adds where the time goes, --memory what is in memory (PPO holds four models).
@@ -10,6 +11,7 @@ take at this machine's own rates (measured first, in the same run), over the med
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -100,6 +102,17 @@ def seconds_of(function: Callable[[], Any], *, count: int) -> list[float]:
         if i >= WARMUP:
             out.append(time.perf_counter() - start)
     return out
+
+
+def use_cores() -> None:
+    """Makes each core of the CPU a device: cores that share every product wait more.
+
+    To be called before JAX looks for devices.
+    """
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        cores = len(os.sched_getaffinity(0))
+        number = int(os.environ.get("JAX_NUM_CPU_DEVICES", cores))
+        jax.config.update("jax_num_cpu_devices", number)
 
 
 def measure_rates(dtype: str, size: int = 0) -> Rates:
@@ -207,4 +220,5 @@ def main(argv: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     keep_memory()  # as instructgpt.main does
+    use_cores()
     main()
