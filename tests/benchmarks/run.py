@@ -3,9 +3,10 @@
     python tests/benchmarks/run.py [sft] [reward] [sample] [ppo] [--width=256 ...]
 
 Random tokens and weights; nothing ends early. On a CPU each core is a device with rows
-of its own, unless JAX_NUM_CPU_DEVICES says otherwise. Each job prints one line of JSON: the
-median seconds, its rate, and `roofline`: the least time that its operations and bytes
-take at this machine's own rates (measured first, in the same run), over the median.
+of its own, unless JAX_NUM_CPU_DEVICES says otherwise. Each job prints one line of JSON:
+the median seconds, its rate, and `roofline`: the least time that its operations and
+bytes take at this machine's own rates (measured first, in the same run), over the
+median.
 --profile adds where the time goes, --memory what is in memory (PPO holds four models).
 """
 
