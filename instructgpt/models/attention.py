@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from instructgpt.models import splash
+from instructgpt.models.sums import row_sum
 
 Array = jax.Array
 SMALL = "small"  # names what all remat policies but `full` keep
@@ -108,8 +109,10 @@ def _forward(
     joined = jnp.concatenate(scores, axis=-1) if len(scores) > 1 else scores[0]
     top = joined.max(axis=-1, keepdims=True)
     weights = jnp.exp(joined - top)
-    total = weights.sum(axis=-1, keepdims=True)
+    total = row_sum(weights)
     weights = weights.astype(query.dtype)
+    # XLA for CPUs has no product of bfloat16 summed in float32 for every shape.
+    summed = jnp.float32 if len(segments) == 1 else query.dtype
     out, start = jnp.zeros((), jnp.float32), 0
     for _, values, _ in segments:
         stop = start + values.shape[-2]
@@ -117,7 +120,7 @@ def _forward(
             f"bkgqts,{_letters(values)}->bkgqtc",
             weights[..., start:stop],
             values,
-            preferred_element_type=jnp.float32,
+            preferred_element_type=summed,
         )
         start = stop
     out = (out / total).astype(query.dtype).reshape(query.shape)
@@ -179,7 +182,7 @@ class _Slope(NamedTuple):
     @classmethod
     def of(cls, slope: Array, out: Array, log_sum: Array, groups: int) -> "_Slope":
         """Of the gradient by `out`, both [B, K, H, T, C]."""
-        mean = (slope.astype(jnp.float32) * out.astype(jnp.float32)).sum(axis=-1)
+        mean = row_sum(slope.astype(jnp.float32) * out.astype(jnp.float32))[..., 0]
         return cls(_grouped(slope, groups), _grouped(mean, groups), log_sum)
 
     def rows(self, first: int, stop: int) -> "_Slope":
