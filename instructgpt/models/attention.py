@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from instructgpt.models import splash
-from instructgpt.models.sums import row_sum
 
 Array = jax.Array
 SMALL = "small"  # names what all remat policies but `full` keep
@@ -109,7 +108,7 @@ def _forward(
     joined = jnp.concatenate(scores, axis=-1) if len(scores) > 1 else scores[0]
     top = joined.max(axis=-1, keepdims=True)
     weights = jnp.exp(joined - top)
-    total = row_sum(weights)
+    total = weights.sum(axis=-1, keepdims=True)
     weights = weights.astype(query.dtype)
     # XLA for CPUs has no product of bfloat16 summed in float32 for every shape.
     summed = jnp.float32 if len(segments) == 1 else query.dtype
@@ -182,7 +181,7 @@ class _Slope(NamedTuple):
     @classmethod
     def of(cls, slope: Array, out: Array, log_sum: Array, groups: int) -> "_Slope":
         """Of the gradient by `out`, both [B, K, H, T, C]."""
-        mean = row_sum(slope.astype(jnp.float32) * out.astype(jnp.float32))[..., 0]
+        mean = (slope.astype(jnp.float32) * out.astype(jnp.float32)).sum(axis=-1)
         return cls(_grouped(slope, groups), _grouped(mean, groups), log_sum)
 
     def rows(self, first: int, stop: int) -> "_Slope":

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from instructgpt.models.sums import summed_outer
+from instructgpt.models.products import summed_outer
 from instructgpt.sharding import constrain, current_ways
 
 Array = jax.Array

@@ -4,8 +4,7 @@ Letters: B batch, K responses that share a prompt (1 for plain text), T tokens, 
 H heads, G heads of keys and values, C channels a head, F feed-forward.
 """
 
-import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +24,6 @@ from instructgpt.models.cached import attend_cached, readable
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.products import product, product_dtype
 from instructgpt.models.rotary import Rotation, rotate
-from instructgpt.models.sums import row_sum
 from instructgpt.sharding import Layout, constrain, constrain_residual
 
 Array = jax.Array
@@ -46,32 +44,6 @@ class Place(NamedTuple):
     column: Array | None = None
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def standardised(x: Array, eps: float, centered: bool) -> Array:
-    """float32[..., D] -> rows of mean square 1, and of mean 0 if they are centered."""
-    return _standardised_fwd(x, eps, centered)[0]
-
-
-def _standardised_fwd(x: Array, eps: float, centered: bool):
-    width = x.shape[-1]
-    x = x - row_sum(x) / width if centered else x
-    inverse = jax.lax.rsqrt(row_sum(jnp.square(x)) / width + eps)
-    out = x * inverse
-    return out, (out, inverse)
-
-
-def _standardised_bwd(eps: float, centered: bool, saved: Any, slope: Array):
-    out, inverse = saved
-    width = out.shape[-1]
-    along = out * (row_sum(slope * out) / width)
-    if centered:
-        along = along + row_sum(slope) / width
-    return (inverse * (slope - along),)
-
-
-standardised.defvjp(_standardised_fwd, _standardised_bwd)
-
-
 class Norm(nn.Module):
     """LayerNorm or RMSNorm, in float32 whatever the compute dtype."""
 
@@ -85,7 +57,10 @@ class Norm(nn.Module):
         axes = ("norm",)
         centered = self.config.norm == "layer_norm"
         scale = self.param("scale", nn.with_logical_partitioning(ones, axes), (width,))
-        x = standardised(x.astype(jnp.float32), self.config.norm_eps, centered)
+        x = x.astype(jnp.float32)
+        mean = x.mean(axis=-1, keepdims=True) if centered else 0.0
+        variance = jnp.square(x - mean).mean(axis=-1, keepdims=True)
+        x = (x - mean) * jax.lax.rsqrt(variance + self.config.norm_eps)
         x = x * scale.reshape(*lead, width)
         if centered:
             boxed = nn.with_logical_partitioning(zeros, axes)

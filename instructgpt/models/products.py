@@ -1,13 +1,14 @@
 """Products of activations with weights: what they multiply in, and their gradients."""
 
 import functools
+import math
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
 from instructgpt.models.config import ModelConfig
-from instructgpt.models.sums import summed_outer
 
 Array = jax.Array
 PRODUCT = "product"  # names what remat policies keep that keep products
@@ -74,6 +75,38 @@ def _backward(contract: int, dtype: str, saved: tuple[Array, Array], slope: Arra
 
 
 _product.defvjp(_forward, _backward)
+
+
+def summed_outer(x: Array, y: Array, *, dtype: Any) -> Array:
+    """Sum over rows of x_i y_j, as gradients of kernels are.
+
+    A CPU lays the left operand's rows side by side before it multiplies, so the narrow
+    one stands there, and the (small) product is transposed.
+
+    Args:
+      x: [N, in...].
+      y: [N, out...].
+      dtype: Of the sum.
+
+    Returns:
+      [in..., out...].
+    """
+
+    def straight(x: Array, y: Array) -> Array:
+        return jax.lax.dot_general(
+            x, y, (((0,), (0,)), ((), ())), preferred_element_type=dtype
+        )
+
+    def turned(x: Array, y: Array) -> Array:
+        # Else XLA sees a transposed product and turns it back.
+        product = jax.lax.optimization_barrier(straight(y, x))
+        first = y.ndim - 1
+        axes = *range(first, product.ndim), *range(first)
+        return product.transpose(axes)
+
+    if math.prod(x.shape[1:]) <= math.prod(y.shape[1:]):
+        return straight(x, y)
+    return jax.lax.platform_dependent(x, y, cpu=turned, default=straight)
 
 
 def _multiplied(x: Array, y: Array, dims, dtype) -> Array:
