@@ -262,6 +262,7 @@ class _Sampler:
                 tokens[:, None, limit - width :],
                 valid[:, None, limit - width :],
                 keep_kv=True,
+                read=(width - 1, width),
             )
             segment = as_context(segment)
             before = limit - width, 0

@@ -13,7 +13,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 setup_env test
 
 size=(--layers=24 --width=2048 --heads=16 --vocab=50304 --context=2048
-  --dtype=bfloat16 --fused)
+  --dtype=bfloat16 --fused --scan_layers)
 run() {
   local job=$1
   shift

@@ -10,6 +10,7 @@ segments share one softmax, so splitting a text over segments changes nothing. H
 come before tokens, as the matrix products want them: a cache is read as it lies.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -212,30 +213,39 @@ class _Slope(NamedTuple):
         )
 
 
-def attend_text(query: Array, keys: Array, values: Array, mask: Array) -> Array:
-    """`attend` of tokens to themselves, without most of what a causal mask rules out.
+def attend_text(
+    query: Array, keys: Array, values: Array, mask: Array, column: int = 0
+) -> Array:
+    """`attend` of tokens to their own text, less most of what a causal mask rules out.
 
     A block of queries reads the keys up to its own last one: half of all scores where
     blocks are many. The backward pass makes the scores again, so none are stored.
 
     Args:
       query: [B, K, H, T, C].
-      keys: [B, K, G, T, C].
+      keys: [B, K, G, S, C].
       values: As the keys.
-      mask: bool[B, K, T, T], no token seeing one of a later column.
+      mask: bool[B, K, T, S], no token seeing one of a later column.
+      column: Of the keys, where the first query's own is.
 
     Returns:
       [B, K, H, T, C] in the query's dtype.
     """
     fixed = jax.lax.stop_gradient((query, keys, values, mask))
     # Outside of what is differentiated by hand, where remat policies see names.
-    out, log_sum = (checkpoint_name(x, SMALL) for x in _text_forward(*fixed))
-    return _text(query, keys, values, mask, out, log_sum)
+    out, log_sum = (checkpoint_name(x, SMALL) for x in _text_forward(*fixed, column))
+    return _text(column, query, keys, values, mask, out, log_sum)
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _text(
-    query: Array, keys: Array, values: Array, mask: Array, out: Array, log_sum: Array
+    column: int,
+    query: Array,
+    keys: Array,
+    values: Array,
+    mask: Array,
+    out: Array,
+    log_sum: Array,
 ) -> Array:
     """`out`, of which gradients go to the query, the keys and the values."""
     return out
@@ -248,51 +258,55 @@ def _blocks(length: int) -> list[tuple[int, int]]:
 
 
 def _text_forward(
-    query: Array, keys: Array, values: Array, mask: Array
+    query: Array, keys: Array, values: Array, mask: Array, column: int
 ) -> tuple[Array, Array]:
     """As `_forward`, one block of queries after the other."""
     outs, log_sums = [], []
     for first, stop in _blocks(query.shape[3]):
-        near, far = keys[..., :stop, :], values[..., :stop, :]
-        segment = near, far, mask[..., first:stop, :stop]
+        end = column + stop
+        near, far = keys[..., :end, :], values[..., :end, :]
+        segment = near, far, mask[..., first:stop, :end]
         out, log_sum = _forward(query[..., first:stop, :], [segment])
         outs.append(out)
         log_sums.append(log_sum)
     return jnp.concatenate(outs, axis=3), jnp.concatenate(log_sums, axis=4)
 
 
-def _text_backward(saved: tuple[Array, ...], slope: Array):
+def _text_backward(column: int, saved: tuple[Array, ...], slope: Array):
     query, keys, values, mask, out, log_sum = saved
     groups = keys.shape[2]
     slopes = _Slope.of(slope, out, log_sum, groups)
     split, blocks = _grouped(query, groups), _blocks(query.shape[3])
+    ends = [0, *(column + stop for _, stop in blocks)]
     by_query = []
-    # Of each block of keys, what later blocks of queries add to its gradient.
+    # Of the keys that each block of queries is the first to read, what it and later
+    # blocks add to their gradient.
     by_keys: list[Any] = [0.0] * len(blocks)
     by_values: list[Any] = [0.0] * len(blocks)
-    for first, stop in blocks:
+    for last, (first, stop) in enumerate(blocks):
+        end = ends[last + 1]
         more, by_key, by_value = slopes.rows(first, stop).through(
             split[..., first:stop, :],
-            keys[..., :stop, :],
-            values[..., :stop, :],
-            mask[..., first:stop, :stop],
+            keys[..., :end, :],
+            values[..., :end, :],
+            mask[..., first:stop, :end],
         )
         by_query.append(more)
-        for i, (start, end) in enumerate(blocks):
-            if end <= stop:
-                by_keys[i] += by_key[..., start:end, :]
-                by_values[i] += by_value[..., start:end, :]
+        for i in range(last + 1):
+            by_keys[i] += by_key[..., ends[i] : ends[i + 1], :]
+            by_values[i] += by_value[..., ends[i] : ends[i + 1], :]
+    unread = [(0, 0)] * 3 + [(0, keys.shape[3] - ends[-1]), (0, 0)]
     return (
         jnp.concatenate(by_query, axis=4).reshape(query.shape),
-        jnp.concatenate(by_keys, axis=3),
-        jnp.concatenate(by_values, axis=3),
+        jnp.pad(jnp.concatenate(by_keys, axis=3), unread),
+        jnp.pad(jnp.concatenate(by_values, axis=3), unread),
         None,
         None,
         None,
     )
 
 
-_text.defvjp(lambda *saved: (saved[4], saved), _text_backward)
+_text.defvjp(lambda column, *saved: (saved[4], saved), _text_backward)
 
 
 def attend_fused(

@@ -81,6 +81,11 @@ class ModelConfig:
     # which costs less than storing it; attention as well, whose memory grows with the
     # square of the length; all of a layer.
     remat: Literal["none", "elementwise", "dots", "full"] = "elementwise"
+    # A loop over layers compiles in a time that does not grow with depth. Without it, a
+    # program has one layer after the other, and where not all states of a text are read
+    # (a response's, not its prompt's), the last layer computes these, and of the other
+    # tokens keys and values alone: much of a shallow model.
+    scan_layers: bool = True
     # On a mesh with a `tensor` axis, cuts tokens over it between layers (Korthikanti et
     # al. 2022): what a backward pass keeps of each layer is that much less, norms are
     # made once, and links carry about two fifths more (planned for 1.3B, tensor=4).
@@ -103,6 +108,11 @@ class ModelConfig:
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise UserError(f"config.model.{name} must be positive")
+        if self.sequence_parallel and not self.scan_layers:
+            raise UserError(
+                "config.model: sequence_parallel needs scan_layers; turn that on or "
+                "sequence_parallel off"
+            )
         if not self.head_dim and self.width % self.num_heads:
             raise UserError(
                 f"config.model: width={self.width} does not divide into "

@@ -31,10 +31,15 @@ class Cost(NamedTuple):
 
 def layer_weights(config: ModelConfig) -> int:
     """Weights of the matrices of all layers."""
-    heads = config.num_heads + config.num_kv_heads
-    attention = 2 * config.width * config.head_dim * heads
+    keys_values = 2 * config.width * config.head_dim * config.num_kv_heads
+    return config.num_layers * (_reading_weights(config) + keys_values)
+
+
+def _reading_weights(config: ModelConfig) -> int:
+    """Of a layer, those of all but its keys and values."""
+    attention = 2 * config.width * config.head_dim * config.num_heads
     mlp = (3 if config.activation == "swiglu" else 2) * config.width * config.mlp_width
-    return config.num_layers * (attention + mlp)
+    return attention + mlp
 
 
 def head_weights(config: ModelConfig) -> int:
@@ -65,6 +70,36 @@ def forward(
         flops += 2 * predicted * head_weights(config)
         moved += head_weights(config)
     return Cost(flops, moved * width)
+
+
+def left_out(config: ModelConfig, *, tokens: float, seen: float) -> Cost:
+    """What `forward` counts and nobody computes: see `ModelConfig.scan_layers`.
+
+    Args:
+      config: The model's.
+      tokens: Those whose states after the last layer are not read.
+      seen: Keys that one of them sees on average.
+
+    Returns:
+      Operations to take away, as a negative cost.
+    """
+    if config.scan_layers:
+        return Cost()
+    flops = 2 * tokens * _reading_weights(config)
+    return Cost(-flops - 4 * tokens * seen * config.num_heads * config.head_dim)
+
+
+def prefill(config: ModelConfig, *, rows: int, prompt: int) -> Cost:
+    """Reading prompts, and the first token of each response.
+
+    Args:
+      config: The model's.
+      rows: Prompts.
+      prompt: Tokens of each.
+    """
+    tokens, seen = rows * prompt, causal(prompt)
+    whole = forward(config, tokens=tokens, seen=seen, predicted=rows)
+    return whole.plus(left_out(config, tokens=tokens - rows, seen=seen))
 
 
 def update(config: ModelConfig, cost: Cost) -> Cost:
@@ -134,16 +169,17 @@ def ppo(
     """
     length, read = prompt + response, episodes * response
     tokens, seen = episodes * length, causal(length)
+    unread = dict(tokens=episodes * prompt, seen=causal(prompt))
     words = forward(policy, tokens=tokens, seen=seen, predicted=read)
+    words = words.plus(left_out(policy, **unread))
     scores = forward(scalar, tokens=tokens, seen=seen)
+    scores = scores.plus(left_out(scalar, **unread))
 
     def updates(config: ModelConfig, whole: Cost) -> Cost:
         return update(config, whole.times(1 / minibatches)).times(minibatches)
 
     costs = {
-        "prefill": forward(
-            policy, tokens=episodes * prompt, seen=causal(prompt), predicted=episodes
-        ),
+        "prefill": prefill(policy, rows=episodes, prompt=prompt),
         "decode": decode(policy, rows=episodes, prompt=prompt, response=response),
         "reference": words,
         "reward": scores,

@@ -29,6 +29,11 @@ from instructgpt.sharding import Layout, constrain, constrain_residual
 Array = jax.Array
 
 
+def columns(x: Array, read: tuple[int, int] | None) -> Array:
+    """Of [B, K, T, ...] those read, from `first` until `stop`; None: all."""
+    return x if read is None else x[:, :, slice(*read)]
+
+
 class Place(NamedTuple):
     """Where each token of a row stands."""
 
@@ -42,6 +47,14 @@ class Place(NamedTuple):
     # int32[], the column of the last context where the tokens' keys and values are
     # written before they are read there; None: they are a segment of their own.
     column: Array | None = None
+
+    def of(self, read: tuple[int, int] | None) -> "Place":
+        """Of the tokens of some columns."""
+        of_each = self.positions, self.valid, self.texts, self.rotation
+        positions, valid, texts, rotation = jax.tree.map(
+            lambda x: columns(x, read), of_each
+        )
+        return Place(positions, valid, texts, rotation, self.owner, self.column)
 
 
 class Norm(nn.Module):
@@ -131,12 +144,15 @@ class Attention(nn.Module):
     config: ModelConfig
     leading_padding: bool = True
     layout: Layout = "rows"
+    read: tuple[int, int] | None = None
 
     @nn.compact
     def __call__(
         self, x: Array, place: Place, context: tuple[Segment, ...], banded: Array
     ) -> tuple[Array, tuple[Array, Array]]:
         """Attends [B, K, T, D] -> [B, K, T, D] and the new keys and values.
+
+        What is attended is of the columns read alone, if some are given.
 
         Args:
           x: Normalised inputs.
@@ -147,8 +163,9 @@ class Attention(nn.Module):
         cfg = self.config
 
         query, keys, values = self.project(x)
-        if place.rotation is not None:
-            query, keys = rotate(query, place.rotation), rotate(keys, place.rotation)
+        asking = place.of(self.read)
+        if place.rotation is not None and asking.rotation is not None:
+            query, keys = rotate(query, asking.rotation), rotate(keys, place.rotation)
         query, keys, values = (x.swapaxes(2, 3) for x in (query, keys, values))
         if place.column is not None:
             *before, last = context
@@ -165,11 +182,11 @@ class Attention(nn.Module):
                 for segment in context
             )
         for segment in context if place.column is not None else (*context, own):
-            mask, distance = visible(place.positions, segment.positions, segment.valid)
+            mask, distance = visible(asking.positions, segment.positions, segment.valid)
             if cfg.attention_band:
                 mask &= ~banded | (distance < cfg.attention_band)
-            if place.texts is not None and segment is own:
-                mask &= place.texts[..., :, None] == place.texts[..., None, :]
+            if asking.texts is not None and place.texts is not None and segment is own:
+                mask &= asking.texts[..., :, None] == place.texts[..., None, :]
             mask = constrain(mask, "batch", None, None, None)
             segments.append((segment.keys, segment.values, mask))
         if cfg.fused_attention and not context:
@@ -179,7 +196,8 @@ class Attention(nn.Module):
         elif context:
             y = attend(query, segments)
         else:
-            y = attend_text(query, *segments[0])
+            first = 0 if self.read is None else self.read[0]
+            y = attend_text(query, *segments[0], first)
         return self.merge(y), (keys, values)
 
     def masked(self, place: Place, mask: Array) -> tuple[Array | None, Array | None]:
@@ -226,17 +244,26 @@ class Attention(nn.Module):
             weights("key", cfg.num_kv_heads, "kv_heads"),
             weights("value", cfg.num_kv_heads, "kv_heads"),
         ]
-        # One product, unless to stack the weights would cost more than it saves.
-        if cfg.num_heads == cfg.num_kv_heads and x.shape[2] > 1:
+
+        def alone(x: Array, part: Weights, axis: str) -> Array:
+            return constrain(affine(x, part, cfg), "batch", None, None, axis, None)
+
+        def together(x: Array, parts: list[Weights]) -> tuple[Array, ...]:
             y = affine(x, stacked(parts), cfg)
             y = constrain(y, "batch", None, None, None, "heads", None)
             # Whose gradient is a concatenation, not a sum of padded parts.
-            return tuple(part.squeeze(3) for part in jax.lax.split(y, (1,) * 3, axis=3))
-        axes = "heads", "kv_heads", "kv_heads"
-        return tuple(
-            constrain(affine(x, part, cfg), "batch", None, None, axis, None)
-            for part, axis in zip(parts, axes, strict=True)
-        )
+            split = jax.lax.split(y, (1,) * len(parts), axis=3)
+            return tuple(part.squeeze(3) for part in split)
+
+        asking = columns(x, self.read)
+        # One product, unless to stack the weights would cost more than it saves.
+        if cfg.num_heads != cfg.num_kv_heads or x.shape[2] == 1:
+            query, *others = parts
+            read = tuple(alone(x, part, "kv_heads") for part in others)
+            return alone(asking, query, "heads"), *read
+        if self.read is None:
+            return together(x, parts)
+        return alone(asking, parts[0], "heads"), *together(x, parts[1:])
 
 
 class MLP(nn.Module):
@@ -302,6 +329,7 @@ class Block(nn.Module):
     keep_kv: bool
     leading_padding: bool = True
     layout: Layout = "rows"
+    read: tuple[int, int] | None = None
 
     @nn.compact
     def __call__(
@@ -320,16 +348,23 @@ class Block(nn.Module):
           context: Each segment's (positions, valid), the same for all layers.
 
         Returns:
-          The residual stream, and (keys, values) [B, K, G, T, C] if kept: the whole
-          context that they were written to, if they were.
+          The residual stream of the columns read, and (keys, values) [B, K, G, T, C] of
+          all if kept: the whole context that they were written to, if they were.
         """
         cfg = self.config
         kv, banded = scanned
         segments = tuple(Segment(*a, *b) for a, b in zip(kv, context, strict=True))
         drop = Dropout(cfg.residual_dropout, self.deterministic)
-        h, kv_new = Attention(cfg, self.leading_padding, self.layout, name="attention")(
-            Norm(cfg, name="ln_1")(x), place, segments, banded
-        )
+        # A backend's kernel wants a query for each key.
+        whole = cfg.fused_attention
+        h, kv_new = Attention(
+            cfg,
+            self.leading_padding,
+            self.layout,
+            None if whole else self.read,
+            name="attention",
+        )(Norm(cfg, name="ln_1")(x), place, segments, banded)
+        x, h = columns(x, self.read), columns(h, self.read) if whole else h
         after = x + drop(h)
         source = x if cfg.parallel_residual else after
         mlp = MLP(cfg, self.layout, name="mlp")

@@ -44,11 +44,12 @@ def target_log_probs(
     Returns:
       float32[B, T - first] log-probs and entropies.
     """
-    hidden = _predicting(model, params, tokens, valid, texts, first, dropout_key)
+    read = first - 1, tokens.shape[1] - 1
+    hidden = _hidden(model, params, tokens, valid, texts, dropout_key, read=read)
     targets = tokens[:, first:]
     out = model.apply(
         {"params": params},
-        hidden,
+        hidden.reshape(-1, hidden.shape[-1]),
         targets.reshape(-1),
         temperature=temperature,
         method="log_probs",
@@ -87,33 +88,27 @@ def target_nll(
     Returns:
       float32[].
     """
-    hidden = _hidden(model, params, tokens, valid, texts, dropout_key, leading_padding)
     weights = loss_mask[:, first:].astype(jnp.float32)
-    targets = tokens[:, first:]
+    targets, read = tokens[:, first:], None
     if first == 1:
         # The last state predicts nothing, but without it rows of tokens would no longer
         # be cut over devices where the chunks of the head are.
         weights, targets = (jnp.pad(x, [(0, 0), (0, 1)]) for x in (weights, targets))
     else:
-        hidden = hidden[:, first - 1 : -1]
+        read = first - 1, tokens.shape[1] - 1
+    hidden = _hidden(
+        model,
+        params,
+        tokens,
+        valid,
+        texts,
+        dropout_key,
+        read=read,
+        leading_padding=leading_padding,
+    )
     hidden = hidden.reshape(-1, hidden.shape[-1])
     targets, weights = targets.reshape(-1), weights.reshape(-1)
     return model.apply({"params": params}, hidden, targets, weights, method="nll")
-
-
-def _predicting(
-    model: Transformer,
-    params: Params,
-    tokens: Array,
-    valid: Array,
-    texts: Array | None,
-    first: int,
-    dropout_key: Array | None,
-    leading_padding: bool = True,
-) -> Array:
-    """States [B (T - first), D] that predict tokens[:, first:]."""
-    hidden = _hidden(model, params, tokens, valid, texts, dropout_key, leading_padding)
-    return hidden[:, first - 1 : -1].reshape(-1, hidden.shape[-1])
 
 
 def _hidden(
@@ -123,14 +118,17 @@ def _hidden(
     valid: Array,
     texts: Array | None,
     dropout_key: Array | None,
-    leading_padding: bool,
+    *,
+    read: tuple[int, int] | None,
+    leading_padding: bool = True,
 ) -> Array:
-    """States [B, T, D]."""
+    """States [B, T, D] of the columns read."""
     hidden, _ = model.apply(
         {"params": params},
         tokens[:, None],
         valid[:, None],
         texts=None if texts is None else texts[:, None],
+        read=read,
         leading_padding=leading_padding,
         deterministic=dropout_key is None,
         rngs={} if dropout_key is None else {"dropout": dropout_key},
@@ -172,10 +170,12 @@ def response_values(
     """Value of the state before each response token: float32[B, R]."""
     tokens = jnp.concatenate([prompt[0], response[0]], axis=1)
     valid = jnp.concatenate([prompt[1], response[1]], axis=1)
-    first = prompt[0].shape[1]
+    read = prompt[0].shape[1] - 1, tokens.shape[1] - 1
     variables = {"params": params}
-    hidden, _ = model.apply(variables, tokens[:, None], valid[:, None], method="hidden")
-    return model.apply(variables, hidden[:, 0, first - 1 : -1], method="scores")
+    hidden, _ = model.apply(
+        variables, tokens[:, None], valid[:, None], read=read, method="hidden"
+    )
+    return model.apply(variables, hidden[:, 0], method="scores")
 
 
 def response_scores(
@@ -207,8 +207,8 @@ def response_scores(
             jnp.concatenate([p[:, None], r], axis=2)
             for p, r in zip(prompt, responses, strict=True)
         )
-        hidden, _ = model.apply(variables, tokens, valid, method="hidden")
-        last = last + prompt[0].shape[1]
+        read = prompt[0].shape[1], tokens.shape[2]
+        hidden, _ = model.apply(variables, tokens, valid, read=read, method="hidden")
     else:
         _, segment = model.apply(
             variables,

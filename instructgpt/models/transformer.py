@@ -14,7 +14,7 @@ from flax import linen as nn
 from instructgpt.models.attention import SMALL, Segment
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.head import Head, TokenLogProbs, token_log_probs, weighted_nll
-from instructgpt.models.layers import Block, Norm, Place
+from instructgpt.models.layers import Block, Norm, Place, columns
 from instructgpt.models.products import PRODUCT, product_dtype
 from instructgpt.models.rotary import Rotation, rotation
 from instructgpt.sharding import Layout, constrain, constrain_residual
@@ -76,6 +76,13 @@ _REMAT_POLICIES = {
 }
 
 
+def _remat(config: ModelConfig, wrap: Callable[..., Any], layer: Any) -> Any:
+    """A layer whose backward pass makes some of its activations again."""
+    if config.remat == "none":
+        return layer
+    return wrap(layer, policy=_REMAT_POLICIES[config.remat], prevent_cse=False)
+
+
 class Transformer(nn.Module):
     """A decoder-only language model, or its trunk alone if it has no head."""
 
@@ -116,6 +123,7 @@ class Transformer(nn.Module):
         owner: Array | None = None,
         offset: Array | None = None,
         keep_kv: bool = False,
+        read: tuple[int, int] | None = None,
         leading_padding: bool = True,
         deterministic: bool = True,
     ) -> tuple[Array, Segment | None]:
@@ -132,13 +140,16 @@ class Transformer(nn.Module):
             None where each row has its own.
           offset: int32[B, K], the position of each row's first token; 0 if None.
           keep_kv: Whether to return keys and values.
+          read: (first, stop) of the columns whose hidden states are wanted; None: all.
+            What the last layer would compute for the others alone is left out if
+            layers do not run in a loop.
           leading_padding: Whether a row may begin with padding; if not, fused attention
             of whole rows needs no mask but the causal one.
           deterministic: Whether dropout is off; else pass rngs={"dropout": key}.
 
         Returns:
-          Hidden states after the last LayerNorm, [B, K, T, D] in the compute
-          dtype, and these tokens as a Segment [L, B, K, G, T, C] (or None).
+          Hidden states of the columns read after the last LayerNorm, [B, K, T, D] in
+          the compute dtype, and all tokens as a Segment [L, B, K, G, T, C] (or None).
         """
         cfg = self.config
         positions = positions_of(valid, texts)
@@ -152,27 +163,60 @@ class Transformer(nn.Module):
         )
         place = Place(positions, valid, texts, self.turns(positions), owner)
 
-        block: Any = Block
-        if cfg.remat != "none":
-            block = nn.remat(
-                Block, policy=_REMAT_POLICIES[cfg.remat], prevent_cse=False
-            )
-        layers = nn.scan(
-            block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),
-            length=cfg.num_layers,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )(cfg, deterministic, keep_kv, leading_padding, layout, name="layers")
-        banded = jnp.arange(cfg.num_layers) % 2 == 1
         kv = tuple((s.keys, s.values) for s in context)
         masks = tuple((s.positions, s.valid) for s in context)
-        x, kv_new = layers(x, (kv, banded), place, masks)
+        options = deterministic, keep_kv, leading_padding, layout
+        if cfg.scan_layers or self.is_initializing():
+            layers = nn.scan(
+                _remat(cfg, nn.remat, Block),
+                variable_axes={"params": 0},
+                split_rngs={"params": True, "dropout": True},
+                in_axes=(0, nn.broadcast, nn.broadcast),
+                length=cfg.num_layers,
+                metadata_params={nn.PARTITION_NAME: "layers"},
+            )(cfg, *options, name="layers")
+            banded = jnp.arange(cfg.num_layers) % 2 == 1
+            x, kv_new = layers(x, (kv, banded), place, masks)
+            x = self.ln_f(x)
+            x = columns(x, read)
+        else:
+            x, kv_new = self.unrolled(x, kv, place, masks, options, read)
+            x = self.ln_f(x)
         if not keep_kv:
-            return self.ln_f(x), None
+            return x, None
         keys, values = kv_new
-        return self.ln_f(x), Segment(keys, values, positions, valid)
+        return x, Segment(keys, values, positions, valid)
+
+    def unrolled(
+        self,
+        x: Array,
+        context: tuple[tuple[Array, Array], ...],
+        place: Place,
+        masks: tuple[tuple[Array, Array], ...],
+        options: tuple[Any, ...],
+        read: tuple[int, int] | None,
+    ) -> tuple[Array, tuple[Array, Array]]:
+        """The layers one after the other, the last for the columns read alone.
+
+        Arguments and results are those of the loop over layers.
+        """
+        cfg, last = self.config, self.config.num_layers - 1
+        key = self.make_rng("dropout") if self.has_rng("dropout") else None
+        new = []
+        for i, params in enumerate(split_layers(self.variables["params"])):
+            block = Block(cfg, *options, read=read if i == last else None)
+            rngs = {} if key is None else {"dropout": jax.random.fold_in(key, i)}
+
+            def run(params: Params, x: Array, kv: Any, block=block, rngs=rngs, i=i):
+                scanned = kv, jnp.asarray(i % 2 == 1)
+                return block.apply(
+                    {"params": params}, x, scanned, place, masks, rngs=rngs
+                )
+
+            kv = jax.tree.map(lambda a, i=i: a[i], context)
+            x, kv_new = _remat(cfg, jax.checkpoint, run)(params, x, kv)
+            new.append(kv_new)
+        return x, jax.tree.map(lambda *layers: jnp.stack(layers), *new)
 
     def embed(self, tokens: Array, positions: Array, layout: Layout) -> Array:
         """What goes into the first layer, [B, K, T, D]."""
@@ -263,9 +307,15 @@ class ScalarModel(nn.Module):
 
 
 def split_layers(params: Params) -> tuple[Params, ...]:
-    """A transformer's layers, one tree of parameters each, for `decode`."""
+    """A transformer's layers, one tree of parameters each."""
+
+    def one_each(x: Array) -> list[Array]:
+        # Whose gradient is a concatenation, not a sum of padded parts.
+        return [y[0] for y in jax.lax.split(x, (1,) * x.shape[0])]
+
     leaves, tree = jax.tree.flatten(params["layers"])
-    return tuple(jax.tree.unflatten(tree, layer) for layer in zip(*leaves, strict=True))
+    layers = zip(*map(one_each, leaves), strict=True)
+    return tuple(jax.tree.unflatten(tree, layer) for layer in layers)
 
 
 def decode(

@@ -18,7 +18,7 @@ from instructgpt.data.datasets import DataConfig
 from instructgpt.errors import UserError
 from instructgpt.models import costs
 from instructgpt.models.config import ModelConfig
-from instructgpt.models.costs import Cost, causal, forward
+from instructgpt.models.costs import Cost, causal, forward, left_out
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.optim import OptimizerConfig, make_optimizer
 from instructgpt.plan.hlo import ONCE, Trips
@@ -211,15 +211,14 @@ def _reward(config: ConfigDict, models: Models, mesh: Mesh, train: TrainConfig) 
         ranks=_rows(mesh, (rows, slots), jnp.int32),
         present=_rows(mesh, (rows, slots), jnp.bool_),
     )
-    cost = forward(
-        models.scalar, tokens=rows * data.max_prompt, seen=causal(data.max_prompt)
-    ).plus(
-        forward(
-            models.scalar,
-            tokens=rows * slots * data.max_response,
-            seen=data.max_prompt + causal(data.max_response),
-        )._replace(bytes=0.0)
+    shared = dict(tokens=rows * data.max_prompt, seen=causal(data.max_prompt))
+    own = forward(
+        models.scalar,
+        tokens=rows * slots * data.max_response,
+        seen=data.max_prompt + causal(data.max_response),
     )
+    cost = forward(models.scalar, **shared).plus(own._replace(bytes=0.0))
+    cost = cost.plus(left_out(models.scalar, **shared))
     return _training(
         mesh,
         "reward model",

@@ -13,7 +13,15 @@ import numpy as np
 from instructgpt.batches import ComparisonBatch, PromptBatch, TokenBatch
 from instructgpt.data.packing import ComparisonPacker
 from instructgpt.models.config import ModelConfig
-from instructgpt.models.costs import Cost, causal, decode, forward, update
+from instructgpt.models.costs import (
+    Cost,
+    causal,
+    decode,
+    forward,
+    left_out,
+    prefill,
+    update,
+)
 from instructgpt.models.costs import ppo as ppo_costs
 from instructgpt.models.scoring import (
     response_log_probs,
@@ -108,6 +116,7 @@ class Bench:
             fused_attention=args.fused,
             logit_chunk=args.logit_chunk,
             remat=args.remat if training else "none",
+            scan_layers=args.scan_layers,
         )
 
     def ids(self, *shape: int) -> np.ndarray:
@@ -197,17 +206,14 @@ def reward(args: Args) -> Job:
     )
     pack = ComparisonPacker([batch], groups=local_ways(bench.mesh))
     loss = make_reward_loss(model)
+    shared = dict(tokens=prompts * args.reward_prompt, seen=causal(args.reward_prompt))
     cost = forward(
         config,
-        tokens=prompts * args.reward_prompt,
-        seen=causal(args.reward_prompt),
-    ).plus(
-        forward(
-            config,
-            tokens=prompts * slots * args.reward_response,
-            seen=args.reward_prompt + causal(args.reward_response),
-        )
+        tokens=prompts * slots * args.reward_response,
+        seen=args.reward_prompt + causal(args.reward_response),
     )
+    for part in (forward, left_out):
+        cost = cost.plus(part(config, **shared))
     params = bench.state(model).params
     value = jax.jit(lambda p, b: loss(p, b, bench.key)[0])
     packed = pack(batch)
@@ -237,8 +243,8 @@ def _sampling_costs(
     config: ModelConfig, *, rows: int, prompt: int, response: int
 ) -> tuple[Cost, Cost]:
     """Of the prefill and of all decode steps."""
-    prefill = forward(config, tokens=rows * prompt, seen=causal(prompt), predicted=rows)
-    return prefill, decode(config, rows=rows, prompt=prompt, response=response)
+    steps = decode(config, rows=rows, prompt=prompt, response=response)
+    return prefill(config, rows=rows, prompt=prompt), steps
 
 
 def sample(args: Args) -> Job:

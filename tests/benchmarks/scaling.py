@@ -40,6 +40,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     run.add_sizes(parser, run.SIZES | BASE)
     parser.add_argument("--out", default="", help="where to draw a picture")
+    parser.set_defaults(scan_layers=True)  # as models of any depth are trained
     return parser.parse_args(argv)
 
 

@@ -102,3 +102,8 @@ def test_sizes_must_be_positive(key):
 def test_a_choice_that_does_not_exist_is_named(name):
     with pytest.raises(UserError, match=rf"config\.model\.{name}='nosuch'.*known: "):
         tiny.config(**{name: "nosuch"})
+
+
+def test_tokens_are_cut_between_layers_in_a_loop_alone():
+    with pytest.raises(UserError, match="sequence_parallel needs scan_layers"):
+        tiny.config(sequence_parallel=True, scan_layers=False)

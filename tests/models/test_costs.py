@@ -1,12 +1,15 @@
 """Counted operations against those of the compiled program."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from instructgpt.models import costs
 from instructgpt.models.config import ModelConfig
-from instructgpt.models.transformer import Transformer
+from instructgpt.models.scoring import response_values
+from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.state import params_layout
 from tests import tiny
 from tests.public_models import CONFIGS
@@ -49,6 +52,35 @@ def test_a_forward_pass_has_the_compilers_operations(heads):
     # The program masks what a query must not see, and pays for it.
     counted = costs.forward(config, tokens=256, seen=64, predicted=256)
     assert compiled.cost_analysis()["flops"] == pytest.approx(counted.flops, rel=0.05)
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_of_unread_tokens_the_last_layer_is_left_out(gradient):
+    config = ModelConfig(
+        vocab_size=64,
+        context_length=256,
+        num_layers=2,
+        width=256,
+        num_heads=4,
+        remat="none",
+        scan_layers=False,
+    )
+    model = ScalarModel(config)
+    tokens, valid = jnp.zeros((2, 128), jnp.int32), jnp.ones((2, 128), bool)
+
+    def total(params):
+        values = response_values(model, params, (tokens, valid), (tokens, valid))
+        return values.sum()
+
+    run = jax.jit(jax.grad(total) if gradient else total)
+    compiled = run.lower(params_layout(model, tiny.mesh_of())).compile()
+    # Blocks of 64 queries: each reads all keys up to the block's last.
+    cost = costs.forward(config, tokens=512, seen=160)
+    cost = cost.plus(costs.left_out(config, tokens=256, seen=96))
+    counted = cost.flops * (3 if gradient else 1)
+    assert compiled.cost_analysis()["flops"] == pytest.approx(counted, rel=0.05)
+    loop = dataclasses.replace(config, scan_layers=True)
+    assert costs.left_out(loop, tokens=256, seen=96) == costs.Cost()
 
 
 def test_bounds_by_hand():

@@ -65,19 +65,32 @@ def test_attention_over_segments_is_one_softmax(rng):
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("groups", "length"), [(1, 7), (H, 7), (H, 150), (1, 150)])
-def test_a_text_in_blocks_is_attention_and_so_is_its_gradient(rng, groups, length):
-    query = normal(rng, B, K, H, length, C)
+@pytest.mark.parametrize(
+    ("groups", "length", "read"),
+    [
+        (1, 7, (0, 7)),
+        (H, 7, (3, 6)),
+        (H, 150, (0, 150)),
+        (1, 150, (0, 150)),
+        (1, 150, (20, 149)),
+    ],
+)
+def test_a_text_in_blocks_is_attention_and_so_is_its_gradient(
+    rng, groups, length, read
+):
+    first, stop = read
+    query = normal(rng, B, K, H, stop - first, C)
     shape = B, K, groups, length, C
     keys, values = normal(rng, *shape), normal(rng, *shape)
     mask = np.tril(rng.random((B, K, length, length)) < 0.7)
     mask |= np.eye(length, dtype=bool)
+    mask = mask[..., first:stop, :]
     slope = normal(rng, *query.shape)
 
     def value(run):
         return jax.value_and_grad(lambda *x: (run(*x) * slope).sum(), argnums=(0, 1, 2))
 
-    actual = value(lambda *x: attend_text(*x, mask))(query, keys, values)
+    actual = value(lambda *x: attend_text(*x, mask, first))(query, keys, values)
     expected = value(lambda q, k, v: attend(q, [(k, v, mask)]))(query, keys, values)
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)

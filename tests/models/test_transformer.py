@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from instructgpt.models.scoring import target_log_probs
+from instructgpt.models.scoring import response_log_probs, target_log_probs
 from instructgpt.models.transformer import (
     ScalarModel,
     Transformer,
@@ -122,6 +122,55 @@ def test_remat_gives_the_same_gradient(params, rng, remat):
         loss_and_grads(MODEL, params, batch.tokens, batch.valid),
         atol=1e-4,
     )
+
+
+UNROLLED = (
+    dict(attention_band=4),
+    dict(fused_attention=True, remat="none"),
+    dict(
+        positions="rotary",
+        num_kv_heads=1,
+        norm="rms_norm",
+        activation="swiglu",
+        remat="full",
+    ),
+)
+
+
+@pytest.mark.parametrize("changes", UNROLLED)
+def test_layers_one_after_the_other_are_the_loop(rng, changes):
+    loop = Transformer(tiny.config(**changes))
+    unrolled = Transformer(tiny.config(**changes, scan_layers=False))
+    params, batch = tiny.params_of(loop), tiny.rollout(rng)
+    prompt = batch.prompt, batch.prompt_valid
+    response = batch.response, batch.response_valid
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(model, params):
+        def of_response(params):
+            out = response_log_probs(model, params, prompt, response)
+            return jnp.where(batch.response_valid, out.log_probs, 0.0).sum()
+
+        hidden, segment = model.apply(
+            {"params": params}, prompt[0][:, None], prompt[1][:, None], keep_kv=True
+        )
+        return jax.value_and_grad(of_response)(params), hidden, segment
+
+    assert jax.tree.structure(tiny.params_of(unrolled)) == jax.tree.structure(params)
+    tiny.assert_close(run(unrolled, params), run(loop, params), atol=1e-4)
+
+
+def test_layers_one_after_the_other_draw_their_own_dropout(params):
+    model = Transformer(tiny.config(residual_dropout=0.5, scan_layers=False))
+    tokens, valid = np.full((1, 8), 3), np.ones((1, 8), bool)
+
+    def states(key):
+        return target_log_probs(
+            model, params, tokens, valid, dropout_key=jax.random.key(key)
+        )[0]
+
+    np.testing.assert_array_equal(states(0), states(0))
+    assert (states(0) != states(1)).any()
 
 
 def test_remat_recomputes():
