@@ -84,7 +84,8 @@ class ModelConfig:
     # A loop over layers compiles in a time that does not grow with depth. Without it, a
     # program has one layer after the other, and where not all states of a text are read
     # (a response's, not its prompt's), the last layer computes these, and of the other
-    # tokens keys and values alone: much of a shallow model.
+    # tokens keys and values alone: much of a shallow model. But a CPU then makes again
+    # what `remat` says early enough to hold it all: memory is that of remat="none".
     scan_layers: bool = True
     # On a mesh with a `tensor` axis, cuts tokens over it between layers (Korthikanti et
     # al. 2022): what a backward pass keeps of each layer is that much less, norms are

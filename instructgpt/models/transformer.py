@@ -80,7 +80,9 @@ def _remat(config: ModelConfig, wrap: Callable[..., Any], layer: Any) -> Any:
     """A layer whose backward pass makes some of its activations again."""
     if config.remat == "none":
         return layer
-    return wrap(layer, policy=_REMAT_POLICIES[config.remat], prevent_cse=False)
+    # Only a loop by itself keeps XLA from sharing the two passes' activations.
+    policy, apart = _REMAT_POLICIES[config.remat], not config.scan_layers
+    return wrap(layer, policy=policy, prevent_cse=apart)
 
 
 class Transformer(nn.Module):

@@ -1,6 +1,7 @@
 """Counted operations against those of the compiled program."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,11 @@ from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.state import params_layout
 from tests import tiny
 from tests.public_models import CONFIGS
+
+
+def wide(**changes: Any) -> ModelConfig:
+    """Matrices so large that little of the program is anything else."""
+    return tiny.config(context_length=256, width=256, num_heads=4, **changes)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -31,16 +37,8 @@ def test_weights_are_those_of_the_parameters(name):
 
 @pytest.mark.parametrize("heads", [4, 2])
 def test_a_forward_pass_has_the_compilers_operations(heads):
-    # One layer: the compiler counts the body of a loop once. Wide, so that little of
-    # it is not a matrix product.
-    config = ModelConfig(
-        vocab_size=1024,
-        context_length=64,
-        num_layers=1,
-        width=256,
-        num_heads=4,
-        num_kv_heads=heads,
-    )
+    # One layer: the compiler counts the body of a loop once.
+    config = wide(vocab_size=1024, num_layers=1, num_kv_heads=heads)
     model = Transformer(config)
     tokens, valid = jnp.zeros((4, 1, 64), jnp.int32), jnp.ones((4, 1, 64), bool)
 
@@ -56,15 +54,7 @@ def test_a_forward_pass_has_the_compilers_operations(heads):
 
 @pytest.mark.parametrize("gradient", [False, True])
 def test_of_unread_tokens_the_last_layer_is_left_out(gradient):
-    config = ModelConfig(
-        vocab_size=64,
-        context_length=256,
-        num_layers=2,
-        width=256,
-        num_heads=4,
-        remat="none",
-        scan_layers=False,
-    )
+    config = wide(remat="none", scan_layers=False)
     model = ScalarModel(config)
     tokens, valid = jnp.zeros((2, 128), jnp.int32), jnp.ones((2, 128), bool)
 
