@@ -51,6 +51,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
         ptx_per_episode=0.0,
         ptx_length=96 if world else 0 if paper else 1024,
         truncation_score=None,
+        score_microbatches=batch // size if world else 1,  # what fits a CPU's cache
         num_prompts=0,
         num_samples=8,
     )

@@ -1,13 +1,34 @@
 """Logits -> tokens: temperature, nucleus, and one random number a token.
 
-Letters: B prompts, K samples per prompt, V vocabulary.
+Letters: B prompts, K samples per prompt, R response, V vocabulary.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 
 Array = jax.Array
 _BLOCK = 128  # tokens
+
+
+def uniforms(key: Array, row_ids: Array, samples: int, length: int) -> Array:
+    """Uniform numbers in [0, 1), each from its own key: float32[B, K, R].
+
+    Args:
+      key: Folded with the row's id, the sample's number and the token's index.
+      row_ids: int32[B].
+      samples: K.
+      length: R, tokens of a response.
+    """
+
+    def one(*numbers: Array) -> Array:
+        return jax.random.uniform(functools.reduce(jax.random.fold_in, numbers, key))
+
+    each = jax.vmap(
+        jax.vmap(jax.vmap(one, (None, None, 0)), (None, 0, None)), (0, None, None)
+    )
+    return each(row_ids, jnp.arange(samples), jnp.arange(length))
 
 
 def nucleus(logits: Array, top_p: float) -> Array:
@@ -21,7 +42,7 @@ def nucleus(logits: Array, top_p: float) -> Array:
 
 def draw(
     logits: Array,
-    keys: Array,
+    uniform: Array,
     *,
     temperature: float = 1.0,
     top_p: float = 1.0,
@@ -31,7 +52,7 @@ def draw(
 
     Args:
       logits: float32[B, K, V].
-      keys: keys [B, K], used as they are.
+      uniform: float32[B, K] in [0, 1), of `uniforms`.
       temperature: Divides the logits; 0 takes the most probable token.
       top_p: Draws from the smallest set of tokens with this probability.
       banned_ids: Never drawn.
@@ -50,7 +71,6 @@ def draw(
     else:
         if top_p < 1:
             choice = nucleus(choice, top_p)
-        uniform = jax.vmap(jax.vmap(jax.random.uniform))(keys)
         tokens = invert(choice, uniform)
     taken = jnp.take_along_axis(scaled, tokens[..., None], axis=-1)[..., 0]
     log_probs = taken - jax.nn.logsumexp(scaled, axis=-1)

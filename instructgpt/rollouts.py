@@ -24,7 +24,7 @@ from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.rl import sequence_kl
 from instructgpt.sampling import Samples, SamplingConfig, sample
 from instructgpt.sharding import put_whole_batch
-from instructgpt.steps.update import Metrics
+from instructgpt.steps.update import Metrics, join_rows, split_rows
 
 Array = jax.Array
 Params = Any
@@ -66,7 +66,7 @@ def make_sampler(
     Noise is keyed by each prompt's row number, not by its place in the batch.
     """
 
-    def run(params: Params, prompts: PromptBatch, key: Array) -> Samples:
+    def roll_out(params: Params, prompts: PromptBatch, key: Array) -> Samples:
         return sample(
             model,
             cast(params, model.config.compute_dtype),
@@ -79,7 +79,7 @@ def make_sampler(
             row_ids=prompts.index,
         )
 
-    return jax.jit(run)
+    return jax.jit(roll_out)
 
 
 def make_scorer(
@@ -90,6 +90,7 @@ def make_scorer(
     temperature: float,
     stop_ids: tuple[int, ...],
     truncation_score: float | None = None,
+    microbatches: int = 1,
 ) -> Callable[[Samples, PromptBatch, Frozen, Params], Rollout]:
     """A jitted scorer of one sample per prompt: log-probs, values and scores.
 
@@ -101,19 +102,20 @@ def make_scorer(
       stop_ids: What ends a response.
       truncation_score: Score of a response cut at the length limit; None leaves it
         the reward model's.
+      microbatches: Parts the episodes are cut into, one at a time in memory; divides B.
     """
 
-    def run(
+    def part(
         samples: Samples, prompts: PromptBatch, frozen: Frozen, value: Params
     ) -> Rollout:
         prompt = prompts.tokens, prompts.valid
         tokens, valid = samples.tokens[:, 0], samples.valid[:, 0]
-        score = response_scores(
+        scores = response_scores(
             reward_model, frozen.reward, prompt, (samples.tokens, samples.valid)
         )[:, 0]
         if truncation_score is not None:
             ended = (jnp.isin(tokens, jnp.array(stop_ids)) & valid).any(axis=1)
-            score = jnp.where(ended, score, truncation_score)
+            scores = jnp.where(ended, scores, truncation_score)
         ref = response_log_probs(
             policy_model,
             frozen.reference,
@@ -130,10 +132,18 @@ def make_scorer(
             log_probs=samples.log_probs[:, 0],
             ref_log_probs=jnp.where(valid, ref.log_probs, 0.0),
             values=jnp.where(valid, values, 0.0),
-            score=score,
+            score=scores,
         )
 
-    return jax.jit(run)
+    def score(
+        samples: Samples, prompts: PromptBatch, frozen: Frozen, value: Params
+    ) -> Rollout:
+        if microbatches == 1:
+            return part(samples, prompts, frozen, value)
+        rows = split_rows((samples, prompts), microbatches)
+        return join_rows(jax.lax.map(lambda x: part(x[0], x[1], frozen, value), rows))
+
+    return jax.jit(score)
 
 
 def rollout_metrics(rollout: Rollout, *, kl_coef: float) -> Metrics:
@@ -160,11 +170,11 @@ def split_batch(batch: Any, num: int) -> list[Any]:
 def make_minibatches(num: int) -> Callable[[Rollout, Array], list[Rollout]]:
     """Jitted: shuffles the episodes by a key and cuts them into minibatches."""
 
-    def run(rollout: Rollout, key: Array) -> list[Rollout]:
+    def cut(rollout: Rollout, key: Array) -> list[Rollout]:
         order = jax.random.permutation(key, rollout.score.shape[0])
         return split_batch(jax.tree.map(lambda x: x[order], rollout), num)
 
-    return jax.jit(run)
+    return jax.jit(cut)
 
 
 class Generated(NamedTuple):

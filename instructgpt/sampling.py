@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from instructgpt.drawing import draw
+from instructgpt.drawing import draw, uniforms
 from instructgpt.errors import UserError
 from instructgpt.models.attention import Segment
 from instructgpt.models.transformer import (
@@ -153,21 +153,13 @@ def sample(
     """
     if row_ids is None:
         row_ids = jnp.arange(prompt[0].shape[0])
-    keys = _keys(key, row_ids, config.num_samples)
+    # Of all tokens at once: one by one they take as long as a layer.
+    noise = uniforms(key, row_ids, config.num_samples, config.max_response)
     layers = split_layers(params)
     sampler = _Sampler(
-        model, params, layers, prompt, keys, config, stop_ids, pad_id, banned_ids
+        model, params, layers, prompt, noise, config, stop_ids, pad_id, banned_ids
     )
     return sampler.run()
-
-
-def _keys(key: Array, row_ids: Array, num: int) -> Array:
-    """A key for every sample [N, K], from the row's id and the sample's number."""
-
-    def one(row: Array, k: Array) -> Array:
-        return jax.random.fold_in(jax.random.fold_in(key, row), k)
-
-    return jax.vmap(lambda r: jax.vmap(lambda k: one(r, k))(jnp.arange(num)))(row_ids)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +170,7 @@ class _Sampler:
     params: Any
     layers: tuple[Any, ...]
     prompt: tuple[Array, Array]
-    keys: Array  # [N, K]
+    noise: Array  # float32[N, K, R] in [0, 1)
     config: SamplingConfig
     stop_ids: tuple[int, ...]
     pad_id: int
@@ -218,11 +210,10 @@ class _Sampler:
     def draw(self, hidden: Array, row: Array, index: Array) -> tuple[Array, Array]:
         """Tokens and log-probs [S, K] from hidden states [S, K, D]."""
         logits = self.model.apply({"params": self.params}, hidden, method="logits")
-        fold = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)))
-        keys = fold(self.keys[row], index)
+        noise = jax.vmap(lambda row, index: self.noise[row, :, index])(row, index)
         return draw(
             logits,
-            keys,
+            noise,
             temperature=self.config.temperature,
             top_p=self.config.top_p,
             banned_ids=self.banned_ids,

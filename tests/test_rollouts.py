@@ -74,14 +74,14 @@ def samples(sampler, params, prompts):
     return sampler(params, prompts, jax.random.key(0))
 
 
-def score(samples, prompts, frozen, value_params, truncation_score=None):
+def score(samples, prompts, frozen, value_params, **options):
     scorer = make_scorer(
         POLICY,
         REWARD,
         VALUE,
         temperature=TEMPERATURE,
         stop_ids=STOPS,
-        truncation_score=truncation_score,
+        **options,
     )
     return jax.device_get(scorer(samples, prompts, frozen, value_params))
 
@@ -184,6 +184,13 @@ def test_each_number_is_its_models(rollout, frozen, value_params):
     )
     np.testing.assert_allclose(rollout.score, scores[:, 0], rtol=1e-5, atol=1e-5)
     assert rollout.score.dtype == np.float32
+
+
+def test_episodes_scored_in_parts_are_the_whole(
+    rollout, samples, prompts, frozen, value_params
+):
+    parts = score(samples, prompts, frozen, value_params, microbatches=2)
+    tiny.assert_close(parts, rollout)
 
 
 def test_padding_of_a_rollout_is_zero(rollout):

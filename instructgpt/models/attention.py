@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from instructgpt.models import splash
+from instructgpt.models.products import row_dot
 
 Array = jax.Array
 SMALL = "small"  # names what all remat policies but `full` keep
@@ -167,7 +168,21 @@ def _scores(query: Array, keys: Array, mask: Array) -> Array:
     """Masked scores float32[B, K, G, q, T, S] of [B, K, G, q, T, C]."""
     pattern = f"bkgqtc,{_letters(keys)}->bkgqts"
     score = jnp.einsum(pattern, query, keys, preferred_element_type=jnp.float32)
-    return jnp.where(mask[:, :, None, None], score * query.shape[-1] ** -0.5, -1e30)
+    return score * query.shape[-1] ** -0.5 + _of_unseen(mask)[:, :, None, None]
+
+
+def _of_unseen(mask: Array) -> Array:
+    """What is added to scores: 0 for what is seen, else -1e30."""
+
+    def once(mask: Array) -> Array:
+        # XLA for CPUs makes cheap things again wherever they are read, here all that
+        # the mask is made of, for every head. A logarithm it does not.
+        return jnp.maximum(jnp.log(mask.astype(jnp.float32)), -1e30)
+
+    def plain(mask: Array) -> Array:
+        return jnp.where(mask, 0.0, -1e30)
+
+    return jax.lax.platform_dependent(mask, cpu=once, default=plain)
 
 
 class _Slope(NamedTuple):
@@ -182,7 +197,7 @@ class _Slope(NamedTuple):
     @classmethod
     def of(cls, slope: Array, out: Array, log_sum: Array, groups: int) -> "_Slope":
         """Of the gradient by `out`, both [B, K, H, T, C]."""
-        mean = (slope.astype(jnp.float32) * out.astype(jnp.float32)).sum(axis=-1)
+        mean = row_dot(slope.astype(jnp.float32), out.astype(jnp.float32))
         return cls(_grouped(slope, groups), _grouped(mean, groups), log_sum)
 
     def rows(self, first: int, stop: int) -> "_Slope":

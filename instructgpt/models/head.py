@@ -12,6 +12,7 @@ Letters: N tokens, D width, V rows of the table, c tokens of a chunk.
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ from instructgpt.models.products import summed_outer
 from instructgpt.sharding import constrain, current_ways
 
 Array = jax.Array
+_FEW_ROWS = 64
 
 
 class TokenLogProbs(NamedTuple):
@@ -45,12 +47,7 @@ class Head(NamedTuple):
           hidden: In the compute dtype.
           table: [V, D].
         """
-        logits = jnp.einsum(
-            "...d,vd->...v",
-            hidden.astype(self.dtype),
-            table.astype(self.dtype),
-            preferred_element_type=jnp.float32,
-        )
+        logits = _product(hidden.astype(self.dtype), table.astype(self.dtype))
         if self.temperature != 1.0:
             logits = logits / self.temperature
         if table.shape[0] == self.vocab_size:
@@ -82,6 +79,27 @@ class Head(NamedTuple):
         outer = functools.partial(summed_outer, dtype=jnp.float32)
         by_table = jax.vmap(outer)(slope, hidden)
         return by_hidden, constrain(by_table, "batch", "vocab", None)
+
+
+def _product(hidden: Array, table: Array) -> Array:
+    """[..., D] and [V, D] -> float32[..., V]."""
+
+    def straight(hidden: Array, table: Array) -> Array:
+        return jnp.einsum(
+            "...d,vd->...v", hidden, table, preferred_element_type=jnp.float32
+        )
+
+    def turned(hidden: Array, table: Array) -> Array:
+        # With few rows a CPU takes most of the time to read the table: fastest along
+        # its own rows. Else XLA sees a transposed product and turns it back.
+        rows = jnp.einsum(
+            "vd,...d->v...", table, hidden, preferred_element_type=jnp.float32
+        )
+        return jnp.moveaxis(jax.lax.optimization_barrier(rows), 0, -1)
+
+    few = math.prod(hidden.shape[:-1]) <= _FEW_ROWS * current_ways()
+    cpu = turned if few else straight
+    return jax.lax.platform_dependent(hidden, table, cpu=cpu, default=straight)
 
 
 def _normaliser(logits: Array, targets: Array) -> tuple[Array, Array]:

@@ -22,6 +22,7 @@ from instructgpt.models.attention import (
 )
 from instructgpt.models.cached import attend_cached, readable
 from instructgpt.models.config import ModelConfig
+from instructgpt.models.norms import Norm
 from instructgpt.models.products import product, product_dtype
 from instructgpt.models.rotary import Rotation, rotate
 from instructgpt.sharding import Layout, constrain, constrain_residual
@@ -55,30 +56,6 @@ class Place(NamedTuple):
             lambda x: columns(x, read), of_each
         )
         return Place(positions, valid, texts, rotation, self.owner, self.column)
-
-
-class Norm(nn.Module):
-    """LayerNorm or RMSNorm, in float32 whatever the compute dtype."""
-
-    config: ModelConfig
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Normalises [..., D]; returns the compute dtype."""
-        width, lead = x.shape[-1], (1,) * (x.ndim - 1)
-        ones, zeros = nn.initializers.ones_init(), nn.initializers.zeros_init()
-        axes = ("norm",)
-        centered = self.config.norm == "layer_norm"
-        scale = self.param("scale", nn.with_logical_partitioning(ones, axes), (width,))
-        x = x.astype(jnp.float32)
-        mean = x.mean(axis=-1, keepdims=True) if centered else 0.0
-        variance = jnp.square(x - mean).mean(axis=-1, keepdims=True)
-        x = (x - mean) * jax.lax.rsqrt(variance + self.config.norm_eps)
-        x = x * scale.reshape(*lead, width)
-        if centered:
-            boxed = nn.with_logical_partitioning(zeros, axes)
-            x = x + self.param("bias", boxed, (width,)).reshape(*lead, width)
-        return x.astype(self.config.compute_dtype)
 
 
 class Weights(NamedTuple):

@@ -14,7 +14,8 @@ from flax import linen as nn
 from instructgpt.models.attention import SMALL, Segment
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.head import Head, TokenLogProbs, token_log_probs, weighted_nll
-from instructgpt.models.layers import Block, Norm, Place, columns
+from instructgpt.models.layers import Block, Place, columns
+from instructgpt.models.norms import Norm
 from instructgpt.models.products import PRODUCT, product_dtype
 from instructgpt.models.rotary import Rotation, rotation
 from instructgpt.sharding import Layout, constrain, constrain_residual

@@ -365,6 +365,7 @@ def _scoring(run: _PPO, frozen: Frozen, value: Any, all_costs: dict[str, Cost]):
         temperature=run.rollout.temperature,
         stop_ids=(_STOP,),
         truncation_score=run.rollout.truncation_score,
+        microbatches=run.rollout.score_microbatches,
     )
     shape = run.batch, 1, run.response
     tokens, valid, log_probs = (

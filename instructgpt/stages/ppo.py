@@ -55,6 +55,8 @@ class RolloutConfig:
     ptx_length: int = 0
     # Score of a response cut at the length limit; None keeps the reward model's.
     truncation_score: float | None = None
+    # Parts of the episodes that are scored one at a time; each reads all weights.
+    score_microbatches: int = 1
     num_prompts: int = 0  # training prompts; 0: all
     num_samples: int = 8  # responses to validation prompts shown at evaluations
 
@@ -149,6 +151,12 @@ def check_sizes(
         raise UserError(
             f"config.ppo.microbatches={ppo.microbatches} does not divide "
             f"config.rollout.minibatch_size={size}"
+        )
+    parts, ways = rollout.score_microbatches, batch_ways(mesh)
+    if parts < 1 or batch % (parts * ways):
+        raise UserError(
+            f"config.rollout.score_microbatches={parts} times the mesh's data x fsdp = "
+            f"{ways} ways does not divide config.train.batch_size={batch}"
         )
     slots = rollout.sampling(max_response)
     check_divides(mesh, rollout__slots=slots.slots)
@@ -253,6 +261,7 @@ def _make_update(
         temperature=rollout.temperature,
         stop_ids=stop_ids(context),
         truncation_score=rollout.truncation_score,
+        microbatches=rollout.score_microbatches,
     )
     cut = make_minibatches(minibatches)
     cut_ptx = jax.jit(lambda ptx: split_batch(ptx, minibatches))

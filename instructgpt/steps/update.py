@@ -41,6 +41,15 @@ def split_rows(batch: Batch, parts: int) -> Batch:
     return jax.tree.map(one, batch)
 
 
+def join_rows(parts: Batch) -> Batch:
+    """The inverse of `split_rows`."""
+
+    def one(x: Array) -> Array:
+        return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+
+    return jax.tree.map(one, parts)
+
+
 def gradients(
     loss_fn: LossFn, params: Params, batch: Batch, key: Array, *, microbatches: int = 1
 ) -> tuple[Params, Weighted, Metrics]:
@@ -77,8 +86,9 @@ def gradients(
             return jax.tree.map(jnp.add, total, one(*x)), None
 
         (grads, loss, metrics), _ = jax.lax.scan(body, zeros, xs)
-    weight = jnp.where(loss.weight > 0, loss.weight, 1.0)
-    return jax.tree.map(lambda g: g / weight, grads), loss, metrics
+    # A product, so that XLA makes it where a gradient is read; not so a division.
+    share = 1.0 / jnp.where(loss.weight > 0, loss.weight, 1.0)
+    return jax.tree.map(lambda g: g * share, grads), loss, metrics
 
 
 def make_train_step(

@@ -97,8 +97,8 @@ class Bench:
         self.args = args
         devices = jax.devices()[: args.devices or None]
         # On a CPU the devices are cores, which had better not wait for weights.
-        shared = devices[0].platform == "cpu"
-        layout = MeshConfig() if shared else MeshConfig(data=1, fsdp=-1)
+        self.on_cpu = devices[0].platform == "cpu"
+        layout = MeshConfig() if self.on_cpu else MeshConfig(data=1, fsdp=-1)
         self.mesh = make_mesh(layout, devices=devices)
         self.key = jax.random.key(args.seed)
         self._rng = np.random.default_rng(args.seed)
@@ -299,7 +299,13 @@ def ppo(args: Args) -> Job:
     state = PPOState(start, bench.state(scalar, 3), ema)
     roll = _sampler(bench, args.ppo_response)
     score = make_scorer(
-        policy, scalar, scalar, temperature=1.0, stop_ids=(args.vocab + 5,)
+        policy,
+        scalar,
+        scalar,
+        temperature=1.0,
+        stop_ids=(args.vocab + 5,),
+        # Of a size that stays in a CPU's caches.
+        microbatches=minibatches if bench.on_cpu else 1,
     )
     cut = make_minibatches(minibatches)
     step = make_ppo_step(

@@ -61,7 +61,7 @@ def add_sizes(parser: argparse.ArgumentParser, sizes: dict[str, int]) -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--dtype", default="float32", help="compute dtype")
     parser.add_argument("--devices", type=int, default=0, help="how many; 0: all")
-    parser.add_argument("--remat", default="elementwise", help="of the updates")
+    parser.add_argument("--remat", default="none", help="of the updates")
     parser.add_argument("--fused", action="store_true", help="fused attention")
     parser.add_argument("--scan_layers", action="store_true", help="in a loop")
     parser.add_argument("--logit_chunk", type=int, default=0, help="tokens; 0: auto")

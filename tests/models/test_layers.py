@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 
 from instructgpt.models.attention import attend, attend_fused, attend_text, visible
-from instructgpt.models.layers import (
-    Attention,
-    Dropout,
-    Norm,
-    Place,
-)
+from instructgpt.models.layers import Attention, Dropout, Place
+from instructgpt.models.norms import Norm
+from instructgpt.plan.hlo import computations
 from tests import tiny
 
 B, K, T, S, H, C = 2, 3, 4, 5, 2, 6
@@ -123,6 +120,25 @@ def test_scores_beyond_the_range_of_float16_stay_finite():
     out = attend(query, [(keys, keys, mask)])
     assert out.dtype == jnp.float16
     np.testing.assert_allclose(out, 60.0)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="is for a CPU")
+def test_a_mask_is_made_once_for_all_layers_and_heads(rng):
+    def run(query, keys, values, valid):
+        positions = jnp.cumsum(valid, axis=-1) - 1
+        mask, _ = visible(positions, positions, valid)
+        for _ in range(3):
+            query = attend_text(query, keys, values, mask)
+        return query
+
+    length = 64  # of one block
+    arrays = (normal(rng, B, K, H, length, C) for _ in range(3))
+    valid = jnp.ones((B, K, length), bool)
+    text = jax.jit(run).lower(*arrays, valid).compile().as_text()
+    _, bodies = computations(text)
+    (made,) = (x for x in bodies.values() if any(" compare(" in line for line in x))
+    sizes = f"{B},{K},{H},"  # of what each head has
+    assert not any(f"[{sizes}" in line for line in made), made
 
 
 @pytest.mark.parametrize("banded", [True, False])

@@ -119,6 +119,11 @@ MISTAKES = {
         {"ppo.microbatches": 3},
         ["config.ppo.microbatches=3", "config.rollout.minibatch_size=8"],
     ),
+    "parts of the episodes that are no parts": (
+        "ppo",
+        {"rollout.score_microbatches": 8},
+        ["config.rollout.score_microbatches=8", "4 ways", "config.train.batch_size=16"],
+    ),
     "ptx rows that microbatches do not divide": (
         "ppo_ptx",
         {"ppo.microbatches": 8},
