@@ -6,7 +6,10 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
+import jax
+import numpy as np
 import pytest
 
 from instructgpt.metrics import read_metrics
@@ -53,6 +56,23 @@ def wait_for_step(path: Path, step: int, processes: list[subprocess.Popen]) -> N
         time.sleep(0.1)
 
 
+def assert_trained_alike(actual: Any, expected: Any) -> None:
+    # Within one process XLA adds up in another order than Gloo does over several. Where
+    # a loss has no slope, Adam makes steps of what rounding leaves: along a key's bias,
+    # which moves all scores of a query, and along a reward model's last two, which move
+    # all its scores. Its very last then takes off what demonstrations average.
+    loose = {"['attention']['key']['bias']": 5e-4, "['ln_f']['bias']": 5e-4}
+    for (path, want), got in zip(
+        jax.tree_util.tree_leaves_with_path(expected),
+        jax.tree.leaves(actual),
+        strict=True,
+    ):
+        name = jax.tree_util.keystr(path)
+        atol = next((loose[end] for end in loose if name.endswith(end)), 1e-4)
+        atol = 5e-3 if name == "['bias']" else atol
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=atol, err_msg=name)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")
 def test_two_processes_are_one(run, tmp_path):
@@ -76,9 +96,8 @@ def test_two_processes_are_one(run, tmp_path):
     assert said.count("=== ppo_ptx ===") == 1  # process 1 says nothing
     for stage in STAGES:
         actual, expected = (load_checkpoint(w / stage) for w in (both, run.workdir))
-        # Within one process XLA adds up in another order than Gloo does over several.
         for part in expected.keys() - {"step", "meta"}:
-            tiny.assert_close(actual[part], expected[part], atol=5e-4)
+            assert_trained_alike(actual[part], expected[part])
         for found in (actual, expected):
             found["mean"] = found["meta"].pop("demonstration_mean", 0.0)
         assert actual["mean"] == pytest.approx(expected["mean"], abs=5e-3)
