@@ -31,7 +31,7 @@ from instructgpt.models.transformer import (
     decode,
     split_layers,
 )
-from instructgpt.sharding import current_ways
+from instructgpt.sharding import constrain, current_ways
 
 Array = jax.Array
 
@@ -153,8 +153,10 @@ def sample(
     """
     if row_ids is None:
         row_ids = jnp.arange(prompt[0].shape[0])
-    # Of all tokens at once: one by one they take as long as a layer.
+    # Of all tokens at once: one by one they take as long as a layer. Whole on every
+    # device: else each step asks the others for its rows' numbers.
     noise = uniforms(key, row_ids, config.num_samples, config.max_response)
+    noise = constrain(noise, None, None, None)
     layers = split_layers(params)
     sampler = _Sampler(
         model, params, layers, prompt, noise, config, stop_ids, pad_id, banned_ids

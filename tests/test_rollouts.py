@@ -127,6 +127,19 @@ def test_decoding_brings_tokens_to_the_weights(prompts, key):
     assert 0 < (more - once) / 10 < weights / 10
 
 
+def test_devices_with_all_weights_decode_alone(sampler, params, prompts, key):
+    """A step asks the others only whether all have ended."""
+    mesh = tiny.mesh_of(data=4)
+    with jax.set_mesh(mesh):
+        layout = params_layout(POLICY, mesh)
+        program = sampler.lower(layout, put_batch(prompts, mesh), key).compile()
+    once, more = (
+        sum(collective_bytes(program.as_text(), trips=Trips(steps)).values())
+        for steps in (1, 11)
+    )
+    assert 0 < (more - once) / 10 < 4
+
+
 def test_slots_are_refilled_where_they_are(key):
     """The tokens of one device; and keys and values stay with who computed them."""
     length, slots, refill = 96, 16, 8
