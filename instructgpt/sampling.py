@@ -153,8 +153,8 @@ def sample(
     """
     if row_ids is None:
         row_ids = jnp.arange(prompt[0].shape[0])
-    # Of all tokens at once: one by one they take as long as a layer. Whole on every
-    # device: else each step asks the others for its rows' numbers.
+    # Of all tokens at once, not in every step. Whole on every device: else each step
+    # asks the others for its rows' numbers.
     noise = uniforms(key, row_ids, config.num_samples, config.max_response)
     noise = constrain(noise, None, None, None)
     layers = split_layers(params)

@@ -109,6 +109,16 @@ def test_devices_sample_what_one_samples(samples, params, prompts, sampler):
     tiny.assert_close(cut.log_probs, np.asarray(samples.log_probs))
 
 
+def bytes_received(program, *, outer: bool = False) -> tuple[float, float]:
+    """By a device if loops run once, and what each further round of one adds."""
+
+    def total(rounds: int) -> float:
+        trips = Trips(1, rounds, 1) if outer else Trips(rounds)
+        return sum(collective_bytes(program.as_text(), trips=trips).values())
+
+    return total(1), (total(11) - total(1)) / 10
+
+
 def test_decoding_brings_tokens_to_the_weights(prompts, key):
     """Not weights to the tokens, where those are fewer."""
     mesh, model = tiny.mesh_of(fsdp=4), Transformer(tiny.config(width=256))
@@ -118,13 +128,10 @@ def test_decoding_brings_tokens_to_the_weights(prompts, key):
     with jax.set_mesh(mesh):
         layout = params_layout(model, mesh)
         program = sampler.lower(layout, put_batch(prompts, mesh), key).compile()
-    once, more = (
-        sum(collective_bytes(program.as_text(), trips=Trips(steps)).values())
-        for steps in (1, 11)
-    )
+    once, each = bytes_received(program)
     weights = 4 * sum(x.size for x in jax.tree.leaves(layout))
     assert once > weights / 2, "the prefill gathers them"
-    assert 0 < (more - once) / 10 < weights / 10
+    assert 0 < each < weights / 10
 
 
 def test_devices_with_all_weights_decode_alone(sampler, params, prompts, key):
@@ -133,11 +140,8 @@ def test_devices_with_all_weights_decode_alone(sampler, params, prompts, key):
     with jax.set_mesh(mesh):
         layout = params_layout(POLICY, mesh)
         program = sampler.lower(layout, put_batch(prompts, mesh), key).compile()
-    once, more = (
-        sum(collective_bytes(program.as_text(), trips=Trips(steps)).values())
-        for steps in (1, 11)
-    )
-    assert 0 < (more - once) / 10 < 4
+    _, each = bytes_received(program)
+    assert 0 < each < 4
 
 
 def test_slots_are_refilled_where_they_are(key):
@@ -162,13 +166,10 @@ def test_slots_are_refilled_where_they_are(key):
         cut = program(params, put_batch(prompts, mesh), key)
     tiny.assert_equal(cut.tokens, alone.tokens)
     tiny.assert_close(cut.log_probs, alone.log_probs)
-    once, more = (
-        sum(collective_bytes(program.as_text(), trips=Trips(1, refills, 1)).values())
-        for refills in (1, 11)
-    )
+    _, each = bytes_received(program, outer=True)
     cache = 2 * model.config.num_layers * model.config.width * 4 * length * refill
     weights = 4 * sum(x.size for x in jax.tree.leaves(params))
-    assert (more - once) / 10 < weights + cache / 4
+    assert each < weights + cache / 4
 
 
 def test_kl_to_oneself_is_zero(rollout):

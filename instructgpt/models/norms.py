@@ -37,7 +37,7 @@ class Norm(nn.Module):
 
 
 # JAX's own backward pass goes through the mean and the variance one after the other,
-# and a CPU takes as long for its sums of products as for all else in a norm.
+# with sums of products that a CPU is slow at (see `row_dot`).
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def normalized(centered: bool, eps: float, x: Array) -> Array:
     """Rows of mean square 1, and of mean 0 if they are centered.

@@ -112,8 +112,8 @@ def summed_outer(x: Array, y: Array, *, dtype: Any) -> Array:
 def row_dot(x: Array, y: Array) -> Array:
     """Sum over the last axis of x y.
 
-    For a CPU as a product of matrices, one of each row: its code for a sum of products
-    takes ten times as long, and more where there are many rows.
+    For a CPU as a product of matrices, one of each row: XLA's code there for a sum of
+    products takes many times as long.
 
     Args:
       x: float32[..., D].
