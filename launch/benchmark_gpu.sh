@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What one GPU reaches at the size of the paper's 1.3B models, beside its own rates:
-# SFT at 2,048 tokens, decoding 64 rows, an iteration of PPO-ptx with its phases.
+# SFT at 2,048 tokens, decoding 64 rows, an iteration of PPO-ptx with its phases and
+# what each model and phase takes of the memory.
 #
 #   bash launch/benchmark_gpu.sh [--dtype=bfloat16 --batch=8 ...]
 #
@@ -21,5 +22,5 @@ run() {
 }
 run sft --batch=8 --seq=2048 --remat=dots "$@"
 run sample --samples=64 --prompt=512 --response=256 "$@"
-run ppo --episodes=64 --minibatch=16 --ppo_prompt=512 --ppo_response=256 \
+run ppo --memory --episodes=64 --minibatch=16 --ppo_prompt=512 --ppo_response=256 \
   --ptx=8 --seq=1024 --remat=dots "$@"

@@ -108,13 +108,13 @@ def draw(
         panel.set_xticks(list(values), [f"×{x:g}" for x in values])
         panel.set_ylim(0, 1.5)
         panel.set_title({"seq": "length", "layers": "depth"}.get(axis, axis))
-    panels[0].set_ylabel("speed × operations,\nrelative to ×1")
+    panels[0].set_ylabel("operations a second,\nrelative to ×1")
     panels[-1].plot(list(compiled), list(compiled.values()), "o-", color="#d55e00")
     panels[-1].set_xscale("log", base=2)
     panels[-1].set_xticks(list(compiled), list(map(str, compiled)))
     panels[-1].set_ylim(0, 1.3 * max(compiled.values()))
-    panels[-1].set_title("compilation by depth")
-    panels[-1].set_ylabel("seconds")
+    panels[-1].set_title("compilation, s")
+    panels[-1].set_xlabel("layers")
     return fig
 
 

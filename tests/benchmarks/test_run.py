@@ -63,27 +63,6 @@ def test_every_job_prints_its_line(capsys):
         assert line[UNITS[line["job"]]] > 0 and line["roofline"] > 0
 
 
-def test_a_profile_names_the_phases(capsys):
-    run_small("sft", "--profile")
-    phases = capsys.readouterr().out.splitlines()[2:]
-    assert [line.split()[0] for line in phases] == ["forward", "gradient"]
-
-
-def test_ppo_ptx_names_its_phases(capsys):
-    run_small("ppo", "--profile")
-    phases = capsys.readouterr().out.splitlines()[2:]
-    names = "sample reference reward value policy value ptx".split()
-    assert [line.split()[0] for line in phases] == names
-
-
-def test_ppo_tells_what_each_model_and_phase_holds(capsys):
-    run_small("ppo", "--memory")
-    lines = capsys.readouterr().out.splitlines()[1:-1]
-    held = [line for line in lines if line.endswith("held")]
-    assert len(held) == 7, "policy and value net with moments, average, two frozen"
-    assert len(lines) - len(held) == 7, "a line a phase"
-
-
 def test_refilled_slots_draw_the_same_tokens(capsys):
     sizes = SMALL | dict(responses=16, slots=4, response=10)
     line = refill.main([f"--{name}={value}" for name, value in sizes.items()])
@@ -104,9 +83,17 @@ def test_the_script_for_gpus_at_a_small_size(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    lines = [json.loads(x) for x in done.stdout.splitlines() if x.startswith("{")]
+    printed = done.stdout.splitlines()
+    lines = [json.loads(x) for x in printed if x.startswith("{")]
     assert [x["job"] for x in lines if "job" in x] == ["sft", "sample", "ppo"]
     assert {x["dtype"] for x in lines if "dtype" in x} == {"bfloat16"}
+
+    phases = "sample reference reward value policy value ptx".split()
+    profile = [x.split()[0] for x in printed if "roofline " in x]
+    assert profile == ["forward", "gradient", "prefill", "decode", *phases]
+    assert [x.split()[0] for x in printed if "temporaries" in x] == phases
+    held = [x for x in printed if x.endswith("held")]
+    assert len(held) == 7, "policy and value net with moments, average, two frozen"
 
 
 def test_scaling_prints_and_draws(tmp_path, monkeypatch, capsys):
