@@ -17,11 +17,12 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 @functools.cache
 def has_bfloat16_units(cpu_info: Path = _CPU_INFO) -> bool:
-    """Whether the CPU multiplies matrices of bfloat16 in units of their own (AMX)."""
+    """Whether the CPU multiplies bfloat16 faster: has AMX, or AVX-512's products."""
     try:
-        return "amx_bf16" in cpu_info.read_text().split()
+        flags = cpu_info.read_text().split()
     except OSError:
         return False  # not Linux
+    return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
 def product_dtype(config: ModelConfig) -> str:
@@ -68,8 +69,8 @@ def _backward(contract: int, dtype: str, saved: tuple[Array, Array], slope: Arra
     lead = x.ndim - contract
     dims = tuple(range(lead, slope.ndim)), tuple(range(contract, kernel.ndim))
     by_x = _multiplied(slope, kernel, dims, dtype)
-    # Not rounded: a CPU's units want the rows of what they multiply side by side, and
-    # to lay x out so takes as long as they save.
+    # Not rounded: a CPU wants pairs of rows of bfloat16 side by side, and to lay x out
+    # so takes as long as is saved.
     x, slope = (y.reshape(-1, *y.shape[lead:]) for y in (x, slope))
     return by_x, summed_outer(x, slope, dtype=x.dtype)
 
