@@ -1,4 +1,4 @@
-"""Logits -> tokens: temperature, nucleus, and one random number a token.
+"""Logits -> tokens: temperature, nucleus, and Gumbel noise that costs little.
 
 Letters: B prompts, K samples per prompt, R response, V vocabulary.
 """
@@ -12,8 +12,8 @@ Array = jax.Array
 _BLOCK = 128  # tokens
 
 
-def uniforms(key: Array, row_ids: Array, samples: int, length: int) -> Array:
-    """Uniform numbers in [0, 1), each from its own key: float32[B, K, R].
+def token_keys(key: Array, row_ids: Array, samples: int, length: int) -> Array:
+    """A key for each token of each response: key[B, K, R].
 
     Args:
       key: Folded with the row's id, the sample's number and the token's index.
@@ -23,7 +23,7 @@ def uniforms(key: Array, row_ids: Array, samples: int, length: int) -> Array:
     """
 
     def one(*numbers: Array) -> Array:
-        return jax.random.uniform(functools.reduce(jax.random.fold_in, numbers, key))
+        return functools.reduce(jax.random.fold_in, numbers, key)
 
     each = jax.vmap(
         jax.vmap(jax.vmap(one, (None, None, 0)), (None, 0, None)), (0, None, None)
@@ -42,7 +42,7 @@ def nucleus(logits: Array, top_p: float) -> Array:
 
 def draw(
     logits: Array,
-    uniform: Array,
+    keys: Array,
     *,
     temperature: float = 1.0,
     top_p: float = 1.0,
@@ -52,7 +52,7 @@ def draw(
 
     Args:
       logits: float32[B, K, V].
-      uniform: float32[B, K] in [0, 1), of `uniforms`.
+      keys: key[B, K], of `token_keys`.
       temperature: Divides the logits; 0 takes the most probable token.
       top_p: Draws from the smallest set of tokens with this probability.
       banned_ids: Never drawn.
@@ -71,43 +71,37 @@ def draw(
     else:
         if top_p < 1:
             choice = nucleus(choice, top_p)
-        tokens = invert(choice, uniform)
+        tokens = race(choice, keys)
     taken = jnp.take_along_axis(scaled, tokens[..., None], axis=-1)[..., 0]
     log_probs = taken - jax.nn.logsumexp(scaled, axis=-1)
     return tokens.astype(jnp.int32), log_probs
 
 
-def invert(logits: Array, uniform: Array) -> Array:
-    """The token at which the distribution function passes a uniform number.
+def race(logits: Array, keys: Array) -> Array:
+    """Tokens with probability softmax(logits), by the Gumbel-max trick in two heats.
 
-    One random number a token instead of one a row of the vocabulary. The sums go over
-    blocks of tokens first, then over the tokens of one block.
+    The greatest of logits with Gumbel noise is a draw from their softmax: so a block of
+    tokens is drawn by what its tokens sum to, then a token of that block. That takes
+    V / 128 + 128 random numbers rather than V. One number a token would do (where the
+    distribution function passes it), but wherever it falls there is the edge of some
+    token near, and another batch or mesh, which adds up in another order, would now and
+    then draw its neighbour; here two have to be first by a rounding error.
 
     Args:
       logits: float32[B, K, V]; -inf is never drawn.
-      uniform: float32[B, K] in [0, 1).
+      keys: key[B, K].
 
     Returns:
       int32[B, K].
     """
-    probs = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
-    padding = [(0, 0)] * (probs.ndim - 1) + [(0, -probs.shape[-1] % _BLOCK)]
-    blocks = jnp.pad(probs, padding).reshape(*probs.shape[:-1], -1, _BLOCK)
-    ends = jnp.cumsum(blocks.sum(axis=-1), axis=-1)
-    target = uniform * ends[..., -1]
-    block = _first_above(ends, target)[..., None]
-    before = jnp.take_along_axis(ends, jnp.maximum(block - 1, 0), axis=-1)
-    target = target - jnp.where(block > 0, before, 0.0)[..., 0]
-    inside = jnp.take_along_axis(blocks, block[..., None], axis=-2)[..., 0, :]
-    token = _first_above(jnp.cumsum(inside, axis=-1), target)
-    return block[..., 0] * _BLOCK + token
-
-
-def _first_above(sums: Array, target: Array) -> Array:
-    """The first of rising sums [..., n] above the target [...].
-
-    Or, if rounding leaves none, the last at which they rose: never one that adds 0.
-    """
-    above = sums > target[..., None]
-    last = jnp.argmax(sums, axis=-1)
-    return jnp.where(above.any(axis=-1), jnp.argmax(above, axis=-1), last)
+    *lead, size = logits.shape
+    padding = [(0, 0)] * len(lead) + [(0, -size % _BLOCK)]
+    padded = jnp.pad(logits, padding, constant_values=-jnp.inf)
+    blocks = padded.reshape(*lead, -1, _BLOCK)
+    count = blocks.shape[-2]
+    noise = jax.vmap(jax.vmap(lambda k: jax.random.gumbel(k, (count + _BLOCK,))))(keys)
+    top = logits.max(axis=-1, keepdims=True)
+    sums = jnp.log(jnp.exp(blocks - top[..., None]).sum(axis=-1))
+    block = jnp.argmax(sums + noise[..., :count], axis=-1)
+    inside = jnp.take_along_axis(blocks, block[..., None, None], axis=-2)[..., 0, :]
+    return block * _BLOCK + jnp.argmax(inside + noise[..., count:], axis=-1)

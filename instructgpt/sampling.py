@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from instructgpt.drawing import draw, uniforms
+from instructgpt.drawing import draw, token_keys
 from instructgpt.errors import UserError
 from instructgpt.models.attention import Segment
 from instructgpt.models.transformer import (
@@ -155,11 +155,11 @@ def sample(
         row_ids = jnp.arange(prompt[0].shape[0])
     # Of all tokens at once, not in every step. Whole on every device: else each step
     # asks the others for its rows' numbers.
-    noise = uniforms(key, row_ids, config.num_samples, config.max_response)
-    noise = constrain(noise, None, None, None)
+    keys = token_keys(key, row_ids, config.num_samples, config.max_response)
+    keys = constrain(keys, None, None, None)
     layers = split_layers(params)
     sampler = _Sampler(
-        model, params, layers, prompt, noise, config, stop_ids, pad_id, banned_ids
+        model, params, layers, prompt, keys, config, stop_ids, pad_id, banned_ids
     )
     return sampler.run()
 
@@ -172,7 +172,7 @@ class _Sampler:
     params: Any
     layers: tuple[Any, ...]
     prompt: tuple[Array, Array]
-    noise: Array  # float32[N, K, R] in [0, 1)
+    keys: Array  # key[N, K, R], of each token
     config: SamplingConfig
     stop_ids: tuple[int, ...]
     pad_id: int
@@ -212,10 +212,10 @@ class _Sampler:
     def draw(self, hidden: Array, row: Array, index: Array) -> tuple[Array, Array]:
         """Tokens and log-probs [S, K] from hidden states [S, K, D]."""
         logits = self.model.apply({"params": self.params}, hidden, method="logits")
-        noise = jax.vmap(lambda row, index: self.noise[row, :, index])(row, index)
+        keys = jax.vmap(lambda row, index: self.keys[row, :, index])(row, index)
         return draw(
             logits,
-            noise,
+            keys,
             temperature=self.config.temperature,
             top_p=self.config.top_p,
             banned_ids=self.banned_ids,
