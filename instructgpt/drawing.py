@@ -81,11 +81,11 @@ def race(logits: Array, keys: Array) -> Array:
     """Tokens with probability softmax(logits), by the Gumbel-max trick in two heats.
 
     The greatest of logits with Gumbel noise is a draw from their softmax: so a block of
-    tokens is drawn by what its tokens sum to, then a token of that block. That takes
-    V / 128 + 128 random numbers rather than V. One number a token would do (where the
-    distribution function passes it), but wherever it falls there is the edge of some
-    token near, and another batch or mesh, which adds up in another order, would now and
-    then draw its neighbour; here two have to be first by a rounding error.
+    tokens is drawn by what its tokens sum to, then a token of that block, with
+    V / 128 + 128 random numbers rather than V. One number would do (the token at which
+    the distribution function passes it). But another batch or mesh adds up in another
+    order, and there are so many edges between tokens that rounding now and then puts
+    the number past one; here it decides only where the first two tie.
 
     Args:
       logits: float32[B, K, V]; -inf is never drawn.
