@@ -11,7 +11,7 @@ come before tokens, as the matrix products want them: a cache is read as it lies
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -117,11 +117,8 @@ def _forward(
     out, start = jnp.zeros((), jnp.float32), 0
     for _, values, _ in segments:
         stop = start + values.shape[-2]
-        out = out + jnp.einsum(
-            f"bkgqts,{_letters(values)}->bkgqtc",
-            weights[..., start:stop],
-            values,
-            preferred_element_type=summed,
+        out = out + _product(
+            weights[..., start:stop], values, over="keys", dtype=summed
         )
         start = stop
     out = (out / total).astype(query.dtype).reshape(query.shape)
@@ -164,10 +161,26 @@ def _letters(keys: Array) -> str:
     return "bkgsc" if keys.ndim == 5 else "bgsc"
 
 
+def _product(
+    x: Array, keys: Array, *, over: Literal["keys", "channels"], dtype: Any
+) -> Array:
+    """x [B, K, G, q, T, n] times keys or values, summed over n: their S or their C.
+
+    Not an einsum, which puts shared keys first: then a CPU takes much longer for the
+    product of K rows' weights with the values that they share.
+    """
+    shared = keys.ndim == 4
+    axis = keys.ndim - (2 if over == "keys" else 1)
+    rows = ((0, 2), (0, 1)) if shared else ((0, 1, 2), (0, 1, 2))
+    out = jax.lax.dot_general(
+        x, keys, (((5,), (axis,)), rows), preferred_element_type=dtype
+    )
+    return out.transpose(0, 2, 1, 3, 4, 5) if shared else out
+
+
 def _scores(query: Array, keys: Array, mask: Array) -> Array:
     """Masked scores float32[B, K, G, q, T, S] of [B, K, G, q, T, C]."""
-    pattern = f"bkgqtc,{_letters(keys)}->bkgqts"
-    score = jnp.einsum(pattern, query, keys, preferred_element_type=jnp.float32)
+    score = _product(query, keys, over="channels", dtype=jnp.float32)
     return score * query.shape[-1] ** -0.5 + _of_unseen(mask)[:, :, None, None]
 
 
@@ -213,16 +226,11 @@ class _Slope(NamedTuple):
         """Gradients by the query, the keys and the values; makes the scores again."""
         dtype, letters = query.dtype, _letters(keys)
         weights = jnp.exp(_scores(query, keys, mask) - self.log_sum[..., None])
-        by_weight = jnp.einsum(
-            f"bkgqtc,{letters}->bkgqts",
-            self.out,
-            values,
-            preferred_element_type=jnp.float32,
-        )
+        by_weight = _product(self.out, values, over="channels", dtype=jnp.float32)
         by_score = weights * (by_weight - self.mean[..., None])
         by_score = (by_score * query.shape[-1] ** -0.5).astype(dtype)
         return (
-            jnp.einsum(f"bkgqts,{letters}->bkgqtc", by_score, keys),
+            _product(by_score, keys, over="keys", dtype=dtype),
             jnp.einsum(f"bkgqts,bkgqtc->{letters}", by_score, query),
             jnp.einsum(f"bkgqts,bkgqtc->{letters}", weights.astype(dtype), self.out),
         )
