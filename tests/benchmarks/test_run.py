@@ -61,6 +61,7 @@ def run_small(*arguments):
 
 def test_a_job_prints_its_line(capsys):
     """The others do in the script for GPUs, below."""
+    assert run.parse([]).jobs == list(UNITS)
     run_small("reward")
     machine, line = map(json.loads, capsys.readouterr().out.splitlines())
     assert machine["gflops"] > 0 and machine["gb_per_s"] > 0
