@@ -17,6 +17,9 @@ if [ "$(nproc 2> /dev/null || echo 1)" -ge 2 ]; then
   export JAX_NUM_CPU_DEVICES="${JAX_NUM_CPU_DEVICES:-2}"
 fi
 
+# LLVM's highest level costs more time than it saves where programs run for minutes.
+export XLA_FLAGS="--xla_backend_optimization_level=2 ${XLA_FLAGS:-}"
+
 workdir=${WORKDIR:-$PWD/runs/mini}
 [[ $workdir == /* ]] || workdir=$caller/$workdir
 

@@ -2,6 +2,7 @@
 
 import functools
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,15 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # start share the cache too.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPO / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-# The tests' time is that of compiling small programs, of which LLVM's optimisation is
-# half. XLA's own passes all run.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# The tests' time is that of compiling small programs, much of it in LLVM and in making
+# LLVM's input: less of both. XLA's own passes all run.
+FLAGS = [
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_parallel_codegen_split_count=1",
+]
+if version("jaxlib").startswith("0.10."):  # later ones end at a flag that has gone
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 
 import jax
 import jaxtyping
