@@ -53,7 +53,7 @@ def data(variant: str) -> ConfigDict:
             jsonl="",
             tokenizer="",
             template="plain",
-            max_prompt=44,
+            max_prompt=40,
             max_response=24,
             world_seed=0,
             vocab_size=1280,
@@ -80,7 +80,7 @@ def fine_tuning_model(variant: str, *, residual_dropout: float = 0.0) -> ConfigD
     block = dict(residual_dropout=residual_dropout)
     if variant == "mini":
         block["product_dtype"] = "auto"
-        block["scan_layers"] = False  # four layers: a fast program, soon compiled
+        block["scan_layers"] = False  # few layers: a fast program, soon compiled
         block["remat"] = "none"  # which then takes no more memory on a CPU
     if variant in (*PAPER, *PUBLIC):
         block["remat"] = "full"

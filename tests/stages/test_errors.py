@@ -156,8 +156,8 @@ MISTAKES = {
     ),
     "packed rows shorter than a demonstration": (
         "sft",
-        {"sft.pack_length": 64},
-        ["config.sft.pack_length=64", "68", "give as many or more"],
+        {"sft.pack_length": 60},
+        ["config.sft.pack_length=60", "64", "give as many or more"],
     ),
     "packed rows mixed with text": (
         "sft",
@@ -171,8 +171,8 @@ MISTAKES = {
     ),
     "row longer than the context": (
         "pretrain",
-        {"model.context_length": 64},
-        ["max_prompt=44", "max_response=24", "68", "context_length=64"],
+        {"model.context_length": 60},
+        ["max_prompt=40", "max_response=24", "64", "context_length=60"],
     ),
     "window longer than the context": (
         "pretrain",

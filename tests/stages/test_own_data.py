@@ -78,5 +78,5 @@ def test_held_out_rankings_may_be_missing_and_long_prompts_are_told(
     config.init.path = str(run.workdir / "sft")
     reward.run(config, tmp_path / "reward")
     out = capsys.readouterr().out
-    assert f"1 of {len(rest) + 1} train rankings have prompts of more than 44" in out
+    assert f"1 of {len(rest) + 1} train rankings have prompts of more than 40" in out
     assert "accuracy on valid pairs" in out and "heldout" not in out
