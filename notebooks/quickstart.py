@@ -27,7 +27,7 @@
 # models of about a million parameters learn it in minutes, and the truth about it is
 # known, so a judge that no model was trained on can say which answer is better.
 #
-# **Hardware and time:** 24 minutes on 2 shared CPU cores, such as a free Colab
+# **Hardware and time:** 16 minutes on 2 shared CPU cores, such as a free Colab
 # runtime gives; an accelerator is not needed. A run that is interrupted goes on where
 # it was when the cells are run again.
 
