@@ -49,6 +49,8 @@ class MeshConfig:
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+    # In one process on a CPU: use no more devices than so many; 0: all.
+    cpu_devices: int = 0
 
 
 def make_mesh(
@@ -58,9 +60,13 @@ def make_mesh(
 
     Raises:
       UserError: the sizes do not multiply to the number of devices, or `data` to that
-        of slices.
+        of slices; or a number of devices is negative.
     """
     devices = jax.devices() if devices is None else list(devices)
+    if config.cpu_devices < 0:
+        raise UserError(f"config.mesh.cpu_devices={config.cpu_devices}: give 0 or more")
+    if devices[0].platform == "cpu" and jax.process_count() == 1:
+        devices = devices[: config.cpu_devices or None]
     sizes = [config.data, config.fsdp, config.tensor]
     known = math.prod(s for s in sizes if s != -1)
     if sizes.count(-1) > 1 or known < 1 or any(s < 1 and s != -1 for s in sizes):

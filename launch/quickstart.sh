@@ -17,8 +17,13 @@ if [ "$(nproc 2> /dev/null || echo 1)" -ge 2 ]; then
   export JAX_NUM_CPU_DEVICES="${JAX_NUM_CPU_DEVICES:-2}"
 fi
 
-# LLVM's highest level costs more time than it saves where programs run for minutes.
-export XLA_FLAGS="--xla_backend_optimization_level=2 ${XLA_FLAGS:-}"
+# Less of LLVM's work on programs that run for minutes, and XLA's older emitters, whose
+# programs are as fast and sooner built: jaxlib ends at the flag where it has gone.
+flags=--xla_backend_optimization_level=1
+case $(python -c 'from importlib.metadata import version; print(version("jaxlib"))') in
+  0.10.*) flags="$flags --xla_cpu_use_fusion_emitters=false" ;;
+esac
+export XLA_FLAGS="$flags ${XLA_FLAGS:-}"
 
 workdir=${WORKDIR:-$PWD/runs/mini}
 [[ $workdir == /* ]] || workdir=$caller/$workdir

@@ -56,6 +56,15 @@ def test_a_mesh_must_use_every_device(config):
         make_mesh(config)
 
 
+def test_a_mesh_of_fewer_cpu_devices():
+    mesh = make_mesh(MeshConfig(tensor=2, cpu_devices=4))
+    assert mesh.devices.flat[0] == jax.devices()[0]
+    assert mesh.devices.shape == (2, 1, 2)
+    assert make_mesh(MeshConfig(cpu_devices=99)).size == 8
+    with pytest.raises(UserError, match=r"mesh\.cpu_devices=-1: give 0 or more"):
+        make_mesh(MeshConfig(cpu_devices=-1))
+
+
 def test_a_batch_that_does_not_divide_names_its_key():
     mesh = tiny.mesh_of(data=2, fsdp=2, tensor=2)
     assert batch_ways(mesh) == 4

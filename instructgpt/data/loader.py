@@ -116,8 +116,13 @@ def _epochs(
     num_epochs: int | None,
     shuffle: bool = True,
     drop_remainder: bool = True,
+    sizes: Sequence[int] | None = None,
 ) -> grain.MapDataset:
     """Row numbers int[batch_size] of every batch, each epoch in an order of its own."""
+    if sizes is not None:
+        even = even_batches(sizes, batch_size, seed=seed)
+        order = grain.MapDataset.range(len(even)).seed(seed).shuffle()
+        return order.map(lambda batch: even[batch]).repeat(num_epochs)
 
     def fill(numbers: Sequence[int]) -> np.ndarray:
         missing = batch_size - len(numbers)
@@ -155,6 +160,32 @@ def _check_fills_a_batch(rows: Rows, batch_size: int, what: str) -> None:
         )
 
 
+def even_batches(sizes: Sequence[int], batch_size: int, *, seed: int) -> np.ndarray:
+    """Batches of nearly the same total, so that none needs much more room than most.
+
+    By size the rows are cut into B strata, and every batch has a row of each. Rows 2i
+    and 2i + 1 of a batch are small and large, the smaller the one the larger the other:
+    so an even part of a batch is like the others as well.
+
+    Args:
+      sizes: of the rows, in any unit.
+      batch_size: B.
+      seed: of the order among rows of a size, and of the rows left over, fewer than B.
+
+    Returns:
+      int[batches, B] row numbers, each once.
+    """
+    count = len(sizes) // batch_size
+    drawn = np.random.default_rng(seed).permutation(len(sizes))[: count * batch_size]
+    ascending = drawn[np.argsort(np.asarray(sizes)[drawn], kind="stable")]
+    strata = list(ascending.reshape(batch_size, count))
+    half = batch_size // 2
+    out = []
+    for small, large in zip(strata[:half], strata[::-1], strict=False):
+        out += [small, large[::-1]]
+    return np.stack(out + strata[half : batch_size - half], axis=1)
+
+
 def make_loader(
     source: Source,
     encode: Encode | None,
@@ -167,6 +198,7 @@ def make_loader(
     process_count: int = 1,
     drop_remainder: bool = True,
     keep: Indices | None = None,
+    sizes: Sequence[int] | None = None,
 ) -> Loader:
     """Batches of a source's encoded rows.
 
@@ -185,13 +217,20 @@ def make_loader(
       drop_remainder: True leaves out the rows of an epoch that do not fill a batch;
         False fills the last batch up with blank rows (masks False, index -1).
       keep: numbers of the rows to use, None for all.
+      sizes: of the rows used, in any unit: the batches' totals are then about the same
+        (see `even_batches`). Goes with shuffle and drop_remainder.
 
     Raises:
       UserError: batch_size is not a multiple of process_count, or there are fewer
         rows than one batch (or none, if drop_remainder is False).
+      ValueError: there are sizes, but not of all rows, or no shuffle or drop_remainder.
     """
     _check_sizes(batch_size, num_epochs, process_index, process_count)
     rows = Rows(source, encode, keep)
+    if sizes is not None and not (shuffle and drop_remainder):
+        raise ValueError("sizes go with shuffle=True and drop_remainder=True")
+    if sizes is not None and len(sizes) != len(rows):
+        raise ValueError(f"{len(sizes)} sizes of {len(rows)} rows")
     if drop_remainder:
         _check_fills_a_batch(rows, batch_size, "the source")
     numbers = _epochs(
@@ -201,6 +240,7 @@ def make_loader(
         shuffle=shuffle,
         num_epochs=num_epochs,
         drop_remainder=drop_remainder,
+        sizes=sizes,
     )
     whole, rest = divmod(len(rows), batch_size)
     identity = {
@@ -209,6 +249,7 @@ def make_loader(
         "seed": seed,
         "shuffle": shuffle,
         "drop_remainder": drop_remainder,
+        "even": sizes is not None,
     }
     return Loader(
         [(rows, numbers)],

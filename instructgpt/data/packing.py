@@ -90,6 +90,12 @@ class PackedRows:
         return packed
 
 
+def rows_needed(comparison: ComparisonBatch) -> int:
+    """How many rows [R] the responses of one prompt fill when packed."""
+    lengths = comparison.response_valid.sum(axis=-1)
+    return len(pack(lengths[lengths > 0].tolist(), comparison.responses.shape[-1]))
+
+
 class ComparisonPacker:
     """Packs each batch's responses into the same number of rows.
 

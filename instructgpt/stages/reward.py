@@ -19,8 +19,9 @@ from ml_collections import ConfigDict
 
 from instructgpt.checkpoints import Checkpoints
 from instructgpt.data.loader import make_loader
-from instructgpt.data.packing import ComparisonPacker
+from instructgpt.data.packing import ComparisonPacker, rows_needed
 from instructgpt.data.readers import SETS
+from instructgpt.data.rows import Rows
 from instructgpt.data.sources import Records
 from instructgpt.data.transforms import encode_comparison, filter_long
 from instructgpt.evals.preferences import (
@@ -74,13 +75,15 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     train_config = common.build(common.TrainConfig, config.train, where="config.train")
     encode = comparison_encoder(context, reward.max_responses)
     rankings = _open_rankings(context, reward)
+    rows = Rows(rankings["train"].source, encode, rankings["train"].keep)
     loader = make_loader(
-        rankings["train"].source,
-        encode,
+        rows,
+        None,
         batch_size=train_config.batch_size,
         seed=config.seed,
         **batch_share(context.mesh)._asdict(),
-        keep=rankings["train"].keep,
+        # All batches have room for the largest, so the smaller that is, the better.
+        sizes=[rows_needed(rows[i]) for i in range(len(rows))],
     )
     loop_config = train_config.loop(loader.steps_per_epoch)
     optimizer_config = common.build(

@@ -9,6 +9,7 @@ import pytest
 from instructgpt.batches import ComparisonBatch, PromptBatch, TokenBatch
 from instructgpt.data.loader import (
     eval_batches,
+    even_batches,
     make_loader,
     make_mixed_loader,
     zip_loaders,
@@ -113,6 +114,45 @@ def test_a_position_in_another_order_is_refused(change):
     state = loader_of().get_state()
     with pytest.raises(UserError, match="the saved data position belongs to"):
         loader_of(**change).set_state(state)
+
+
+def test_even_batches_by_hand():
+    # Strata 1 2, 3 4, 5 6, 7 8: the smallest with the largest, 3 with 6.
+    batches = even_batches([8, 7, 6, 5, 4, 3, 2, 1], 4, seed=0)
+    assert batches.tolist() == [[7, 0, 5, 2], [6, 1, 4, 3]]
+    # Of three strata the middle one has no partner.
+    assert even_batches([1, 2, 3], 3, seed=0).tolist() == [[0, 2, 1]]
+
+
+@pytest.mark.parametrize("batch_size", [3, 4])
+def test_even_batches_have_totals_alike(batch_size, rng):
+    sizes = rng.integers(1, 9, 410).tolist()
+    batches = even_batches(sizes, batch_size, seed=0)
+    assert batches.shape == (410 // batch_size, batch_size)
+    assert len(set(joined(batches.tolist()))) == batches.size
+    even, drawn = (
+        np.array(sizes)[rows].sum(axis=1)
+        for rows in (batches, np.arange(batches.size).reshape(batches.shape))
+    )
+    assert np.ptp(even) < np.ptp(drawn) / 2
+
+
+def test_batches_by_size_are_even_in_every_epoch():
+    loader = loader_of(8, sizes=range(8))
+    epochs = [take(loader, 2) for _ in range(6)]
+    assert all(sum(batch) == 14 for epoch in epochs for batch in epoch)
+    assert len({str(epoch) for epoch in epochs}) == 2
+    with pytest.raises(UserError, match="the saved data position belongs to even"):
+        loader_of(8).set_state(loader.get_state())
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [({"shuffle": False}, "sizes go with shuffle"), ({"num": 7}, "8 sizes of 7 rows")],
+)
+def test_sizes_that_have_no_meaning_are_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        loader_of(**{"num": 8, "sizes": range(8), **change})
 
 
 @pytest.mark.parametrize("drop_remainder", [True, False])

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from instructgpt.batches import ComparisonBatch, TokenBatch
-from instructgpt.data.packing import ComparisonPacker, PackedRows, pack
+from instructgpt.data.packing import (
+    ComparisonPacker,
+    PackedRows,
+    pack,
+    rows_needed,
+)
 from instructgpt.errors import UserError
 from tests import tiny
 
@@ -92,6 +97,12 @@ def test_packed_responses_by_hand():
     ]
     assert packed.owner.tolist() == [[0, 0, 1]]
     assert packed.last[0].tolist() == [[10, 5, 8], [15, 0, 16]]
+
+
+def test_the_rows_that_a_prompt_needs():
+    batch = rankings([2, 6, 3], [4, 0, 1])
+    rows = [ComparisonBatch(*(field[p] for field in batch)) for p in range(2)]
+    assert [rows_needed(row) for row in rows] == [2, 1]
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
