@@ -45,7 +45,7 @@ def data(variant: str) -> ConfigDict:
         sizes = dict(
             documents=(48000, 500, 500),
             demonstrations=(4800, 120, 0),
-            prompts=(14000, 400, 500),
+            prompts=(17500, 400, 500),
         )
     return ConfigDict(
         dict(

@@ -20,7 +20,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config = ConfigDict(dict(stage="label", name="label", seed=0))
     config.data = common.data(variant)
     config.mesh = common.mesh(variant)
-    train, valid = {"smoke": (32, 16), "mini": (14000, 300)}.get(
+    train, valid = {"smoke": (32, 16), "mini": (17500, 300)}.get(
         variant, (33207, 17887)
     )
     config.label = dict(

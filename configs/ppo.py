@@ -65,7 +65,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.value_optimizer = dict(learning_rate=value_rate, **shared)
     config.train = dict(
         batch_size=batch,
-        num_steps={"smoke": 4, "mini": 140}.get(variant, 500),
+        num_steps={"smoke": 4, "mini": 120}.get(variant, 500),
         log_every=1,
         eval_every=2 if smoke else 20,
         checkpoint_every=1 if smoke else 20,
