@@ -11,19 +11,21 @@ caller=$PWD
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 setup_env
 
-# On a CPU, two devices: small steps cut over them are faster than steps whose operations
+# On a CPU, two devices, each of which samples rows of its own: faster than operations that
 # are each cut over two cores. Batches of `mini` divide by two.
 if [ "$(nproc 2> /dev/null || echo 1)" -ge 2 ]; then
   export JAX_NUM_CPU_DEVICES="${JAX_NUM_CPU_DEVICES:-2}"
 fi
 
-# Less of LLVM's work on programs that run for minutes, and XLA's older emitters, whose
-# programs are as fast and sooner built: jaxlib ends at the flag where it has gone.
-flags=--xla_backend_optimization_level=1
-case $(python -c 'from importlib.metadata import version; print(version("jaxlib"))') in
-  0.10.*) flags="$flags --xla_cpu_use_fusion_emitters=false" ;;
-esac
-export XLA_FLAGS="$flags ${XLA_FLAGS:-}"
+# On a CPU: less of LLVM's work on programs that run for minutes, and XLA's older emitters,
+# whose programs are as fast and sooner built; later jaxlibs end at a flag that has gone.
+if ! command -v nvidia-smi > /dev/null; then
+  flags=--xla_backend_optimization_level=1
+  case $(python -c 'from importlib.metadata import version; print(version("jaxlib"))') in
+    0.10.*) flags="$flags --xla_cpu_use_fusion_emitters=false" ;;
+  esac
+  export XLA_FLAGS="$flags ${XLA_FLAGS:-}"
+fi
 
 workdir=${WORKDIR:-$PWD/runs/mini}
 [[ $workdir == /* ]] || workdir=$caller/$workdir
