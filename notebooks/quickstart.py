@@ -27,10 +27,10 @@
 # models of about a million parameters learn it in minutes, and the truth about it is
 # known, so a judge that no model was trained on can say which answer is better.
 #
-# **Hardware and time:** two CPU cores are enough, such as a free Colab runtime gives;
-# an accelerator is not needed. On two `bash launch/quickstart.sh`, the same recipe with
-# settings for a CPU, took 14 minutes (the README says on which). A run that is
-# interrupted goes on where it was when the cells are run again.
+# **Hardware and time:** 14 minutes on 2 CPU cores (the README says which), measured with
+# the same recipe in `bash launch/quickstart.sh`, which adds settings for a CPU. A free
+# Colab runtime has two as well; an accelerator is not needed. A run that is interrupted
+# goes on where it was when the cells are run again.
 
 # %% [markdown]
 # ## Set-up
