@@ -39,7 +39,7 @@ class LoopConfig:
     """When the loop does what, in steps."""
 
     num_steps: int
-    log_every: int = 10
+    log_every: int = 10  # 0: only at the end
     eval_every: int = 0  # 0: only at the end
     checkpoint_every: int = 0  # 0: only at the end
     keep: int = 1  # checkpoints to keep; 0 keeps all
@@ -150,7 +150,7 @@ def _steps(job, state, start, config, key, checkpoints, writer, preemption):
         stopping = agree_to_stop(preemption.asked, step)
         saving = last or stopping or _due(step, config.checkpoint_every)
         # Before each save too, so that a state gone bad never replaces a good one.
-        if saving or step % config.log_every == 0:
+        if saving or _due(step, config.log_every):
             fetched = jax.device_get(pending)
             _check_finite(job.name, step, fetched)
             means = mean_metrics(fetched)

@@ -18,6 +18,7 @@ LEVELS = {
     "distributed": 0,
     "errors": 0,
     "outputs": 0,
+    "ranges": 0,
     "sharding": 0,
     "tokenizer": 0,
     "checkpoints": 1,

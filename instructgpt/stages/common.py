@@ -26,6 +26,7 @@ from instructgpt.loop import LoopConfig
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.outputs import new_file
+from instructgpt.ranges import Every, NonNegativeInt, PositiveInt, check_integers
 from instructgpt.sharding import MeshConfig, check_divides, make_mesh, put_batch
 from instructgpt.state import check_same_shapes, params_layout
 from instructgpt.tokenizer import check_tokenizer
@@ -46,7 +47,7 @@ class InitConfig:
     """Which checkpoint a model comes from."""
 
     path: str  # a finished stage's workdir
-    step: int = 0  # 0: the newest
+    step: NonNegativeInt = 0  # 0: the newest
     part: str = "params"  # or "ema", the average of a PPO policy
     selected_by: str = ""  # a select stage's workdir whose choice of step counts
 
@@ -55,26 +56,25 @@ class InitConfig:
 class TrainConfig:
     """The size of a run and when it logs, evaluates and saves."""
 
-    batch_size: int  # rows over all devices
-    num_steps: int = 0  # optimiser steps (PPO: iterations); or set num_epochs
-    num_epochs: int = 0
-    microbatches: int = 1  # parts of a batch that are in memory one at a time
-    log_every: int = 10
-    eval_every: int = 0  # 0: at the end; -1: after every epoch
-    checkpoint_every: int = 0  # 0: at the end; -1: after every epoch
-    keep: int = 1  # checkpoints to keep; 0 keeps all
+    batch_size: PositiveInt  # rows over all devices
+    num_steps: NonNegativeInt = 0  # optimiser steps (PPO: iterations)
+    num_epochs: NonNegativeInt = 0  # or passes over the data (PPO: the prompts)
+    microbatches: PositiveInt = 1  # parts of a batch in memory one at a time
+    # 0: at the end; -1: after every epoch.
+    log_every: Every = 10
+    eval_every: Every = 0
+    checkpoint_every: Every = 0
+    keep: NonNegativeInt = 1  # checkpoints to keep; 0 keeps all
 
     def loop(self, steps_per_epoch: int) -> LoopConfig:
         """In steps."""
-        if bool(self.num_steps) == bool(self.num_epochs):
-            raise UserError("config.train: set either num_steps or num_epochs")
 
         def every(value: int) -> int:
             return steps_per_epoch if value == -1 else value
 
         return LoopConfig(
             num_steps=self.num_steps or self.num_epochs * steps_per_epoch,
-            log_every=self.log_every,
+            log_every=every(self.log_every),
             eval_every=every(self.eval_every),
             checkpoint_every=every(self.checkpoint_every),
             keep=self.keep,
@@ -96,7 +96,7 @@ def build(cls: type[T], block: Any, *, where: str) -> T:
     """A frozen dataclass from a config block.
 
     Raises:
-      UserError: a key is unknown or missing; the message names it.
+      UserError: a key is unknown, missing or out of its range; the message names it.
     """
     values = block.to_dict() if isinstance(block, ConfigDict) else dict(block)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
@@ -107,12 +107,15 @@ def build(cls: type[T], block: Any, *, where: str) -> T:
         required = field.default is field.default_factory is dataclasses.MISSING
         if required and name not in values:
             raise UserError(f"{where}.{name} is not set; add it to the config file")
+    check_integers(cls, values, where=where)
     return cls(**values)
 
 
 def start(config: ConfigDict, workdir: str | os.PathLike[str]) -> Context:
     """Checks what can be checked before any long work, and opens the stage."""
     workdir = Path(workdir).absolute()
+    if config.seed < 0:
+        raise UserError(f"config.seed={config.seed}: give a whole number, 0 or more")
     mesh = make_mesh(build(MeshConfig, config.mesh, where="config.mesh"))
     data_config = build(DataConfig, config.data, where="config.data")
     if "train" in config:
@@ -131,7 +134,17 @@ def start(config: ConfigDict, workdir: str | os.PathLike[str]) -> Context:
 
 
 def check_train(train: TrainConfig, mesh: Mesh) -> None:
-    """Raises UserError if the batch does not divide over the mesh or into parts."""
+    """Raises UserError if a run has no length, or two, or its batch does not divide.
+
+    Args:
+      train: The run's size.
+      mesh: Over which the batch is cut.
+    """
+    if bool(train.num_steps) == bool(train.num_epochs):
+        raise UserError(
+            f"config.train: num_steps={train.num_steps} and num_epochs="
+            f"{train.num_epochs}; give one of them a number of 1 or more, the other 0"
+        )
     check_divides(mesh, train__batch_size=train.batch_size)
     if train.batch_size % train.microbatches:
         raise UserError(

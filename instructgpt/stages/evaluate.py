@@ -27,6 +27,7 @@ from instructgpt.evals.preferences import (
     make_ranking_evaluator,
 )
 from instructgpt.evals.report import format_results_table, load_results, write_report
+from instructgpt.ranges import NonNegativeInt, PositiveInt, RankedInt
 from instructgpt.sampling import SamplingConfig
 from instructgpt.sharding import round_up
 from instructgpt.stages import common
@@ -53,12 +54,14 @@ class EvaluateConfig:
     reward: str  # a reward stage's workdir
     comparisons: str  # a label stage's workdir
     select: str  # a select stage's workdir, for the table of epochs
-    max_responses: int
+    max_responses: RankedInt
     curves: tuple[str, ...] = ()  # stages' workdirs whose metrics are plotted
-    num_prompts: int = 0  # test prompts; 0: all
-    batch_size: int = 64
-    num_samples: int = 12  # side-by-side samples in the report
-    window: int = 0  # tokens of a row of the pretraining loss; 0: the context length
+    num_prompts: NonNegativeInt = 0  # test prompts; 0: all
+    batch_size: PositiveInt = 64
+    num_samples: NonNegativeInt = 12  # side-by-side samples in the report
+    window: NonNegativeInt = (
+        0  # tokens of a row of the pretraining loss; 0: the context length
+    )
 
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:

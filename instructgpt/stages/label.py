@@ -28,6 +28,7 @@ from instructgpt.data.world import (
 from instructgpt.distributed import first_then_others, on_first
 from instructgpt.errors import UserError
 from instructgpt.evals.intervals import ratio_interval
+from instructgpt.ranges import NonNegativeInt, PositiveInt, RankedInt
 from instructgpt.sampling import SamplingConfig
 from instructgpt.stages import common
 from instructgpt.stages.sampling import Prompts, stage_sampler
@@ -40,27 +41,30 @@ class LabelConfig:
     policies: tuple[str, ...]  # workdirs of the stages whose models answer
     # Their checkpoints, by step as a fraction of the newest; answers are shared out.
     fractions: tuple[float, ...] = (1.0,)
-    train_prompts: int = 0  # 0: all of the split
-    valid_prompts: int = 0
-    min_responses: int = 4  # K is uniform in this range
-    max_responses: int = 9
+    train_prompts: NonNegativeInt = 0  # 0: all of the split
+    valid_prompts: NonNegativeInt = 0
+    min_responses: RankedInt = 4  # K is uniform in this range
+    max_responses: RankedInt = 9
     # How many of a training prompt's K were written to other prompts, every second one
     # to a prompt of its category. A policy seldom answers beside the question, so from
     # its own answers alone a reward model does not learn to look at the prompt.
-    misplaced: int = 0
+    misplaced: NonNegativeInt = 0
     # Who ranks a training prompt: one labeler as in the paper, or several, whose mean
     # rank is the ranking.
-    train_labelers: int = 1
-    labelers_per_prompt: int = 3  # of each group, on validation prompts
+    train_labelers: PositiveInt = 1
+    labelers_per_prompt: PositiveInt = 3  # of each group, on validation prompts
     temperature: float = 1.0
-    batch_size: int = 64  # prompts at a time
+    batch_size: PositiveInt = 64  # prompts at a time
 
     def __post_init__(self):
-        for name in ("train_labelers", "labelers_per_prompt"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"config.label.{name}={getattr(self, name)}: give 1 or more"
-                )
+        for name in ("policies", "fractions"):
+            if not getattr(self, name):
+                raise UserError(f"config.label.{name}=(): give one or more")
+        if self.max_responses < self.min_responses:
+            raise UserError(
+                f"config.label.max_responses={self.max_responses}: give as many as "
+                f"config.label.min_responses={self.min_responses}, or more"
+            )
         if not 0 <= self.misplaced <= self.min_responses - 2:
             raise UserError(
                 f"config.label.misplaced={self.misplaced}: give 0 or more, so that a "

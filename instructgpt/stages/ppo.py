@@ -20,6 +20,7 @@ from instructgpt.errors import UserError
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.loop import Job, train
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
+from instructgpt.ranges import NonNegativeInt, PositiveInt
 from instructgpt.rollouts import (
     Frozen,
     cast,
@@ -40,25 +41,25 @@ from instructgpt.steps.ppo import PPOConfig, make_ppo_step
 class RolloutConfig:
     """How episodes are made and how often they are used."""
 
-    minibatch_size: int  # episodes per optimiser step
-    epochs: int = 1  # passes over a batch of episodes
+    minibatch_size: PositiveInt  # episodes per optimiser step
+    epochs: PositiveInt = 1  # passes over a batch of episodes
     temperature: float = 1.0
     top_p: float = 1.0
     # Prompts decoded at a time, free slots filled together, widths of a prefill: see
     # SamplingConfig.
-    slots: int = 0
-    refill: int = 0
-    prompt_buckets: int = 1
+    slots: NonNegativeInt = 0
+    refill: NonNegativeInt = 0
+    prompt_buckets: PositiveInt = 1
     # Pretraining windows per episode (paper: 8), and their tokens, on which the
     # held-out loss is taken too (0: the model's context length).
     ptx_per_episode: float = 0.0
-    ptx_length: int = 0
+    ptx_length: NonNegativeInt = 0
     # Score of a response cut at the length limit; None keeps the reward model's.
     truncation_score: float | None = None
     # Parts of the episodes that are scored one at a time; each reads all weights.
-    score_microbatches: int = 1
-    num_prompts: int = 0  # training prompts; 0: all
-    num_samples: int = 8  # responses to validation prompts shown at evaluations
+    score_microbatches: PositiveInt = 1
+    num_prompts: NonNegativeInt = 0  # training prompts; 0: all
+    num_samples: NonNegativeInt = 8  # validation prompts answered at each evaluation
 
     def sampling(self, max_response: int) -> SamplingConfig:
         """How the episodes are sampled."""

@@ -14,6 +14,7 @@ from instructgpt.loop import Job, train
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import Transformer
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
+from instructgpt.ranges import NonNegativeInt
 from instructgpt.sharding import batch_share
 from instructgpt.stages import common
 from instructgpt.state import make_train_state, shardings_of
@@ -25,7 +26,7 @@ from instructgpt.steps.update import make_train_step
 class PretrainConfig:
     """How documents are cut into rows."""
 
-    window: int = 0  # tokens of a row; 0: the model's context length
+    window: NonNegativeInt = 0  # tokens of a row; 0: the model's context length
 
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from instructgpt.evals.tables import format_interval
 from instructgpt.loop import Job, LoopConfig, train
 from instructgpt.models.transformer import ScalarModel
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
+from instructgpt.ranges import RankedInt
 from instructgpt.sharding import batch_share, local_ways, put_batch
 from instructgpt.stages import common
 from instructgpt.stages.label import open_comparisons
@@ -57,7 +58,7 @@ _HELD_OUT = {"valid": "valid", "heldout": "test"}
 class RewardConfig:
     """Where the rankings are and how their loss is divided."""
 
-    max_responses: int  # K: slots for the answers of a prompt
+    max_responses: RankedInt  # K: slots for the answers of a prompt
     # A label stage's workdir; "": comparisons.SPLIT.jsonl of the data, whose test
     # split takes the place of held-out labelers.
     comparisons: str = ""

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from instructgpt.distributed import is_first
 from instructgpt.metrics import MetricWriter, print_table, read_metrics
+from instructgpt.ranges import NonNegativeInt, PositiveInt
 from instructgpt.sampling import SamplingConfig
 from instructgpt.stages import common
 from instructgpt.stages.sampling import Prompts, ScoreTexts, stage_sampler
@@ -25,10 +26,10 @@ class SelectConfig:
 
     candidates: str  # an SFT stage's workdir with a checkpoint an epoch
     reward: str  # a reward stage's workdir
-    num_prompts: int = 0  # validation prompts; 0: all
-    every: int = 1  # consider each n-th checkpoint, and the last
+    num_prompts: NonNegativeInt = 0  # validation prompts; 0: all
+    every: PositiveInt = 1  # consider each n-th checkpoint, and the last
     temperature: float = 1.0
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
 
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from instructgpt.errors import UserError
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.loop import Job, train
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
+from instructgpt.ranges import NonNegativeInt
 from instructgpt.sharding import batch_share
 from instructgpt.stages import common
 from instructgpt.stages.sampling import make_sample_table
@@ -38,8 +39,8 @@ class SFTConfig:
     pretrain_fraction: float = 0.0  # share of each batch that is pretraining text
     # Tokens of a row that packs several demonstrations; 0: each has its own. A batch
     # counts rows.
-    pack_length: int = 0
-    num_samples: int = 8  # responses to validation prompts shown at each evaluation
+    pack_length: NonNegativeInt = 0
+    num_samples: NonNegativeInt = 8  # validation prompts answered at each evaluation
 
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
