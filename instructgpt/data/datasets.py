@@ -36,9 +36,8 @@ class DataConfig:
     """Where the sets are, how they come to be, and how long rows may be."""
 
     dir: str  # holds the sets and the tokenizer
-    max_prompt: (
-        PositiveInt  # tokens of a prompt with its template; longer ones are dropped
-    )
+    # Tokens of a prompt with its template; longer ones are left out.
+    max_prompt: PositiveInt
     max_response: PositiveInt  # tokens of a response with its EOS
     # A folder with KIND.SPLIT.jsonl files; "" is the world.
     jsonl: str = ""

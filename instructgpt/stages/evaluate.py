@@ -59,9 +59,8 @@ class EvaluateConfig:
     num_prompts: NonNegativeInt = 0  # test prompts; 0: all
     batch_size: PositiveInt = 64
     num_samples: NonNegativeInt = 12  # side-by-side samples in the report
-    window: NonNegativeInt = (
-        0  # tokens of a row of the pretraining loss; 0: the context length
-    )
+    # Tokens of a row of the pretraining loss; 0: the context length.
+    window: NonNegativeInt = 0
 
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
