@@ -137,6 +137,7 @@ def filter_long(
     max_prompt: int,
     max_response: int | None = None,
     on_long: Literal["error", "drop"] = "drop",
+    what: str = "records",
 ) -> Kept:
     """Rows short enough to encode; the paper drops prompts over 1k tokens (App. C).
 
@@ -147,6 +148,7 @@ def filter_long(
       max_response: R, room for the response with its EOS, for demonstrations; None
         leaves responses unchecked (those of comparisons are cut, not dropped).
       on_long: "drop" leaves a longer row out, "error" raises at the first.
+      what: the records are called in the error: "train prompts".
 
     Raises:
       UserError: a row is too long and on_long is "error", or no row fits.
@@ -168,9 +170,12 @@ def filter_long(
         else:
             kept.append(index)
     if not kept:
+        limits = f"config.data.max_prompt={max_prompt}"
+        if max_response is not None:
+            limits += f" and config.data.max_response={max_response}"
         raise UserError(
-            f"none of {total} records fits max_prompt={max_prompt},"
-            f" max_response={max_response}; raise these limits."
+            f"none of {total} {what} fits {limits}, in tokens; raise the limit, or give"
+            " shorter ones."
         )
     return Kept(np.array(kept, np.int64), total - len(kept))
 

@@ -5,10 +5,11 @@ Relative paths in a config are relative to the stage's workdir, so that a recipe
 folders can be moved as a whole.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,7 +18,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from instructgpt.checkpoints import open_checkpoint
+from instructgpt.checkpoints import Checkpoints, open_checkpoint
 from instructgpt.data.datasets import DataConfig, Datasets, open_datasets
 from instructgpt.data.documents import TokenWindows
 from instructgpt.distributed import first_then_others, is_first
@@ -235,8 +236,10 @@ def text_windows(
       key: The config key that `length` comes from, for the error.
 
     Raises:
-      UserError: the rows are longer than the context.
+      UserError: the rows are longer than the context, or nothing can be predicted.
     """
+    if length == 1:
+        raise UserError(f"{key}=1: one token predicts nothing; give 0, or 2 or more")
     if length > config.context_length:
         raise UserError(
             f"{key}={length} is longer than the model's "
@@ -254,6 +257,39 @@ class Loaded(NamedTuple):
     step: int
 
 
+@contextlib.contextmanager
+def _opened(
+    init: InitConfig,
+    context: Context,
+    *,
+    scalar: bool = False,
+    overrides: ConfigDict | None = None,
+) -> Iterator[tuple[Checkpoints, int, ModelConfig]]:
+    """The checkpoint of `load`, with its step and the model's config, checked."""
+    path = resolve(init.path, context.workdir)
+    step = selected_step(init, context) or init.step or None
+    checkpoints, step = open_checkpoint(path, step=step)
+    try:
+        meta = checkpoints.meta(step)
+        values = {**meta["model"], **(overrides.to_dict() if overrides else {})}
+        config = build(ModelConfig, values, where="config.model")
+        check_model(context, config)
+        if scalar != (meta["kind"] == "scalar"):
+            raise UserError(
+                f"{path} holds a {meta['kind']} model; this stage needs a "
+                f"{'scalar' if scalar else 'language'} one, see config's init paths"
+            )
+        yield checkpoints, step, config
+    finally:
+        checkpoints.close()
+
+
+def find(init: InitConfig, context: Context, **how: Any) -> ModelConfig:
+    """Looks for a model that a stage loads later; arguments and errors of `load`."""
+    with _opened(init, context, **how) as (_, _, config):
+        return config
+
+
 def load(
     init: InitConfig,
     context: Context,
@@ -268,28 +304,19 @@ def load(
       context: The stage that loads.
       scalar: Whether it is a reward model (or value net).
       overrides: Keys of ModelConfig that this stage changes: dropout, dtype, remat.
+
+    Raises:
+      UserError: there is no such checkpoint, or its model is of another kind or does
+        not fit the data.
     """
-    path = resolve(init.path, context.workdir)
-    step = selected_step(init, context) or init.step or None
-    checkpoints, step = open_checkpoint(path, step=step)
-    try:
-        meta = checkpoints.meta(step)
-        values = {**meta["model"], **(overrides.to_dict() if overrides else {})}
-        config = build(ModelConfig, values, where="config.model")
-        check_model(context, config)
-        if scalar != (meta["kind"] == "scalar"):
-            raise UserError(
-                f"{path} holds a {meta['kind']} model; this stage needs a "
-                f"{'scalar' if scalar else 'language'} one, see config's init paths"
-            )
+    opened = _opened(init, context, scalar=scalar, overrides=overrides)
+    with opened as (checkpoints, step, config):
         model = ScalarModel(config) if scalar else Transformer(config)
         part = "params" if scalar else init.part
         layout = params_layout(model, context.mesh)
         parts, _ = checkpoints.restore(step, {part: layout})
         check_same_shapes(parts[part], layout)
         return Loaded(model, parts[part], step)
-    finally:
-        checkpoints.close()
 
 
 def selected_step(init: InitConfig, context: Context) -> int | None:

@@ -187,7 +187,7 @@ def _respond(
     put = prompt_options(context, entry, loaded)
     asked = prompts
     if put:
-        asked = Prompts(context, "test", count=settings.num_prompts, **put)
+        asked = Prompts(context, "test", records=prompts.records, **put)
     texts = asked.respond(
         entry_sampler(context, entry, loaded),
         loaded.params,

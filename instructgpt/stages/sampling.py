@@ -8,17 +8,14 @@ import jax
 import numpy as np
 
 from instructgpt.data.loader import eval_batches
-from instructgpt.data.transforms import (
-    encode_comparison,
-    encode_prompt,
-    filter_long,
-)
+from instructgpt.data.transforms import encode_comparison, encode_prompt
 from instructgpt.distributed import fetch, is_first
 from instructgpt.metrics import Progress, print_table
 from instructgpt.rollouts import generate, make_response_scorer, make_sampler
 from instructgpt.sampling import SamplingConfig
 from instructgpt.sharding import put_whole_batch, round_up
 from instructgpt.stages.common import Context, Loaded, write_json
+from instructgpt.stages.inputs import keep_short
 
 
 def stop_ids(context: Context, *, newline: bool = False) -> tuple[int, ...]:
@@ -55,6 +52,8 @@ def stage_sampler(
 class Prompts:
     """The first `count` prompts of a split that fit, as records and batches.
 
+    One line says how many of the split are too long.
+
     Args:
       context: The stage.
       split: Of the prompts.
@@ -81,9 +80,8 @@ class Prompts:
         self._context = context
         limit = max_prompt or context.data_config.max_prompt
         source = context.data.source(kind, split) if records is None else records
-        plain = context.data_config.max_prompt
-        kept = filter_long(source, context.data.prompt_format, max_prompt=plain)
-        indices = kept.indices[: count or None]
+        what = f"{split} {kind}" if records is None else kind
+        indices = keep_short(context, source, what)[: count or None]
         self.records = [source[int(i)] for i in indices]
         rows = self.records
         if wrap is not None:
@@ -132,10 +130,17 @@ class Prompts:
 
 
 def make_sample_table(
-    context: Context, model: Any, kind: str, *, num: int
+    context: Context, model: Any, prompts: Prompts | None
 ) -> Callable[[Any, int], None]:
-    """Builds (params, step) -> None: prints and keeps `samples/STEP.json`."""
-    prompts = Prompts(context, "valid", count=num, kind=kind)
+    """Builds (params, step) -> None: prints and keeps `samples/STEP.json`.
+
+    Args:
+      context: The stage.
+      model: The language model.
+      prompts: What is answered; without, nothing is sampled, shown or kept.
+    """
+    if prompts is None:
+        return lambda params, step: None
     config = SamplingConfig(context.data_config.max_response)
     sampler = stage_sampler(context, model, config)
 

@@ -161,8 +161,12 @@ def test_filter_long_drops_or_raises():
     assert (kept.indices.tolist(), kept.dropped) == ([0, 2], 1)
     with pytest.raises(UserError, match="the prompt has 10 tokens, the limit is 4"):
         filter_long(source, LETTERS, max_prompt=4, on_long="error")
-    with pytest.raises(UserError, match="none of 3 records fits max_prompt=1"):
+    none = r"none of 3 records fits config\.data\.max_prompt=1, in tokens; raise"
+    with pytest.raises(UserError, match=none):
         filter_long(source, LETTERS, max_prompt=1)
+    none = r"none of 3 valid prompts fits .*=1 and config\.data\.max_response=4, in"
+    with pytest.raises(UserError, match=none):
+        filter_long(source, LETTERS, max_prompt=1, max_response=4, what="valid prompts")
     with pytest.raises(UserError, match="on_long='cut'"):
         filter_long(source, LETTERS, max_prompt=1, on_long="cut")
 
