@@ -191,7 +191,7 @@ def _key_data(key: Array) -> list[int]:
 
 
 def _check_finite(name: str, step: int, metrics: list[dict[str, Any]]) -> None:
-    # Sums, not means: a mean over nothing is NaN too, and no failure.
+    # Sums, not means: a mean is made of several steps, and the step is told.
     bad = {
         key
         for pairs in metrics

@@ -87,7 +87,9 @@ def encode_comparison(
     """One prompt with its ranked responses: prompt [P], responses [K, R].
 
     A response longer than R with its EOS is cut to R tokens and has no EOS, like a
-    sample that met the length limit. An empty slot has rank 0 and nothing valid.
+    sample that met the length limit. Responses that are then the same tokens have the
+    same `wording`, so that neither can count as better than the other. An empty slot
+    has rank 0 and nothing valid.
 
     Args:
       record: has `id`, `prompt`, `responses` and `ranks`.
@@ -109,10 +111,12 @@ def encode_comparison(
         )
     responses = np.full((max_responses, max_response), prompt_format.pad_id, np.int32)
     response_valid = np.zeros((max_responses, max_response), bool)
-    ranks = np.zeros(max_responses, np.int32)
+    ranks, wording = np.zeros((2, max_responses), np.int32)
+    first: dict[tuple[int, ...], int] = {}
     for k, text in enumerate(record["responses"]):
         ids = prompt_format.response_ids(text)[:max_response]
         responses[k], response_valid[k] = _pad(ids, max_response, prompt_format.pad_id)
+        wording[k] = first.setdefault(tuple(ids), k)
     ranks[:found] = record["ranks"]
     return ComparisonBatch(
         *_pad(prompt, max_prompt, prompt_format.pad_id, left=True),
@@ -120,7 +124,14 @@ def encode_comparison(
         response_valid=response_valid,
         ranks=ranks,
         present=np.arange(max_responses) < found,
+        wording=wording,
     )
+
+
+def count_cut(row: ComparisonBatch, eos_id: int) -> int:
+    """How many responses of one `encode_comparison` row were cut to R tokens."""
+    full = row.response_valid[:, -1]
+    return int((full & (row.responses[:, -1] != eos_id)).sum())
 
 
 class Kept(NamedTuple):

@@ -12,9 +12,9 @@ from jax.sharding import Mesh
 from instructgpt.batches import ComparisonBatch, PackedComparisonBatch
 from instructgpt.data.loader import eval_batches
 from instructgpt.data.packing import ComparisonPacker
-from instructgpt.data.rows import Indices
+from instructgpt.data.rows import Indices, Rows, Source
 from instructgpt.evals.intervals import Interval, ratio_interval
-from instructgpt.losses import pairwise_ranking
+from instructgpt.losses import pairwise_ranking, untied_pairs
 from instructgpt.metrics import mean_metrics
 from instructgpt.models.scoring import comparison_scores
 from instructgpt.models.transformer import ScalarModel
@@ -26,6 +26,7 @@ class Rankings:
 
     Attributes:
       ids: of the rankings, in order.
+      rows: the rankings encoded, in order.
     """
 
     def __init__(
@@ -49,12 +50,9 @@ class Rankings:
         numbers = range(len(source)) if keep is None else keep
         self.ids = [source[int(i)]["id"] for i in numbers]
         self._mesh = mesh
+        self.rows = Rows(source, encode, keep)
         self._batches = eval_batches(
-            source,
-            encode,
-            batch_size=batch_size,
-            **batch_share(mesh)._asdict(),
-            keep=keep,
+            self.rows, None, batch_size=batch_size, **batch_share(mesh)._asdict()
         )
         self._pack = ComparisonPacker(self._batches, groups=local_ways(mesh))
 
@@ -62,6 +60,12 @@ class Rankings:
         """Its batches, on the devices."""
         for batch in self._batches:
             yield put_batch(self._pack(batch), self._mesh)
+
+
+def count_untied(rows: Source) -> int:
+    """Pairs of all encoded rankings in which one response is the better."""
+    labels = ([x[None] for x in rows[i].labels] for i in range(len(rows)))
+    return sum(int(untied_pairs(*row).sum()) for row in labels)
 
 
 class PairCounts(NamedTuple):
@@ -102,19 +106,22 @@ class RankingResult(NamedTuple):
 def make_ranking_evaluator(
     model: ScalarModel, mesh: Mesh
 ) -> Callable[[Any, Rankings], RankingResult]:
-    """Builds (params, rankings) -> RankingResult; ties of the labeler are dropped."""
+    """Builds (params, rankings) -> RankingResult; ties of the labeler are dropped.
+
+    The rankings must have an untied pair, see `count_untied`.
+    """
 
     # Whole on every process, so that each has all numbers.
     @functools.partial(jax.jit, out_shardings=replicated(mesh))
     def run(params: Any, batch: Any) -> tuple[Any, ...]:
         scores = comparison_scores(model, params, batch)
-        ranks, present = (x.reshape(scores.shape) for x in (batch.ranks, batch.present))
-        return scores, ranks, present, pairwise_ranking(scores, ranks, present).loss
+        labels = [x.reshape(scores.shape) for x in batch.labels]
+        return scores, *labels, pairwise_ranking(scores, *labels).loss
 
     def evaluate(params: Any, rankings: Rankings) -> RankingResult:
         found = jax.device_get([run(params, batch) for batch in rankings])
-        scores, ranks, present, losses = zip(*found, strict=True)
-        right, pairs = pair_counts(*map(np.concatenate, (scores, ranks, present)))
+        *pairs_of, losses = zip(*found, strict=True)
+        right, pairs = pair_counts(*map(np.concatenate, pairs_of))
         # The last batch may end in blank rows, which have no id.
         size = len(rankings.ids)
         return RankingResult(
@@ -143,7 +150,10 @@ def accuracy_interval(counts: PairCounts) -> Interval:
 
 
 def pair_counts(
-    scores: np.ndarray, ranks: np.ndarray, present: np.ndarray
+    scores: np.ndarray,
+    ranks: np.ndarray,
+    present: np.ndarray,
+    wording: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Correctly ordered and untied pairs of each ranking, on the host.
 
@@ -151,12 +161,12 @@ def pair_counts(
       scores: float[N, K].
       ranks: int[N, K], 1 is best.
       present: bool[N, K].
+      wording: int[N, K], see `untied_pairs`.
 
     Returns:
       (right float[N], pairs float[N]); an exact tie of scores is half right.
     """
-    both = present[:, :, None] & present[:, None, :]
-    better = both & (ranks[:, :, None] < ranks[:, None, :])
+    better = untied_pairs(ranks, present, wording)
     margins = scores[:, :, None] - scores[:, None, :]
     right = (np.sign(margins) + 1) / 2
     return (right * better).sum((1, 2)), better.sum((1, 2)).astype(float)

@@ -77,25 +77,30 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Samples answers and has them ranked; writes the comparisons set."""
     context = common.start(config, workdir)
     label = common.build(LabelConfig, config.label, where="config.label")
-    answers = {}
-    for split, count in (
-        ("train", label.train_prompts),
-        ("valid", label.valid_prompts),
-    ):
-        prompts = Prompts(context, split, count=count)
-        path = context.workdir / f"answers.{split}.jsonl"
-        if not path.exists():
-            rows = _answer(context, label, prompts, split)
-            on_first(functools.partial(_write_lines, path, rows))
-        answers[split] = _read_lines(path)
     world = context.data.world
+    if world is None and context.data.has("comparisons", "train"):
+        common.announce(
+            f"{config.name}: the data have rankings of their own, which the reward "
+            "stage reads; nothing to do"
+        )
+        return {}
+    counts = {"train": label.train_prompts, "valid": label.valid_prompts}
+    paths = {split: context.workdir / f"answers.{split}.jsonl" for split in counts}
+    missing = [split for split, path in paths.items() if not path.exists()]
+    # All that answers are made of, before the first is drawn.
+    prompts = {s: Prompts(context, s, count=counts[s]) for s in missing}
+    for init in _checkpoints(context, label) if missing else ():
+        common.find(init, context)
+    for split in missing:
+        rows = _answer(context, label, prompts[split], split)
+        on_first(functools.partial(_write_lines, paths[split], rows))
     if world is None:
         raise UserError(
             f"{context.workdir}/answers.*.jsonl hold the answers: have people rank "
-            "them "
-            "(add ranks and labeler to every line, as comparisons.SPLIT.jsonl) and "
-            "build the set; only the miniature world has simulated labelers"
+            "them and put them among the data as comparisons.SPLIT.jsonl, each line "
+            "with ranks and a labeler; only the miniature world has simulated labelers"
         )
+    answers = {split: _read_lines(path) for split, path in paths.items()}
     return _rank(context, label, world, answers)
 
 
@@ -270,8 +275,16 @@ def read_report(workdir: str | Path) -> dict[str, Any]:
     """What a label stage says of its rankings: set, pairs, agreement of labelers."""
     path = Path(workdir) / "labels.json"
     if not path.exists():
-        raise UserError(f"{path} is not there; run the label stage first")
+        raise UserError(
+            f"{path} is not there; run the label stage first, or give rankings of your "
+            "own as comparisons.train.jsonl"
+        )
     return json.loads(path.read_text())
+
+
+def has_report(workdir: str | Path) -> bool:
+    """Whether a label stage has ranked answers in this workdir."""
+    return (Path(workdir) / "labels.json").exists()
 
 
 def _untied(row: dict[str, Any]) -> int:

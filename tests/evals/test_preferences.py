@@ -8,6 +8,7 @@ from instructgpt.evals.preferences import (
     PairCounts,
     Rankings,
     accuracy_interval,
+    count_untied,
     make_ranking_evaluator,
     pair_counts,
 )
@@ -26,6 +27,10 @@ def test_pairs_by_hand():
     right, pairs = pair_counts(scores, ranks, present)
     # 3 > 1 and 3 > 2 are right, 1 > 2 is wrong; then a tie of scores; then no pair.
     assert (right.tolist(), pairs.tolist()) == ([2, 0.5, 0], [3, 1, 0])
+    # In the first ranking 3 and 1 are scores of the same tokens, so 3 > 1 is no pair.
+    wording = np.array([[0, 0, 2], [0, 1, 2], [0, 1, 2]])
+    right, pairs = pair_counts(scores, ranks, present, wording)
+    assert (right.tolist(), pairs.tolist()) == ([1, 0.5, 0], [2, 1, 0])
 
 
 def test_rankings_of_one_prompt_are_one_unit():
@@ -44,7 +49,7 @@ def test_counts_and_accuracy_are_those_of_plain_scores(mesh, rng):
     batch = tiny.comparison_batch(rng)
     params = tiny.params_of(MODEL)
     # Five of the eight, so that the last batch of four has three blank rows.
-    keep = [0, 2, 3, 5, 7]
+    keep = [0, 2, 4, 5, 7]
 
     class Source:
         def __len__(self):
@@ -66,7 +71,7 @@ def test_counts_and_accuracy_are_those_of_plain_scores(mesh, rng):
         (batch.prompt, batch.prompt_valid),
         (batch.responses, batch.response_valid),
     )
-    right, pairs = pair_counts(np.asarray(scores), batch.ranks, batch.present)
+    right, pairs = pair_counts(np.asarray(scores), *batch.labels)
     with jax.set_mesh(tiny.mesh_of(*mesh)):
         evaluate = make_ranking_evaluator(MODEL, tiny.mesh_of(*mesh))
         found = evaluate(params, rankings)
@@ -74,5 +79,6 @@ def test_counts_and_accuracy_are_those_of_plain_scores(mesh, rng):
     assert found.counts.right.tolist() == right[keep].tolist()
     assert found.counts.pairs.tolist() == pairs[keep].tolist()
     assert found.accuracy == pytest.approx(right[keep].sum() / pairs[keep].sum())
-    chosen = scores[np.array(keep)], batch.ranks[keep], batch.present[keep]
+    chosen = scores[np.array(keep)], *(x[keep] for x in batch.labels)
     assert found.loss == pytest.approx(float(pairwise_ranking(*chosen).loss.mean()))
+    assert count_untied(rankings.rows) == pairs[keep].sum()
