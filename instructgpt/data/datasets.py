@@ -82,6 +82,11 @@ class Datasets:
                 f"config.data: there are no {kind}; add {kind}.{split}.jsonl to the "
                 "folder, or give the miniature world some"
             )
+        if not self.has(kind, split):
+            raise UserError(
+                f"config.data: there are no {split} {kind}; add {kind}.{split}.jsonl "
+                "to the folder, or give the miniature world some"
+            )
         return open_source(kind, self.names[kind], self.dir, split)
 
     def has(self, kind: str, split: str) -> bool:

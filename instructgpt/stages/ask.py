@@ -46,7 +46,7 @@ class Panel:
         with jax.set_mesh(self._context.mesh):
             for name, entry in build_entries(config).items():
                 loaded = load_entry(self._context, entry, name)
-                put = prompt_options(self._context, entry, loaded)
+                put = prompt_options(self._context, entry, loaded.model.config)
                 # Models that differ in nothing but parameters share a compilation.
                 key = (loaded.model.config, entry.temperature, entry.prompted)
                 if key not in samplers:

@@ -324,9 +324,14 @@ def selected_step(init: InitConfig, context: Context) -> int | None:
     if not init.selected_by:
         return None
     path = Path(resolve(init.selected_by, context.workdir)) / "selected.json"
+    return read_selected(path)["step"]
+
+
+def read_selected(path: Path) -> dict[str, Any]:
+    """What a select stage chose: `step`, and of each epoch what it found."""
     if not path.exists():
         raise UserError(f"{path} is not there; run the select stage first")
-    return json.loads(path.read_text())["step"]
+    return json.loads(path.read_text())
 
 
 def model_meta(model: nn.Module, *, kind: str) -> dict[str, Any]:

@@ -14,7 +14,12 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from instructgpt.data.datasets import DataConfig
 from instructgpt.errors import UserError
+from instructgpt.models.config import ModelConfig
+from instructgpt.optim import OptimizerConfig
+from instructgpt.ranges import check_integers
+from instructgpt.sharding import MeshConfig
 from instructgpt.stages import (
     common,
     evaluate,
@@ -26,6 +31,7 @@ from instructgpt.stages import (
     sft,
     side_by_side,
 )
+from instructgpt.steps.ppo import PPOConfig
 
 _RUN = {
     "pretrain": pretrain.run,
@@ -37,6 +43,27 @@ _RUN = {
     "evaluate": evaluate.run,
 }
 
+# The blocks of the stages' configs and what they become.
+_BLOCKS: dict[str, type] = {
+    "data": DataConfig,
+    "evaluate": evaluate.EvaluateConfig,
+    "init": common.InitConfig,
+    "label": label.LabelConfig,
+    "mesh": MeshConfig,
+    "optimizer": OptimizerConfig,
+    "policy_optimizer": OptimizerConfig,
+    "ppo": PPOConfig,
+    "pretrain": pretrain.PretrainConfig,
+    "reward": reward.RewardConfig,
+    "reward_init": common.InitConfig,
+    "rl_init": common.InitConfig,
+    "rollout": ppo.RolloutConfig,
+    "select": select.SelectConfig,
+    "sft": sft.SFTConfig,
+    "train": common.TrainConfig,
+    "value_optimizer": OptimizerConfig,
+}
+
 
 def run(config: ConfigDict, workdir: str | Path) -> None:
     """Runs `config.stages` in order; the seed of all is `config.seed`.
@@ -45,7 +72,8 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     they share the minutes that this takes.
 
     Raises:
-      UserError: `config.together` names what is not a stage of the order.
+      UserError: `config.together` names what is not a stage of the order, or a
+        stage's block has a mistake.
     """
     workdir = Path(workdir).absolute()
     for name in config.together:
@@ -54,11 +82,27 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
                 f"config.together: {name!r} is not in config.order={config.order}"
             )
     for name in config.order:
+        check_blocks(stage_config(config, name), where=f"config.stages.{name}")
+    for name in config.order:
         if name in config.together:
             _run_together(config, workdir, config.together)
         run_stage(config, workdir, name)
     if config.order[-1] == "evaluate":
         evaluate.show(workdir / "evaluate")
+
+
+def check_blocks(stage: ConfigDict, *, where: str) -> None:
+    """Checks the keys and whole numbers of a stage's config before any stage runs.
+
+    Raises:
+      UserError: a block has a key that does not exist, or a number out of its range.
+    """
+    for key, cls in _BLOCKS.items():
+        if key in stage:
+            common.build(cls, stage[key], where=f"{where}.{key}")
+    if "model" in stage:  # of which fine-tuning stages give a part
+        values = stage.model.to_dict()
+        check_integers(ModelConfig, values, where=f"{where}.model")
 
 
 def run_stage(config: ConfigDict, workdir: str | Path, name: str) -> Path:
