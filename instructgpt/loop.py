@@ -167,7 +167,8 @@ def _steps(job, state, start, config, key, checkpoints, writer, preemption):
         if job.evaluate and (last or _due(step, config.eval_every)):
             paused = time.monotonic()
             evaluated = job.evaluate(state, step)
-            writer.write(step, evaluated)
+            if evaluated:
+                writer.write(step, evaluated)
             shown.update({k: evaluated[k] for k in job.watch if k in evaluated})
             progress.update(step, shown)
             began += time.monotonic() - paused  # no part of tokens/s and input share

@@ -231,6 +231,13 @@ def test_logging_gathers_the_steps_between(tmp_path, unbroken):
     np.testing.assert_allclose([first, second], [np.mean(each[:5]), np.mean(each[5:])])
 
 
+def test_logging_every_0_steps_is_at_the_end(tmp_path, unbroken):
+    run(tmp_path, config=LoopConfig(num_steps=STEPS, log_every=0))
+    ((step, loss),) = losses(tmp_path)
+    assert step == STEPS
+    assert loss == pytest.approx(np.mean([loss for _, loss in unbroken[1]]))
+
+
 def test_evaluation_is_on_time_and_at_the_end(tmp_path):
     def evaluate(state, step):
         assert int(state.step) == step

@@ -118,12 +118,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             meta=common.model_meta(model, kind="scalar"),
         )
         state = train(job, state, config=loop_config, key=key, workdir=context.workdir)
-        counts = evaluate.counts(state)
-        if own and len(counts) > 1:
-            # Rankings of the same people, none of which chose anything here.
-            counts["all held-out"] = PairCounts.joined(counts.values())
-        for split, found in counts.items():
-            _announce_accuracy(split, found)
+        _announce_accuracies(evaluate.counts(state), joined=own)
         if demonstrations is None:
             return {"params": state.params}
         mean = functools.partial(
@@ -247,6 +242,15 @@ def _tell_cut(context: common.Context, name: str, rows: Rows) -> None:
             "(config.data.max_response) and are cut there; raise the limit to compare "
             "them whole"
         )
+
+
+def _announce_accuracies(counts: dict[str, PairCounts], *, joined: bool) -> None:
+    """Prints the accuracy on each split, and on all of them where people are alike."""
+    if joined and len(counts) > 1:
+        # Rankings of the same people, none of which chose anything here.
+        counts = {**counts, "all held-out": PairCounts.joined(counts.values())}
+    for split, found in counts.items():
+        _announce_accuracy(split, found)
 
 
 def _announce_accuracy(split: str, counts: PairCounts) -> None:
