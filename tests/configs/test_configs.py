@@ -213,6 +213,7 @@ def test_rl_init(size, rate, batch):
     assert config.train.num_epochs == 2
     assert config.train.batch_size == batch
     assert config.sft.pretrain_fraction == 0.1
+    assert config.sft.pretrain_share_of == "loss"
     assert config.optimizer.learning_rate == rate
     assert config.optimizer.schedule == "cosine"
     assert config.init.path == "../pretrain"
