@@ -2,8 +2,8 @@
 
     python -m instructgpt.main --config=configs/label.py:mini --workdir=runs/mini/label
 
-In `mini` K is 8, of which two answer other prompts (`misplaced` in stages/label.py). One
-labeler ranks a training prompt, as in the paper.
+In `mini` K is 8, of which two answer other prompts (`misplaced` in stages/label.py).
+One labeler ranks a training prompt, as in the paper.
 
 The paper's set has 33,207 training and 17,887 validation prompts. Only the miniature
 world has simulated labelers; elsewhere the answers are written for people to rank.
