@@ -1,7 +1,7 @@
 """Compares the models: gold win rates, Likert, flags, losses, and the report.
 
 The five models of the paper's Fig. 1 (GPT, GPT-prompted, SFT, PPO, PPO-ptx) answer
-the same test prompts, of customers and templates never seen in training. In the
+the same prompts, of customers and with questions never seen in training. In the
 miniature world the gold judge decides; it has trained nothing.
 """
 
@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from ml_collections import ConfigDict
@@ -58,11 +58,14 @@ class EvaluateConfig:
 
     baseline: str  # key of the model the others are compared with
     reward: str  # a reward stage's workdir
-    comparisons: str  # a label stage's workdir
+    # A label stage's workdir; "": the rankings of the reward model are not here.
+    comparisons: str
     select: str  # a select stage's workdir, for the table of epochs
     max_responses: RankedInt
+    # Whose prompts and documents: tune on valid, report test once.
+    split: Literal["valid", "test"] = "test"
     curves: tuple[str, ...] = ()  # stages' workdirs whose metrics are plotted
-    num_prompts: NonNegativeInt = 0  # test prompts; 0: all
+    num_prompts: NonNegativeInt = 0  # prompts of the split; 0: all
     batch_size: PositiveInt = 64
     num_samples: NonNegativeInt = 12  # side-by-side samples in the report
     # Tokens of a row of the pretraining loss; 0: the context length.
@@ -102,19 +105,21 @@ def _evaluate(
             f"{sorted(entries)}"
         )
     _check_needs(context, config, settings, entries)
-    prompts = Prompts(context, "test", count=settings.num_prompts)
+    prompts = Prompts(context, settings.split, count=settings.num_prompts)
     with jax.set_mesh(context.mesh):
         reward = common.load(common.InitConfig(settings.reward), context, scalar=True)
         score = ScoreTexts(context, reward, batch_size=settings.batch_size)
         texts, scores, losses = {}, {}, {}
         for name, entry in entries.items():
             loaded = load_entry(context, entry, name)
-            losses[name] = _pretrain_loss(context, loaded, settings.window)
+            losses[name] = _pretrain_loss(context, loaded, settings)
             texts[name] = _respond(context, settings, prompts, entry, loaded, name)
             scores[name] = float(score(prompts.records, texts[name]).mean())
         rl_init = common.load(_rl_init(config), context)
-        losses["rl_init"] = _pretrain_loss(context, rl_init, settings.window)
-        accuracy = _reward_accuracy(context, settings, reward)
+        losses["rl_init"] = _pretrain_loss(context, rl_init, settings)
+        accuracy = (
+            _reward_accuracy(context, settings, reward) if settings.comparisons else {}
+        )
     judged = {
         name: judge_all(context.data.world, prompts.records, responses)
         for name, responses in texts.items()
@@ -129,6 +134,7 @@ def _evaluate(
     return {
         "models": models,
         "num_prompts": len(prompts),
+        "split": settings.split,
         "pretrain_loss": losses,
         "reward_model": accuracy,
         **_from_stages(context, settings),
@@ -154,10 +160,11 @@ def _check_needs(
         prompt_options(context, entry, found[name])
     found["rl_init"] = common.find(_rl_init(config), context)
     for model_config in found.values():
-        _windows(context, model_config, settings.window)
-    directory = common.resolve(settings.comparisons, context.workdir)
-    for split in _LABELERS:
-        open_comparisons(directory, split)
+        _windows(context, model_config, settings)
+    if settings.comparisons:
+        directory = common.resolve(settings.comparisons, context.workdir)
+        for split in _LABELERS:
+            open_comparisons(directory, split)
     _selected_epochs(context, settings)
 
 
@@ -216,11 +223,11 @@ def _respond(
     loaded: common.Loaded,
     name: str,
 ) -> list[str]:
-    """One response per test prompt; kept beside the results as JSON."""
+    """One response per prompt; kept beside the results as JSON."""
     put = prompt_options(context, entry, loaded.model.config)
     asked = prompts
     if put:
-        asked = Prompts(context, "test", records=prompts.records, **put)
+        asked = Prompts(context, settings.split, records=prompts.records, **put)
     texts = asked.respond(
         entry_sampler(context, entry, loaded),
         loaded.params,
@@ -238,16 +245,17 @@ def _respond(
 
 
 def _windows(
-    context: common.Context, model_config: ModelConfig, window: int
+    context: common.Context, model_config: ModelConfig, settings: EvaluateConfig
 ) -> TokenWindows:
+    split, window = settings.split, settings.window
     key = "config.evaluate.window"
-    return common.text_windows(context, "test", model_config, window, key=key)
+    return common.text_windows(context, split, model_config, window, key=key)
 
 
 def _pretrain_loss(
-    context: common.Context, loaded: common.Loaded, window: int
+    context: common.Context, loaded: common.Loaded, settings: EvaluateConfig
 ) -> float:
-    windows = _windows(context, loaded.model.config, window)
+    windows = _windows(context, loaded.model.config, settings)
     evaluate = make_loss_evaluator(
         loaded.model,
         windows,
@@ -336,6 +344,7 @@ def _meta(context: common.Context) -> dict[str, Any]:
         f"({os.cpu_count()} cores, {platform.machine()})",
         "minutes": json.loads(minutes.read_text()) if minutes.exists() else {},
         "seed": context.config.seed,
+        "world_seed": context.data_config.world_seed,
     }
 
 

@@ -88,7 +88,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     paths = {split: context.workdir / f"answers.{split}.jsonl" for split in counts}
     missing = [split for split, path in paths.items() if not path.exists()]
     # All that answers are made of, before the first is drawn.
-    prompts = {s: Prompts(context, s, count=counts[s]) for s in missing}
+    prompts = {split: _prompts(context, split, counts[split]) for split in missing}
     for init in _checkpoints(context, label) if missing else ():
         common.find(init, context)
     for split in missing:
@@ -102,6 +102,12 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         )
     answers = {split: _read_lines(path) for split, path in paths.items()}
     return _rank(context, label, world, answers)
+
+
+def _prompts(context: common.Context, split: str, count: int) -> Prompts:
+    """Another draw than PPO's prompts, as in Table 6, where the data have one."""
+    kind = "rm_prompts" if context.data.has("rm_prompts", split) else "prompts"
+    return Prompts(context, split, count=count, kind=kind)
 
 
 def _answer(
