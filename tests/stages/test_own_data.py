@@ -13,6 +13,7 @@ from instructgpt.metrics import read_metrics
 from instructgpt.models.transformer import ScalarModel
 from instructgpt.stages import common, label, ppo, reward, sft
 from instructgpt.state import params_layout
+from instructgpt.tokenizer import load_tokenizer
 from tests import tiny
 from tests.stages.recipe_run import MESH, Finished, finished, get_config
 
@@ -102,9 +103,10 @@ def test_rankings_alone_pass_label_and_make_a_reward_model(
     out = capsys.readouterr().out
     assert "no train demonstrations, so scores are not shifted" in out
     assert f"none of {len(tied)} heldout rankings has an untied pair" in out
-    assert (
-        f"reward: {len(long)} of " in out and "valid answers have more than 24" in out
-    )
+    tokenizer = load_tokenizer(folder / "tokenizer.model")
+    texts = [t for row in [{"responses": long}, *valid] for t in row["responses"]]
+    cut = sum(len(tokenizer.encode(text)) + 1 > 24 for text in texts)
+    assert f"reward: {cut} of {len(texts)} valid answers have more than 24" in out
     checkpoints, step = open_checkpoint(where / "reward")
     checkpoints.close()
     assert step == 1  # no shift
