@@ -87,11 +87,24 @@ class PairCounts(NamedTuple):
         )
 
 
+class ScoredRankings(NamedTuple):
+    """Rankings beside a reward model's scores of the K answers of each.
+
+    Rankings of one id rank the same answers in the same order.
+    """
+
+    ids: list[str]
+    scores: np.ndarray  # float[N, K]
+    ranks: np.ndarray  # int[N, K], 1 is best
+    present: np.ndarray  # bool[N, K]
+
+
 class RankingResult(NamedTuple):
     """How well a reward model orders a split."""
 
     loss: float  # per prompt, ties dropped
     counts: PairCounts
+    scored: ScoredRankings
 
     @property
     def accuracy(self) -> float:
@@ -113,13 +126,14 @@ def make_ranking_evaluator(
 
     def evaluate(params: Any, rankings: Rankings) -> RankingResult:
         found = jax.device_get([run(params, batch) for batch in rankings])
-        scores, ranks, present, losses = zip(*found, strict=True)
-        right, pairs = pair_counts(*map(np.concatenate, (scores, ranks, present)))
+        *arrays, losses = zip(*found, strict=True)
         # The last batch may end in blank rows, which have no id.
         size = len(rankings.ids)
+        scores, ranks, present = (np.concatenate(a)[:size] for a in arrays)
         return RankingResult(
             mean_metrics([{"loss": loss} for loss in losses])["loss"],
-            PairCounts(rankings.ids, right[:size], pairs[:size]),
+            PairCounts(rankings.ids, *pair_counts(scores, ranks, present)),
+            ScoredRankings(rankings.ids, scores, ranks, present),
         )
 
     return evaluate
@@ -140,6 +154,50 @@ def accuracy_interval(counts: PairCounts) -> Interval:
         right[name] = right.get(name, 0.0) + float(r)
         pairs[name] = pairs.get(name, 0.0) + float(p)
     return ratio_interval(list(right.values()), list(pairs.values()))
+
+
+class SharedPairCounts(NamedTuple):
+    """A reward model and the labelers over the same pairs, a row for each prompt.
+
+    What is counted are triples: two labelers of a prompt and two answers that neither
+    of them ties. Over these the agreement of labelers is taken (paper §3.4).
+    """
+
+    model: PairCounts  # right is the mean of the model against either labeler
+    labelers: PairCounts  # right where the two labelers agree
+
+
+def shared_pair_counts(scored: ScoredRankings) -> SharedPairCounts:
+    """Counts a reward model where two labelers can be compared with each other.
+
+    A labeler is right or wrong about a pair as another labeler orders it, and so is
+    the model here, once against each of the two. Over all untied pairs of a ranking it
+    would also be counted on those that the other labeler ties, which are harder.
+    """
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(scored.ids):
+        rows.setdefault(name, []).append(row)
+    # Which of each two answers is the better one: [N, K, K] of -1, 0 and 1.
+    _, scores, ranks, present = scored
+    both = np.triu(present[:, :, None] & present[:, None, :], 1)
+    preferred = both * np.sign(ranks[:, None, :] - ranks[:, :, None])
+    ordered = both * np.sign(scores[:, :, None] - scores[:, None, :])
+    counts = np.zeros((len(rows), 3))
+    for number, members in enumerate(rows.values()):
+        for one, other in itertools.combinations(members, 2):
+            first, second = preferred[one], preferred[other]
+            untied = (first != 0) & (second != 0)
+            against = ordered[one] * first + ordered[other] * second
+            counts[number] += (
+                ((2 + against) / 4)[untied].sum(),
+                (first == second)[untied].sum(),
+                untied.sum(),
+            )
+    model, agree, pairs = counts.T
+    ids = list(rows)
+    return SharedPairCounts(
+        PairCounts(ids, model, pairs), PairCounts(ids, agree, pairs)
+    )
 
 
 def pair_counts(

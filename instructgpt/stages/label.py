@@ -209,7 +209,9 @@ def _rank(
             counts.append(agreement_counts([r["ranks"] for r in ranked]))
         splits[split] = rows
         agree, total = zip(*counts, strict=True)
-        report[f"agreement_{split}"] = list(ratio_interval(agree, total))
+        # Labelers who rank alone, or tie all that the other does not, do not compare.
+        if sum(total):
+            report[f"agreement_{split}"] = list(ratio_interval(agree, total))
     files = {}
     for split, rows in splits.items():
         files[split] = context.workdir / f"comparisons.{split}.jsonl"
