@@ -224,6 +224,7 @@ def _facts(results: Results) -> str:
         "Date": meta.get("date"),
         "Hardware": meta.get("hardware"),
         "Seed": meta.get("seed"),
+        "Seed of the world": meta.get("world_seed"),
         "Time": f"{sum(minutes.values()):.1f} minutes" if minutes else None,
     }
     items = [

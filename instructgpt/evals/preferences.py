@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ from instructgpt.batches import ComparisonBatch, PackedComparisonBatch
 from instructgpt.data.loader import eval_batches
 from instructgpt.data.packing import ComparisonPacker
 from instructgpt.data.rows import Indices
+from instructgpt.data.world import agreement_counts
 from instructgpt.evals.intervals import Interval, ratio_interval
 from instructgpt.losses import pairwise_ranking
 from instructgpt.metrics import mean_metrics
@@ -198,6 +199,22 @@ def shared_pair_counts(scored: ScoredRankings) -> SharedPairCounts:
     return SharedPairCounts(
         PairCounts(ids, model, pairs), PairCounts(ids, agree, pairs)
     )
+
+
+def agreement_interval(
+    rankings: Sequence[Sequence[Sequence[int]]],
+) -> Interval | None:
+    """How often labelers agree on two answers that neither ties (paper §3.4).
+
+    Args:
+      rankings: [N][L][K], of each prompt the ranks of its K answers by each labeler.
+
+    Returns:
+      The rate with a 95 % interval over the prompts; None if there is no such pair, as
+      when each prompt has a single labeler.
+    """
+    agree, total = zip(*map(agreement_counts, rankings), strict=True)
+    return ratio_interval(agree, total) if sum(total) else None
 
 
 def pair_counts(

@@ -86,6 +86,7 @@ def make_results() -> dict:
             "hardware": "2 CPU cores",
             "minutes": {"pretrain": 2.5, "sft": 1.5, "ppo": 3.25},
             "seed": 0,
+            "world_seed": 7,
         },
     }
 

@@ -59,6 +59,7 @@ def test_report_is_one_complete_file(tmp_path):
     page = Page(text)
     assert set(page.headings) == SECTIONS
     assert not page.open
+    assert "<dt>Seed of the world</dt><dd>7</dd>" in text
     # Pictures are inside, and are whole.
     assert len(page.sources) == 8
     for source in page.sources:
