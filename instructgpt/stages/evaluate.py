@@ -27,6 +27,7 @@ from instructgpt.evals.preferences import (
     accuracy_interval,
     count_untied,
     make_ranking_evaluator,
+    shared_pair_counts,
 )
 from instructgpt.evals.report import format_results_table, load_results, write_report
 from instructgpt.models.config import ModelConfig
@@ -34,12 +35,12 @@ from instructgpt.ranges import NonNegativeInt, PositiveInt, RankedInt
 from instructgpt.sampling import SamplingConfig
 from instructgpt.sharding import round_up
 from instructgpt.stages import common
-from instructgpt.stages.label import open_comparisons, read_report
+from instructgpt.stages.label import open_comparisons
 from instructgpt.stages.reward import comparison_encoder
 from instructgpt.stages.sampling import Prompts, ScoreTexts, stage_sampler
 
 # Splits of a label stage -> whose rankings they are, in the results.
-_LABELERS = {"valid": "train_labelers", "heldout": "heldout_labelers"}
+_LABELERS = {"valid": "train", "heldout": "heldout"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,10 +130,15 @@ def _evaluate(
         models[name] = {
             "label": entry.label,
             "mean_score": scores[name],
-            **summarise(prompts.records, judged[name], judged[settings.baseline]),
+            **summarise(
+                prompts.records,
+                judged[name],
+                None if name == settings.baseline else judged[settings.baseline],
+            ),
         }
     return {
         "models": models,
+        "baseline": settings.baseline,
         "num_prompts": len(prompts),
         "split": settings.split,
         "pretrain_loss": losses,
@@ -269,9 +275,13 @@ def _pretrain_loss(
 def _reward_accuracy(
     context: common.Context, settings: EvaluateConfig, reward: common.Loaded
 ) -> dict[str, Any]:
-    """Pairwise accuracy on both groups of labelers, beside their own agreement."""
+    """Pairwise accuracy on both groups of labelers, beside their own agreement.
+
+    Each is [rate, low, high]: `all_pairs_*` over the untied pairs of every ranking, and
+    over the pairs that two labelers left untied `shared_pairs_*` of the reward model
+    and `agreement_*` of the labelers. A rate over no pairs is left out.
+    """
     directory = common.resolve(settings.comparisons, context.workdir)
-    labels = read_report(directory)
     evaluate = make_ranking_evaluator(reward.model, context.mesh)
     out: dict[str, Any] = {}
     for split, name in _LABELERS.items():
@@ -284,9 +294,15 @@ def _reward_accuracy(
         if not count_untied(rankings.rows):
             common.announce(f"evaluate: no {split} ranking has an untied pair")
             continue
-        out[name] = list(accuracy_interval(evaluate(reward.params, rankings).counts))
-    out["agreement_train"] = labels["agreement_valid"]
-    out["agreement_heldout"] = labels["agreement_heldout"]
+        found = evaluate(reward.params, rankings)
+        shared = shared_pair_counts(found.scored)
+        for key, counts in (
+            ("all_pairs", found.counts),
+            ("shared_pairs", shared.model),
+            ("agreement", shared.labelers),
+        ):
+            if counts.pairs.sum():
+                out[f"{key}_{name}"] = list(accuracy_interval(counts))
     return out
 
 

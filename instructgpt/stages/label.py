@@ -22,12 +22,11 @@ from instructgpt.data.world import (
     Labeler,
     Task,
     World,
-    agreement_counts,
     rank_by_each,
 )
 from instructgpt.distributed import first_then_others, on_first
 from instructgpt.errors import UserError
-from instructgpt.evals.intervals import ratio_interval
+from instructgpt.evals.preferences import agreement_interval
 from instructgpt.ranges import NonNegativeInt, PositiveInt, RankedInt
 from instructgpt.sampling import SamplingConfig
 from instructgpt.stages import common
@@ -216,15 +215,16 @@ def _rank(
     splits = {"train": train}
     report: dict[str, Any] = {"prompts": {s: len(rows) for s, rows in answers.items()}}
     for split, held_out in (("valid", False), ("heldout", True)):
-        rows, counts = [], []
+        rows, rankings = [], []
         for row in answers["valid"]:
             chosen = rng.permutation(len(groups[held_out]))[: label.labelers_per_prompt]
             ranked = _comparisons(row, [groups[held_out][i] for i in chosen], rng)
             rows += ranked
-            counts.append(agreement_counts([r["ranks"] for r in ranked]))
+            rankings.append([r["ranks"] for r in ranked])
         splits[split] = rows
-        agree, total = zip(*counts, strict=True)
-        report[f"agreement_{split}"] = list(ratio_interval(agree, total))
+        agreement = agreement_interval(rankings)
+        if agreement:
+            report[f"agreement_{split}"] = list(agreement)
     files = {}
     for split, rows in splits.items():
         files[split] = context.workdir / f"comparisons.{split}.jsonl"
