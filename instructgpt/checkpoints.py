@@ -14,6 +14,7 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from instructgpt.errors import UserError
+from instructgpt.finite import first_not_finite
 
 META = "meta"
 
@@ -70,7 +71,8 @@ class Checkpoints:
           (parts, meta).
 
         Raises:
-          UserError: there is no such checkpoint, part, or shape.
+          UserError: there is no such checkpoint, part, or shape, or what it holds is
+            not finite.
         """
         if step not in self.steps:
             raise UserError(
@@ -86,7 +88,15 @@ class Checkpoints:
                 f"{self.directory / str(step)} does not fit this model: {error}; "
                 "make config.model match the checkpoint, or use another workdir"
             ) from error
-        return {name: loaded[name] for name in parts}, loaded[META]
+        found = {name: loaded[name] for name in parts}
+        bad = first_not_finite(found)
+        if bad is not None:
+            raise UserError(
+                f"{self.directory / str(step)}: {bad} holds NaN or infinity; make this "
+                "workdir anew (if it was trained, with a lower learning rate), or use "
+                f"another of its checkpoints: {self.steps}"
+            )
+        return found, loaded[META]
 
     def _check_fits(self, step: int, parts: dict[str, Any]) -> None:
         # Before anything is read: the message names the array, and Orbax is not

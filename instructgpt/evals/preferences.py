@@ -10,15 +10,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from instructgpt.batches import ComparisonBatch, PackedComparisonBatch
-from instructgpt.data.loader import eval_batches
 from instructgpt.data.packing import ComparisonPacker
 from instructgpt.data.rows import Indices
+from instructgpt.evals.batching import mesh_batches
 from instructgpt.evals.intervals import Interval, ratio_interval
+from instructgpt.finite import check_finite
 from instructgpt.losses import pairwise_ranking
 from instructgpt.metrics import mean_metrics
 from instructgpt.models.scoring import comparison_scores
 from instructgpt.models.transformer import ScalarModel
-from instructgpt.sharding import batch_share, local_ways, put_batch, replicated
+from instructgpt.sharding import local_ways, put_batch, replicated
 
 
 class Rankings:
@@ -42,19 +43,15 @@ class Rankings:
         Args:
           source: Records of rankings.
           encode: Record -> `ComparisonBatch` row.
-          batch_size: Rankings at a time.
+          batch_size: Rankings at a time; rounded up to what the mesh divides.
           mesh: Where they are scored.
           keep: Numbers of the rankings to use, None for all.
         """
         numbers = range(len(source)) if keep is None else keep
         self.ids = [source[int(i)]["id"] for i in numbers]
         self._mesh = mesh
-        self._batches = eval_batches(
-            source,
-            encode,
-            batch_size=batch_size,
-            **batch_share(mesh)._asdict(),
-            keep=keep,
+        self._batches = mesh_batches(
+            source, encode, batch_size=batch_size, mesh=mesh, keep=keep
         )
         self._pack = ComparisonPacker(self._batches, groups=local_ways(mesh))
 
@@ -102,7 +99,10 @@ class RankingResult(NamedTuple):
 def make_ranking_evaluator(
     model: ScalarModel, mesh: Mesh
 ) -> Callable[[Any, Rankings], RankingResult]:
-    """Builds (params, rankings) -> RankingResult; ties of the labeler are dropped."""
+    """Builds (params, rankings) -> RankingResult; ties of the labeler are dropped.
+
+    The function raises UserError if a score is not finite.
+    """
 
     # Whole on every process, so that each has all numbers.
     @functools.partial(jax.jit, out_shardings=replicated(mesh))
@@ -113,8 +113,10 @@ def make_ranking_evaluator(
 
     def evaluate(params: Any, rankings: Rankings) -> RankingResult:
         found = jax.device_get([run(params, batch) for batch in rankings])
-        scores, ranks, present, losses = zip(*found, strict=True)
-        right, pairs = pair_counts(*map(np.concatenate, (scores, ranks, present)))
+        *columns, losses = zip(*found, strict=True)
+        scores, ranks, present = (np.concatenate(column) for column in columns)
+        check_finite(scores[present], "scores of ranked answers")
+        right, pairs = pair_counts(scores, ranks, present)
         # The last batch may end in blank rows, which have no id.
         size = len(rankings.ids)
         return RankingResult(

@@ -239,6 +239,7 @@ class Loaded(NamedTuple):
     model: Any
     params: Params
     step: int
+    source: str  # its checkpoint, for messages
 
 
 def load(
@@ -255,6 +256,10 @@ def load(
       context: The stage that loads.
       scalar: Whether it is a reward model (or value net).
       overrides: Keys of ModelConfig that this stage changes: dropout, dtype, remat.
+
+    Raises:
+      UserError: there is no such checkpoint, it is of another kind or size, or its
+        parameters are not finite.
     """
     path = resolve(init.path, context.workdir)
     step = selected_step(init, context) or init.step or None
@@ -274,7 +279,7 @@ def load(
         layout = params_layout(model, context.mesh)
         parts, _ = checkpoints.restore(step, {part: layout})
         check_same_shapes(parts[part], layout)
-        return Loaded(model, parts[part], step)
+        return Loaded(model, parts[part], step, str(checkpoints.directory / str(step)))
     finally:
         checkpoints.close()
 

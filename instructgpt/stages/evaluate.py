@@ -18,7 +18,7 @@ import jax
 from ml_collections import ConfigDict
 
 from instructgpt.distributed import on_first
-from instructgpt.errors import UserError
+from instructgpt.errors import UserError, about
 from instructgpt.evals.gold import judge_all, summarise
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.evals.preferences import (
@@ -28,7 +28,6 @@ from instructgpt.evals.preferences import (
 )
 from instructgpt.evals.report import format_results_table, load_results, write_report
 from instructgpt.sampling import SamplingConfig
-from instructgpt.sharding import round_up
 from instructgpt.stages import common
 from instructgpt.stages.label import open_comparisons, read_report
 from instructgpt.stages.reward import comparison_encoder
@@ -100,12 +99,15 @@ def _evaluate(
         texts, scores, losses = {}, {}, {}
         for name, entry in entries.items():
             loaded = load_entry(context, entry, name)
-            losses[name] = _pretrain_loss(context, loaded, settings.window)
-            texts[name] = _respond(context, settings, prompts, entry, loaded, name)
+            with about(loaded.source):
+                losses[name] = _pretrain_loss(context, loaded, settings.window)
+                texts[name] = _respond(context, settings, prompts, entry, loaded, name)
             scores[name] = float(score(prompts.records, texts[name]).mean())
         rl_init = _load_rl_init(context, config)
-        losses["rl_init"] = _pretrain_loss(context, rl_init, settings.window)
-        accuracy = _reward_accuracy(context, settings, reward)
+        with about(rl_init.source):
+            losses["rl_init"] = _pretrain_loss(context, rl_init, settings.window)
+        with about(reward.source):
+            accuracy = _reward_accuracy(context, settings, reward)
     judged = {
         name: judge_all(context.data.world, prompts.records, responses)
         for name, responses in texts.items()
@@ -212,7 +214,7 @@ def _pretrain_loss(
         loaded.model,
         windows,
         None,
-        batch_size=round_up(16, context.mesh),
+        batch_size=16,
         mesh=context.mesh,
     )
     return evaluate(loaded.params)
@@ -230,7 +232,7 @@ def _reward_accuracy(
         rankings = Rankings(
             open_comparisons(directory, split),
             comparison_encoder(context, settings.max_responses),
-            batch_size=round_up(settings.batch_size, context.mesh),
+            batch_size=settings.batch_size,
             mesh=context.mesh,
         )
         out[name] = list(accuracy_interval(evaluate(reward.params, rankings).counts))

@@ -301,5 +301,6 @@ def _demonstration_mean(
         max_response=context.data_config.max_response,
     )
     records = [source[int(i)] for i in kept.indices]
-    score = ScoreTexts(context, common.Loaded(model, params, 0), batch_size=rows)
+    trained = common.Loaded(model, params, 0, f"{context.workdir}, before the shift")
+    score = ScoreTexts(context, trained, batch_size=rows)
     return float(score(records, [r["response"] for r in records]).mean())
