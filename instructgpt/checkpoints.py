@@ -89,14 +89,18 @@ class Checkpoints:
                 "make config.model match the checkpoint, or use another workdir"
             ) from error
         found = {name: loaded[name] for name in parts}
-        bad = first_not_finite(found)
+        self._check_finite(step, found)
+        return found, loaded[META]
+
+    def _check_finite(self, step: int, parts: dict[str, Any]) -> None:
+        bad = first_not_finite(parts)
         if bad is not None:
+            others = [other for other in self.steps if other != step]
             raise UserError(
                 f"{self.directory / str(step)}: {bad} holds NaN or infinity; make this "
-                "workdir anew (if it was trained, with a lower learning rate), or use "
-                f"another of its checkpoints: {self.steps}"
+                "workdir anew, with a lower learning rate if it was trained"
+                + (f", or use another of its checkpoints: {others}" if others else "")
             )
-        return found, loaded[META]
 
     def _check_fits(self, step: int, parts: dict[str, Any]) -> None:
         # Before anything is read: the message names the array, and Orbax is not
