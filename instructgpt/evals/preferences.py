@@ -10,16 +10,17 @@ import numpy as np
 from jax.sharding import Mesh
 
 from instructgpt.batches import ComparisonBatch, PackedComparisonBatch
-from instructgpt.data.loader import eval_batches
 from instructgpt.data.packing import ComparisonPacker
 from instructgpt.data.rows import Indices, Rows, Source
 from instructgpt.data.world import agreement_counts
+from instructgpt.evals.batching import mesh_batches
 from instructgpt.evals.intervals import Interval, ratio_interval
+from instructgpt.finite import check_finite
 from instructgpt.losses import pairwise_ranking, untied_pairs
 from instructgpt.metrics import mean_metrics
 from instructgpt.models.scoring import comparison_scores
 from instructgpt.models.transformer import ScalarModel
-from instructgpt.sharding import batch_share, local_ways, put_batch, replicated
+from instructgpt.sharding import local_ways, put_batch, replicated
 
 
 class Rankings:
@@ -44,7 +45,7 @@ class Rankings:
         Args:
           source: Records of rankings.
           encode: Record -> `ComparisonBatch` row.
-          batch_size: Rankings at a time.
+          batch_size: Rankings at a time; rounded up to what the mesh divides.
           mesh: Where they are scored.
           keep: Numbers of the rankings to use, None for all.
         """
@@ -52,9 +53,7 @@ class Rankings:
         self.ids = [source[int(i)]["id"] for i in numbers]
         self._mesh = mesh
         self.rows = Rows(source, encode, keep)
-        self._batches = eval_batches(
-            self.rows, None, batch_size=batch_size, **batch_share(mesh)._asdict()
-        )
+        self._batches = mesh_batches(self.rows, None, batch_size=batch_size, mesh=mesh)
         self._pack = ComparisonPacker(self._batches, groups=local_ways(mesh))
 
     def __iter__(self) -> Iterator[PackedComparisonBatch]:
@@ -123,7 +122,8 @@ def make_ranking_evaluator(
 ) -> Callable[[Any, Rankings], RankingResult]:
     """Builds (params, rankings) -> RankingResult; ties of the labeler are dropped.
 
-    The rankings must have an untied pair, see `count_untied`.
+    The rankings must have an untied pair, see `count_untied`. The function raises
+    UserError if a score is not finite.
     """
 
     # Whole on every process, so that each has all numbers.
@@ -139,6 +139,8 @@ def make_ranking_evaluator(
         # The last batch may end in blank rows, which have no id.
         size = len(rankings.ids)
         pairs_of = [np.concatenate(a)[:size] for a in arrays]
+        scores, _, present, _ = pairs_of
+        check_finite(scores[present], "scores of ranked answers")
         return RankingResult(
             mean_metrics([{"loss": loss} for loss in losses])["loss"],
             PairCounts(rankings.ids, *pair_counts(*pairs_of)),

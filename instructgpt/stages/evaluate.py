@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from instructgpt.data.documents import TokenWindows
 from instructgpt.distributed import on_first
-from instructgpt.errors import UserError
+from instructgpt.errors import UserError, about
 from instructgpt.evals.gold import judge_all, summarise
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.evals.preferences import (
@@ -33,7 +33,6 @@ from instructgpt.evals.report import format_results_table, load_results, write_r
 from instructgpt.models.config import ModelConfig
 from instructgpt.ranges import NonNegativeInt, PositiveInt, RankedInt
 from instructgpt.sampling import SamplingConfig
-from instructgpt.sharding import round_up
 from instructgpt.stages import common
 from instructgpt.stages.label import open_comparisons
 from instructgpt.stages.reward import comparison_encoder
@@ -113,14 +112,19 @@ def _evaluate(
         texts, scores, losses = {}, {}, {}
         for name, entry in entries.items():
             loaded = load_entry(context, entry, name)
-            losses[name] = _pretrain_loss(context, loaded, settings)
-            texts[name] = _respond(context, settings, prompts, entry, loaded, name)
+            with about(loaded.source):
+                losses[name] = _pretrain_loss(context, loaded, settings)
+                texts[name] = _respond(context, settings, prompts, entry, loaded, name)
             scores[name] = float(score(prompts.records, texts[name]).mean())
         rl_init = common.load(_rl_init(config), context)
-        losses["rl_init"] = _pretrain_loss(context, rl_init, settings)
-        accuracy = (
-            _reward_accuracy(context, settings, reward) if settings.comparisons else {}
-        )
+        with about(rl_init.source):
+            losses["rl_init"] = _pretrain_loss(context, rl_init, settings)
+        with about(reward.source):
+            accuracy = (
+                _reward_accuracy(context, settings, reward)
+                if settings.comparisons
+                else {}
+            )
     judged = {
         name: judge_all(context.data.world, prompts.records, responses)
         for name, responses in texts.items()
@@ -266,7 +270,7 @@ def _pretrain_loss(
         loaded.model,
         windows,
         None,
-        batch_size=round_up(16, context.mesh),
+        batch_size=16,
         mesh=context.mesh,
     )
     return evaluate(loaded.params)
@@ -288,7 +292,7 @@ def _reward_accuracy(
         rankings = Rankings(
             open_comparisons(directory, split),
             comparison_encoder(context, settings.max_responses),
-            batch_size=round_up(settings.batch_size, context.mesh),
+            batch_size=settings.batch_size,
             mesh=context.mesh,
         )
         if not count_untied(rankings.rows):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from instructgpt.data.world import agreement_counts
+from instructgpt.errors import UserError
 from instructgpt.evals.preferences import (
     PairCounts,
     Rankings,
@@ -120,27 +121,34 @@ def test_two_labelers_as_the_model_are_as_right_as_they_agree():
     assert found.model.right / found.model.pairs == pytest.approx((1 + 1 / 3) / 2)
 
 
-@pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 2, 1)])
+class Source:
+    """Eight records, each a row of a batch."""
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return {"id": f"id {index}", "row": index}
+
+
+def rankings_of(batch, mesh, keep=None):
+    return Rankings(
+        Source(),
+        lambda record: type(batch)(*(field[record["row"]] for field in batch)),
+        batch_size=4,
+        mesh=mesh,
+        keep=keep,
+    )
+
+
+# On the last two of these meshes a batch of four has more rows than it was given.
+@pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 2, 1), (3, 1, 1), (3, 2, 1)])
 def test_counts_and_accuracy_are_those_of_plain_scores(mesh, rng):
     batch = tiny.comparison_batch(rng)
     params = tiny.params_of(MODEL)
     # Five of the eight, so that the last batch of four has three blank rows.
     keep = [0, 2, 4, 5, 7]
-
-    class Source:
-        def __len__(self):
-            return 8
-
-        def __getitem__(self, index):
-            return {"id": f"id {index}", "row": index}
-
-    rankings = Rankings(
-        Source(),
-        lambda record: type(batch)(*(field[record["row"]] for field in batch)),
-        batch_size=4,
-        mesh=tiny.mesh_of(*mesh),
-        keep=keep,
-    )
+    rankings = rankings_of(batch, tiny.mesh_of(*mesh), keep)
     scores = response_scores(
         MODEL,
         params,
@@ -166,3 +174,12 @@ def test_counts_and_accuracy_are_those_of_plain_scores(mesh, rng):
     chosen = scores[np.array(keep)], *(x[keep] for x in batch.labels)
     assert found.loss == pytest.approx(float(pairwise_ranking(*chosen).loss.mean()))
     assert count_untied(rankings.rows) == pairs[keep].sum()
+
+
+def test_scores_that_are_not_finite_are_refused(rng):
+    params = tiny.params_of(MODEL)
+    params["bias"] = params["bias"] + np.inf
+    mesh = tiny.mesh_of()
+    with jax.set_mesh(mesh), pytest.raises(UserError, match="scores of ranked answers"):
+        evaluate = make_ranking_evaluator(MODEL, mesh)
+        evaluate(params, rankings_of(tiny.comparison_batch(rng), mesh))
