@@ -105,8 +105,9 @@ def _training_sections(results: Results, curves: Curves) -> Iterable[Section]:
     yield Section(
         "Reward model",
         "Accuracy on pairs of answers that a labeler did not tie, for labelers whose "
-        "rankings it was trained on and for others, next to how often labelers agree "
-        "with each other (paper §3.4 and §4.1).",
+        "rankings it was trained on and for others (paper §4.1). How often two "
+        "labelers agree is over the pairs that neither ties (§3.4); to be compared "
+        "with it, the model's accuracy is also taken over these, against either one.",
         _image(figures.reward_accuracy(results), "Reward model accuracy"),
     )
     yield Section(
@@ -223,6 +224,7 @@ def _facts(results: Results) -> str:
         "Date": meta.get("date"),
         "Hardware": meta.get("hardware"),
         "Seed": meta.get("seed"),
+        "Seed of the world": meta.get("world_seed"),
         "Time": f"{sum(minutes.values()):.1f} minutes" if minutes else None,
     }
     items = [

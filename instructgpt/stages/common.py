@@ -255,6 +255,7 @@ class Loaded(NamedTuple):
     model: Any
     params: Params
     step: int
+    source: str  # its checkpoint, for messages
 
 
 @contextlib.contextmanager
@@ -306,8 +307,8 @@ def load(
       overrides: Keys of ModelConfig that this stage changes: dropout, dtype, remat.
 
     Raises:
-      UserError: there is no such checkpoint, or its model is of another kind or does
-        not fit the data.
+      UserError: there is no such checkpoint, its model is of another kind or does not
+        fit the data, or its parameters are not finite.
     """
     opened = _opened(init, context, scalar=scalar, overrides=overrides)
     with opened as (checkpoints, step, config):
@@ -316,7 +317,8 @@ def load(
         layout = params_layout(model, context.mesh)
         parts, _ = checkpoints.restore(step, {part: layout})
         check_same_shapes(parts[part], layout)
-        return Loaded(model, parts[part], step)
+        source = str(checkpoints.directory / str(step))
+        return Loaded(model, parts[part], step, source)
 
 
 def selected_step(init: InitConfig, context: Context) -> int | None:

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from instructgpt.data.documents import TokenWindows
 from instructgpt.distributed import on_first
-from instructgpt.errors import UserError
+from instructgpt.errors import UserError, about
 from instructgpt.evals.gold import judge_all, summarise
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.evals.preferences import (
@@ -27,19 +27,19 @@ from instructgpt.evals.preferences import (
     accuracy_interval,
     count_untied,
     make_ranking_evaluator,
+    shared_pair_counts,
 )
 from instructgpt.evals.report import format_results_table, load_results, write_report
 from instructgpt.models.config import ModelConfig
 from instructgpt.ranges import NonNegativeInt, PositiveInt, RankedInt
 from instructgpt.sampling import SamplingConfig
-from instructgpt.sharding import round_up
 from instructgpt.stages import common
-from instructgpt.stages.label import open_comparisons, read_report
+from instructgpt.stages.label import open_comparisons
 from instructgpt.stages.reward import comparison_encoder
 from instructgpt.stages.sampling import Prompts, ScoreTexts, stage_sampler
 
 # Splits of a label stage -> whose rankings they are, in the results.
-_LABELERS = {"valid": "train_labelers", "heldout": "heldout_labelers"}
+_LABELERS = {"valid": "train", "heldout": "heldout"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,14 +112,19 @@ def _evaluate(
         texts, scores, losses = {}, {}, {}
         for name, entry in entries.items():
             loaded = load_entry(context, entry, name)
-            losses[name] = _pretrain_loss(context, loaded, settings)
-            texts[name] = _respond(context, settings, prompts, entry, loaded, name)
+            with about(loaded.source):
+                losses[name] = _pretrain_loss(context, loaded, settings)
+                texts[name] = _respond(context, settings, prompts, entry, loaded, name)
             scores[name] = float(score(prompts.records, texts[name]).mean())
         rl_init = common.load(_rl_init(config), context)
-        losses["rl_init"] = _pretrain_loss(context, rl_init, settings)
-        accuracy = (
-            _reward_accuracy(context, settings, reward) if settings.comparisons else {}
-        )
+        with about(rl_init.source):
+            losses["rl_init"] = _pretrain_loss(context, rl_init, settings)
+        with about(reward.source):
+            accuracy = (
+                _reward_accuracy(context, settings, reward)
+                if settings.comparisons
+                else {}
+            )
     judged = {
         name: judge_all(context.data.world, prompts.records, responses)
         for name, responses in texts.items()
@@ -129,10 +134,15 @@ def _evaluate(
         models[name] = {
             "label": entry.label,
             "mean_score": scores[name],
-            **summarise(prompts.records, judged[name], judged[settings.baseline]),
+            **summarise(
+                prompts.records,
+                judged[name],
+                None if name == settings.baseline else judged[settings.baseline],
+            ),
         }
     return {
         "models": models,
+        "baseline": settings.baseline,
         "num_prompts": len(prompts),
         "split": settings.split,
         "pretrain_loss": losses,
@@ -260,7 +270,7 @@ def _pretrain_loss(
         loaded.model,
         windows,
         None,
-        batch_size=round_up(16, context.mesh),
+        batch_size=16,
         mesh=context.mesh,
     )
     return evaluate(loaded.params)
@@ -269,24 +279,34 @@ def _pretrain_loss(
 def _reward_accuracy(
     context: common.Context, settings: EvaluateConfig, reward: common.Loaded
 ) -> dict[str, Any]:
-    """Pairwise accuracy on both groups of labelers, beside their own agreement."""
+    """Pairwise accuracy on both groups of labelers, beside their own agreement.
+
+    Each is [rate, low, high]: `all_pairs_*` over the untied pairs of every ranking, and
+    over the pairs that two labelers left untied `shared_pairs_*` of the reward model
+    and `agreement_*` of the labelers. A rate over no pairs is left out.
+    """
     directory = common.resolve(settings.comparisons, context.workdir)
-    labels = read_report(directory)
     evaluate = make_ranking_evaluator(reward.model, context.mesh)
     out: dict[str, Any] = {}
     for split, name in _LABELERS.items():
         rankings = Rankings(
             open_comparisons(directory, split),
             comparison_encoder(context, settings.max_responses),
-            batch_size=round_up(settings.batch_size, context.mesh),
+            batch_size=settings.batch_size,
             mesh=context.mesh,
         )
         if not count_untied(rankings.rows):
             common.announce(f"evaluate: no {split} ranking has an untied pair")
             continue
-        out[name] = list(accuracy_interval(evaluate(reward.params, rankings).counts))
-    out["agreement_train"] = labels["agreement_valid"]
-    out["agreement_heldout"] = labels["agreement_heldout"]
+        found = evaluate(reward.params, rankings)
+        shared = shared_pair_counts(found.scored)
+        for key, counts in (
+            ("all_pairs", found.counts),
+            ("shared_pairs", shared.model),
+            ("agreement", shared.labelers),
+        ):
+            if counts.pairs.sum():
+                out[f"{key}_{name}"] = list(accuracy_interval(counts))
     return out
 
 

@@ -22,12 +22,11 @@ from instructgpt.data.world import (
     Labeler,
     Task,
     World,
-    agreement_counts,
     rank_by_each,
 )
 from instructgpt.distributed import first_then_others, on_first
-from instructgpt.errors import UserError
-from instructgpt.evals.intervals import ratio_interval
+from instructgpt.errors import UserError, about
+from instructgpt.evals.preferences import agreement_interval
 from instructgpt.ranges import NonNegativeInt, PositiveInt, RankedInt
 from instructgpt.sampling import SamplingConfig
 from instructgpt.stages import common
@@ -101,6 +100,9 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             "with ranks and a labeler; only the miniature world has simulated labelers"
         )
     answers = {split: _read_lines(path) for split, path in paths.items()}
+    for split, path in paths.items():
+        if not answers[split]:
+            raise UserError(f"{path} holds no answers; delete it, and start again")
     return _rank(context, label, world, answers)
 
 
@@ -129,13 +131,15 @@ def _answer(
             loaded = common.load(init, context)
             sampler = sampler or stage_sampler(context, loaded.model, sampling)
             key = jax.random.fold_in(context.key, number + 1000 * (split == "valid"))
-            texts = prompts.respond(
-                sampler,
-                loaded.params,
-                key,
-                batch_size=label.batch_size,
-                name=f"{split} {loaded.step}",
-            )
+            with about(loaded.source):
+                texts = prompts.respond(
+                    sampler,
+                    loaded.params,
+                    key,
+                    batch_size=label.batch_size,
+                    name=f"{split} {loaded.step}",
+                )
+                _check_speaks(texts, split)
             for pool, new in zip(pools, texts, strict=True):
                 pool.extend(new)
     rng = np.random.default_rng([context.config.seed, split == "valid"])
@@ -147,7 +151,35 @@ def _answer(
         chosen = rng.permutation(len(pool))[: size - misplaced]
         if len(chosen) > 1:
             rows.append({**record, "responses": [pool[i] for i in chosen]})
+    _tell_left_out(context, split, len(prompts) - len(rows), len(prompts))
     return misplace(rows, misplaced, rng)
+
+
+def _check_speaks(texts: Sequence[Sequence[str]], split: str) -> None:
+    """Raises UserError if a policy's answers K to each of N prompts are all empty."""
+    if not any(text.strip() for answers in texts for text in answers):
+        raise UserError(
+            f"this policy answers all {len(texts)} {split} prompts with nothing, so "
+            "there is nothing to rank; train it again, or change config.label.policies "
+            "or config.label.fractions to leave it out"
+        )
+
+
+def _tell_left_out(
+    context: common.Context, split: str, missing: int, total: int
+) -> None:
+    """Says how many prompts have no two answers; raises UserError if none has."""
+    told = (
+        f"{missing} of {total} {split} prompts have fewer than two answers that are "
+        "not empty"
+    )
+    if missing == total:
+        raise UserError(
+            f"{told}; raise config.label.max_responses, or train the policies of "
+            "config.label.policies again"
+        )
+    if missing:
+        common.announce(f"{context.config.name}: {told} and are left out")
 
 
 def misplace(
@@ -216,15 +248,16 @@ def _rank(
     splits = {"train": train}
     report: dict[str, Any] = {"prompts": {s: len(rows) for s, rows in answers.items()}}
     for split, held_out in (("valid", False), ("heldout", True)):
-        rows, counts = [], []
+        rows, rankings = [], []
         for row in answers["valid"]:
             chosen = rng.permutation(len(groups[held_out]))[: label.labelers_per_prompt]
             ranked = _comparisons(row, [groups[held_out][i] for i in chosen], rng)
             rows += ranked
-            counts.append(agreement_counts([r["ranks"] for r in ranked]))
+            rankings.append([r["ranks"] for r in ranked])
         splits[split] = rows
-        agree, total = zip(*counts, strict=True)
-        report[f"agreement_{split}"] = list(ratio_interval(agree, total))
+        agreement = agreement_interval(rankings)
+        if agreement:
+            report[f"agreement_{split}"] = list(agreement)
     files = {}
     for split, rows in splits.items():
         files[split] = context.workdir / f"comparisons.{split}.jsonl"

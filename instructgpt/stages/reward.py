@@ -365,5 +365,6 @@ def _demonstration_mean(
 ) -> float:
     """Mean score of the demonstrations that fit, so many rows at a time."""
     records = [demonstrations.source[int(i)] for i in demonstrations.keep]
-    score = ScoreTexts(context, common.Loaded(model, params, 0), batch_size=rows)
+    trained = common.Loaded(model, params, 0, f"{context.workdir}, before the shift")
+    score = ScoreTexts(context, trained, batch_size=rows)
     return float(score(records, [r["response"] for r in records]).mean())

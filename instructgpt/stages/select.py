@@ -13,6 +13,7 @@ import jax
 from ml_collections import ConfigDict
 
 from instructgpt.distributed import is_first
+from instructgpt.errors import about
 from instructgpt.metrics import MetricWriter, print_table, read_metrics
 from instructgpt.ranges import NonNegativeInt, PositiveInt
 from instructgpt.sampling import SamplingConfig
@@ -54,13 +55,14 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             init = common.InitConfig(select.candidates, step=step)
             loaded = common.load(init, context)
             sampler = sampler or stage_sampler(context, loaded.model, sampling)
-            texts = prompts.respond(
-                sampler,
-                loaded.params,
-                context.key,
-                batch_size=select.batch_size,
-                name=f"{config.name} {step}",
-            )
+            with about(loaded.source):
+                texts = prompts.respond(
+                    sampler,
+                    loaded.params,
+                    context.key,
+                    batch_size=select.batch_size,
+                    name=f"{config.name} {step}",
+                )
             scores = score(prompts.records, [t[0] for t in texts])
             rows.append({"step": step, "rm_score": float(scores.mean())})
     losses = _valid_losses(select.candidates, context)

@@ -190,12 +190,26 @@ def test_results_compare_the_five_models(run):
             mean, low, high = model[key]
             assert low <= mean <= high
         assert len(model["flags"]) >= 3
-    assert results["models"]["sft"]["win_rate"][0] == 0.5
+    assert results["baseline"] == "sft"
+    assert results["models"]["sft"]["win_rate"] == [0.5, 0.5, 0.5]
+    assert results["models"]["ppo"]["win_rate"][1] < 0.5
     assert set(results["pretrain_loss"]) == {*MODELS, "rl_init"}
-    assert set(results["reward_model"]) == {
-        *("train_labelers", "heldout_labelers"),
-        *("agreement_train", "agreement_heldout"),
+    rates = results["reward_model"]
+    assert set(rates) == {
+        f"{kind}_{group}"
+        for kind in ("all_pairs", "shared_pairs", "agreement")
+        for group in ("train", "heldout")
     }
+    labels = load_json(run.workdir, "label", "labels.json")
+    for group, split in (("train", "valid"), ("heldout", "heldout")):
+        # The pairs that the label stage took the agreement over.
+        assert rates[f"agreement_{group}"] == pytest.approx(
+            labels[f"agreement_{split}"]
+        )
+        assert rates[f"shared_pairs_{group}"] != rates[f"all_pairs_{group}"]
+        for kind in ("all_pairs", "shared_pairs", "agreement"):
+            value, low, high = rates[f"{kind}_{group}"]
+            assert 0 <= low < value < high <= 1
     assert set(results["curves"]) == set(METRICS) - {"select"}
     assert all(set(row["responses"]) == set(MODELS) for row in results["samples"])
     for name in MODELS:
