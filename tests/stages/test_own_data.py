@@ -119,7 +119,7 @@ def test_rankings_that_say_nothing_are_refused(run, folder, tmp_path):
     """Ties in one ranking, and in the other answers that differ beyond the cut."""
     train = read_lines(folder / "comparisons.train.jsonl")[:2]
     long = [f"{'much ' * 60}{n}" for n in range(3)]
-    train[0]["ranks"] = [2] * len(train[0]["responses"])
+    train[0]["ranks"] = [1] * len(train[0]["responses"])
     train[1] |= {"responses": long, "ranks": [2, 1, 3]}
     write_lines(folder / "comparisons.train.jsonl", train)
     config = own_config("reward", folder, tmp_path, init={"path": "nowhere"})
