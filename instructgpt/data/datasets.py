@@ -25,6 +25,7 @@ from instructgpt.data.sources import (
 from instructgpt.data.templates import PromptFormat
 from instructgpt.data.world import World
 from instructgpt.errors import UserError
+from instructgpt.ranges import NonNegativeInt, PositiveInt
 from instructgpt.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 # What the world makes.
@@ -36,21 +37,31 @@ class DataConfig:
     """Where the sets are, how they come to be, and how long rows may be."""
 
     dir: str  # holds the sets and the tokenizer
-    max_prompt: int  # tokens of a prompt with its template; longer ones are dropped
-    max_response: int  # tokens of a response with its EOS
+    # Tokens of a prompt with its template; longer ones are left out.
+    max_prompt: PositiveInt
+    max_response: PositiveInt  # tokens of a response with its EOS
     # A folder with KIND.SPLIT.jsonl files; "" is the world.
     jsonl: str = ""
     # A tokenizer's file, or a folder with the files of one; "" is what lies in the
     # folder of the JSONL, or the world's own.
     tokenizer: str = ""
     template: str = "plain"  # how prompts are put to a model, see data/templates.py
-    world_seed: int = 0
-    vocab_size: int = 1024  # of the tokenizer trained on the world's documents
+    world_seed: NonNegativeInt = 0
+    vocab_size: PositiveInt = 1024  # of the tokenizer trained on the world's documents
     # Records of the world: train, valid, test.
-    documents: tuple[int, ...] = (0, 0, 0)
-    demonstrations: tuple[int, ...] = (0, 0, 0)
-    prompts: tuple[int, ...] = (0, 0, 0)  # of PPO, and of the comparison of models
-    rm_prompts: tuple[int, ...] = (0, 0, 0)  # whose answers are ranked
+    documents: tuple[NonNegativeInt, ...] = (0, 0, 0)
+    demonstrations: tuple[NonNegativeInt, ...] = (0, 0, 0)
+    # Prompts of PPO and of the comparison of models; those whose answers are ranked.
+    prompts: tuple[NonNegativeInt, ...] = (0, 0, 0)
+    rm_prompts: tuple[NonNegativeInt, ...] = (0, 0, 0)
+
+    def __post_init__(self):
+        for kind in KINDS:
+            sizes = getattr(self, kind)
+            if len(sizes) != len(SPLITS):
+                raise UserError(
+                    f"config.data.{kind}={sizes}: give three numbers, of {SPLITS}"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +84,11 @@ class Datasets:
             raise UserError(
                 f"config.data: there are no {kind}; add {kind}.{split}.jsonl to the "
                 "folder, or give the miniature world some"
+            )
+        if not self.has(kind, split):
+            raise UserError(
+                f"config.data: there are no {split} {kind}; add {kind}.{split}.jsonl "
+                "to the folder, or give the miniature world some"
             )
         return open_source(kind, self.names[kind], self.dir, split)
 

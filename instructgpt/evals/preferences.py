@@ -10,16 +10,17 @@ import numpy as np
 from jax.sharding import Mesh
 
 from instructgpt.batches import ComparisonBatch, PackedComparisonBatch
-from instructgpt.data.loader import eval_batches
 from instructgpt.data.packing import ComparisonPacker
-from instructgpt.data.rows import Indices
+from instructgpt.data.rows import Indices, Rows, Source
 from instructgpt.data.world import agreement_counts
+from instructgpt.evals.batching import mesh_batches
 from instructgpt.evals.intervals import Interval, ratio_interval
-from instructgpt.losses import pairwise_ranking
+from instructgpt.finite import check_finite
+from instructgpt.losses import pairwise_ranking, untied_pairs
 from instructgpt.metrics import mean_metrics
 from instructgpt.models.scoring import comparison_scores
 from instructgpt.models.transformer import ScalarModel
-from instructgpt.sharding import batch_share, local_ways, put_batch, replicated
+from instructgpt.sharding import local_ways, put_batch, replicated
 
 
 class Rankings:
@@ -27,6 +28,7 @@ class Rankings:
 
     Attributes:
       ids: of the rankings, in order.
+      rows: the rankings encoded, in order.
     """
 
     def __init__(
@@ -43,26 +45,27 @@ class Rankings:
         Args:
           source: Records of rankings.
           encode: Record -> `ComparisonBatch` row.
-          batch_size: Rankings at a time.
+          batch_size: Rankings at a time; rounded up to what the mesh divides.
           mesh: Where they are scored.
           keep: Numbers of the rankings to use, None for all.
         """
         numbers = range(len(source)) if keep is None else keep
         self.ids = [source[int(i)]["id"] for i in numbers]
         self._mesh = mesh
-        self._batches = eval_batches(
-            source,
-            encode,
-            batch_size=batch_size,
-            **batch_share(mesh)._asdict(),
-            keep=keep,
-        )
+        self.rows = Rows(source, encode, keep)
+        self._batches = mesh_batches(self.rows, None, batch_size=batch_size, mesh=mesh)
         self._pack = ComparisonPacker(self._batches, groups=local_ways(mesh))
 
     def __iter__(self) -> Iterator[PackedComparisonBatch]:
         """Its batches, on the devices."""
         for batch in self._batches:
             yield put_batch(self._pack(batch), self._mesh)
+
+
+def count_untied(rows: Source) -> int:
+    """Pairs of all encoded rankings in which one response is the better."""
+    labels = ([x[None] for x in rows[i].labels] for i in range(len(rows)))
+    return sum(int(untied_pairs(*row).sum()) for row in labels)
 
 
 class PairCounts(NamedTuple):
@@ -98,6 +101,7 @@ class ScoredRankings(NamedTuple):
     scores: np.ndarray  # float[N, K]
     ranks: np.ndarray  # int[N, K], 1 is best
     present: np.ndarray  # bool[N, K]
+    wording: np.ndarray | None = None  # int[N, K], see `untied_pairs`
 
 
 class RankingResult(NamedTuple):
@@ -116,25 +120,31 @@ class RankingResult(NamedTuple):
 def make_ranking_evaluator(
     model: ScalarModel, mesh: Mesh
 ) -> Callable[[Any, Rankings], RankingResult]:
-    """Builds (params, rankings) -> RankingResult; ties of the labeler are dropped."""
+    """Builds (params, rankings) -> RankingResult; ties of the labeler are dropped.
+
+    The rankings must have an untied pair, see `count_untied`. The function raises
+    UserError if a score is not finite.
+    """
 
     # Whole on every process, so that each has all numbers.
     @functools.partial(jax.jit, out_shardings=replicated(mesh))
     def run(params: Any, batch: Any) -> tuple[Any, ...]:
         scores = comparison_scores(model, params, batch)
-        ranks, present = (x.reshape(scores.shape) for x in (batch.ranks, batch.present))
-        return scores, ranks, present, pairwise_ranking(scores, ranks, present).loss
+        labels = [x.reshape(scores.shape) for x in batch.labels]
+        return scores, *labels, pairwise_ranking(scores, *labels).loss
 
     def evaluate(params: Any, rankings: Rankings) -> RankingResult:
         found = jax.device_get([run(params, batch) for batch in rankings])
         *arrays, losses = zip(*found, strict=True)
         # The last batch may end in blank rows, which have no id.
         size = len(rankings.ids)
-        scores, ranks, present = (np.concatenate(a)[:size] for a in arrays)
+        pairs_of = [np.concatenate(a)[:size] for a in arrays]
+        scores, _, present, _ = pairs_of
+        check_finite(scores[present], "scores of ranked answers")
         return RankingResult(
             mean_metrics([{"loss": loss} for loss in losses])["loss"],
-            PairCounts(rankings.ids, *pair_counts(scores, ranks, present)),
-            ScoredRankings(rankings.ids, scores, ranks, present),
+            PairCounts(rankings.ids, *pair_counts(*pairs_of)),
+            ScoredRankings(rankings.ids, *pairs_of),
         )
 
     return evaluate
@@ -179,8 +189,10 @@ def shared_pair_counts(scored: ScoredRankings) -> SharedPairCounts:
     for row, name in enumerate(scored.ids):
         rows.setdefault(name, []).append(row)
     # Which of each two answers is the better one: [N, K, K] of -1, 0 and 1.
-    _, scores, ranks, present = scored
+    _, scores, ranks, present, wording = scored
     both = np.triu(present[:, :, None] & present[:, None, :], 1)
+    if wording is not None:  # the same tokens are no pair
+        both &= wording[:, :, None] != wording[:, None, :]
     preferred = both * np.sign(ranks[:, None, :] - ranks[:, :, None])
     ordered = both * np.sign(scores[:, :, None] - scores[:, None, :])
     counts = np.zeros((len(rows), 3))
@@ -218,7 +230,10 @@ def agreement_interval(
 
 
 def pair_counts(
-    scores: np.ndarray, ranks: np.ndarray, present: np.ndarray
+    scores: np.ndarray,
+    ranks: np.ndarray,
+    present: np.ndarray,
+    wording: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Correctly ordered and untied pairs of each ranking, on the host.
 
@@ -226,12 +241,12 @@ def pair_counts(
       scores: float[N, K].
       ranks: int[N, K], 1 is best.
       present: bool[N, K].
+      wording: int[N, K], see `untied_pairs`.
 
     Returns:
       (right float[N], pairs float[N]); an exact tie of scores is half right.
     """
-    both = present[:, :, None] & present[:, None, :]
-    better = both & (ranks[:, :, None] < ranks[:, None, :])
+    better = untied_pairs(ranks, present, wording)
     margins = scores[:, :, None] - scores[:, None, :]
     right = (np.sign(margins) + 1) / 2
     return (right * better).sum((1, 2)), better.sum((1, 2)).astype(float)

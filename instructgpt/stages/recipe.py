@@ -14,7 +14,12 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from instructgpt.data.datasets import DataConfig
 from instructgpt.errors import UserError
+from instructgpt.models.config import ModelConfig
+from instructgpt.optim import OptimizerConfig
+from instructgpt.ranges import check_integers
+from instructgpt.sharding import MeshConfig
 from instructgpt.stages import (
     common,
     evaluate,
@@ -26,6 +31,7 @@ from instructgpt.stages import (
     sft,
     side_by_side,
 )
+from instructgpt.steps.ppo import PPOConfig
 
 _RUN = {
     "pretrain": pretrain.run,
@@ -35,6 +41,27 @@ _RUN = {
     "select": select.run,
     "ppo": ppo.run,
     "evaluate": evaluate.run,
+}
+
+# The blocks of the stages' configs and what they become.
+_BLOCKS: dict[str, type] = {
+    "data": DataConfig,
+    "evaluate": evaluate.EvaluateConfig,
+    "init": common.InitConfig,
+    "label": label.LabelConfig,
+    "mesh": MeshConfig,
+    "optimizer": OptimizerConfig,
+    "policy_optimizer": OptimizerConfig,
+    "ppo": PPOConfig,
+    "pretrain": pretrain.PretrainConfig,
+    "reward": reward.RewardConfig,
+    "reward_init": common.InitConfig,
+    "rl_init": common.InitConfig,
+    "rollout": ppo.RolloutConfig,
+    "select": select.SelectConfig,
+    "sft": sft.SFTConfig,
+    "train": common.TrainConfig,
+    "value_optimizer": OptimizerConfig,
 }
 
 _READ_REWARD_MODEL = {"select", "ppo", "ppo_ptx", "evaluate"}
@@ -51,7 +78,8 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     they share the minutes that this takes.
 
     Raises:
-      UserError: `config.together` names what is not a stage of the order.
+      UserError: `config.together` names what is not a stage of the order, or a
+        stage's block has a mistake.
     """
     workdir = Path(workdir).absolute()
     for name in config.together:
@@ -60,6 +88,8 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
                 f"config.together: {name!r} is not in config.order={config.order}"
             )
     _check_reward_model(config)
+    for name in stage_order(config):
+        check_blocks(stage_config(config, name), where=f"config.stages.{name}")
     for name in stage_order(config):
         if name in config.together:
             _run_together(config, workdir, config.together)
@@ -90,6 +120,20 @@ def _check_reward_model(config: ConfigDict) -> None:
             "policies of every size: run --config=configs/recipe.py:6b up to its stage "
             "reward, and name that stage's workdir here"
         )
+
+
+def check_blocks(stage: ConfigDict, *, where: str) -> None:
+    """Checks the keys and whole numbers of a stage's config before any stage runs.
+
+    Raises:
+      UserError: a block has a key that does not exist, or a number out of its range.
+    """
+    for key, cls in _BLOCKS.items():
+        if key in stage:
+            common.build(cls, stage[key], where=f"{where}.{key}")
+    if "model" in stage:  # of which fine-tuning stages give a part
+        values = stage.model.to_dict()
+        check_integers(ModelConfig, values, where=f"{where}.model")
 
 
 def run_stage(config: ConfigDict, workdir: str | Path, name: str) -> Path:

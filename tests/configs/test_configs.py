@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import typing
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ from ml_collections import ConfigDict
 
 from configs import common, recipe
 from instructgpt.data.datasets import DataConfig
+from instructgpt.errors import UserError
 from instructgpt.models.config import ModelConfig
 from instructgpt.optim import OptimizerConfig
-from instructgpt.sharding import MeshConfig
-from instructgpt.stages.common import InitConfig, TrainConfig
+from instructgpt.ranges import integer_fields
+from instructgpt.sharding import AXES, MeshConfig
+from instructgpt.stages.common import InitConfig, TrainConfig, build
 from instructgpt.stages.evaluate import EvaluateConfig, ModelEntry
 from instructgpt.stages.label import LabelConfig
 from instructgpt.stages.ppo import RolloutConfig
@@ -82,6 +85,43 @@ def test_blocks_are_config_classes(stage, variant):
 
 def _is_block(value: object) -> bool:
     return isinstance(value, ConfigDict)
+
+
+def integers() -> list[tuple[str, str]]:
+    """(block, field) of all whole numbers but a mesh's: -1, or 1 and more."""
+    axes = {("mesh", axis) for axis in AXES}
+    found = [
+        (block, name)
+        for block, cls in BLOCKS.items()
+        for name, hint in typing.get_type_hints(cls).items()
+        if hint is int or int in typing.get_args(hint)
+    ]
+    return [field for field in found if field not in axes]
+
+
+@pytest.mark.parametrize(("block", "name"), integers())
+def test_a_whole_number_out_of_its_range_is_named(block, name):
+    """Before it can divide anything, or end a loop before its first step."""
+    cls = BLOCKS[block]
+    limit = integer_fields(cls)[name]
+    given = {f.name: 4 for f in dataclasses.fields(cls) if _is_required(f)}
+    in_tuple = typing.get_type_hints(cls)[name] is not int
+    for bad in (limit.low - 1, -7, 1.5):
+        value = (4, bad, 4) if in_tuple else bad
+        with pytest.raises(UserError) as error:
+            build(cls, {**given, name: value}, where=f"config.{block}")
+        expected = f"config.{block}.{name}={value}: give {limit.describe()}"
+        assert str(error.value) == expected
+
+
+def test_ranges_reach_their_ends():
+    least = {"batch_size": 1, "keep": 0, "num_steps": 0, "eval_every": -1}
+    train = build(TrainConfig, least, where="config.train")
+    assert dataclasses.asdict(train).items() >= least.items()
+
+
+def _is_required(field: dataclasses.Field) -> bool:
+    return field.default is field.default_factory is dataclasses.MISSING
 
 
 @pytest.mark.parametrize("variant", common.VARIANTS)

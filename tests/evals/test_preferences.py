@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 
 from instructgpt.data.world import agreement_counts
+from instructgpt.errors import UserError
 from instructgpt.evals.preferences import (
     PairCounts,
     Rankings,
     ScoredRankings,
     accuracy_interval,
     agreement_interval,
+    count_untied,
     make_ranking_evaluator,
     pair_counts,
     shared_pair_counts,
@@ -30,6 +32,10 @@ def test_pairs_by_hand():
     right, pairs = pair_counts(scores, ranks, present)
     # 3 > 1 and 3 > 2 are right, 1 > 2 is wrong; then a tie of scores; then no pair.
     assert (right.tolist(), pairs.tolist()) == ([2, 0.5, 0], [3, 1, 0])
+    # In the first ranking 3 and 1 are scores of the same tokens, so 3 > 1 is no pair.
+    wording = np.array([[0, 0, 2], [0, 1, 2], [0, 1, 2]])
+    right, pairs = pair_counts(scores, ranks, present, wording)
+    assert (right.tolist(), pairs.tolist()) == ([1, 0.5, 0], [2, 1, 0])
 
 
 def test_rankings_of_one_prompt_are_one_unit():
@@ -115,34 +121,41 @@ def test_two_labelers_as_the_model_are_as_right_as_they_agree():
     assert found.model.right / found.model.pairs == pytest.approx((1 + 1 / 3) / 2)
 
 
-@pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 2, 1)])
+class Source:
+    """Eight records, each a row of a batch."""
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return {"id": f"id {index}", "row": index}
+
+
+def rankings_of(batch, mesh, keep=None):
+    return Rankings(
+        Source(),
+        lambda record: type(batch)(*(field[record["row"]] for field in batch)),
+        batch_size=4,
+        mesh=mesh,
+        keep=keep,
+    )
+
+
+# On the last two of these meshes a batch of four has more rows than it was given.
+@pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 2, 1), (3, 1, 1), (3, 2, 1)])
 def test_counts_and_accuracy_are_those_of_plain_scores(mesh, rng):
     batch = tiny.comparison_batch(rng)
     params = tiny.params_of(MODEL)
     # Five of the eight, so that the last batch of four has three blank rows.
-    keep = [0, 2, 3, 5, 7]
-
-    class Source:
-        def __len__(self):
-            return 8
-
-        def __getitem__(self, index):
-            return {"id": f"id {index}", "row": index}
-
-    rankings = Rankings(
-        Source(),
-        lambda record: type(batch)(*(field[record["row"]] for field in batch)),
-        batch_size=4,
-        mesh=tiny.mesh_of(*mesh),
-        keep=keep,
-    )
+    keep = [0, 2, 4, 5, 7]
+    rankings = rankings_of(batch, tiny.mesh_of(*mesh), keep)
     scores = response_scores(
         MODEL,
         params,
         (batch.prompt, batch.prompt_valid),
         (batch.responses, batch.response_valid),
     )
-    right, pairs = pair_counts(np.asarray(scores), batch.ranks, batch.present)
+    right, pairs = pair_counts(np.asarray(scores), *batch.labels)
     with jax.set_mesh(tiny.mesh_of(*mesh)):
         evaluate = make_ranking_evaluator(MODEL, tiny.mesh_of(*mesh))
         found = evaluate(params, rankings)
@@ -158,5 +171,15 @@ def test_counts_and_accuracy_are_those_of_plain_scores(mesh, rng):
         np.asarray(scores)[keep][batch.present[keep]],
         atol=1e-4,
     )
-    chosen = scores[np.array(keep)], batch.ranks[keep], batch.present[keep]
+    chosen = scores[np.array(keep)], *(x[keep] for x in batch.labels)
     assert found.loss == pytest.approx(float(pairwise_ranking(*chosen).loss.mean()))
+    assert count_untied(rankings.rows) == pairs[keep].sum()
+
+
+def test_scores_that_are_not_finite_are_refused(rng):
+    params = tiny.params_of(MODEL)
+    params["bias"] = params["bias"] + np.inf
+    mesh = tiny.mesh_of()
+    with jax.set_mesh(mesh), pytest.raises(UserError, match="scores of ranked answers"):
+        evaluate = make_ranking_evaluator(MODEL, mesh)
+        evaluate(params, rankings_of(tiny.comparison_batch(rng), mesh))

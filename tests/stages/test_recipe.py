@@ -163,7 +163,10 @@ def test_demonstrations_average_zero_after_the_shift(run, tmp_path):
     with jax.set_mesh(context.mesh):
         init = common.InitConfig(str(run.workdir / "reward"))
         model = common.load(init, context, scalar=True)
-        mean = reward._demonstration_mean(context, model.model, model.params, 16)
+        demonstrations = reward._open_demonstrations(context)
+        mean = reward._demonstration_mean(
+            context, demonstrations, model.model, model.params, rows=16
+        )
     assert mean == pytest.approx(0.0, abs=1e-5)
 
 
