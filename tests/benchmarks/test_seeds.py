@@ -9,7 +9,7 @@ from tests.evals.fake_results import make_results
 
 
 def write_run(folder, *, training, world, ppo, loss=1.864):
-    """A recipe's workdir whose PPO has this win rate; a world of None is not written."""
+    """A recipe's workdir whose PPO has this win rate; without a world if None."""
     results = make_results()
     results["models"]["ppo"]["win_rate"] = [ppo, ppo - 0.04, ppo + 0.04]
     results["pretrain_loss"]["ppo"] = loss
