@@ -16,7 +16,9 @@ class TokenBatch(NamedTuple):
 
     tokens: Array  # int32[B, T]
     texts: Array  # int32[B, T], which text of its row, from 1; 0 on padding
-    loss_mask: Array  # bool[B, T], True where the token is a prediction target
+    # bool[B, T], True where the token is a prediction target; or float32, how much the
+    # target counts.
+    loss_mask: Array
 
     @property
     def valid(self) -> Array:
@@ -41,6 +43,12 @@ class ComparisonBatch(NamedTuple):
     response_valid: Array  # bool[B, K, R], True up to and including EOS
     ranks: Array  # int32[B, K], 1 is best, equal ranks are a tie
     present: Array  # bool[B, K], False for an empty slot when a prompt has fewer
+    wording: Array  # int32[B, K], equal for responses that are the same tokens
+
+    @property
+    def labels(self) -> tuple[Array, Array, Array]:
+        """Ranks, present and wording: which responses are better than which."""
+        return self.ranks, self.present, self.wording
 
 
 class PackedComparisonBatch(NamedTuple):
@@ -57,6 +65,12 @@ class PackedComparisonBatch(NamedTuple):
     last: Array  # int32[M, b, K], where a response ends: row * S + column
     ranks: Array  # int32[M, b, K], as in ComparisonBatch
     present: Array  # bool[M, b, K]
+    wording: Array  # int32[M, b, K]
+
+    @property
+    def labels(self) -> tuple[Array, Array, Array]:
+        """As in ComparisonBatch."""
+        return self.ranks, self.present, self.wording
 
 
 class Rollout(NamedTuple):

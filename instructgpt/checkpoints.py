@@ -14,6 +14,7 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from instructgpt.errors import UserError
+from instructgpt.finite import first_not_finite
 
 META = "meta"
 
@@ -70,7 +71,8 @@ class Checkpoints:
           (parts, meta).
 
         Raises:
-          UserError: there is no such checkpoint, part, or shape.
+          UserError: there is no such checkpoint, part, or shape, or what it holds is
+            not finite.
         """
         if step not in self.steps:
             raise UserError(
@@ -86,7 +88,19 @@ class Checkpoints:
                 f"{self.directory / str(step)} does not fit this model: {error}; "
                 "make config.model match the checkpoint, or use another workdir"
             ) from error
-        return {name: loaded[name] for name in parts}, loaded[META]
+        found = {name: loaded[name] for name in parts}
+        self._check_finite(step, found)
+        return found, loaded[META]
+
+    def _check_finite(self, step: int, parts: dict[str, Any]) -> None:
+        bad = first_not_finite(parts)
+        if bad is not None:
+            others = [other for other in self.steps if other != step]
+            raise UserError(
+                f"{self.directory / str(step)}: {bad} holds NaN or infinity; make this "
+                "workdir anew, with a lower learning rate if it was trained"
+                + (f", or use another of its checkpoints: {others}" if others else "")
+            )
 
     def _check_fits(self, step: int, parts: dict[str, Any]) -> None:
         # Before anything is read: the message names the array, and Orbax is not

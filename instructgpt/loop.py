@@ -18,12 +18,16 @@ import numpy as np
 
 from instructgpt.checkpoints import Checkpoints
 from instructgpt.distributed import agree_to_stop, is_first
-from instructgpt.errors import UserError
+from instructgpt.errors import UserError, about
+from instructgpt.finite import first_not_finite
 from instructgpt.metrics import MetricWriter, Progress, mean_metrics
 from instructgpt.sharding import settle
 from instructgpt.state import free, layout_of
 
 Array = jax.Array
+
+
+_REWARDS = ("score", "kl")  # metrics of a rollout that make its rewards
 
 
 class Data(Protocol):
@@ -39,7 +43,7 @@ class LoopConfig:
     """When the loop does what, in steps."""
 
     num_steps: int
-    log_every: int = 10
+    log_every: int = 10  # 0: only at the end
     eval_every: int = 0  # 0: only at the end
     checkpoint_every: int = 0  # 0: only at the end
     keep: int = 1  # checkpoints to keep; 0 keeps all
@@ -80,7 +84,8 @@ def train(
       The state after `num_steps`.
 
     Raises:
-      UserError: the loss is not finite, or the checkpoint does not fit.
+      UserError: a loss, a score or the state is not finite, or the checkpoint does
+        not fit.
       Preempted: on SIGTERM, after saving.
     """
     checkpoints = Checkpoints(workdir / "checkpoints", keep=config.keep or None)
@@ -153,7 +158,7 @@ def _steps(job, state, start, config, key, checkpoints, writer, preemption):
         stopping = agree_to_stop(preemption.asked, step)
         saving = last or stopping or _due(step, config.checkpoint_every)
         # Before each save too, so that a state gone bad never replaces a good one.
-        if saving or step % config.log_every == 0:
+        if saving or _due(step, config.log_every):
             fetched = jax.device_get(pending)
             _check_finite(job.name, step, fetched)
             means = mean_metrics(fetched)
@@ -167,10 +172,16 @@ def _steps(job, state, start, config, key, checkpoints, writer, preemption):
             speed = means["tokens_per_second"]
             progress.update(step, shown, tokens_per_second=speed)
             pending, tokens, began, feed.seconds = [], 0, time.monotonic(), 0.0
-        if job.evaluate and (last or _due(step, config.eval_every)):
+        evaluating = job.evaluate and (last or _due(step, config.eval_every))
+        if saving or evaluating:
+            # The metrics are those of the states before the updates.
+            _check_state(job.name, step, state)
+        if evaluating:
             paused = time.monotonic()
-            evaluated = job.evaluate(state, step)
-            writer.write(step, evaluated)
+            with about(f"{job.name}: evaluation at step {step}"):
+                evaluated = job.evaluate(state, step)
+            if evaluated:
+                writer.write(step, evaluated)
             shown.update({k: evaluated[k] for k in job.watch if k in evaluated})
             progress.update(step, shown)
             began += time.monotonic() - paused  # no part of tokens/s and input share
@@ -193,14 +204,32 @@ def _key_data(key: Array) -> list[int]:
     return np.asarray(jax.random.key_data(key)).tolist()
 
 
+def _check_state(name: str, step: int, state: Any) -> None:
+    bad = first_not_finite(state.parts())
+    if bad is not None:
+        raise UserError(
+            f"{name}: {bad} is not finite after step {step}; the last checkpoint is "
+            "kept. Lower config.optimizer.learning_rate or raise its warmup, and start "
+            "again"
+        )
+
+
 def _check_finite(name: str, step: int, metrics: list[dict[str, Any]]) -> None:
-    # Sums, not means: a mean over nothing is NaN too, and no failure.
+    # Sums, not means: a mean is made of several steps, and the step is told.
     bad = {
         key
         for pairs in metrics
         for key, (total, _) in pairs.items()
-        if ("loss" in key or "grad_norm" in key) and not np.isfinite(total)
+        if ("loss" in key or "grad_norm" in key or key in _REWARDS)
+        and not np.isfinite(total)
     }
+    if "score" in bad:
+        # The answers are tokens, whatever became of the policy.
+        raise UserError(
+            f"{name}: the reward model's score of an answer is not finite at step "
+            f"{step}; the last checkpoint is kept. Give another config.reward_init, or "
+            "a config.model.compute_dtype that holds its numbers, in a new workdir"
+        )
     if bad:
         raise UserError(
             f"{name}: {', '.join(sorted(bad))} is not finite at step {step}; the last "

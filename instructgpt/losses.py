@@ -5,7 +5,7 @@ once, after microbatches and processes are added up, so that padding and splitti
 cannot bias a mean.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,28 +39,50 @@ class RankingLoss(NamedTuple):
     margin: Weighted  # per untied pair: r(better) - r(worse)
 
 
+def untied_pairs(ranks: Any, present: Any, wording: Any = None) -> Any:
+    """Which pairs of a prompt's responses say that one is better than the other.
+
+    Pairs of equal ranks do not, and neither do two responses that are the same tokens.
+
+    Args:
+      ranks: int[B, K], 1 is best; NumPy or JAX arrays, as all of them.
+      present: bool[B, K], False for an empty slot.
+      wording: int[B, K], equal for responses that are the same tokens; None: all
+        differ.
+
+    Returns:
+      bool[B, K, K], [prompt, winner, loser].
+    """
+    both = present[:, :, None] & present[:, None, :]
+    better = both & (ranks[:, :, None] < ranks[:, None, :])
+    if wording is None:
+        return better
+    return better & (wording[:, :, None] != wording[:, None, :])
+
+
 def pairwise_ranking(
     scores: Array,
     ranks: Array,
     present: Array,
+    wording: Array | None = None,
     *,
     divisor: Literal["untied", "all"] = "untied",
 ) -> RankingLoss:
     """K-way ranking loss: -log sigmoid(r(x, y_w) - r(x, y_l)) (paper Eq. 1).
 
     All pairs of a prompt are one batch element: their mean is the prompt's loss,
-    and the loss is the mean over prompts. Ties are dropped; a prompt whose answers
-    are all tied weighs nothing.
+    and the loss is the mean over prompts. Ties are dropped, and so are pairs of the
+    same wording; a prompt without another pair weighs nothing.
 
     Args:
       scores: float32[B, K].
       ranks: int32[B, K], 1 is best; equal ranks are a tie.
       present: bool[B, K], False for an empty slot.
+      wording: See `untied_pairs`.
       divisor: A prompt's sum is divided by its number of untied pairs, or of all
         C(K, 2) pairs as Eq. 1 is written.
     """
-    both = present[:, :, None] & present[:, None, :]
-    better = both & (ranks[:, :, None] < ranks[:, None, :])  # [B, winner, loser]
+    better = untied_pairs(ranks, present, wording)
     margins = scores[:, :, None] - scores[:, None, :]
     losses = -jax.nn.log_sigmoid(margins)
     untied = better.sum(axis=(1, 2)).astype(jnp.float32)

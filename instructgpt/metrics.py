@@ -34,7 +34,7 @@ def mean_metrics(
         may be missing in some steps.
 
     Returns:
-      `{name: total sum / total weight}`, NaN where the total weight is 0.
+      `{name: total sum / total weight}`, without those whose total weight is 0.
     """
     sums: dict[str, float] = {}
     weights: dict[str, float] = {}
@@ -42,9 +42,7 @@ def mean_metrics(
         for name, (value, weight) in step.items():
             sums[name] = sums.get(name, 0.0) + float(value)
             weights[name] = weights.get(name, 0.0) + float(weight)
-    return {
-        name: sums[name] / weights[name] if weights[name] else math.nan for name in sums
-    }
+    return {name: sums[name] / weights[name] for name in sums if weights[name]}
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from instructgpt.errors import UserError
+from instructgpt.ranges import NonNegativeInt
 
 Schedule = Callable[[Any], Any]
 
@@ -19,10 +20,11 @@ class OptimizerConfig:
 
     learning_rate: float  # peak
     schedule: Literal["constant", "cosine"] = "constant"
-    warmup_steps: int = 0  # linear, before the peak
+    warmup_steps: NonNegativeInt = 0  # linear, before the peak
     warmup_from: float = 0.0  # first rate as a fraction of the peak
     final_fraction: float = 0.1  # where the cosine ends, as a fraction of the peak
-    decay_steps: int = 0  # steps the cosine takes in all; 0: to the end of the run
+    # Steps that the cosine takes in all; 0: to the end of the run.
+    decay_steps: NonNegativeInt = 0
     b1: float = 0.9
     b2: float = 0.95
     eps: float = 1e-8

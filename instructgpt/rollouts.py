@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from instructgpt.batches import PromptBatch, Rollout
 from instructgpt.distributed import fetch
+from instructgpt.finite import check_finite
 from instructgpt.losses import masked
 from instructgpt.models.scoring import (
     response_log_probs,
@@ -203,10 +204,16 @@ def generate(
       key: One for the whole source.
       mesh: Where to run.
       on_batch: Called with the number of prompts done so far.
+
+    Raises:
+      UserError: a log-prob of a sampled token is not finite.
     """
     out: list[Generated] = []
     for batch in batches:
         samples = fetch(sampler(params, put_whole_batch(batch, mesh), key))
+        real = np.asarray(batch.index) >= 0
+        drawn = samples.log_probs[real][samples.valid[real]]
+        check_finite(drawn, "log-probs of sampled tokens")
         for row, index in enumerate(np.asarray(batch.index)):
             if index < 0:
                 continue

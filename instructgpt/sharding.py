@@ -17,6 +17,7 @@ from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from instructgpt.errors import UserError
+from instructgpt.ranges import NonNegativeInt
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -50,7 +51,7 @@ class MeshConfig:
     fsdp: int = 1
     tensor: int = 1
     # In one process on a CPU: use no more devices than so many; 0: all.
-    cpu_devices: int = 0
+    cpu_devices: NonNegativeInt = 0
 
 
 def make_mesh(

@@ -1,5 +1,6 @@
 """The training loop on a toy: interrupted anywhere, it ends with the same bits."""
 
+import dataclasses
 import os
 import signal
 
@@ -11,6 +12,7 @@ import pytest
 
 from instructgpt.checkpoints import Checkpoints
 from instructgpt.errors import UserError
+from instructgpt.finite import check_finite
 from instructgpt.loop import Job, LoopConfig, Preempted, train
 from instructgpt.losses import Weighted
 from instructgpt.metrics import read_metrics
@@ -216,6 +218,63 @@ def test_a_gradient_that_is_not_finite_stops_before_it_is_saved(tmp_path):
     assert saved_steps(tmp_path) == []
 
 
+@pytest.mark.parametrize(("number", "kept"), [(STEPS, [6]), (6, [3])])
+def test_an_update_that_spoils_the_state_is_not_saved(tmp_path, unbroken, number, kept):
+    """No loss shows it: that of the next update would, and there may be none."""
+
+    def update(state, batch, key):
+        state, metrics = step_fn(state, batch, key)
+        bad = jnp.where(state.step == number, jnp.inf, 0.0)
+        return state.replace(params={"w": state.params["w"] + bad}), metrics
+
+    def evaluate(state, step):
+        assert step < number, "what is bad is not evaluated"
+        return {}
+
+    config = dataclasses.replace(CONFIG, eval_every=1)
+    says = rf"toy: params/w is not finite after step {number}; the last checkpoint is"
+    with pytest.raises(UserError, match=says):
+        run(tmp_path, config=config, update=update, evaluate=evaluate)
+    assert saved_steps(tmp_path) == kept
+    assert bits(run(tmp_path)) == unbroken[0]
+
+
+@pytest.mark.parametrize("log_every", [1, 100])
+def test_a_rollout_whose_score_is_not_finite_ends_before_the_next_checkpoint(
+    tmp_path, log_every
+):
+    def update(state, batch, key):
+        state, metrics = step_fn(state, batch, key)
+        score = jnp.where(state.step == 5, jnp.nan, 0.5)
+        return state, {**metrics, "score": Weighted(score, jnp.float32(2.0))}
+
+    config = dataclasses.replace(CONFIG, log_every=log_every)
+    with pytest.raises(UserError, match=r"toy: the reward model's score .*reward_init"):
+        run(tmp_path, config=config, update=update)
+    assert saved_steps(tmp_path) == [3]
+
+
+def test_an_evaluation_that_fails_says_of_which_step_and_is_not_saved(tmp_path):
+    def evaluate(state, step):
+        check_finite(np.nan if step == 6 else 1.0, "held-out losses")
+        return {}
+
+    config = dataclasses.replace(CONFIG, eval_every=3)
+    with pytest.raises(UserError, match=r"^toy: evaluation at step 6: 1 of 1 held-out"):
+        run(tmp_path, config=config, evaluate=evaluate)
+    assert saved_steps(tmp_path) == [3]
+
+
+def test_a_checkpoint_that_was_saved_with_nan_is_not_gone_on_from(tmp_path):
+    run(tmp_path, config=LoopConfig(num_steps=5))
+    state = fresh_state().replace(params={"w": jnp.array([0.5, jnp.nan])})
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(6, state.parts(), checkpoints.meta(5))
+    checkpoints.close()
+    with pytest.raises(UserError, match=r"checkpoints/6: params/w holds NaN"):
+        run(tmp_path)
+
+
 def test_a_batch_without_weight_is_no_failure(tmp_path):
     def update(state, batch, key):
         state, metrics = step_fn(state, batch, key)
@@ -227,7 +286,8 @@ def test_a_batch_without_weight_is_no_failure(tmp_path):
         return state, {"loss": loss}
 
     run(tmp_path, update=update)
-    assert losses(tmp_path)[1] == (2, None)
+    steps = [step for step, _ in losses(tmp_path)]
+    assert steps == [1, *range(3, STEPS + 1)]  # a mean over nothing is left out
 
 
 def test_logging_gathers_the_steps_between(tmp_path, unbroken):
@@ -236,6 +296,13 @@ def test_logging_gathers_the_steps_between(tmp_path, unbroken):
     (five, first), (last, second) = losses(tmp_path)
     assert (five, last) == (5, STEPS)
     np.testing.assert_allclose([first, second], [np.mean(each[:5]), np.mean(each[5:])])
+
+
+def test_logging_every_0_steps_is_at_the_end(tmp_path, unbroken):
+    run(tmp_path, config=LoopConfig(num_steps=STEPS, log_every=0))
+    ((step, loss),) = losses(tmp_path)
+    assert step == STEPS
+    assert loss == pytest.approx(np.mean([loss for _, loss in unbroken[1]]))
 
 
 def test_evaluation_is_on_time_and_at_the_end(tmp_path):

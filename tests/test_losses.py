@@ -14,12 +14,18 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-def naive_ranking(scores, ranks, present, divisor):
+def naive_ranking(scores, ranks, present, divisor, wording=None):
     """(sum of per-prompt losses, prompts that count, right pairs, margins, pairs)."""
     total, prompts, right, margin, pairs = 0.0, 0, 0.0, 0.0, 0
-    for score, rank, there in zip(scores, ranks, present, strict=True):
+    words = np.arange(len(scores[0])) + 0 * ranks if wording is None else wording
+    for score, rank, there, word in zip(scores, ranks, present, words, strict=True):
         slots = [k for k in range(len(score)) if there[k]]
-        untied = [(w, v) for w in slots for v in slots if rank[w] < rank[v]]
+        untied = [
+            (w, v)
+            for w in slots
+            for v in slots
+            if rank[w] < rank[v] and word[w] != word[v]
+        ]
         if not untied:
             continue
         loss = 0.0
@@ -75,10 +81,12 @@ def test_ranking_by_hand():
 
 
 @pytest.mark.parametrize("divisor", ["untied", "all"])
-def test_ranking_against_a_loop(rng, divisor):
+@pytest.mark.parametrize("repeated", [False, True])
+def test_ranking_against_a_loop(rng, divisor, repeated):
     case = ranking_case(rng)
-    total, prompts, right, margin, pairs = naive_ranking(*case, divisor)
-    out = pairwise_ranking(*map(jnp.asarray, case), divisor=divisor)
+    wording = rng.integers(0, 3, (12, 5)).astype(np.int32) if repeated else None
+    total, prompts, right, margin, pairs = naive_ranking(*case, divisor, wording)
+    out = pairwise_ranking(*map(jnp.asarray, case), wording, divisor=divisor)
     np.testing.assert_allclose(out.loss.sum, total, rtol=1e-5)
     np.testing.assert_allclose(out.accuracy.sum, right, rtol=1e-6)
     np.testing.assert_allclose(out.margin.sum, margin, rtol=1e-4, atol=1e-5)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from instructgpt.batches import PromptBatch
+from instructgpt.errors import UserError
 from instructgpt.models.scoring import (
     response_log_probs,
     response_scores,
@@ -320,6 +321,14 @@ def test_generate_gives_texts_in_order_and_leaves_blank_rows_out(
     for b in range(B):
         tokens = np.asarray(samples.tokens[b, 0])[np.asarray(samples.valid[b, 0])]
         assert out[b].tokens == [tokens.tolist()]
+
+
+def test_generate_refuses_tokens_drawn_from_nan(sampler, params, prompts):
+    """Such a policy answers too: the largest of NaN logits has a number like any."""
+    spoiled = {**params, "token_embedding": params["token_embedding"] * np.nan}
+    mesh = tiny.mesh_of()
+    with jax.set_mesh(mesh), pytest.raises(UserError, match="log-probs of sampled"):
+        generate(sampler, spoiled, [prompts], jax.random.key(0), mesh=mesh)
 
 
 def test_response_scorer_is_response_scores(frozen, rng):

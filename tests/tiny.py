@@ -81,13 +81,18 @@ def token_batch(rng: np.random.Generator, batch: int = 8) -> TokenBatch:
 
 
 def comparison_batch(rng: np.random.Generator, batch: int = 8) -> ComparisonBatch:
-    """K = 3 ranked responses a row, with ties, empty slots and an all-tied row."""
+    """K = 3 ranked responses a row: ties, empty slots, all tied, the same twice."""
     prompt, prompt_valid = prompts(rng, batch)
     response, response_valid = responses(rng, (batch, 3))
     ranks = rng.integers(1, 4, (batch, 3), dtype=np.int32)
     ranks[0], ranks[1], ranks[2] = (2, 2, 2), (3, 1, 2), (1, 2, 1)
     present = np.ones((batch, 3), bool)
     present[2, 2] = present[3, 0] = False
+    # Row 4 has the same response twice, which a labeler ranked apart.
+    response[4, 1], response_valid[4, 1] = response[4, 0], response_valid[4, 0]
+    ranks[4] = 2, 1, 3
+    wording = np.tile(np.arange(3, dtype=np.int32), (batch, 1))
+    wording[4, 1] = 0
     return ComparisonBatch(
         prompt,
         prompt_valid,
@@ -95,6 +100,7 @@ def comparison_batch(rng: np.random.Generator, batch: int = 8) -> ComparisonBatc
         response_valid & present[..., None],
         ranks,
         present,
+        wording,
     )
 
 
@@ -149,6 +155,7 @@ def train(
     optimizer: Any,
     mesh: Mesh | None = None,
     microbatches: int = 1,
+    prepare: Any = None,
     num_steps: int = 1,
 ) -> tuple[Any, Any]:
     """(state, metrics of the last step) after some updates on the same batch."""
@@ -159,7 +166,11 @@ def train(
         own = jax.tree.map(jnp.copy, params)
         state = make_train_state(model, optimizer, key=key, mesh=mesh, params=own)
         step = make_train_step(
-            loss_fn, optimizer, microbatches=microbatches, shardings=shardings_of(state)
+            loss_fn,
+            optimizer,
+            microbatches=microbatches,
+            prepare=prepare,
+            shardings=shardings_of(state),
         )
         on_device = put_batch(batch, mesh)
         for _ in range(num_steps):

@@ -9,7 +9,6 @@ import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,14 +19,17 @@ from instructgpt.data.sources import (
     build,
     build_jsonl,
     has_split,
+    is_built,
     open_source,
 )
 from instructgpt.data.templates import PromptFormat
 from instructgpt.data.world import World
 from instructgpt.errors import UserError
+from instructgpt.ranges import NonNegativeInt, PositiveInt
 from instructgpt.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
-KINDS = ("documents", "demonstrations", "prompts")  # those that the world makes
+# What the world makes.
+KINDS = ("documents", "demonstrations", "prompts", "rm_prompts")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,20 +37,31 @@ class DataConfig:
     """Where the sets are, how they come to be, and how long rows may be."""
 
     dir: str  # holds the sets and the tokenizer
-    max_prompt: int  # tokens of a prompt with its template; longer ones are dropped
-    max_response: int  # tokens of a response with its EOS
+    # Tokens of a prompt with its template; longer ones are left out.
+    max_prompt: PositiveInt
+    max_response: PositiveInt  # tokens of a response with its EOS
     # A folder with KIND.SPLIT.jsonl files; "" is the world.
     jsonl: str = ""
     # A tokenizer's file, or a folder with the files of one; "" is what lies in the
     # folder of the JSONL, or the world's own.
     tokenizer: str = ""
     template: str = "plain"  # how prompts are put to a model, see data/templates.py
-    world_seed: int = 0
-    vocab_size: int = 1024  # of the tokenizer trained on the world's documents
+    world_seed: NonNegativeInt = 0
+    vocab_size: PositiveInt = 1024  # of the tokenizer trained on the world's documents
     # Records of the world: train, valid, test.
-    documents: tuple[int, ...] = (0, 0, 0)
-    demonstrations: tuple[int, ...] = (0, 0, 0)
-    prompts: tuple[int, ...] = (0, 0, 0)
+    documents: tuple[NonNegativeInt, ...] = (0, 0, 0)
+    demonstrations: tuple[NonNegativeInt, ...] = (0, 0, 0)
+    # Prompts of PPO and of the comparison of models; those whose answers are ranked.
+    prompts: tuple[NonNegativeInt, ...] = (0, 0, 0)
+    rm_prompts: tuple[NonNegativeInt, ...] = (0, 0, 0)
+
+    def __post_init__(self):
+        for kind in KINDS:
+            sizes = getattr(self, kind)
+            if len(sizes) != len(SPLITS):
+                raise UserError(
+                    f"config.data.{kind}={sizes}: give three numbers, of {SPLITS}"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +84,11 @@ class Datasets:
             raise UserError(
                 f"config.data: there are no {kind}; add {kind}.{split}.jsonl to the "
                 "folder, or give the miniature world some"
+            )
+        if not self.has(kind, split):
+            raise UserError(
+                f"config.data: there are no {split} {kind}; add {kind}.{split}.jsonl "
+                "to the folder, or give the miniature world some"
             )
         return open_source(kind, self.names[kind], self.dir, split)
 
@@ -102,19 +120,10 @@ def _world(config: DataConfig, log: Callable[[str], None]) -> Datasets:
     sizes = {kind: getattr(config, kind) for kind in KINDS}
     digits = "-".join("x".join(map(str, sizes[kind])) for kind in KINDS)
     name = f"world-{config.world_seed}-{digits}"
-    makers: dict[str, Callable[[str, int], Any]] = {
-        "documents": world.documents,
-        "demonstrations": world.demonstrations,
-        "prompts": lambda split, n: map(_prompt_record, world.prompts(split, n)),
-    }
-    for kind in KINDS:
-        splits = {
-            split: _call(makers[kind], split, count)
-            for split, count in zip(SPLITS, sizes[kind], strict=True)
-            if count
-        }
-        if splits:
-            build(kind, name, directory, splits)
+    if not all(is_built(kind, name, directory) for kind in KINDS if any(sizes[kind])):
+        for kind, splits in world.sets(sizes).items():
+            if splits:
+                build(kind, name, directory, splits)
     path = directory / name / f"tokenizer-{config.vocab_size}.model"
     if not config.tokenizer and not path.exists():
         log(f"made the miniature world (seed {config.world_seed}) in {directory}")
@@ -128,14 +137,6 @@ def _world(config: DataConfig, log: Callable[[str], None]) -> Datasets:
 def _prompt_format(config: DataConfig, own: Path) -> PromptFormat:
     tokenizer = load_tokenizer(config.tokenizer or own)
     return PromptFormat(tokenizer, config.template)
-
-
-def _call(make: Callable[[str, int], Any], split: str, count: int):
-    return lambda: make(split, count)
-
-
-def _prompt_record(prompt: Any) -> dict[str, Any]:
-    return prompt.record() if hasattr(prompt, "record") else dict(prompt)
 
 
 def _from_files(config: DataConfig, directory: Path) -> Datasets:

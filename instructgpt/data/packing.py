@@ -160,6 +160,7 @@ class ComparisonPacker:
             last=last,
             ranks=grouped(batch.ranks),
             present=grouped(batch.present),
+            wording=grouped(batch.wording),
         )
 
 

@@ -87,7 +87,9 @@ def encode_comparison(
     """One prompt with its ranked responses: prompt [P], responses [K, R].
 
     A response longer than R with its EOS is cut to R tokens and has no EOS, like a
-    sample that met the length limit. An empty slot has rank 0 and nothing valid.
+    sample that met the length limit. Responses that are then the same tokens have the
+    same `wording`, so that neither can count as better than the other. An empty slot
+    has rank 0 and nothing valid.
 
     Args:
       record: has `id`, `prompt`, `responses` and `ranks`.
@@ -109,10 +111,12 @@ def encode_comparison(
         )
     responses = np.full((max_responses, max_response), prompt_format.pad_id, np.int32)
     response_valid = np.zeros((max_responses, max_response), bool)
-    ranks = np.zeros(max_responses, np.int32)
+    ranks, wording = np.zeros((2, max_responses), np.int32)
+    first: dict[tuple[int, ...], int] = {}
     for k, text in enumerate(record["responses"]):
         ids = prompt_format.response_ids(text)[:max_response]
         responses[k], response_valid[k] = _pad(ids, max_response, prompt_format.pad_id)
+        wording[k] = first.setdefault(tuple(ids), k)
     ranks[:found] = record["ranks"]
     return ComparisonBatch(
         *_pad(prompt, max_prompt, prompt_format.pad_id, left=True),
@@ -120,7 +124,14 @@ def encode_comparison(
         response_valid=response_valid,
         ranks=ranks,
         present=np.arange(max_responses) < found,
+        wording=wording,
     )
+
+
+def count_cut(row: ComparisonBatch, eos_id: int) -> int:
+    """How many responses of one `encode_comparison` row were cut to R tokens."""
+    full = row.response_valid[:, -1]
+    return int((full & (row.responses[:, -1] != eos_id)).sum())
 
 
 class Kept(NamedTuple):
@@ -137,6 +148,7 @@ def filter_long(
     max_prompt: int,
     max_response: int | None = None,
     on_long: Literal["error", "drop"] = "drop",
+    what: str = "records",
 ) -> Kept:
     """Rows short enough to encode; the paper drops prompts over 1k tokens (App. C).
 
@@ -147,6 +159,7 @@ def filter_long(
       max_response: R, room for the response with its EOS, for demonstrations; None
         leaves responses unchecked (those of comparisons are cut, not dropped).
       on_long: "drop" leaves a longer row out, "error" raises at the first.
+      what: the records are called in the error: "train prompts".
 
     Raises:
       UserError: a row is too long and on_long is "error", or no row fits.
@@ -168,9 +181,12 @@ def filter_long(
         else:
             kept.append(index)
     if not kept:
+        limits = f"config.data.max_prompt={max_prompt}"
+        if max_response is not None:
+            limits += f" and config.data.max_response={max_response}"
         raise UserError(
-            f"none of {total} records fits max_prompt={max_prompt},"
-            f" max_response={max_response}; raise these limits."
+            f"none of {total} {what} fits {limits}, in tokens; raise the limit, or give"
+            " shorter ones."
         )
     return Kept(np.array(kept, np.int64), total - len(kept))
 

@@ -211,50 +211,46 @@ def pretraining_loss(
 
 @styled
 def reward_accuracy(results: Results) -> Figure | None:
-    """Reward model accuracy on ranked pairs beside the labelers' own agreement."""
+    """Reward model accuracy on ranked pairs beside the labelers' own agreement.
+
+    Only the last two kinds of mark are over the same pairs, those that two labelers
+    left untied.
+    """
     reward = results.get("reward_model", {})
-    series_of = {
-        "Reward model": ("train_labelers", "heldout_labelers", "#d55e00", "v"),
-        "Labelers with each other": (
-            "agreement_train",
-            "agreement_heldout",
-            "#0072b2",
-            "D",
-        ),
+    kinds = {
+        "all_pairs": ("Reward model, all untied pairs", "#e69f00", "^"),
+        "shared_pairs": ("Reward model, pairs untied by two labelers", "#d55e00", "v"),
+        "agreement": ("Two labelers with each other, the same pairs", "#0072b2", "D"),
     }
-    if not any(key in reward for keys in series_of.values() for key in keys[:2]):
+    groups = {"train": "Training labelers", "heldout": "Held-out labelers"}
+    if not any(f"{kind}_{group}" in reward for kind in kinds for group in groups):
         return None
-    fig = Figure(figsize=(WIDTH, 3.2))
+    fig = Figure(figsize=(WIDTH, 3.4))
     ax = fig.add_subplot()
     ax.axhline(0.5, color=MUTED, lw=1, ls=(0, (4, 3)), zorder=1)
-    ax.annotate(
-        "chance",
-        (1.45, 0.5),
-        xytext=(0, 3),
-        color=MUTED,
-        ha="right",
-        textcoords="offset points",
-        fontsize=8,
-    )
-    for offset, (name, keys) in zip((-0.12, 0.12), series_of.items(), strict=True):
-        present = [i for i in (0, 1) if keys[i] in reward]
-        values = np.array([reward[keys[i]] for i in present], float).reshape(-1, 3)
+    annotate(ax, 1.45, 0.5, "chance", offset=(-1, 6))
+    for offset, (kind, (name, color, marker)) in zip(
+        (-0.25, 0, 0.25), kinds.items(), strict=True
+    ):
+        present = [i for i, group in enumerate(groups) if f"{kind}_{group}" in reward]
+        points = [reward[f"{kind}_{list(groups)[i]}"] for i in present]
+        values = np.array(points, float).reshape(-1, 3)
         x = np.array(present) + offset
         ax.errorbar(
             x,
             values[:, 0],
             error_lengths(values),
-            fmt=keys[3],
-            color=keys[2],
+            fmt=marker,
+            color=color,
             ms=7,
             label=name,
         )
-        for xi, value in zip(x, values[:, 0], strict=True):
-            annotate(ax, xi, value, f"{value:.3f}", offset=(75 * offset, 0))
-    ax.set_xticks([0, 1], ["Training labelers", "Held-out labelers"])
-    ax.set_xlim(-0.55, 1.5)
+        for xi, (value, _, high) in zip(x, values, strict=True):
+            annotate(ax, xi, high, f"{value:.3f}", offset=(0, 5))
+    ax.set_xticks(range(len(groups)), list(groups.values()))
+    ax.set_xlim(-0.5, 1.5)
     ax.set_ylim(0.45, 1.0)
-    ax.set_ylabel("Accuracy on untied pairs")
+    ax.set_ylabel("Share of pairs")
     ax.legend(loc="upper left")
     return fig
 

@@ -7,6 +7,7 @@ from instructgpt.data.world import Judgement, Task, World, judge
 from instructgpt.data.world.prompts import KINDS
 from instructgpt.evals.intervals import mean_interval, win_rate
 
+LIKERT = (1.0, 7.0)  # the ends of the scale
 # The bars of the paper's Fig. 4: name -> (flag of the judge, whether it is negated).
 FLAGS = {
     "attempts_correct_instruction": ("fails_to_follow_instruction", True),
@@ -32,19 +33,27 @@ def judge_all(
 def summarise(
     records: Sequence[Mapping[str, Any]],
     judgements: Sequence[Judgement],
-    baseline: Sequence[Judgement],
+    baseline: Sequence[Judgement] | None,
 ) -> dict[str, Any]:
     """Win rate against a baseline, Likert and flags, each [mean, low, high].
 
     A tie in utility counts one half. Flags about constraints and hallucination are
     over the prompts that have a constraint or a text to stay within.
+
+    Args:
+      records: [N], the prompts.
+      judgements: [N], of a model's answers to them.
+      baseline: [N], of the other model's answers; None if the model is the baseline
+        itself, whose win rate is exactly one half.
     """
     utilities = [j.utility for j in judgements]
     likert = [j.likert for j in judgements]
     categories = sorted({r["category"] for r in records})
     return {
-        "win_rate": list(win_rate(utilities, [j.utility for j in baseline])),
-        "likert": list(mean_interval(likert)),
+        "win_rate": [0.5, 0.5, 0.5]
+        if baseline is None
+        else list(win_rate(utilities, [j.utility for j in baseline])),
+        "likert": list(mean_interval(likert, limits=LIKERT)),
         "utility": list(mean_interval(utilities)),
         "flags": _flags(records, judgements),
         "categories": {
@@ -54,7 +63,8 @@ def summarise(
                         j.likert
                         for r, j in zip(records, judgements, strict=True)
                         if r["category"] == c
-                    ]
+                    ],
+                    limits=LIKERT,
                 )
             )
             for c in categories

@@ -1,16 +1,30 @@
 """Estimates with their 95 % confidence intervals, as the paper's figures show them.
 
-N is the number of prompts, the unit that was sampled: intervals are over prompts, so
-several judgements of one prompt count as one observation of it. All are normal
-approximations, fit for a few dozen prompts and more; with fewer they are too narrow.
+N is the number of prompts, the unit that was sampled: several judgements of one prompt
+are a cluster, not independent observations. The variance of a mean or of a pooled rate
+is the linearised one between prompts, and quantiles are Student's t, since few prompts
+tell little about that variance.
+
+A mean without limits gets the t interval. Whatever lies between two limits (a rate, a
+Likert score) gets a score interval in Wilson's form, whose binomial sample size is an
+effective one: p (1 - p) / variance, as for proportions from cluster samples in Korn and
+Graubard (Survey Methodology 24, 1998) and Kott and Liu (International Statistical
+Review 77, 2009). It stays within the limits and keeps a width where all observations
+are alike.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
-Z95 = 1.959964  # 97.5th percentile of the standard normal
+# Weight, in degrees of freedom of the variance, of the prior that the judgements of a
+# prompt are all alike. With 1, intervals of rare outcomes in correlated pairs are too
+# short (tests/benchmarks/coverage.py); with more they are longer than they need be.
+PRIOR_WEIGHT = 2.0
+_LEVEL = 0.975  # the quantile of Student's t that leaves 95 % between -t and t
+_LARGEST_T = 1e6  # of a single prompt, whose interval is then the whole range
 
 
 class Interval(NamedTuple):
@@ -24,18 +38,34 @@ class Interval(NamedTuple):
 def mean_interval(
     values: Sequence[float] | np.ndarray, *, limits: tuple[float, float] | None = None
 ) -> Interval:
-    """Mean of `values` [N], plus and minus Z95 standard errors.
+    """Mean of `values` [N] with its interval.
+
+    Without limits it is Student's: t standard errors with N - 1 degrees of freedom to
+    either side. It is exact for normal values, too short on the long side of skewed
+    ones with few prompts, infinite for one value, and of no width where all are equal.
+    With limits it is `ratio_interval` on their scale.
 
     Args:
       values: one number a prompt.
-      limits: range that the true mean cannot leave, for example (0, 1) for a yes/no
-        flag; the interval's ends are clipped to it.
+      limits: the least and the greatest possible value, for example (1, 7) for a
+        Likert score; the interval stays within them.
 
     Raises:
-      ValueError: no values.
+      ValueError: no values, or values beyond the limits.
     """
     values = np.asarray(values, np.float64)
-    return ratio_interval(values, np.ones_like(values), limits=limits)
+    if limits:
+        low, high = limits
+        shares = ratio_interval((values - low) / (high - low), np.ones_like(values))
+        return Interval(*(low + (high - low) * share for share in shares))
+    if not values.size:
+        raise ValueError("nothing to average: no values")
+    mean = float(values.mean())
+    if values.size == 1:
+        return Interval(mean, -np.inf, np.inf)
+    error = np.std(values, ddof=1) / np.sqrt(values.size)
+    half = float(stdtrit(values.size - 1, _LEVEL) * error)
+    return Interval(mean, mean - half, mean + half)
 
 
 def win_rate(
@@ -60,34 +90,81 @@ def win_rate(
 
 
 def ratio_interval(
-    sums: Sequence[float] | np.ndarray,
-    weights: Sequence[float] | np.ndarray,
-    *,
-    limits: tuple[float, float] | None = None,
+    sums: Sequence[float] | np.ndarray, weights: Sequence[float] | np.ndarray
 ) -> Interval:
     """Pooled rate sum(sums) / sum(weights), with prompts as the sampled unit.
 
     For rates over several judgements a prompt, such as the accuracy of a reward model
     on the C(K, 2) pairs of a ranking (paper §3.5): pairs of one prompt share their
-    answers and labeler, so they are not independent. The variance is the linearised
-    one of a ratio estimator, N / (N - 1) * sum((s - rate * w)^2) / sum(w)^2.
+    answers and labelers, so they are not independent. See `ratio_intervals`.
 
     Args:
       sums: [N], for example correctly ordered pairs of each prompt.
       weights: [N], for example untied pairs of each prompt.
-      limits: the interval's ends are clipped to this range.
 
     Raises:
-      ValueError: the weights add up to 0, or the lengths differ.
+      ValueError: the weights add up to 0, the lengths differ, or a sum is not between 0
+        and its weight.
     """
     sums, weights = np.asarray(sums, np.float64), np.asarray(weights, np.float64)
     if sums.shape != weights.shape or not weights.sum() > 0:
         raise ValueError(f"nothing to average: {sums.shape} over {weights.shape}")
-    total, count = weights.sum(), len(weights)
-    rate = sums.sum() / total
-    residuals = sums - rate * weights
-    variance = np.square(residuals).sum() / total**2 * count / max(count - 1, 1)
-    low, high = rate - Z95 * np.sqrt(variance), rate + Z95 * np.sqrt(variance)
-    if limits:
-        low, high = np.clip([low, high], *limits)
-    return Interval(float(rate), float(low), float(high))
+    if not ((sums >= 0) & (sums <= weights)).all():
+        raise ValueError("a rate is wanted: give sums between 0 and their weights")
+    return Interval(*(float(bound) for bound in ratio_intervals(sums, weights)))
+
+
+def ratio_intervals(
+    sums: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pooled rates and the ends of their intervals, for many samples at once.
+
+    With residuals e = s - p w of M = sum(w)^2 / sum(w^2) prompts of equal weight, the
+    linearised variance of the rate p is v = M / (M - 1) sum(e^2) / sum(w)^2, and
+    v / (p (1 - p)) is one over the effective sample size n. Few prompts, or few that
+    differ from the others, estimate it badly: v has about
+    f = 2 / (sum(e^4) / sum(e^2)^2 - 1 / M) degrees of freedom, by its variance and at
+    most M. So one over n is averaged with 1 / M, which holds where the judgements of a
+    prompt are all alike, by weights f and PRIOR_WEIGHT. The ends of the interval are
+    the rates q with |p - q| = t sqrt(q (1 - q) / n), t with M - 1 degrees of freedom.
+
+    The limits of the method: with few prompts whose judgements are hardly correlated,
+    or nearly all of them ties, intervals are longer than they need be (up to five times
+    with 5 prompts, twice with 20). Prompts are taken for a sample from endlessly many;
+    nothing is said of what another training seed or other labelers would give.
+
+    Args:
+      sums: [..., N] of samples of N prompts, each from 0 to its weight.
+      weights: [..., N], 0 for a prompt that does not count.
+
+    Returns:
+      (rate, low, high), each [...].
+    """
+    total = weights.sum(-1)
+    rate = sums.sum(-1) / total
+    prompts = np.square(total) / np.square(weights).sum(-1)
+    freedom = np.maximum(prompts - 1, 1e-6)
+    squares = np.square((sums - rate[..., None] * weights) / total[..., None])
+    sum_of_squares = squares.sum(-1)
+    binary = rate * (1 - rate)
+    # One over the effective sample size, first as estimated and then with its prior.
+    alike = 1 / prompts
+    estimated = _divide(sum_of_squares * prompts / freedom, binary, otherwise=alike)
+    concentration = _divide(
+        np.square(squares).sum(-1), np.square(sum_of_squares), otherwise=alike
+    )
+    certainty = 2 / np.maximum(concentration - alike, 2 * alike)
+    inverse = (certainty * estimated + PRIOR_WEIGHT * alike) / (
+        certainty + PRIOR_WEIGHT
+    )
+    t = np.minimum(stdtrit(freedom, _LEVEL), _LARGEST_T)
+    excess = np.square(t) * inverse
+    middle = (rate + excess / 2) / (1 + excess)
+    half = np.sqrt(excess * (binary + excess / 4)) / (1 + excess)
+    low = np.clip(middle - half, 0.0, rate)
+    return rate, low, np.clip(middle + half, rate, 1.0)
+
+
+def _divide(a: np.ndarray, b: np.ndarray, *, otherwise: np.ndarray) -> np.ndarray:
+    """a / b, and `otherwise` where b is 0."""
+    return np.where(b > 0, a / np.where(b > 0, b, 1), otherwise)

@@ -6,10 +6,11 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from instructgpt.data.loader import eval_batches
+from instructgpt.evals.batching import mesh_batches
+from instructgpt.finite import check_finite
 from instructgpt.metrics import mean_metrics
 from instructgpt.models.transformer import Transformer
-from instructgpt.sharding import batch_share, put_batch
+from instructgpt.sharding import put_batch
 from instructgpt.steps.sft import make_sft_loss
 
 
@@ -29,24 +30,26 @@ def make_loss_evaluator(
       model: The language model; dropout is off.
       source: Random access to records.
       encode: Record to TokenBatch row.
-      batch_size: Rows at a time.
+      batch_size: Rows at a time; rounded up to what the mesh divides.
       mesh: Where to run.
       first_target: See `make_sft_loss`.
       keep: Row numbers to use; None for all.
+
+    Returns:
+      A function that raises UserError if a batch's loss is not finite.
     """
     loss_fn = make_sft_loss(model, first_target=first_target, train=False)
     key = jax.random.key(0)  # unused: nothing is random without dropout
     run = jax.jit(lambda params, batch: loss_fn(params, batch, key)[0])
 
     def evaluate(params: Any) -> float:
-        batches = eval_batches(
-            source,
-            encode,
-            batch_size=batch_size,
-            keep=keep,
-            **batch_share(mesh)._asdict(),
+        batches = mesh_batches(
+            source, encode, batch_size=batch_size, mesh=mesh, keep=keep
         )
-        sums = [{"loss": run(params, put_batch(batch, mesh))} for batch in batches]
-        return mean_metrics(jax.device_get(sums))["loss"]
+        losses = jax.device_get(
+            [run(params, put_batch(batch, mesh)) for batch in batches]
+        )
+        check_finite([loss.sum for loss in losses], "held-out losses")
+        return mean_metrics([{"loss": loss} for loss in losses])["loss"]
 
     return evaluate

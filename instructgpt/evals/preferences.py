@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,15 +10,17 @@ import numpy as np
 from jax.sharding import Mesh
 
 from instructgpt.batches import ComparisonBatch, PackedComparisonBatch
-from instructgpt.data.loader import eval_batches
 from instructgpt.data.packing import ComparisonPacker
-from instructgpt.data.rows import Indices
+from instructgpt.data.rows import Indices, Rows, Source
+from instructgpt.data.world import agreement_counts
+from instructgpt.evals.batching import mesh_batches
 from instructgpt.evals.intervals import Interval, ratio_interval
-from instructgpt.losses import pairwise_ranking
+from instructgpt.finite import check_finite
+from instructgpt.losses import pairwise_ranking, untied_pairs
 from instructgpt.metrics import mean_metrics
 from instructgpt.models.scoring import comparison_scores
 from instructgpt.models.transformer import ScalarModel
-from instructgpt.sharding import batch_share, local_ways, put_batch, replicated
+from instructgpt.sharding import local_ways, put_batch, replicated
 
 
 class Rankings:
@@ -26,6 +28,7 @@ class Rankings:
 
     Attributes:
       ids: of the rankings, in order.
+      rows: the rankings encoded, in order.
     """
 
     def __init__(
@@ -42,26 +45,27 @@ class Rankings:
         Args:
           source: Records of rankings.
           encode: Record -> `ComparisonBatch` row.
-          batch_size: Rankings at a time.
+          batch_size: Rankings at a time; rounded up to what the mesh divides.
           mesh: Where they are scored.
           keep: Numbers of the rankings to use, None for all.
         """
         numbers = range(len(source)) if keep is None else keep
         self.ids = [source[int(i)]["id"] for i in numbers]
         self._mesh = mesh
-        self._batches = eval_batches(
-            source,
-            encode,
-            batch_size=batch_size,
-            **batch_share(mesh)._asdict(),
-            keep=keep,
-        )
+        self.rows = Rows(source, encode, keep)
+        self._batches = mesh_batches(self.rows, None, batch_size=batch_size, mesh=mesh)
         self._pack = ComparisonPacker(self._batches, groups=local_ways(mesh))
 
     def __iter__(self) -> Iterator[PackedComparisonBatch]:
         """Its batches, on the devices."""
         for batch in self._batches:
             yield put_batch(self._pack(batch), self._mesh)
+
+
+def count_untied(rows: Source) -> int:
+    """Pairs of all encoded rankings in which one response is the better."""
+    labels = ([x[None] for x in rows[i].labels] for i in range(len(rows)))
+    return sum(int(untied_pairs(*row).sum()) for row in labels)
 
 
 class PairCounts(NamedTuple):
@@ -87,11 +91,25 @@ class PairCounts(NamedTuple):
         )
 
 
+class ScoredRankings(NamedTuple):
+    """Rankings beside a reward model's scores of the K answers of each.
+
+    Rankings of one id rank the same answers in the same order.
+    """
+
+    ids: list[str]
+    scores: np.ndarray  # float[N, K]
+    ranks: np.ndarray  # int[N, K], 1 is best
+    present: np.ndarray  # bool[N, K]
+    wording: np.ndarray | None = None  # int[N, K], see `untied_pairs`
+
+
 class RankingResult(NamedTuple):
     """How well a reward model orders a split."""
 
     loss: float  # per prompt, ties dropped
     counts: PairCounts
+    scored: ScoredRankings
 
     @property
     def accuracy(self) -> float:
@@ -102,24 +120,31 @@ class RankingResult(NamedTuple):
 def make_ranking_evaluator(
     model: ScalarModel, mesh: Mesh
 ) -> Callable[[Any, Rankings], RankingResult]:
-    """Builds (params, rankings) -> RankingResult; ties of the labeler are dropped."""
+    """Builds (params, rankings) -> RankingResult; ties of the labeler are dropped.
+
+    The rankings must have an untied pair, see `count_untied`. The function raises
+    UserError if a score is not finite.
+    """
 
     # Whole on every process, so that each has all numbers.
     @functools.partial(jax.jit, out_shardings=replicated(mesh))
     def run(params: Any, batch: Any) -> tuple[Any, ...]:
         scores = comparison_scores(model, params, batch)
-        ranks, present = (x.reshape(scores.shape) for x in (batch.ranks, batch.present))
-        return scores, ranks, present, pairwise_ranking(scores, ranks, present).loss
+        labels = [x.reshape(scores.shape) for x in batch.labels]
+        return scores, *labels, pairwise_ranking(scores, *labels).loss
 
     def evaluate(params: Any, rankings: Rankings) -> RankingResult:
         found = jax.device_get([run(params, batch) for batch in rankings])
-        scores, ranks, present, losses = zip(*found, strict=True)
-        right, pairs = pair_counts(*map(np.concatenate, (scores, ranks, present)))
+        *arrays, losses = zip(*found, strict=True)
         # The last batch may end in blank rows, which have no id.
         size = len(rankings.ids)
+        pairs_of = [np.concatenate(a)[:size] for a in arrays]
+        scores, _, present, _ = pairs_of
+        check_finite(scores[present], "scores of ranked answers")
         return RankingResult(
             mean_metrics([{"loss": loss} for loss in losses])["loss"],
-            PairCounts(rankings.ids, right[:size], pairs[:size]),
+            PairCounts(rankings.ids, *pair_counts(*pairs_of)),
+            ScoredRankings(rankings.ids, *pairs_of),
         )
 
     return evaluate
@@ -142,8 +167,73 @@ def accuracy_interval(counts: PairCounts) -> Interval:
     return ratio_interval(list(right.values()), list(pairs.values()))
 
 
+class SharedPairCounts(NamedTuple):
+    """A reward model and the labelers over the same pairs, a row for each prompt.
+
+    What is counted are triples: two labelers of a prompt and two answers that neither
+    of them ties. Over these the agreement of labelers is taken (paper §3.4).
+    """
+
+    model: PairCounts  # right is the mean of the model against either labeler
+    labelers: PairCounts  # right where the two labelers agree
+
+
+def shared_pair_counts(scored: ScoredRankings) -> SharedPairCounts:
+    """Counts a reward model where two labelers can be compared with each other.
+
+    A labeler is right or wrong about a pair as another labeler orders it, and so is
+    the model here, once against each of the two. Over all untied pairs of a ranking it
+    would also be counted on those that the other labeler ties, which are harder.
+    """
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(scored.ids):
+        rows.setdefault(name, []).append(row)
+    # Which of each two answers is the better one: [N, K, K] of -1, 0 and 1.
+    _, scores, ranks, present, wording = scored
+    both = np.triu(present[:, :, None] & present[:, None, :], 1)
+    if wording is not None:  # the same tokens are no pair
+        both &= wording[:, :, None] != wording[:, None, :]
+    preferred = both * np.sign(ranks[:, None, :] - ranks[:, :, None])
+    ordered = both * np.sign(scores[:, :, None] - scores[:, None, :])
+    counts = np.zeros((len(rows), 3))
+    for number, members in enumerate(rows.values()):
+        for one, other in itertools.combinations(members, 2):
+            first, second = preferred[one], preferred[other]
+            untied = (first != 0) & (second != 0)
+            against = ordered[one] * first + ordered[other] * second
+            counts[number] += (
+                ((2 + against) / 4)[untied].sum(),
+                (first == second)[untied].sum(),
+                untied.sum(),
+            )
+    model, agree, pairs = counts.T
+    ids = list(rows)
+    return SharedPairCounts(
+        PairCounts(ids, model, pairs), PairCounts(ids, agree, pairs)
+    )
+
+
+def agreement_interval(
+    rankings: Sequence[Sequence[Sequence[int]]],
+) -> Interval | None:
+    """How often labelers agree on two answers that neither ties (paper §3.4).
+
+    Args:
+      rankings: [N][L][K], of each prompt the ranks of its K answers by each labeler.
+
+    Returns:
+      The rate with a 95 % interval over the prompts; None if there is no such pair, as
+      when each prompt has a single labeler.
+    """
+    agree, total = zip(*map(agreement_counts, rankings), strict=True)
+    return ratio_interval(agree, total) if sum(total) else None
+
+
 def pair_counts(
-    scores: np.ndarray, ranks: np.ndarray, present: np.ndarray
+    scores: np.ndarray,
+    ranks: np.ndarray,
+    present: np.ndarray,
+    wording: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Correctly ordered and untied pairs of each ranking, on the host.
 
@@ -151,12 +241,12 @@ def pair_counts(
       scores: float[N, K].
       ranks: int[N, K], 1 is best.
       present: bool[N, K].
+      wording: int[N, K], see `untied_pairs`.
 
     Returns:
       (right float[N], pairs float[N]); an exact tie of scores is half right.
     """
-    both = present[:, :, None] & present[:, None, :]
-    better = both & (ranks[:, :, None] < ranks[:, None, :])
+    better = untied_pairs(ranks, present, wording)
     margins = scores[:, :, None] - scores[:, None, :]
     right = (np.sign(margins) + 1) / 2
     return (right * better).sum((1, 2)), better.sum((1, 2)).astype(float)

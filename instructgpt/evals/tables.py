@@ -18,7 +18,7 @@ def format_results_table(results: Results, *, markdown: bool = False) -> str:
       markdown: Markdown tables for a README instead of aligned text.
     """
     tables = [model_table(results), flag_table(results)]
-    layout = _markdown_table if markdown else format_table
+    layout = markdown_table if markdown else format_table
     return "\n\n".join(layout(rows, columns) for columns, rows in tables if rows)
 
 
@@ -32,13 +32,17 @@ def model_table(results: Results) -> tuple[list[str], list[list[str]]]:
     models = results.get("models", {})
     present = [key for key in measures if any(key in m for m in models.values())]
     rows = [
-        [
-            label(results, name),
-            *(format_interval(models[name].get(key)) for key in present),
-        ]
+        [label(results, name), *(_measure(results, name, key) for key in present)]
         for name in model_names(results)
     ]
     return ["Model", *(measures[key] for key in present)], rows
+
+
+def _measure(results: Results, name: str, key: str) -> str:
+    value = results["models"][name].get(key)
+    if key == "win_rate" and value and name == results.get("baseline", "sft"):
+        return format_interval(value[0])  # one half by definition
+    return format_interval(value)
 
 
 def flag_table(results: Results) -> tuple[list[str], list[list[str]]]:
@@ -66,7 +70,8 @@ def table_by_model(
     return ["", *(label(results, name) for name in models)], rows
 
 
-def _markdown_table(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> str:
+def markdown_table(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> str:
+    """A table for a README: text in the first column, numbers in the others."""
     rule = ["---", *["---:"] * (len(columns) - 1)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, rule, *rows))
 
@@ -78,5 +83,4 @@ def format_interval(value: float | Sequence[float] | None, digits: int = 2) -> s
     if not isinstance(value, Sequence):
         return f"{value:.{digits}f}"
     middle, low, high = (f"{number:.{digits}f}" for number in value)
-    # SFT against itself is one half by definition.
-    return middle if low == high else f"{middle} [{low}, {high}]"
+    return f"{middle} [{low}, {high}]"

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from instructgpt.errors import UserError
+from instructgpt.ranges import NonNegativeInt, PositiveInt, check_integers
 
 _CHOICES = {
     "positions": ("learned", "rotary"),
@@ -15,7 +16,6 @@ _CHOICES = {
     "product_dtype": ("compute", "bfloat16", "auto"),
     "remat": ("none", "elementwise", "dots", "full"),
 }
-_POSITIVE = ("vocab_size", "context_length", "num_layers")
 _LOGIT_BYTES = 1 << 27  # of a chunk, unless it is given
 
 
@@ -27,23 +27,23 @@ class ModelConfig:
     GPT-NeoX, Llama or Qwen2, see `families.py`.
     """
 
-    vocab_size: int  # tokens that can be predicted
-    context_length: int  # tokens
-    num_layers: int
-    width: int
-    num_heads: int
-    head_dim: int = 0  # 0: width / num_heads
+    vocab_size: PositiveInt  # tokens that can be predicted
+    context_length: PositiveInt  # tokens
+    num_layers: PositiveInt
+    width: PositiveInt
+    num_heads: PositiveInt
+    head_dim: NonNegativeInt = 0  # 0: width / num_heads
     # Key and value heads, each shared by num_heads / num_kv_heads query heads
     # (Ainslie et al. 2023). 0: num_heads.
-    num_kv_heads: int = 0
-    mlp_width: int = 0  # 0: 4 x width
+    num_kv_heads: NonNegativeInt = 0
+    mlp_width: NonNegativeInt = 0  # 0: 4 x width
     # Rows of the embedding; those from vocab_size on are never predicted: padding has
     # its id there, and they let the table divide over a mesh. 0: vocab_size.
-    padded_vocab_size: int = 0
+    padded_vocab_size: NonNegativeInt = 0
     # A table of context_length learned vectors, or rotated queries and keys (Su et
     # al. 2021): channel c turns with channel c + rotary_dim / 2.
     positions: Literal["learned", "rotary"] = "learned"
-    rotary_dim: int = 0  # channels of a head that turn; 0: head_dim
+    rotary_dim: NonNegativeInt = 0  # channels of a head that turn; 0: head_dim
     rotary_base: float = 10_000.0
     # Longer contexts than the model was trained for: all angles divided by the factor,
     # or only the slow ones as in Llama 3.1, between two wavelengths given as fractions
@@ -52,7 +52,7 @@ class ModelConfig:
     rotary_factor: float = 1.0
     rotary_low_freq: float = 1.0
     rotary_high_freq: float = 4.0
-    rotary_original_context: int = 0
+    rotary_original_context: NonNegativeInt = 0
     norm: Literal["layer_norm", "rms_norm"] = "layer_norm"
     norm_eps: float = 1e-5
     activation: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu_tanh"
@@ -64,7 +64,7 @@ class ModelConfig:
     tied_head: bool = True  # the unembedding is the embedding
     # Band of the locally banded layers, in tokens; odd layers are banded, even ones
     # dense (Sparse Transformer). 0: all layers dense.
-    attention_band: int = 0
+    attention_band: NonNegativeInt = 0
     # Standard deviations of the embeddings at the start (GPT-2: 0.02 and 0.01).
     embedding_std: float = 0.02
     position_std: float = 0.01
@@ -97,7 +97,7 @@ class ModelConfig:
     fused_attention: bool = False
     # Tokens of a device whose logits exist at one time, in float32; bounds memory at
     # [chunk, V]. 0: the power of two that takes 128 MiB or a little less.
-    logit_chunk: int = 0
+    logit_chunk: NonNegativeInt = 0
 
     def __post_init__(self):
         for name, known in _CHOICES.items():
@@ -106,9 +106,7 @@ class ModelConfig:
                     f"config.model.{name}={getattr(self, name)!r} does not exist; "
                     f"known: {', '.join(known)}"
                 )
-        for name in _POSITIVE:
-            if getattr(self, name) < 1:
-                raise UserError(f"config.model.{name} must be positive")
+        check_integers(type(self), vars(self), where="config.model")
         if self.sequence_parallel and not self.scan_layers:
             raise UserError(
                 "config.model: sequence_parallel needs scan_layers; turn that on or "
@@ -128,8 +126,6 @@ class ModelConfig:
         # programs more memory.
         most = max(_LOGIT_BYTES // (4 * self.padded_vocab_size), 1)
         self._fill("logit_chunk", 1 << (most.bit_length() - 1))
-        if self.logit_chunk < 0:
-            raise UserError("config.model.logit_chunk must not be negative")
         if self.num_heads % self.num_kv_heads:
             raise UserError(
                 f"config.model: num_kv_heads={self.num_kv_heads} does not divide "

@@ -210,6 +210,7 @@ def _reward(config: ConfigDict, models: Models, mesh: Mesh, train: TrainConfig) 
         response_valid=_rows(mesh, responses, jnp.bool_),
         ranks=_rows(mesh, (rows, slots), jnp.int32),
         present=_rows(mesh, (rows, slots), jnp.bool_),
+        wording=_rows(mesh, (rows, slots), jnp.int32),
     )
     shared = dict(tokens=rows * data.max_prompt, seen=causal(data.max_prompt))
     own = forward(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from instructgpt.errors import about
 from instructgpt.stages import common
 from instructgpt.stages.evaluate import (
     EvaluateConfig,
@@ -46,12 +47,12 @@ class Panel:
         with jax.set_mesh(self._context.mesh):
             for name, entry in build_entries(config).items():
                 loaded = load_entry(self._context, entry, name)
-                put = prompt_options(self._context, entry, loaded)
+                put = prompt_options(self._context, entry, loaded.model.config)
                 # Models that differ in nothing but parameters share a compilation.
                 key = (loaded.model.config, entry.temperature, entry.prompted)
                 if key not in samplers:
                     samplers[key] = entry_sampler(self._context, entry, loaded)
-                self._models.append((entry.label, loaded.params, samplers[key], put))
+                self._models.append((entry.label, loaded, samplers[key], put))
             init = common.InitConfig(settings.reward)
             reward = common.load(init, self._context, scalar=True)
             self._score = ScoreTexts(self._context, reward, batch_size=1)
@@ -60,15 +61,18 @@ class Panel:
         """One sampled answer of every model; another seed gives others.
 
         Raises:
-          UserError: the prompt is too long.
+          UserError: the prompt is too long, or a model gives what is not finite.
         """
         record = {"id": "yours", "prompt": prompt}
         answers = []
         with jax.set_mesh(self._context.mesh):
-            for label, params, sampler, put in self._models:
+            for label, loaded, sampler, put in self._models:
                 asked = Prompts(self._context, "", records=[record], **put)
                 key = jax.random.key(seed)
-                ((text,),) = asked.respond(sampler, params, key, batch_size=1)
+                with about(loaded.source):
+                    ((text,),) = asked.respond(
+                        sampler, loaded.params, key, batch_size=1
+                    )
                 text = text.strip("\n")
                 (score,) = self._score([record], [text])
                 answers.append(Answer(label, text, float(score)))

@@ -5,10 +5,11 @@ Relative paths in a config are relative to the stage's workdir, so that a recipe
 folders can be moved as a whole.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,7 +18,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from instructgpt.checkpoints import open_checkpoint
+from instructgpt.checkpoints import Checkpoints, open_checkpoint
 from instructgpt.data.datasets import DataConfig, Datasets, open_datasets
 from instructgpt.data.documents import TokenWindows
 from instructgpt.distributed import first_then_others, is_first
@@ -26,6 +27,7 @@ from instructgpt.loop import LoopConfig
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.outputs import new_file
+from instructgpt.ranges import Every, NonNegativeInt, PositiveInt, check_integers
 from instructgpt.sharding import MeshConfig, check_divides, make_mesh, put_batch
 from instructgpt.state import check_same_shapes, params_layout
 from instructgpt.tokenizer import check_tokenizer
@@ -46,7 +48,7 @@ class InitConfig:
     """Which checkpoint a model comes from."""
 
     path: str  # a finished stage's workdir
-    step: int = 0  # 0: the newest
+    step: NonNegativeInt = 0  # 0: the newest
     part: str = "params"  # or "ema", the average of a PPO policy
     selected_by: str = ""  # a select stage's workdir whose choice of step counts
 
@@ -55,26 +57,25 @@ class InitConfig:
 class TrainConfig:
     """The size of a run and when it logs, evaluates and saves."""
 
-    batch_size: int  # rows over all devices
-    num_steps: int = 0  # optimiser steps (PPO: iterations); or set num_epochs
-    num_epochs: int = 0
-    microbatches: int = 1  # parts of a batch that are in memory one at a time
-    log_every: int = 10
-    eval_every: int = 0  # 0: at the end; -1: after every epoch
-    checkpoint_every: int = 0  # 0: at the end; -1: after every epoch
-    keep: int = 1  # checkpoints to keep; 0 keeps all
+    batch_size: PositiveInt  # rows over all devices
+    num_steps: NonNegativeInt = 0  # optimiser steps (PPO: iterations)
+    num_epochs: NonNegativeInt = 0  # or passes over the data (PPO: the prompts)
+    microbatches: PositiveInt = 1  # parts of a batch in memory one at a time
+    # 0: at the end; -1: after every epoch.
+    log_every: Every = 10
+    eval_every: Every = 0
+    checkpoint_every: Every = 0
+    keep: NonNegativeInt = 1  # checkpoints to keep; 0 keeps all
 
     def loop(self, steps_per_epoch: int) -> LoopConfig:
         """In steps."""
-        if bool(self.num_steps) == bool(self.num_epochs):
-            raise UserError("config.train: set either num_steps or num_epochs")
 
         def every(value: int) -> int:
             return steps_per_epoch if value == -1 else value
 
         return LoopConfig(
             num_steps=self.num_steps or self.num_epochs * steps_per_epoch,
-            log_every=self.log_every,
+            log_every=every(self.log_every),
             eval_every=every(self.eval_every),
             checkpoint_every=every(self.checkpoint_every),
             keep=self.keep,
@@ -96,7 +97,7 @@ def build(cls: type[T], block: Any, *, where: str) -> T:
     """A frozen dataclass from a config block.
 
     Raises:
-      UserError: a key is unknown or missing; the message names it.
+      UserError: a key is unknown, missing or out of its range; the message names it.
     """
     values = block.to_dict() if isinstance(block, ConfigDict) else dict(block)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
@@ -107,12 +108,15 @@ def build(cls: type[T], block: Any, *, where: str) -> T:
         required = field.default is field.default_factory is dataclasses.MISSING
         if required and name not in values:
             raise UserError(f"{where}.{name} is not set; add it to the config file")
+    check_integers(cls, values, where=where)
     return cls(**values)
 
 
 def start(config: ConfigDict, workdir: str | os.PathLike[str]) -> Context:
     """Checks what can be checked before any long work, and opens the stage."""
     workdir = Path(workdir).absolute()
+    if config.seed < 0:
+        raise UserError(f"config.seed={config.seed}: give a whole number, 0 or more")
     mesh = make_mesh(build(MeshConfig, config.mesh, where="config.mesh"))
     data_config = build(DataConfig, config.data, where="config.data")
     if "train" in config:
@@ -131,7 +135,17 @@ def start(config: ConfigDict, workdir: str | os.PathLike[str]) -> Context:
 
 
 def check_train(train: TrainConfig, mesh: Mesh) -> None:
-    """Raises UserError if the batch does not divide over the mesh or into parts."""
+    """Raises UserError if a run has no length, or two, or its batch does not divide.
+
+    Args:
+      train: The run's size.
+      mesh: Over which the batch is cut.
+    """
+    if bool(train.num_steps) == bool(train.num_epochs):
+        raise UserError(
+            f"config.train: num_steps={train.num_steps} and num_epochs="
+            f"{train.num_epochs}; give one of them a number of 1 or more, the other 0"
+        )
     check_divides(mesh, train__batch_size=train.batch_size)
     if train.batch_size % train.microbatches:
         raise UserError(
@@ -222,8 +236,10 @@ def text_windows(
       key: The config key that `length` comes from, for the error.
 
     Raises:
-      UserError: the rows are longer than the context.
+      UserError: the rows are longer than the context, or nothing can be predicted.
     """
+    if length == 1:
+        raise UserError(f"{key}=1: one token predicts nothing; give 0, or 2 or more")
     if length > config.context_length:
         raise UserError(
             f"{key}={length} is longer than the model's "
@@ -239,6 +255,40 @@ class Loaded(NamedTuple):
     model: Any
     params: Params
     step: int
+    source: str  # its checkpoint, for messages
+
+
+@contextlib.contextmanager
+def _opened(
+    init: InitConfig,
+    context: Context,
+    *,
+    scalar: bool = False,
+    overrides: ConfigDict | None = None,
+) -> Iterator[tuple[Checkpoints, int, ModelConfig]]:
+    """The checkpoint of `load`, with its step and the model's config, checked."""
+    path = resolve(init.path, context.workdir)
+    step = selected_step(init, context) or init.step or None
+    checkpoints, step = open_checkpoint(path, step=step)
+    try:
+        meta = checkpoints.meta(step)
+        values = {**meta["model"], **(overrides.to_dict() if overrides else {})}
+        config = build(ModelConfig, values, where="config.model")
+        check_model(context, config)
+        if scalar != (meta["kind"] == "scalar"):
+            raise UserError(
+                f"{path} holds a {meta['kind']} model; this stage needs a "
+                f"{'scalar' if scalar else 'language'} one, see config's init paths"
+            )
+        yield checkpoints, step, config
+    finally:
+        checkpoints.close()
+
+
+def find(init: InitConfig, context: Context, **how: Any) -> ModelConfig:
+    """Looks for a model that a stage loads later; arguments and errors of `load`."""
+    with _opened(init, context, **how) as (_, _, config):
+        return config
 
 
 def load(
@@ -255,28 +305,20 @@ def load(
       context: The stage that loads.
       scalar: Whether it is a reward model (or value net).
       overrides: Keys of ModelConfig that this stage changes: dropout, dtype, remat.
+
+    Raises:
+      UserError: there is no such checkpoint, its model is of another kind or does not
+        fit the data, or its parameters are not finite.
     """
-    path = resolve(init.path, context.workdir)
-    step = selected_step(init, context) or init.step or None
-    checkpoints, step = open_checkpoint(path, step=step)
-    try:
-        meta = checkpoints.meta(step)
-        values = {**meta["model"], **(overrides.to_dict() if overrides else {})}
-        config = build(ModelConfig, values, where="config.model")
-        check_model(context, config)
-        if scalar != (meta["kind"] == "scalar"):
-            raise UserError(
-                f"{path} holds a {meta['kind']} model; this stage needs a "
-                f"{'scalar' if scalar else 'language'} one, see config's init paths"
-            )
+    opened = _opened(init, context, scalar=scalar, overrides=overrides)
+    with opened as (checkpoints, step, config):
         model = ScalarModel(config) if scalar else Transformer(config)
         part = "params" if scalar else init.part
         layout = params_layout(model, context.mesh)
         parts, _ = checkpoints.restore(step, {part: layout})
         check_same_shapes(parts[part], layout)
-        return Loaded(model, parts[part], step)
-    finally:
-        checkpoints.close()
+        source = str(checkpoints.directory / str(step))
+        return Loaded(model, parts[part], step, source)
 
 
 def selected_step(init: InitConfig, context: Context) -> int | None:
@@ -284,9 +326,14 @@ def selected_step(init: InitConfig, context: Context) -> int | None:
     if not init.selected_by:
         return None
     path = Path(resolve(init.selected_by, context.workdir)) / "selected.json"
+    return read_selected(path)["step"]
+
+
+def read_selected(path: Path) -> dict[str, Any]:
+    """What a select stage chose: `step`, and of each epoch what it found."""
     if not path.exists():
         raise UserError(f"{path} is not there; run the select stage first")
-    return json.loads(path.read_text())["step"]
+    return json.loads(path.read_text())
 
 
 def model_meta(model: nn.Module, *, kind: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Compares the models: gold win rates, Likert, flags, losses, and the report.
 
 The five models of the paper's Fig. 1 (GPT, GPT-prompted, SFT, PPO, PPO-ptx) answer
-the same test prompts, of customers and templates never seen in training. In the
+the same prompts, of customers and with questions never seen in training. In the
 miniature world the gold judge decides; it has trained nothing.
 """
 
@@ -12,27 +12,34 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from ml_collections import ConfigDict
 
+from instructgpt.data.documents import TokenWindows
 from instructgpt.distributed import on_first
-from instructgpt.errors import UserError
+from instructgpt.errors import UserError, about
 from instructgpt.evals.gold import judge_all, summarise
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.evals.preferences import (
     Rankings,
     accuracy_interval,
+    count_untied,
     make_ranking_evaluator,
+    shared_pair_counts,
 )
 from instructgpt.evals.report import format_results_table, load_results, write_report
+from instructgpt.models.config import ModelConfig
+from instructgpt.ranges import NonNegativeInt, PositiveInt, RankedInt
 from instructgpt.sampling import SamplingConfig
-from instructgpt.sharding import round_up
 from instructgpt.stages import common
-from instructgpt.stages.label import open_comparisons, read_report
+from instructgpt.stages.label import open_comparisons
 from instructgpt.stages.reward import comparison_encoder
 from instructgpt.stages.sampling import Prompts, ScoreTexts, stage_sampler
+
+# Splits of a label stage -> whose rankings they are, in the results.
+_LABELERS = {"valid": "train", "heldout": "heldout"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,14 +58,18 @@ class EvaluateConfig:
 
     baseline: str  # key of the model the others are compared with
     reward: str  # a reward stage's workdir
-    comparisons: str  # a label stage's workdir
+    # A label stage's workdir; "": the rankings of the reward model are not here.
+    comparisons: str
     select: str  # a select stage's workdir, for the table of epochs
-    max_responses: int
+    max_responses: RankedInt
+    # Whose prompts and documents: tune on valid, report test once.
+    split: Literal["valid", "test"] = "test"
     curves: tuple[str, ...] = ()  # stages' workdirs whose metrics are plotted
-    num_prompts: int = 0  # test prompts; 0: all
-    batch_size: int = 64
-    num_samples: int = 12  # side-by-side samples in the report
-    window: int = 0  # tokens of a row of the pretraining loss; 0: the context length
+    num_prompts: NonNegativeInt = 0  # prompts of the split; 0: all
+    batch_size: PositiveInt = 64
+    num_samples: NonNegativeInt = 12  # side-by-side samples in the report
+    # Tokens of a row of the pretraining loss; 0: the context length.
+    window: NonNegativeInt = 0
 
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -93,19 +104,27 @@ def _evaluate(
             f"config.evaluate.baseline={settings.baseline!r} is not in config.models: "
             f"{sorted(entries)}"
         )
-    prompts = Prompts(context, "test", count=settings.num_prompts)
+    _check_needs(context, config, settings, entries)
+    prompts = Prompts(context, settings.split, count=settings.num_prompts)
     with jax.set_mesh(context.mesh):
         reward = common.load(common.InitConfig(settings.reward), context, scalar=True)
         score = ScoreTexts(context, reward, batch_size=settings.batch_size)
         texts, scores, losses = {}, {}, {}
         for name, entry in entries.items():
             loaded = load_entry(context, entry, name)
-            losses[name] = _pretrain_loss(context, loaded, settings.window)
-            texts[name] = _respond(context, settings, prompts, entry, loaded, name)
+            with about(loaded.source):
+                losses[name] = _pretrain_loss(context, loaded, settings)
+                texts[name] = _respond(context, settings, prompts, entry, loaded, name)
             scores[name] = float(score(prompts.records, texts[name]).mean())
-        rl_init = _load_rl_init(context, config)
-        losses["rl_init"] = _pretrain_loss(context, rl_init, settings.window)
-        accuracy = _reward_accuracy(context, settings, reward)
+        rl_init = common.load(_rl_init(config), context)
+        with about(rl_init.source):
+            losses["rl_init"] = _pretrain_loss(context, rl_init, settings)
+        with about(reward.source):
+            accuracy = (
+                _reward_accuracy(context, settings, reward)
+                if settings.comparisons
+                else {}
+            )
     judged = {
         name: judge_all(context.data.world, prompts.records, responses)
         for name, responses in texts.items()
@@ -115,11 +134,17 @@ def _evaluate(
         models[name] = {
             "label": entry.label,
             "mean_score": scores[name],
-            **summarise(prompts.records, judged[name], judged[settings.baseline]),
+            **summarise(
+                prompts.records,
+                judged[name],
+                None if name == settings.baseline else judged[settings.baseline],
+            ),
         }
     return {
         "models": models,
+        "baseline": settings.baseline,
         "num_prompts": len(prompts),
+        "split": settings.split,
         "pretrain_loss": losses,
         "reward_model": accuracy,
         **_from_stages(context, settings),
@@ -128,8 +153,33 @@ def _evaluate(
     }
 
 
+def _check_needs(
+    context: common.Context,
+    config: ConfigDict,
+    settings: EvaluateConfig,
+    entries: dict[str, ModelEntry],
+) -> None:
+    """Looks for all that is read once the models have answered, before the first does.
+
+    Raises:
+      UserError: a stage has not been run, or its model does not fit.
+    """
+    common.find(common.InitConfig(settings.reward), context, scalar=True)
+    found = {n: common.find(entry_init(e, n), context) for n, e in entries.items()}
+    for name, entry in entries.items():
+        prompt_options(context, entry, found[name])
+    found["rl_init"] = common.find(_rl_init(config), context)
+    for model_config in found.values():
+        _windows(context, model_config, settings)
+    if settings.comparisons:
+        directory = common.resolve(settings.comparisons, context.workdir)
+        for split in _LABELERS:
+            open_comparisons(directory, split)
+    _selected_epochs(context, settings)
+
+
 def prompt_options(
-    context: common.Context, entry: ModelEntry, loaded: common.Loaded
+    context: common.Context, entry: ModelEntry, model_config: ModelConfig
 ) -> dict[str, Any]:
     """How prompts are put to a model: arguments of `Prompts`, if not as usual."""
     world = context.data.world
@@ -137,7 +187,7 @@ def prompt_options(
         return {}
     empty = {"prompt": world.format_prompted("")}
     prefix = len(context.data.prompt_format.prompt_ids(empty, raw=True))
-    common.check_model(context, loaded.model.config, extra=prefix)
+    common.check_model(context, model_config, extra=prefix)
     limit = context.data_config.max_prompt + prefix
     return {"wrap": world.format_prompted, "max_prompt": limit, "raw": True}
 
@@ -160,17 +210,19 @@ def build_entries(config: ConfigDict) -> dict[str, ModelEntry]:
     }
 
 
+def entry_init(entry: ModelEntry, name: str) -> common.InitConfig:
+    """Which checkpoint a model of the comparison comes from."""
+    where = f"config.models.{name}.init"
+    return common.build(common.InitConfig, entry.init, where=where)
+
+
 def load_entry(context: common.Context, entry: ModelEntry, name: str) -> common.Loaded:
     """A model of the comparison from its checkpoint."""
-    init = common.build(
-        common.InitConfig, entry.init, where=f"config.models.{name}.init"
-    )
-    return common.load(init, context)
+    return common.load(entry_init(entry, name), context)
 
 
-def _load_rl_init(context: common.Context, config: ConfigDict) -> common.Loaded:
-    init = common.build(common.InitConfig, config.rl_init, where="config.rl_init")
-    return common.load(init, context)
+def _rl_init(config: ConfigDict) -> common.InitConfig:
+    return common.build(common.InitConfig, config.rl_init, where="config.rl_init")
 
 
 def _respond(
@@ -181,11 +233,11 @@ def _respond(
     loaded: common.Loaded,
     name: str,
 ) -> list[str]:
-    """One response per test prompt; kept beside the results as JSON."""
-    put = prompt_options(context, entry, loaded)
+    """One response per prompt; kept beside the results as JSON."""
+    put = prompt_options(context, entry, loaded.model.config)
     asked = prompts
     if put:
-        asked = Prompts(context, "test", count=settings.num_prompts, **put)
+        asked = Prompts(context, settings.split, records=prompts.records, **put)
     texts = asked.respond(
         entry_sampler(context, entry, loaded),
         loaded.params,
@@ -202,17 +254,23 @@ def _respond(
     return responses
 
 
+def _windows(
+    context: common.Context, model_config: ModelConfig, settings: EvaluateConfig
+) -> TokenWindows:
+    split, window = settings.split, settings.window
+    key = "config.evaluate.window"
+    return common.text_windows(context, split, model_config, window, key=key)
+
+
 def _pretrain_loss(
-    context: common.Context, loaded: common.Loaded, window: int
+    context: common.Context, loaded: common.Loaded, settings: EvaluateConfig
 ) -> float:
-    windows = common.text_windows(
-        context, "test", loaded.model.config, window, key="config.evaluate.window"
-    )
+    windows = _windows(context, loaded.model.config, settings)
     evaluate = make_loss_evaluator(
         loaded.model,
         windows,
         None,
-        batch_size=round_up(16, context.mesh),
+        batch_size=16,
         mesh=context.mesh,
     )
     return evaluate(loaded.params)
@@ -221,26 +279,38 @@ def _pretrain_loss(
 def _reward_accuracy(
     context: common.Context, settings: EvaluateConfig, reward: common.Loaded
 ) -> dict[str, Any]:
-    """Pairwise accuracy on both groups of labelers, beside their own agreement."""
+    """Pairwise accuracy on both groups of labelers, beside their own agreement.
+
+    Each is [rate, low, high]: `all_pairs_*` over the untied pairs of every ranking, and
+    over the pairs that two labelers left untied `shared_pairs_*` of the reward model
+    and `agreement_*` of the labelers. A rate over no pairs is left out.
+    """
     directory = common.resolve(settings.comparisons, context.workdir)
-    labels = read_report(directory)
     evaluate = make_ranking_evaluator(reward.model, context.mesh)
     out: dict[str, Any] = {}
-    for split, name in (("valid", "train_labelers"), ("heldout", "heldout_labelers")):
+    for split, name in _LABELERS.items():
         rankings = Rankings(
             open_comparisons(directory, split),
             comparison_encoder(context, settings.max_responses),
-            batch_size=round_up(settings.batch_size, context.mesh),
+            batch_size=settings.batch_size,
             mesh=context.mesh,
         )
-        out[name] = list(accuracy_interval(evaluate(reward.params, rankings).counts))
-    out["agreement_train"] = labels["agreement_valid"]
-    out["agreement_heldout"] = labels["agreement_heldout"]
+        if not count_untied(rankings.rows):
+            common.announce(f"evaluate: no {split} ranking has an untied pair")
+            continue
+        found = evaluate(reward.params, rankings)
+        shared = shared_pair_counts(found.scored)
+        for key, counts in (
+            ("all_pairs", found.counts),
+            ("shared_pairs", shared.model),
+            ("agreement", shared.labelers),
+        ):
+            if counts.pairs.sum():
+                out[f"{key}_{name}"] = list(accuracy_interval(counts))
     return out
 
 
 def _from_stages(context: common.Context, settings: EvaluateConfig) -> dict[str, Any]:
-    selected = Path(common.resolve(settings.select, context.workdir)) / "selected.json"
     curves = {}
     for path in settings.curves:
         metrics = Path(common.resolve(path, context.workdir)) / "metrics.jsonl"
@@ -248,9 +318,17 @@ def _from_stages(context: common.Context, settings: EvaluateConfig) -> dict[str,
             relative = os.path.relpath(metrics, context.workdir)
             curves[metrics.parent.name] = relative
     return {
-        "sft_epochs": json.loads(selected.read_text())["epochs"],
+        "sft_epochs": _selected_epochs(context, settings),
         "curves": curves,
     }
+
+
+def _selected_epochs(
+    context: common.Context, settings: EvaluateConfig
+) -> list[dict[str, Any]]:
+    """What the select stage says of each epoch of SFT."""
+    path = Path(common.resolve(settings.select, context.workdir)) / "selected.json"
+    return common.read_selected(path)["epochs"]
 
 
 def _samples(
@@ -286,6 +364,7 @@ def _meta(context: common.Context) -> dict[str, Any]:
         f"({os.cpu_count()} cores, {platform.machine()})",
         "minutes": json.loads(minutes.read_text()) if minutes.exists() else {},
         "seed": context.config.seed,
+        "world_seed": context.data_config.world_seed,
     }
 
 

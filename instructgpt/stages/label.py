@@ -22,12 +22,12 @@ from instructgpt.data.world import (
     Labeler,
     Task,
     World,
-    agreement_counts,
     rank_by_each,
 )
 from instructgpt.distributed import first_then_others, on_first
-from instructgpt.errors import UserError
-from instructgpt.evals.intervals import ratio_interval
+from instructgpt.errors import UserError, about
+from instructgpt.evals.preferences import agreement_interval
+from instructgpt.ranges import NonNegativeInt, PositiveInt, RankedInt
 from instructgpt.sampling import SamplingConfig
 from instructgpt.stages import common
 from instructgpt.stages.sampling import Prompts, stage_sampler
@@ -40,27 +40,30 @@ class LabelConfig:
     policies: tuple[str, ...]  # workdirs of the stages whose models answer
     # Their checkpoints, by step as a fraction of the newest; answers are shared out.
     fractions: tuple[float, ...] = (1.0,)
-    train_prompts: int = 0  # 0: all of the split
-    valid_prompts: int = 0
-    min_responses: int = 4  # K is uniform in this range
-    max_responses: int = 9
+    train_prompts: NonNegativeInt = 0  # 0: all of the split
+    valid_prompts: NonNegativeInt = 0
+    min_responses: RankedInt = 4  # K is uniform in this range
+    max_responses: RankedInt = 9
     # How many of a training prompt's K were written to other prompts, every second one
     # to a prompt of its category. A policy seldom answers beside the question, so from
     # its own answers alone a reward model does not learn to look at the prompt.
-    misplaced: int = 0
+    misplaced: NonNegativeInt = 0
     # Who ranks a training prompt: one labeler as in the paper, or several, whose mean
     # rank is the ranking.
-    train_labelers: int = 1
-    labelers_per_prompt: int = 3  # of each group, on validation prompts
+    train_labelers: PositiveInt = 1
+    labelers_per_prompt: PositiveInt = 3  # of each group, on validation prompts
     temperature: float = 1.0
-    batch_size: int = 64  # prompts at a time
+    batch_size: PositiveInt = 64  # prompts at a time
 
     def __post_init__(self):
-        for name in ("train_labelers", "labelers_per_prompt"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"config.label.{name}={getattr(self, name)}: give 1 or more"
-                )
+        for name in ("policies", "fractions"):
+            if not getattr(self, name):
+                raise UserError(f"config.label.{name}=(): give one or more")
+        if self.max_responses < self.min_responses:
+            raise UserError(
+                f"config.label.max_responses={self.max_responses}: give as many as "
+                f"config.label.min_responses={self.min_responses}, or more"
+            )
         if not 0 <= self.misplaced <= self.min_responses - 2:
             raise UserError(
                 f"config.label.misplaced={self.misplaced}: give 0 or more, so that a "
@@ -73,26 +76,40 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Samples answers and has them ranked; writes the comparisons set."""
     context = common.start(config, workdir)
     label = common.build(LabelConfig, config.label, where="config.label")
-    answers = {}
-    for split, count in (
-        ("train", label.train_prompts),
-        ("valid", label.valid_prompts),
-    ):
-        prompts = Prompts(context, split, count=count)
-        path = context.workdir / f"answers.{split}.jsonl"
-        if not path.exists():
-            rows = _answer(context, label, prompts, split)
-            on_first(functools.partial(_write_lines, path, rows))
-        answers[split] = _read_lines(path)
     world = context.data.world
+    if world is None and context.data.has("comparisons", "train"):
+        common.announce(
+            f"{config.name}: the data have rankings of their own, which the reward "
+            "stage reads; nothing to do"
+        )
+        return {}
+    counts = {"train": label.train_prompts, "valid": label.valid_prompts}
+    paths = {split: context.workdir / f"answers.{split}.jsonl" for split in counts}
+    missing = [split for split, path in paths.items() if not path.exists()]
+    # All that answers are made of, before the first is drawn.
+    prompts = {split: _prompts(context, split, counts[split]) for split in missing}
+    for init in _checkpoints(context, label) if missing else ():
+        common.find(init, context)
+    for split in missing:
+        rows = _answer(context, label, prompts[split], split)
+        on_first(functools.partial(_write_lines, paths[split], rows))
     if world is None:
         raise UserError(
             f"{context.workdir}/answers.*.jsonl hold the answers: have people rank "
-            "them "
-            "(add ranks and labeler to every line, as comparisons.SPLIT.jsonl) and "
-            "build the set; only the miniature world has simulated labelers"
+            "them and put them among the data as comparisons.SPLIT.jsonl, each line "
+            "with ranks and a labeler; only the miniature world has simulated labelers"
         )
+    answers = {split: _read_lines(path) for split, path in paths.items()}
+    for split, path in paths.items():
+        if not answers[split]:
+            raise UserError(f"{path} holds no answers; delete it, and start again")
     return _rank(context, label, world, answers)
+
+
+def _prompts(context: common.Context, split: str, count: int) -> Prompts:
+    """Another draw than PPO's prompts, as in Table 6, where the data have one."""
+    kind = "rm_prompts" if context.data.has("rm_prompts", split) else "prompts"
+    return Prompts(context, split, count=count, kind=kind)
 
 
 def _answer(
@@ -114,13 +131,15 @@ def _answer(
             loaded = common.load(init, context)
             sampler = sampler or stage_sampler(context, loaded.model, sampling)
             key = jax.random.fold_in(context.key, number + 1000 * (split == "valid"))
-            texts = prompts.respond(
-                sampler,
-                loaded.params,
-                key,
-                batch_size=label.batch_size,
-                name=f"{split} {loaded.step}",
-            )
+            with about(loaded.source):
+                texts = prompts.respond(
+                    sampler,
+                    loaded.params,
+                    key,
+                    batch_size=label.batch_size,
+                    name=f"{split} {loaded.step}",
+                )
+                _check_speaks(texts, split)
             for pool, new in zip(pools, texts, strict=True):
                 pool.extend(new)
     rng = np.random.default_rng([context.config.seed, split == "valid"])
@@ -132,7 +151,35 @@ def _answer(
         chosen = rng.permutation(len(pool))[: size - misplaced]
         if len(chosen) > 1:
             rows.append({**record, "responses": [pool[i] for i in chosen]})
+    _tell_left_out(context, split, len(prompts) - len(rows), len(prompts))
     return misplace(rows, misplaced, rng)
+
+
+def _check_speaks(texts: Sequence[Sequence[str]], split: str) -> None:
+    """Raises UserError if a policy's answers K to each of N prompts are all empty."""
+    if not any(text.strip() for answers in texts for text in answers):
+        raise UserError(
+            f"this policy answers all {len(texts)} {split} prompts with nothing, so "
+            "there is nothing to rank; train it again, or change config.label.policies "
+            "or config.label.fractions to leave it out"
+        )
+
+
+def _tell_left_out(
+    context: common.Context, split: str, missing: int, total: int
+) -> None:
+    """Says how many prompts have no two answers; raises UserError if none has."""
+    told = (
+        f"{missing} of {total} {split} prompts have fewer than two answers that are "
+        "not empty"
+    )
+    if missing == total:
+        raise UserError(
+            f"{told}; raise config.label.max_responses, or train the policies of "
+            "config.label.policies again"
+        )
+    if missing:
+        common.announce(f"{context.config.name}: {told} and are left out")
 
 
 def misplace(
@@ -201,15 +248,16 @@ def _rank(
     splits = {"train": train}
     report: dict[str, Any] = {"prompts": {s: len(rows) for s, rows in answers.items()}}
     for split, held_out in (("valid", False), ("heldout", True)):
-        rows, counts = [], []
+        rows, rankings = [], []
         for row in answers["valid"]:
             chosen = rng.permutation(len(groups[held_out]))[: label.labelers_per_prompt]
             ranked = _comparisons(row, [groups[held_out][i] for i in chosen], rng)
             rows += ranked
-            counts.append(agreement_counts([r["ranks"] for r in ranked]))
+            rankings.append([r["ranks"] for r in ranked])
         splits[split] = rows
-        agree, total = zip(*counts, strict=True)
-        report[f"agreement_{split}"] = list(ratio_interval(agree, total))
+        agreement = agreement_interval(rankings)
+        if agreement:
+            report[f"agreement_{split}"] = list(agreement)
     files = {}
     for split, rows in splits.items():
         files[split] = context.workdir / f"comparisons.{split}.jsonl"
@@ -266,8 +314,16 @@ def read_report(workdir: str | Path) -> dict[str, Any]:
     """What a label stage says of its rankings: set, pairs, agreement of labelers."""
     path = Path(workdir) / "labels.json"
     if not path.exists():
-        raise UserError(f"{path} is not there; run the label stage first")
+        raise UserError(
+            f"{path} is not there; run the label stage first, or give rankings of your "
+            "own as comparisons.train.jsonl"
+        )
     return json.loads(path.read_text())
+
+
+def has_report(workdir: str | Path) -> bool:
+    """Whether a label stage has ranked answers in this workdir."""
+    return (Path(workdir) / "labels.json").exists()
 
 
 def _untied(row: dict[str, Any]) -> int:

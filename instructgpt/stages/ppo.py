@@ -6,7 +6,7 @@ start from the RL-init model, the value net from the reward model.
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from instructgpt.data.documents import TokenWindows
-from instructgpt.data.loader import make_loader, zip_loaders
-from instructgpt.data.transforms import encode_prompt, filter_long
+from instructgpt.data.loader import Loader, make_loader, zip_loaders
+from instructgpt.data.transforms import encode_prompt
 from instructgpt.errors import UserError
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.loop import Job, train
+from instructgpt.models.config import ModelConfig
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
+from instructgpt.ranges import NonNegativeInt, PositiveInt
 from instructgpt.rollouts import (
     Frozen,
     cast,
@@ -31,7 +33,13 @@ from instructgpt.rollouts import (
 from instructgpt.sampling import SamplingConfig
 from instructgpt.sharding import batch_share, batch_ways, check_divides, settle
 from instructgpt.stages import common
-from instructgpt.stages.sampling import make_sample_table, stage_sampler, stop_ids
+from instructgpt.stages.inputs import has_valid, keep_short
+from instructgpt.stages.sampling import (
+    Prompts,
+    make_sample_table,
+    stage_sampler,
+    stop_ids,
+)
 from instructgpt.state import PPOState, make_train_state, shardings_of
 from instructgpt.steps.ppo import PPOConfig, make_ppo_step
 
@@ -40,25 +48,25 @@ from instructgpt.steps.ppo import PPOConfig, make_ppo_step
 class RolloutConfig:
     """How episodes are made and how often they are used."""
 
-    minibatch_size: int  # episodes per optimiser step
-    epochs: int = 1  # passes over a batch of episodes
+    minibatch_size: PositiveInt  # episodes per optimiser step
+    epochs: PositiveInt = 1  # passes over a batch of episodes
     temperature: float = 1.0
     top_p: float = 1.0
     # Prompts decoded at a time, free slots filled together, widths of a prefill: see
     # SamplingConfig.
-    slots: int = 0
-    refill: int = 0
-    prompt_buckets: int = 1
+    slots: NonNegativeInt = 0
+    refill: NonNegativeInt = 0
+    prompt_buckets: PositiveInt = 1
     # Pretraining windows per episode (paper: 8), and their tokens, on which the
     # held-out loss is taken too (0: the model's context length).
     ptx_per_episode: float = 0.0
-    ptx_length: int = 0
+    ptx_length: NonNegativeInt = 0
     # Score of a response cut at the length limit; None keeps the reward model's.
     truncation_score: float | None = None
     # Parts of the episodes that are scored one at a time; each reads all weights.
-    score_microbatches: int = 1
-    num_prompts: int = 0  # training prompts; 0: all
-    num_samples: int = 8  # responses to validation prompts shown at evaluations
+    score_microbatches: PositiveInt = 1
+    num_prompts: NonNegativeInt = 0  # training prompts; 0: all
+    num_samples: NonNegativeInt = 8  # validation prompts answered at each evaluation
 
     def sampling(self, max_response: int) -> SamplingConfig:
         """How the episodes are sampled."""
@@ -85,7 +93,11 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     train_config = common.build(common.TrainConfig, config.train, where="config.train")
     max_response = context.data_config.max_response
     check_sizes(context.mesh, max_response, ppo, rollout, train_config)
-    loop_config = train_config.loop(0)
+    policy_config = _check_models(context, config)
+    prompts = _prompt_loader(context, rollout, train_config)
+    ptx = _text_loader(context, rollout, train_config, policy_config)
+    held_out = _HeldOut.open(context, rollout, policy_config)
+    loop_config = train_config.loop(prompts.steps_per_epoch)
     minibatches = train_config.batch_size // rollout.minibatch_size
     updates = loop_config.num_steps * minibatches * rollout.epochs
     optimizers, schedules = [], []
@@ -102,20 +114,19 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         )
         # After the frozen copies: the state takes over the weights that were loaded.
         state = _initial_state(context, models, optimizers)
-        loader = _loader(context, rollout, train_config, policy.model)
         job = Job(
             name=config.name,
             update=_make_update(
                 context, ppo, rollout, models, optimizers, state, frozen, minibatches
             ),
-            data=loader,
+            data=zip_loaders(prompts=prompts, **ptx),
             to_device=common.to_device(context.mesh),
             count_tokens=lambda b: (
                 int(b["prompts"].valid.sum())
                 + (int(b["ptx"].valid.sum()) if "ptx" in b else 0)
             ),
             watch=("score", "kl", "response_length", "valid_pretrain_loss"),
-            evaluate=_make_evaluate(context, rollout, train_config, policy.model),
+            evaluate=_make_evaluate(context, policy.model, held_out),
             schedule=lambda step: schedules[0](step * minibatches * rollout.epochs),
             meta=common.model_meta(policy.model, kind="language"),
         )
@@ -195,13 +206,27 @@ def _check_ptx(
         )
 
 
+# Which block says where a model comes from.
+_INITS = {"policy": "init", "reward": "reward_init"}
+
+
 def _load(context: common.Context, config: ConfigDict) -> dict[str, common.Loaded]:
     out = {}
-    for name, key in (("policy", "init"), ("reward", "reward_init")):
+    for name, key in _INITS.items():
         init = common.build(common.InitConfig, config[key], where=f"config.{key}")
         scalar = name == "reward"
         out[name] = common.load(init, context, scalar=scalar, overrides=config.model)
     return out
+
+
+def _check_models(context: common.Context, config: ConfigDict) -> ModelConfig:
+    """Looks for both checkpoints, and gives the policy's config."""
+    found = {}
+    for name, key in _INITS.items():
+        init = common.build(common.InitConfig, config[key], where=f"config.{key}")
+        scalar = name == "reward"
+        found[name] = common.find(init, context, scalar=scalar, overrides=config.model)
+    return found["policy"]
 
 
 def _initial_state(context, models, optimizers) -> PPOState:
@@ -220,32 +245,41 @@ def _initial_state(context, models, optimizers) -> PPOState:
     return PPOState(policy, value, ema)
 
 
-def _loader(context, rollout: RolloutConfig, train_config, model):
+def _prompt_loader(
+    context: common.Context, rollout: RolloutConfig, train_config: common.TrainConfig
+) -> Loader:
+    """The prompts of the episodes; one pass over them is an epoch."""
     source = context.data.source("prompts", "train")
     prompt_format, limit = context.data.prompt_format, context.data_config.max_prompt
-    kept = filter_long(source, prompt_format, max_prompt=limit)
-    shared = dict(
+    kept = keep_short(context, source, "train prompts")
+    return make_loader(
+        source,
+        lambda record: encode_prompt(record, prompt_format, max_prompt=limit),
+        batch_size=train_config.batch_size,
+        keep=kept[: rollout.num_prompts or None],
         seed=context.config.seed,
         **batch_share(context.mesh)._asdict(),
     )
-    loaders = {
-        "prompts": make_loader(
-            source,
-            lambda record: encode_prompt(record, prompt_format, max_prompt=limit),
-            batch_size=train_config.batch_size,
-            keep=kept.indices[: rollout.num_prompts or None],
-            **shared,
-        )
-    }
-    if rollout.ptx_rows:
-        minibatches = train_config.batch_size // rollout.minibatch_size
-        loaders["ptx"] = make_loader(
-            _windows(context, rollout, model, "train"),
-            None,
-            batch_size=minibatches * rollout.ptx_rows,
-            **shared,
-        )
-    return zip_loaders(**loaders)
+
+
+def _text_loader(
+    context: common.Context,
+    rollout: RolloutConfig,
+    train_config: common.TrainConfig,
+    model_config: ModelConfig,
+) -> dict[str, Loader]:
+    """The pretraining rows of an iteration as `ptx`; nothing without the mix."""
+    if not rollout.ptx_rows:
+        return {}
+    minibatches = train_config.batch_size // rollout.minibatch_size
+    loader = make_loader(
+        _windows(context, rollout, model_config, "train"),
+        None,
+        batch_size=minibatches * rollout.ptx_rows,
+        seed=context.config.seed,
+        **batch_share(context.mesh)._asdict(),
+    )
+    return {"ptx": loader}
 
 
 def _make_update(
@@ -309,21 +343,46 @@ def _join(metrics: list[dict[str, Any]]) -> dict[str, Any]:
     return out
 
 
-def _windows(context, rollout: RolloutConfig, model, split: str) -> TokenWindows:
+def _windows(
+    context: common.Context,
+    rollout: RolloutConfig,
+    model_config: ModelConfig,
+    split: str,
+) -> TokenWindows:
     key, length = "config.rollout.ptx_length", rollout.ptx_length
-    return common.text_windows(context, split, model.config, length, key=key)
+    return common.text_windows(context, split, model_config, length, key=key)
 
 
-def _make_evaluate(context, rollout: RolloutConfig, train_config, model):
+class _HeldOut(NamedTuple):
+    """What the policy is evaluated on, as far as the data have it."""
+
+    windows: TokenWindows | None  # of pretraining text
+    prompts: Prompts | None  # that are answered and shown
+
+    @classmethod
+    def open(
+        cls, context: common.Context, rollout: RolloutConfig, model_config: ModelConfig
+    ) -> "_HeldOut":
+        """Opens the valid splits; a line says what is left out without one."""
+        windows = prompts = None
+        if has_valid(context, "documents", "held-out pretraining loss"):
+            windows = _windows(context, rollout, model_config, "valid")
+        if rollout.num_samples and has_valid(context, "prompts", "samples"):
+            prompts = Prompts(context, "valid", count=rollout.num_samples)
+        return cls(windows, prompts)
+
+
+def _make_evaluate(context: common.Context, model: Any, held_out: _HeldOut):
     """Held-out pretraining loss (the alignment tax) and a table of samples."""
-    windows = _windows(context, rollout, model, "valid")
-    pretrain_loss = make_loss_evaluator(
-        model, windows, None, batch_size=16, mesh=context.mesh
-    )
-    table = make_sample_table(context, model, "prompts", num=rollout.num_samples)
+    table = make_sample_table(context, model, held_out.prompts)
+    losses = {}
+    if held_out.windows is not None:
+        losses["valid_pretrain_loss"] = make_loss_evaluator(
+            model, held_out.windows, None, batch_size=16, mesh=context.mesh
+        )
 
     def evaluate(state: PPOState, step: int) -> dict[str, float]:
         table(state.ema, step)
-        return {"valid_pretrain_loss": pretrain_loss(state.ema)}
+        return {name: loss(state.ema) for name, loss in losses.items()}
 
     return evaluate

@@ -1,21 +1,24 @@
 """Pretraining: next-token prediction on packed documents (GPT-3, App. B)."""
 
 import dataclasses
-import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
+from instructgpt.data.documents import TokenWindows
 from instructgpt.data.loader import make_loader
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.loop import Job, train
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import Transformer
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
+from instructgpt.ranges import NonNegativeInt
 from instructgpt.sharding import batch_share
 from instructgpt.stages import common
+from instructgpt.stages.inputs import has_valid
 from instructgpt.state import make_train_state, shardings_of
 from instructgpt.steps.sft import make_sft_loss
 from instructgpt.steps.update import make_train_step
@@ -25,7 +28,7 @@ from instructgpt.steps.update import make_train_step
 class PretrainConfig:
     """How documents are cut into rows."""
 
-    window: int = 0  # tokens of a row; 0: the model's context length
+    window: NonNegativeInt = 0  # tokens of a row; 0: the model's context length
 
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -35,12 +38,11 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     common.check_model(context, model_config)
     train_config = common.build(common.TrainConfig, config.train, where="config.train")
     pretrain = common.build(PretrainConfig, config.pretrain, where="config.pretrain")
-    windows, valid_windows = (
-        common.text_windows(
-            context, split, model_config, pretrain.window, key="config.pretrain.window"
-        )
-        for split in ("train", "valid")
-    )
+    window, key = pretrain.window, "config.pretrain.window"
+    windows = common.text_windows(context, "train", model_config, window, key=key)
+    valid = None
+    if has_valid(context, "documents", "valid_loss"):
+        valid = common.text_windows(context, "valid", model_config, window, key=key)
     loader = make_loader(
         windows,
         None,
@@ -63,13 +65,6 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             microbatches=train_config.microbatches,
             shardings=shardings_of(state),
         )
-        evaluate_loss = make_loss_evaluator(
-            model,
-            valid_windows,
-            None,
-            batch_size=train_config.batch_size,
-            mesh=context.mesh,
-        )
         job = Job(
             name=config.name,
             update=step,
@@ -77,7 +72,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             to_device=common.to_device(context.mesh),
             count_tokens=common.count_valid,
             watch=("loss", "valid_loss", "grad_norm"),
-            evaluate=functools.partial(_evaluate, evaluate_loss),
+            evaluate=_make_evaluate(context, model, valid, train_config),
             schedule=make_schedule(optimizer_config, loop_config.num_steps),
             meta=common.model_meta(model, kind="language"),
         )
@@ -85,6 +80,20 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         return {"params": state.params}
 
 
-def _evaluate(evaluate_loss: Any, state: Any, step: int) -> dict[str, float]:
-    del step
-    return {"valid_loss": evaluate_loss(state.params)}
+def _make_evaluate(
+    context: common.Context,
+    model: Transformer,
+    windows: TokenWindows | None,
+    train_config: common.TrainConfig,
+) -> Callable[[Any, int], dict[str, float]] | None:
+    """The loss on held-out text, if there is any."""
+    if windows is None:
+        return None
+    evaluate_loss = make_loss_evaluator(
+        model,
+        windows,
+        None,
+        batch_size=train_config.batch_size,
+        mesh=context.mesh,
+    )
+    return lambda state, step: {"valid_loss": evaluate_loss(state.params)}

@@ -14,7 +14,12 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from instructgpt.data.datasets import DataConfig
 from instructgpt.errors import UserError
+from instructgpt.models.config import ModelConfig
+from instructgpt.optim import OptimizerConfig
+from instructgpt.ranges import check_integers
+from instructgpt.sharding import MeshConfig
 from instructgpt.stages import (
     common,
     evaluate,
@@ -26,6 +31,7 @@ from instructgpt.stages import (
     sft,
     side_by_side,
 )
+from instructgpt.steps.ppo import PPOConfig
 
 _RUN = {
     "pretrain": pretrain.run,
@@ -37,15 +43,43 @@ _RUN = {
     "evaluate": evaluate.run,
 }
 
+# The blocks of the stages' configs and what they become.
+_BLOCKS: dict[str, type] = {
+    "data": DataConfig,
+    "evaluate": evaluate.EvaluateConfig,
+    "init": common.InitConfig,
+    "label": label.LabelConfig,
+    "mesh": MeshConfig,
+    "optimizer": OptimizerConfig,
+    "policy_optimizer": OptimizerConfig,
+    "ppo": PPOConfig,
+    "pretrain": pretrain.PretrainConfig,
+    "reward": reward.RewardConfig,
+    "reward_init": common.InitConfig,
+    "rl_init": common.InitConfig,
+    "rollout": ppo.RolloutConfig,
+    "select": select.SelectConfig,
+    "sft": sft.SFTConfig,
+    "train": common.TrainConfig,
+    "value_optimizer": OptimizerConfig,
+}
+
+_READ_REWARD_MODEL = {"select", "ppo", "ppo_ptx", "evaluate"}
+
 
 def run(config: ConfigDict, workdir: str | Path) -> None:
-    """Runs `config.stages` in order; the seed of all is `config.seed`.
+    """Runs `config.stages` in order.
+
+    `config.seed` is the seed of all training and sampling, `config.world_seed` that of
+    the miniature world. A finished reward model's workdir, `config.reward_model`, takes
+    the place of the stages label and reward.
 
     The stages of `config.together` run side by side where a CPU has cores for each;
     they share the minutes that this takes.
 
     Raises:
-      UserError: `config.together` names what is not a stage of the order.
+      UserError: `config.together` names what is not a stage of the order, or a
+        stage's block has a mistake.
     """
     workdir = Path(workdir).absolute()
     for name in config.together:
@@ -53,12 +87,53 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
             raise UserError(
                 f"config.together: {name!r} is not in config.order={config.order}"
             )
-    for name in config.order:
+    _check_reward_model(config)
+    for name in stage_order(config):
+        check_blocks(stage_config(config, name), where=f"config.stages.{name}")
+    for name in stage_order(config):
         if name in config.together:
             _run_together(config, workdir, config.together)
         run_stage(config, workdir, name)
     if config.order[-1] == "evaluate":
         evaluate.show(workdir / "evaluate")
+
+
+def stage_order(config: ConfigDict) -> tuple[str, ...]:
+    """The stages to run: none that makes a reward model where one is given."""
+    if not config.reward_model:
+        return config.order
+    return tuple(name for name in config.order if name not in ("label", "reward"))
+
+
+def _check_reward_model(config: ConfigDict) -> None:
+    """Raises UserError if a reward model is needed and neither given nor trained."""
+    given = config.reward_model
+    if given and not (Path(given).expanduser() / "checkpoints").is_dir():
+        raise UserError(
+            f"config.reward_model={given}: holds no checkpoints; name the workdir of a "
+            "finished reward stage"
+        )
+    needed = _READ_REWARD_MODEL & set(config.order)
+    if needed and not given and "reward" not in config.order:
+        raise UserError(
+            "config.reward_model is not set. The paper has one 6B reward model for the "
+            "policies of every size: run --config=configs/recipe.py:6b up to its stage "
+            "reward, and name that stage's workdir here"
+        )
+
+
+def check_blocks(stage: ConfigDict, *, where: str) -> None:
+    """Checks the keys and whole numbers of a stage's config before any stage runs.
+
+    Raises:
+      UserError: a block has a key that does not exist, or a number out of its range.
+    """
+    for key, cls in _BLOCKS.items():
+        if key in stage:
+            common.build(cls, stage[key], where=f"{where}.{key}")
+    if "model" in stage:  # of which fine-tuning stages give a part
+        values = stage.model.to_dict()
+        check_integers(ModelConfig, values, where=f"{where}.model")
 
 
 def run_stage(config: ConfigDict, workdir: str | Path, name: str) -> Path:
@@ -119,8 +194,16 @@ def _add_minutes(workdir: Path, names: Sequence[str], seconds: float) -> None:
 
 
 def stage_config(config: ConfigDict, name: str) -> ConfigDict:
-    """A stage's own config, with the seed of the recipe."""
+    """A stage's own config, with the seeds and the reward model of the recipe."""
     stage = ConfigDict(config.stages[name])
     stage.seed = config.seed
-    stage.data.world_seed = config.seed
+    stage.data.world_seed = config.world_seed
+    if config.reward_model:
+        path = str(Path(config.reward_model).expanduser().absolute())
+        if "reward_init" in stage:
+            stage.reward_init.path = path
+        if stage.stage in ("select", "evaluate"):
+            stage[stage.stage].reward = path
+        if stage.stage == "evaluate":
+            stage.evaluate.comparisons = ""
     return stage

@@ -23,21 +23,25 @@ from instructgpt.data.packing import ComparisonPacker, rows_needed
 from instructgpt.data.readers import SETS
 from instructgpt.data.rows import Rows
 from instructgpt.data.sources import Records
-from instructgpt.data.transforms import encode_comparison, filter_long
+from instructgpt.data.transforms import count_cut, encode_comparison
+from instructgpt.errors import UserError
 from instructgpt.evals.preferences import (
     PairCounts,
     RankingResult,
     Rankings,
     accuracy_interval,
+    count_untied,
     make_ranking_evaluator,
 )
 from instructgpt.evals.tables import format_interval
 from instructgpt.loop import Job, LoopConfig, train
 from instructgpt.models.transformer import ScalarModel
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
+from instructgpt.ranges import RankedInt
 from instructgpt.sharding import batch_share, local_ways, put_batch
 from instructgpt.stages import common
-from instructgpt.stages.label import open_comparisons
+from instructgpt.stages.inputs import keep_short
+from instructgpt.stages.label import has_report, open_comparisons
 from instructgpt.stages.sampling import ScoreTexts
 from instructgpt.state import (
     TrainState,
@@ -57,9 +61,9 @@ _HELD_OUT = {"valid": "valid", "heldout": "test"}
 class RewardConfig:
     """Where the rankings are and how their loss is divided."""
 
-    max_responses: int  # K: slots for the answers of a prompt
-    # A label stage's workdir; "": comparisons.SPLIT.jsonl of the data, whose test
-    # split takes the place of held-out labelers.
+    max_responses: RankedInt  # K: slots for the answers of a prompt
+    # A label stage's workdir. If "", or if that stage ranked nothing, the data's own
+    # comparisons.SPLIT.jsonl, whose test split takes the place of held-out labelers.
     comparisons: str = ""
     # The scalar head starts at std head_scale/sqrt(D + 1).
     head_scale: float = 1.0
@@ -73,9 +77,9 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     reward = common.build(RewardConfig, config.reward, where="config.reward")
     init = common.build(common.InitConfig, config.init, where="config.init")
     train_config = common.build(common.TrainConfig, config.train, where="config.train")
-    encode = comparison_encoder(context, reward.max_responses)
-    rankings = _open_rankings(context, reward)
-    rows = Rows(rankings["train"].source, encode, rankings["train"].keep)
+    own = _reads_own(context, reward)
+    rows, held_out = _rankings(context, reward, train_config, own=own)
+    demonstrations = _open_demonstrations(context)
     loader = make_loader(
         rows,
         None,
@@ -92,7 +96,6 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     optimizer = make_optimizer(optimizer_config, loop_config.num_steps)
     with jax.set_mesh(context.mesh):
         model, state, key = _initial_state(context, config, init, reward, optimizer)
-        held_out = _encode_held_out(context, rankings, encode, train_config)
         pack = ComparisonPacker(
             itertools.islice(loader.whole_pass(), loop_config.num_steps),
             groups=math.lcm(local_ways(context.mesh), train_config.microbatches),
@@ -115,13 +118,17 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             meta=common.model_meta(model, kind="scalar"),
         )
         state = train(job, state, config=loop_config, key=key, workdir=context.workdir)
-        counts = evaluate.counts(state)
-        if not reward.comparisons and len(counts) > 1:
-            # Rankings of the same people, none of which chose anything here.
-            counts["all held-out"] = PairCounts.joined(counts.values())
-        for split, found in counts.items():
-            _announce_accuracy(split, found)
-        return _shift(context, job, loop_config, model, state, train_config)
+        _announce_accuracies(evaluate.counts(state), joined=own)
+        if demonstrations is None:
+            return {"params": state.params}
+        mean = functools.partial(
+            _demonstration_mean,
+            context,
+            demonstrations,
+            model,
+            rows=train_config.batch_size,
+        )
+        return _shift(context, job, loop_config, state, mean)
 
 
 def _initial_state(
@@ -149,52 +156,101 @@ def _initial_state(
 
 
 class _Split(NamedTuple):
-    """A split and the numbers of its rankings whose prompts fit."""
+    """Records, and the numbers of those that fit."""
 
     source: Records
     keep: np.ndarray
 
 
-def _open_rankings(context: common.Context, reward: RewardConfig) -> dict[str, _Split]:
+def _reads_own(context: common.Context, reward: RewardConfig) -> bool:
+    """Whether the rankings are the data's own, as no label stage has made others."""
+    if not reward.comparisons:
+        return True
+    made = has_report(common.resolve(reward.comparisons, context.workdir))
+    return not made and context.data.has("comparisons", "train")
+
+
+def _open_rankings(
+    context: common.Context, reward: RewardConfig, *, own: bool
+) -> dict[str, _Split]:
     """Splits by name: train, and of valid and heldout those that there are."""
-    if reward.comparisons:
-        directory = common.resolve(reward.comparisons, context.workdir)
-        sources = {s: open_comparisons(directory, s) for s in ("train", *_HELD_OUT)}
-    else:
+    if own:
         sources = {"train": context.data.source("comparisons", "train")}
         for name, split in _HELD_OUT.items():
             if context.data.has("comparisons", split):
                 sources[name] = context.data.source("comparisons", split)
-    limit = context.data_config.max_prompt
-    rankings = {}
-    for name, source in sources.items():
-        kept = filter_long(source, context.data.prompt_format, max_prompt=limit)
-        if kept.dropped:
-            common.announce(
-                f"reward: {kept.dropped} of {len(source)} {name} rankings have prompts "
-                f"of more than {limit} tokens and are left out"
-            )
-        rankings[name] = _Split(source, kept.indices)
-    return rankings
-
-
-def _encode_held_out(
-    context: common.Context,
-    rankings: dict[str, _Split],
-    encode: Callable[[Any], Any],
-    train_config: common.TrainConfig,
-) -> dict[str, Rankings]:
+    else:
+        directory = common.resolve(reward.comparisons, context.workdir)
+        sources = {s: open_comparisons(directory, s) for s in ("train", *_HELD_OUT)}
     return {
-        name: Rankings(
+        name: _Split(source, keep_short(context, source, f"{name} rankings"))
+        for name, source in sources.items()
+    }
+
+
+def _rankings(
+    context: common.Context,
+    reward: RewardConfig,
+    train_config: common.TrainConfig,
+    *,
+    own: bool,
+) -> tuple[Rows, dict[str, Rankings]]:
+    """The encoded rankings to train on, and the held-out splits that have a pair.
+
+    Raises:
+      UserError: there is nothing to train on.
+    """
+    encode = comparison_encoder(context, reward.max_responses)
+    train, *splits = _open_rankings(context, reward, own=own).items()
+    rows = Rows(train[1].source, encode, train[1].keep)
+    _tell_cut(context, "train", rows)
+    if not count_untied(rows):
+        raise UserError(
+            f"{train[1].source.label}: in none of {len(rows)} rankings is one answer "
+            "ranked above another that differs from it in its first "
+            f"config.data.max_response={context.data_config.max_response} tokens; give "
+            "rankings with such pairs, or raise the limit"
+        )
+    held_out = {}
+    for name, split in splits:
+        found = Rankings(
             split.source,
             encode,
             batch_size=train_config.batch_size,
             mesh=context.mesh,
             keep=split.keep,
         )
-        for name, split in rankings.items()
-        if name != "train"
-    }
+        _tell_cut(context, name, found.rows)
+        if count_untied(found.rows):
+            held_out[name] = found
+        else:
+            common.announce(
+                f"reward: none of {len(found.ids)} {name} rankings has an untied pair, "
+                f"so there is no accuracy on {name} pairs"
+            )
+    return rows, held_out
+
+
+def _tell_cut(context: common.Context, name: str, rows: Rows) -> None:
+    """Prints how many answers of a split are longer than a response may be."""
+    limit, eos_id = context.data_config.max_response, context.data.tokenizer.eos_id
+    cut = sum(count_cut(rows[i], eos_id) for i in range(len(rows)))
+    if cut:
+        count = sum(int(rows[i].present.sum()) for i in range(len(rows)))
+        common.announce(
+            f"reward: {cut} of {count} {name} answers have more than {limit} tokens "
+            "(config.data.max_response) and are cut there; raise the limit to compare "
+            "them whole"
+        )
+
+
+def _announce_accuracies(counts: dict[str, PairCounts], *, joined: bool) -> None:
+    """Prints the accuracy on each split, and on all of them where people are alike."""
+    if joined and len(counts) > 1:
+        # Rankings of the same people, none of which chose anything here.
+        counts = {**counts, "all held-out": PairCounts.joined(counts.values())}
+    for split, found in counts.items():
+        _announce_accuracy(split, found)
 
 
 def _announce_accuracy(split: str, counts: PairCounts) -> None:
@@ -255,13 +311,25 @@ class _Evaluate:
         return {split: found.counts for split, found in self._found.items()}
 
 
+def _open_demonstrations(context: common.Context) -> _Split | None:
+    """Those whose mean score becomes 0; without any, a line says that none does."""
+    if not context.data.has("demonstrations", "train"):
+        common.announce(
+            "reward: the data have no train demonstrations, so scores are not shifted "
+            "to average 0 on them; add demonstrations.train.jsonl to have that"
+        )
+        return None
+    source = context.data.source("demonstrations", "train")
+    what = "train demonstrations"
+    return _Split(source, keep_short(context, source, what, responses=True))
+
+
 def _shift(
     context: common.Context,
     job: Job,
     loop_config: LoopConfig,
-    model: ScalarModel,
     state: TrainState,
-    train_config: common.TrainConfig,
+    demonstration_mean: Callable[[Any], float],
 ) -> dict[str, Any]:
     """Subtracts the demonstrations' mean score from the bias, as one more step."""
     checkpoints = Checkpoints(context.workdir / "checkpoints", keep=1)
@@ -270,9 +338,7 @@ def _shift(
         if step in checkpoints.steps:
             parts, _ = checkpoints.restore(step, layout_of(state.parts()))
             return {"params": parts["params"]}
-        mean = _demonstration_mean(
-            context, model, state.params, train_config.batch_size
-        )
+        mean = demonstration_mean(state.params)
         params = {**state.params, "bias": state.params["bias"] - mean}
         state = dataclasses.replace(state, params=params)
         meta = {
@@ -290,16 +356,15 @@ def _shift(
 
 
 def _demonstration_mean(
-    context: common.Context, model: ScalarModel, params: Any, rows: int
+    context: common.Context,
+    demonstrations: _Split,
+    model: ScalarModel,
+    params: Any,
+    *,
+    rows: int,
 ) -> float:
-    """Mean score of the training demonstrations that fit."""
-    source = context.data.source("demonstrations", "train")
-    kept = filter_long(
-        source,
-        context.data.prompt_format,
-        max_prompt=context.data_config.max_prompt,
-        max_response=context.data_config.max_response,
-    )
-    records = [source[int(i)] for i in kept.indices]
-    score = ScoreTexts(context, common.Loaded(model, params, 0), batch_size=rows)
+    """Mean score of the demonstrations that fit, so many rows at a time."""
+    records = [demonstrations.source[int(i)] for i in demonstrations.keep]
+    trained = common.Loaded(model, params, 0, f"{context.workdir}, before the shift")
+    score = ScoreTexts(context, trained, batch_size=rows)
     return float(score(records, [r["response"] for r in records]).mean())

@@ -7,18 +7,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from instructgpt.data.loader import eval_batches
-from instructgpt.data.transforms import (
-    encode_comparison,
-    encode_prompt,
-    filter_long,
-)
+from instructgpt.data.transforms import encode_comparison, encode_prompt
 from instructgpt.distributed import fetch, is_first
+from instructgpt.errors import about
+from instructgpt.evals.batching import mesh_batches
+from instructgpt.finite import check_finite
 from instructgpt.metrics import Progress, print_table
 from instructgpt.rollouts import generate, make_response_scorer, make_sampler
 from instructgpt.sampling import SamplingConfig
-from instructgpt.sharding import put_whole_batch, round_up
+from instructgpt.sharding import put_whole_batch
 from instructgpt.stages.common import Context, Loaded, write_json
+from instructgpt.stages.inputs import keep_short
 
 
 def stop_ids(context: Context, *, newline: bool = False) -> tuple[int, ...]:
@@ -55,6 +54,8 @@ def stage_sampler(
 class Prompts:
     """The first `count` prompts of a split that fit, as records and batches.
 
+    One line says how many of the split are too long.
+
     Args:
       context: The stage.
       split: Of the prompts.
@@ -81,9 +82,8 @@ class Prompts:
         self._context = context
         limit = max_prompt or context.data_config.max_prompt
         source = context.data.source(kind, split) if records is None else records
-        plain = context.data_config.max_prompt
-        kept = filter_long(source, context.data.prompt_format, max_prompt=plain)
-        indices = kept.indices[: count or None]
+        what = f"{split} {kind}" if records is None else kind
+        indices = keep_short(context, source, what)[: count or None]
         self.records = [source[int(i)] for i in indices]
         rows = self.records
         if wrap is not None:
@@ -108,9 +108,18 @@ class Prompts:
         batch_size: int,
         name: str = "",
     ) -> list[list[str]]:
-        """K responses' texts for each prompt; with a name, a progress line."""
-        batch_size = round_up(batch_size, self._context.mesh)
-        batches = eval_batches(self._rows, self._encode, batch_size=batch_size)
+        """K responses' texts for each prompt; with a name, a progress line.
+
+        Raises:
+          UserError: a log-prob of what was drawn is not finite.
+        """
+        batches = mesh_batches(
+            self._rows,
+            self._encode,
+            batch_size=batch_size,
+            mesh=self._context.mesh,
+            whole=True,
+        )
         progress = Progress(name, len(self), enabled=is_first())
 
         def report(done: int) -> None:
@@ -132,10 +141,17 @@ class Prompts:
 
 
 def make_sample_table(
-    context: Context, model: Any, kind: str, *, num: int
+    context: Context, model: Any, prompts: Prompts | None
 ) -> Callable[[Any, int], None]:
-    """Builds (params, step) -> None: prints and keeps `samples/STEP.json`."""
-    prompts = Prompts(context, "valid", count=num, kind=kind)
+    """Builds (params, step) -> None: prints and keeps `samples/STEP.json`.
+
+    Args:
+      context: The stage.
+      model: The language model.
+      prompts: What is answered; without, nothing is sampled, shown or kept.
+    """
+    if prompts is None:
+        return lambda params, step: None
     config = SamplingConfig(context.data_config.max_response)
     sampler = stage_sampler(context, model, config)
 
@@ -165,14 +181,15 @@ class ScoreTexts:
     Args:
       context: The stage.
       reward: The loaded reward model.
-      batch_size: Rows at a time.
+      batch_size: Rows at a time; rounded up to what the mesh divides.
     """
 
     def __init__(self, context: Context, reward: Loaded, *, batch_size: int):
         self._context = context
         self._params = reward.params
+        self._source = reward.source
         self._run = make_response_scorer(reward.model)
-        self._batch_size = round_up(batch_size, context.mesh)
+        self._batch_size = batch_size
         self._encode = functools.partial(
             encode_comparison,
             prompt_format=context.data.prompt_format,
@@ -184,14 +201,24 @@ class ScoreTexts:
     def __call__(
         self, records: Sequence[dict[str, Any]], responses: Sequence[str]
     ) -> np.ndarray:
-        """float32[len(records)]."""
+        """float32[len(records)].
+
+        Raises:
+          UserError: a score is not finite; the message names the reward model.
+        """
         rows = [
             {**record, "responses": [text], "ranks": [1]}
             for record, text in zip(records, responses, strict=True)
         ]
         out = []
-        for batch in eval_batches(rows, self._encode, batch_size=self._batch_size):
-            on_device = put_whole_batch(batch, self._context.mesh)
+        mesh = self._context.mesh
+        for batch in mesh_batches(
+            rows, self._encode, batch_size=self._batch_size, mesh=mesh, whole=True
+        ):
+            on_device = put_whole_batch(batch, mesh)
             scores = fetch(self._run(self._params, *on_device[:4]))
             out.append(np.asarray(scores)[np.asarray(batch.present)])
-        return np.concatenate(out)
+        scores = np.concatenate(out)
+        with about(self._source):
+            check_finite(scores, "scores of answers")
+        return scores

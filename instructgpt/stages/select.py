@@ -13,7 +13,9 @@ import jax
 from ml_collections import ConfigDict
 
 from instructgpt.distributed import is_first
+from instructgpt.errors import about
 from instructgpt.metrics import MetricWriter, print_table, read_metrics
+from instructgpt.ranges import NonNegativeInt, PositiveInt
 from instructgpt.sampling import SamplingConfig
 from instructgpt.stages import common
 from instructgpt.stages.sampling import Prompts, ScoreTexts, stage_sampler
@@ -25,10 +27,10 @@ class SelectConfig:
 
     candidates: str  # an SFT stage's workdir with a checkpoint an epoch
     reward: str  # a reward stage's workdir
-    num_prompts: int = 0  # validation prompts; 0: all
-    every: int = 1  # consider each n-th checkpoint, and the last
+    num_prompts: NonNegativeInt = 0  # validation prompts; 0: all
+    every: PositiveInt = 1  # consider each n-th checkpoint, and the last
     temperature: float = 1.0
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
 
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -53,13 +55,14 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             init = common.InitConfig(select.candidates, step=step)
             loaded = common.load(init, context)
             sampler = sampler or stage_sampler(context, loaded.model, sampling)
-            texts = prompts.respond(
-                sampler,
-                loaded.params,
-                context.key,
-                batch_size=select.batch_size,
-                name=f"{config.name} {step}",
-            )
+            with about(loaded.source):
+                texts = prompts.respond(
+                    sampler,
+                    loaded.params,
+                    context.key,
+                    batch_size=select.batch_size,
+                    name=f"{config.name} {step}",
+                )
             scores = score(prompts.records, [t[0] for t in texts])
             rows.append({"step": step, "rm_score": float(scores.mean())})
     losses = _valid_losses(select.candidates, context)

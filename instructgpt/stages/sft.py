@@ -6,26 +6,30 @@ initial policy of RL for 2 epochs with 10 % pretraining rows (C.3).
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 from ml_collections import ConfigDict
 
-from instructgpt.data.loader import make_loader, make_mixed_loader
+from instructgpt.batches import TokenBatch
+from instructgpt.data.loader import make_loader, make_mixed_loader, mixed_rows
 from instructgpt.data.packing import PackedRows
 from instructgpt.data.rows import Rows
-from instructgpt.data.transforms import encode_demonstration, filter_long
+from instructgpt.data.transforms import encode_demonstration
 from instructgpt.distributed import first_then_others
 from instructgpt.errors import UserError
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.loop import Job, train
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
+from instructgpt.ranges import NonNegativeInt
 from instructgpt.sharding import batch_share
 from instructgpt.stages import common
-from instructgpt.stages.sampling import make_sample_table
+from instructgpt.stages.inputs import has_valid, keep_short
+from instructgpt.stages.sampling import Prompts, make_sample_table
 from instructgpt.state import make_train_state, shardings_of
-from instructgpt.steps.sft import make_sft_loss
+from instructgpt.steps.sft import make_sft_loss, weigh_pretraining
 from instructgpt.steps.update import make_train_step
 
 
@@ -35,11 +39,15 @@ class SFTConfig:
 
     # The response and its EOS, or all tokens.
     loss_on: Literal["response", "all"] = "response"
-    pretrain_fraction: float = 0.0  # share of each batch that is pretraining text
+    # How much of what is learnt from is pretraining text (paper C.3: 10 %), and whether
+    # that is a share of the loss, so two means with weights, or of a batch's rows under
+    # one mean over all targets, of which text, whose every token is one, has far more.
+    pretrain_fraction: float = 0.0
+    pretrain_share_of: Literal["loss", "rows"] = "loss"
     # Tokens of a row that packs several demonstrations; 0: each has its own. A batch
     # counts rows.
-    pack_length: int = 0
-    num_samples: int = 8  # responses to validation prompts shown at each evaluation
+    pack_length: NonNegativeInt = 0
+    num_samples: NonNegativeInt = 8  # validation prompts answered at each evaluation
 
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -81,6 +89,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             make_sft_loss(model, first_target=first, packed=bool(sft.pack_length)),
             optimizer,
             microbatches=train_config.microbatches,
+            prepare=_weighing(sft, train_config.batch_size),
             shardings=shardings_of(state),
         )
         job = Job(
@@ -100,6 +109,19 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         return {"params": state.params, "steps_per_epoch": loader.steps_per_epoch}
 
 
+def _weighing(
+    sft: SFTConfig, batch_size: int
+) -> Callable[[TokenBatch], TokenBatch] | None:
+    """What gives pretraining rows their share of the loss, if they are to have one."""
+    if not sft.pretrain_fraction or sft.pretrain_share_of == "rows":
+        return None
+    return functools.partial(
+        weigh_pretraining,
+        rows=mixed_rows(sft.pretrain_fraction, batch_size),
+        share=sft.pretrain_fraction,
+    )
+
+
 def _check_packing(context: common.Context, sft: SFTConfig) -> None:
     limits = context.data_config
     longest = limits.max_prompt + limits.max_response
@@ -117,42 +139,33 @@ def _check_packing(context: common.Context, sft: SFTConfig) -> None:
 
 def _loader(context, sft: SFTConfig, train_config: common.TrainConfig, encode):
     demonstrations = context.data.source("demonstrations", "train")
-    kept = filter_long(
-        demonstrations,
-        context.data.prompt_format,
-        max_prompt=context.data_config.max_prompt,
-        max_response=context.data_config.max_response,
-    )
-    if kept.dropped:
-        common.announce(f"dropped {kept.dropped} demonstrations that are too long")
+    kept = keep_short(context, demonstrations, "train demonstrations", responses=True)
     shared = dict(
         batch_size=train_config.batch_size,
         seed=context.config.seed,
         **batch_share(context.mesh)._asdict(),
     )
     if sft.pack_length:
-        packed = PackedRows(Rows(demonstrations, encode, kept.indices), sft.pack_length)
+        packed = PackedRows(Rows(demonstrations, encode, kept), sft.pack_length)
         return make_loader(packed, None, **shared)
     if not sft.pretrain_fraction:
-        return make_loader(demonstrations, encode, keep=kept.indices, **shared)
+        return make_loader(demonstrations, encode, keep=kept, **shared)
     return make_mixed_loader(
         demonstrations,
         encode,
         first_then_others(lambda: context.data.tokens("train")),
         fraction=sft.pretrain_fraction,
-        keep=kept.indices,
+        keep=kept,
         **shared,
     )
 
 
 def _make_evaluate(context, sft: SFTConfig, model, encode, train_config):
+    if not has_valid(context, "demonstrations", "valid_loss and no samples"):
+        return None
     valid = context.data.source("demonstrations", "valid")
-    limits = dict(
-        max_prompt=context.data_config.max_prompt,
-        max_response=context.data_config.max_response,
-    )
-    kept = filter_long(valid, context.data.prompt_format, **limits)
-    first = limits["max_prompt"] if sft.loss_on == "response" else 1
+    kept = keep_short(context, valid, "valid demonstrations", responses=True)
+    first = context.data_config.max_prompt if sft.loss_on == "response" else 1
     evaluate_loss = make_loss_evaluator(
         model,
         valid,
@@ -160,11 +173,11 @@ def _make_evaluate(context, sft: SFTConfig, model, encode, train_config):
         batch_size=train_config.batch_size,
         mesh=context.mesh,
         first_target=first,
-        keep=kept.indices,
+        keep=kept,
     )
-    sample_table = make_sample_table(
-        context, model, "demonstrations", num=sft.num_samples
-    )
+    shown = [valid[int(i)] for i in kept[: sft.num_samples]]
+    prompts = Prompts(context, "valid", records=shown) if shown else None
+    sample_table = make_sample_table(context, model, prompts)
 
     def evaluate(state: Any, step: int) -> dict[str, float]:
         sample_table(state.params, step)

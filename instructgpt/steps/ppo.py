@@ -17,6 +17,7 @@ from instructgpt.losses import Weighted, masked
 from instructgpt.models.scoring import response_log_probs, response_values
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.optim import global_norm
+from instructgpt.ranges import NonNegativeInt, PositiveInt
 from instructgpt.rl import (
     clipped_policy_loss,
     clipped_value_loss,
@@ -43,8 +44,8 @@ class PPOConfig:
     gae_lambda: float = 1.0
     whiten_advantages: bool = False  # per minibatch, over real tokens
     ema_decay: float = 0.0  # of the policy, per optimiser step; 0 keeps the last
-    microbatches: int = 1  # parts of a minibatch that are in memory one at a time
-    ptx_microbatches: int = 0  # parts of its pretraining rows; 0: as many
+    microbatches: PositiveInt = 1  # parts of a minibatch in memory one at a time
+    ptx_microbatches: NonNegativeInt = 0  # parts of its pretraining rows; 0: as many
 
 
 class Episodes(NamedTuple):

@@ -28,8 +28,8 @@ def make_reward_loss(
     ) -> tuple[Weighted, Metrics]:
         del key
         scores = comparison_scores(model, params, batch)
-        ranks, present = (x.reshape(scores.shape) for x in (batch.ranks, batch.present))
-        out = pairwise_ranking(scores, ranks, present, divisor=divisor)
+        labels = [x.reshape(scores.shape) for x in batch.labels]
+        out = pairwise_ranking(scores, *labels, divisor=divisor)
         return out.loss, {"accuracy": out.accuracy, "margin": out.margin}
 
     return loss_fn

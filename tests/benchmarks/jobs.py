@@ -203,6 +203,7 @@ def reward(args: Args) -> Job:
         response_valid=np.ones(shape, bool),
         ranks=ranks,
         present=np.ones(shape[:2], bool),
+        wording=ranks,
     )
     pack = ComparisonPacker([batch], groups=local_ways(bench.mesh))
     loss = make_reward_loss(model)

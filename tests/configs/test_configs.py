@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import typing
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ from ml_collections import ConfigDict
 
 from configs import common, recipe
 from instructgpt.data.datasets import DataConfig
+from instructgpt.errors import UserError
 from instructgpt.models.config import ModelConfig
 from instructgpt.optim import OptimizerConfig
-from instructgpt.sharding import MeshConfig
-from instructgpt.stages.common import InitConfig, TrainConfig
+from instructgpt.ranges import integer_fields
+from instructgpt.sharding import AXES, MeshConfig
+from instructgpt.stages.common import InitConfig, TrainConfig, build
 from instructgpt.stages.evaluate import EvaluateConfig, ModelEntry
 from instructgpt.stages.label import LabelConfig
 from instructgpt.stages.ppo import RolloutConfig
@@ -84,13 +87,52 @@ def _is_block(value: object) -> bool:
     return isinstance(value, ConfigDict)
 
 
+def integers() -> list[tuple[str, str]]:
+    """(block, field) of all whole numbers but a mesh's: -1, or 1 and more."""
+    axes = {("mesh", axis) for axis in AXES}
+    found = [
+        (block, name)
+        for block, cls in BLOCKS.items()
+        for name, hint in typing.get_type_hints(cls).items()
+        if hint is int or int in typing.get_args(hint)
+    ]
+    return [field for field in found if field not in axes]
+
+
+@pytest.mark.parametrize(("block", "name"), integers())
+def test_a_whole_number_out_of_its_range_is_named(block, name):
+    """Before it can divide anything, or end a loop before its first step."""
+    cls = BLOCKS[block]
+    limit = integer_fields(cls)[name]
+    given = {f.name: 4 for f in dataclasses.fields(cls) if _is_required(f)}
+    in_tuple = typing.get_type_hints(cls)[name] is not int
+    for bad in (limit.low - 1, -7, 1.5):
+        value = (4, bad, 4) if in_tuple else bad
+        with pytest.raises(UserError) as error:
+            build(cls, {**given, name: value}, where=f"config.{block}")
+        expected = f"config.{block}.{name}={value}: give {limit.describe()}"
+        assert str(error.value) == expected
+
+
+def test_ranges_reach_their_ends():
+    least = {"batch_size": 1, "keep": 0, "num_steps": 0, "eval_every": -1}
+    train = build(TrainConfig, least, where="config.train")
+    assert dataclasses.asdict(train).items() >= least.items()
+
+
+def _is_required(field: dataclasses.Field) -> bool:
+    return field.default is field.default_factory is dataclasses.MISSING
+
+
 @pytest.mark.parametrize("variant", common.VARIANTS)
 def test_recipe_holds_every_stage(variant):
     config = load("recipe", variant)
     assert config.stage == "recipe"
     assert set(config.order) <= set(config.stages) == files() - {"recipe"}
     if variant not in common.PUBLIC:  # whose model is imported and needs no labels
-        assert set(config.order) == set(config.stages)
+        # Policies of these sizes have the 6B reward model.
+        given = {"label", "reward"} if variant in ("1.3b", "175b") else set()
+        assert set(config.order) == set(config.stages) - given
     for name, stage in config.stages.items():
         assert stage.to_dict() == load(name, variant).to_dict()
 
@@ -183,7 +225,8 @@ def test_adam_of_every_stage(size):
             if name.endswith("optimizer"):
                 optimizer = OptimizerConfig(**block)
                 assert (optimizer.b1, optimizer.b2) == (0.9, 0.95)
-                assert optimizer.clip_norm == 1.0
+                with_text = stage == "ppo_ptx" and name == "policy_optimizer"
+                assert optimizer.clip_norm == (27.8 if with_text else 1.0)
                 if optimizer.schedule == "cosine":
                     assert optimizer.final_fraction == 0.1
 
@@ -213,6 +256,7 @@ def test_rl_init(size, rate, batch):
     assert config.train.num_epochs == 2
     assert config.train.batch_size == batch
     assert config.sft.pretrain_fraction == 0.1
+    assert config.sft.pretrain_share_of == "loss"
     assert config.optimizer.learning_rate == rate
     assert config.optimizer.schedule == "cosine"
     assert config.init.path == "../pretrain"
@@ -271,6 +315,7 @@ def test_ptx_is_all_that_tells_the_two_apart(size):
     for config in (ppo, ptx):
         config.ppo.ptx_coef = config.rollout.ptx_per_episode = 0.0
         config.policy_optimizer.learning_rate = 0.0
+        config.policy_optimizer.clip_norm = 0.0  # the limit grows with gamma
         config.name = ""
     assert ppo.to_dict() == ptx.to_dict()
 

@@ -250,6 +250,7 @@ def test_blank_prompts_and_comparisons():
             response_valid=np.ones((3, 4), bool),
             ranks=np.ones(3, np.int32),
             present=np.ones(3, bool),
+            wording=np.arange(3, dtype=np.int32),
         )
 
     (batch,) = eval_batches(range(1), encode_comparison, batch_size=2)

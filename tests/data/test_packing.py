@@ -77,6 +77,7 @@ def rankings(*lengths: list[int]) -> ComparisonBatch:
         response_valid=valid,
         ranks=np.ones((prompts, slots), np.int32),
         present=valid.any(axis=-1),
+        wording=tokens.astype(np.int32),
     )
 
 

@@ -7,6 +7,7 @@ from instructgpt.data.documents import TokenWindows, document_tokens
 from instructgpt.data.sources import build, open_source
 from instructgpt.data.templates import PromptFormat
 from instructgpt.data.transforms import (
+    count_cut,
     encode_comparison,
     encode_demonstration,
     encode_prompt,
@@ -145,12 +146,29 @@ def test_comparison_row_by_hand():
     assert row.response_valid[:, 0].tolist() == [1, 1, 1, 1, 0]
     assert row.ranks.tolist() == [2, 3, 1, 2, 0]
     assert row.present.tolist() == [1, 1, 1, 1, 0]
+    assert len({*row.wording[:4].tolist()}) == 4
+    assert count_cut(row, EOS) == 1
     with pytest.raises(UserError, match="record 'c1': 4 responses, the limit is 3"):
         encode_comparison(record, LETTERS, **sizes, max_responses=3)
     with pytest.raises(UserError, match="record 'c1': the prompt has 2 tokens"):
         encode_comparison(
             record, LETTERS, max_prompt=1, max_response=3, max_responses=5
         )
+
+
+def test_responses_that_are_the_same_after_the_cut_have_one_wording():
+    texts = ["abc", "abd", "ab", "abda", "ab"]
+    record = {"id": "c", "prompt": "a", "responses": texts, "ranks": [1, 2, 3, 4, 5]}
+    wordings = {
+        3: [0, 1, 2, 1, 2],  # abc abd ab. abd ab.
+        2: [0, 0, 0, 0, 0],
+    }
+    for limit, expected in wordings.items():
+        row = encode_comparison(
+            record, LETTERS, max_prompt=3, max_response=limit, max_responses=5
+        )
+        assert row.wording.tolist() == expected
+        assert count_cut(row, EOS) == {3: 3, 2: 5}[limit]
 
 
 def test_filter_long_drops_or_raises():
@@ -161,8 +179,12 @@ def test_filter_long_drops_or_raises():
     assert (kept.indices.tolist(), kept.dropped) == ([0, 2], 1)
     with pytest.raises(UserError, match="the prompt has 10 tokens, the limit is 4"):
         filter_long(source, LETTERS, max_prompt=4, on_long="error")
-    with pytest.raises(UserError, match="none of 3 records fits max_prompt=1"):
+    none = r"none of 3 records fits config\.data\.max_prompt=1, in tokens; raise"
+    with pytest.raises(UserError, match=none):
         filter_long(source, LETTERS, max_prompt=1)
+    none = r"none of 3 valid prompts fits .*=1 and config\.data\.max_response=4, in"
+    with pytest.raises(UserError, match=none):
+        filter_long(source, LETTERS, max_prompt=1, max_response=4, what="valid prompts")
     with pytest.raises(UserError, match="on_long='cut'"):
         filter_long(source, LETTERS, max_prompt=1, on_long="cut")
 

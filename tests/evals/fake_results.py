@@ -40,6 +40,7 @@ def make_results() -> dict:
     answers = ["The the", "Name three.", "A red fox & a hen", "Two foxes.", "A fox."]
     return {
         "models": models,
+        "baseline": "sft",
         "num_prompts": 480,
         "pretrain_loss": {
             "gpt": 1.712,
@@ -48,8 +49,10 @@ def make_results() -> dict:
             "ppo_ptx": 1.757,
         },
         "reward_model": {
-            "train_labelers": [0.724, 0.708, 0.740],
-            "heldout_labelers": [0.696, 0.671, 0.721],
+            "all_pairs_train": [0.724, 0.708, 0.740],
+            "all_pairs_heldout": [0.696, 0.671, 0.721],
+            "shared_pairs_train": [0.741, 0.722, 0.759],
+            "shared_pairs_heldout": [0.709, 0.682, 0.734],
             "agreement_train": [0.726, 0.711, 0.741],
             "agreement_heldout": [0.773, 0.760, 0.786],
         },
@@ -83,6 +86,7 @@ def make_results() -> dict:
             "hardware": "2 CPU cores",
             "minutes": {"pretrain": 2.5, "sft": 1.5, "ppo": 3.25},
             "seed": 0,
+            "world_seed": 7,
         },
     }
 

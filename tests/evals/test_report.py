@@ -59,6 +59,7 @@ def test_report_is_one_complete_file(tmp_path):
     page = Page(text)
     assert set(page.headings) == SECTIONS
     assert not page.open
+    assert "<dt>Seed of the world</dt><dd>7</dd>" in text
     # Pictures are inside, and are whole.
     assert len(page.sources) == 8
     for source in page.sources:
@@ -150,6 +151,31 @@ def test_table_has_a_row_a_model_and_a_row_a_flag():
     assert "[0.50" not in lines[4] and "0.50" in lines[4]
     flag = next(line for line in lines if line.startswith("Follows constraints"))
     assert flag.split()[-5:] == ["0.22", "0.28", "0.34", "0.43", "0.44"]
+
+
+def test_only_the_baseline_is_without_an_interval():
+    results = make_results()
+    # The same number three times is no sign of it.
+    results["models"]["gpt"]["win_rate"] = [0.25, 0.25, 0.25]
+    results["models"]["sft"]["likert"] = [4.0, 4.0, 4.0]
+    lines = format_results_table(results).splitlines()
+    assert "0.25 [0.25, 0.25]" in lines[2]
+    assert "  0.50  " in lines[4] and "4.00 [4.00, 4.00]" in lines[4]
+    results["baseline"] = "ppo"
+    lines = format_results_table(results).splitlines()
+    assert "0.50 [0.50, 0.50]" in lines[4] and "  0.66  " in lines[5]
+
+
+def test_reward_accuracy_shows_both_kinds_of_pairs_and_leaves_out_what_is_not_there():
+    results = make_results()
+    shown = {text.get_text() for text in figures.reward_accuracy(results).axes[0].texts}
+    assert {"0.724", "0.741", "0.726", "0.696", "0.709", "0.773"} <= shown
+    # Labelers who ranked alone share no pairs.
+    for group in ("train", "heldout"):
+        del results["reward_model"][f"shared_pairs_{group}"]
+        del results["reward_model"][f"agreement_{group}"]
+    shown = {text.get_text() for text in figures.reward_accuracy(results).axes[0].texts}
+    assert {"0.724", "0.696"} <= shown and "0.741" not in shown
 
 
 def test_markdown_table_has_equal_columns():

@@ -86,9 +86,11 @@ def test_a_width_that_does_not_divide_into_heads_is_a_user_error():
         tiny.config(num_heads=3)
 
 
-@pytest.mark.parametrize("key", ["vocab_size", "context_length", "num_layers"])
+@pytest.mark.parametrize(
+    "key", ["vocab_size", "context_length", "num_layers", "width", "num_heads"]
+)
 def test_sizes_must_be_positive(key):
-    with pytest.raises(UserError, match=rf"config\.model\.{key} must be positive"):
+    with pytest.raises(UserError, match=rf"config\.model\.{key}=0: .*1 or more"):
         tiny.config(**{key: 0})
 
 

@@ -53,6 +53,14 @@ def finished(factory: pytest.TempPathFactory) -> Finished:
     return _run(factory.getbasetemp())
 
 
+def link_stages(run: Finished, folder: Path) -> None:
+    """Puts the finished stages where one that is run in this folder looks for them."""
+    folder.mkdir(exist_ok=True)
+    for stage in run.workdir.iterdir():
+        if not (folder / stage.name).exists():
+            (folder / stage.name).symlink_to(stage)
+
+
 def newest_checkpoint(stage: Path) -> Path:
     steps = (stage / "checkpoints").glob("[0-9]*")
     return max((p for p in steps if p.name.isdigit()), key=lambda p: int(p.name))

@@ -17,7 +17,9 @@ from instructgpt.stages import (
     label,
     ppo,
     pretrain,
+    recipe,
     reward,
+    select,
     sft,
 )
 from tests.stages.recipe_run import Finished, finished, get_config
@@ -27,6 +29,7 @@ RUN = {
     "sft": sft.run,
     "label": label.run,
     "reward": reward.run,
+    "select": select.run,
     "ppo": ppo.run,
     "ppo_ptx": ppo.run,
     "evaluate": evaluate.run,
@@ -68,6 +71,8 @@ def refuse(run: Finished, tmp_path: Path) -> Callable[..., str]:
             RUN[stage](config, workdir)
         assert not (workdir / "checkpoints").exists()
         assert not (workdir / "metrics.jsonl").exists()
+        assert not (workdir / "samples").exists()
+        assert not list(workdir.glob("answers.*"))
         return str(error.value)
 
     return go
@@ -234,6 +239,62 @@ MISTAKES = {
         {"train.num_steps": 3},
         ["config.train", "num_steps", "num_epochs"],
     ),
+    "neither steps nor epochs": (
+        "reward",
+        {"train.num_epochs": 0},
+        ["config.train", "num_steps=0", "num_epochs=0", "1 or more"],
+    ),
+    "epochs that are fewer than none": (
+        "reward",
+        {"train.num_epochs": -2},
+        ["config.train.num_epochs=-2", "0 or more"],
+    ),
+    "no part of a batch": (
+        "pretrain",
+        {"train.microbatches": 0},
+        ["config.train.microbatches=0", "1 or more"],
+    ),
+    "no pass over the episodes": (
+        "ppo_ptx",
+        {"rollout.epochs": 0},
+        ["config.rollout.epochs=0", "1 or more"],
+    ),
+    "logs before the first step": (
+        "ppo",
+        {"train.log_every": -3},
+        ["config.train.log_every=-3", "0 (at the end)", "-1 (after every epoch)"],
+    ),
+    "each checkpoint but none": (
+        "select",
+        {"select.every": 0},
+        ["config.select.every=0", "1 or more"],
+    ),
+    "a seed below 0": ("sft", {"seed": -1}, ["config.seed=-1", "0 or more"]),
+    "two splits of three": (
+        "pretrain",
+        {"data.documents": (4, 4)},
+        ["config.data.documents=(4, 4)", "three", "train", "valid", "test"],
+    ),
+    "rows of one token": (
+        "pretrain",
+        {"pretrain.window": 1},
+        ["config.pretrain.window=1", "0, or 2 or more"],
+    ),
+    "answers by nobody": (
+        "label",
+        {"label.policies": ()},
+        ["config.label.policies=()", "one or more"],
+    ),
+    "at most fewer answers than at least": (
+        "label",
+        {"label.max_responses": 3},
+        ["config.label.max_responses=3", "config.label.min_responses=4"],
+    ),
+    "prompts that are all too long": (
+        "ppo",
+        {"data.max_prompt": 1},
+        ["none of 128 train prompts fits config.data.max_prompt=1", "raise"],
+    ),
     "rankings by nobody": (
         "label",
         {"label.train_labelers": 0},
@@ -248,6 +309,26 @@ MISTAKES = {
         "evaluate",
         {"evaluate.baseline": "flan"},
         ["config.evaluate.baseline='flan'", "config.models"],
+    ),
+    "what the evaluation ends with: the loss of RL's start": (
+        "evaluate",
+        {"rl_init.path": "../nowhere"},
+        ["no checkpoint", "nowhere"],
+    ),
+    "what the evaluation ends with: rankings": (
+        "evaluate",
+        {"evaluate.comparisons": "../sft"},
+        ["sft", "labels.json", "label stage"],
+    ),
+    "what the evaluation ends with: the epochs": (
+        "evaluate",
+        {"evaluate.select": "../sft"},
+        ["selected.json", "select stage"],
+    ),
+    "what the last answers come from": (
+        "label",
+        {"label.policies": ("../sft", "../reward")},
+        ["reward", "scalar", "language"],
     ),
     "choice that was not made": (
         "sft",
@@ -304,6 +385,21 @@ def test_padding_with_eos(refuse, monkeypatch):
         assert "pads with EOS" in refuse(stage, {})
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("evaluate.evaluate.batch_size", 0, "evaluate.evaluate.batch_size=0: give"),
+        ("ppo_ptx.rollout.epoch", 2, "ppo_ptx.rollout.epoch does not exist; known: "),
+        ("sft.model.logit_chunk", -1, "sft.model.logit_chunk=-1: give"),
+    ],
+)
+def test_the_recipe_looks_at_every_stage_before_the_first(tmp_path, key, value, words):
+    config = change(get_config(), {f"stages.{key}": value})
+    with pytest.raises(UserError, match=rf"^config\.stages\.{words}"):
+        recipe.run(config, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def own_data(folder: Path, run: Finished) -> Path:
     """A folder of JSONL files with this session's tokenizer."""
     folder.mkdir()
@@ -329,6 +425,11 @@ def test_own_data_without_its_parts(refuse, run, tmp_path):
     folder = own_data(tmp_path / "mine", run)
     changes = {"data.jsonl": str(folder), "data.dir": str(tmp_path / "sets")}
     assert "no demonstrations" in refuse("sft", changes)
+    assert "miniature world's gold judge" in refuse("evaluate", changes)
+    line = json.dumps({"prompt": "Where is Dela?"}) + "\n"
+    (folder / "prompts.train.jsonl").write_text(line * 40)
+    # Before the first answer to a train prompt.
+    assert "no valid prompts; add prompts.valid.jsonl" in refuse("label", changes)
     (folder / "tokenizer.model").unlink()
     assert "tokenizer.model" in refuse("pretrain", changes)
     assert "no such folder" in refuse("pretrain", {**changes, "data.jsonl": "/no/way"})

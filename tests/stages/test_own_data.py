@@ -8,9 +8,12 @@ import jax
 import pytest
 
 from instructgpt.checkpoints import open_checkpoint
+from instructgpt.errors import UserError
+from instructgpt.metrics import read_metrics
 from instructgpt.models.transformer import ScalarModel
-from instructgpt.stages import common, reward
+from instructgpt.stages import common, label, ppo, reward, sft
 from instructgpt.state import params_layout
+from instructgpt.tokenizer import load_tokenizer
 from tests import tiny
 from tests.stages.recipe_run import MESH, Finished, finished, get_config
 
@@ -63,6 +66,114 @@ def test_a_reward_model_of_ones_own_rankings(run, folder, tmp_path, capsys):
     out = capsys.readouterr().out
     for split in ("valid", "heldout", "all held-out"):
         assert f"reward: accuracy on {split} pairs 0." in out
+
+
+def own_config(stage: str, folder: Path, tmp_path: Path, **changes):
+    """A stage of the smoke recipe on the folder's data, and nothing of the world."""
+    config = get_config(data_dir=str(tmp_path / "sets")).stages[stage]
+    config.data.jsonl = str(folder)
+    for block, values in changes.items():
+        config[block].update(values)
+    return config
+
+
+def read_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_rankings_alone_pass_label_and_make_a_reward_model(
+    run, folder, tmp_path, capsys
+):
+    """No demonstrations to train on, no accuracy on ties, and answers that are cut."""
+    (folder / "demonstrations.train.jsonl").unlink()
+    tied = read_lines(folder / "comparisons.test.jsonl")
+    ranks = [{**row, "ranks": [1] * len(row["responses"])} for row in tied]
+    write_lines(folder / "comparisons.test.jsonl", ranks)
+    valid = read_lines(folder / "comparisons.valid.jsonl")
+    long = [f"{'much ' * 60}{n}" for n in range(len(valid[0]["responses"]))]
+    write_lines(
+        folder / "comparisons.valid.jsonl", [{**valid[0], "responses": long}, *valid]
+    )
+    where = tmp_path / "recipe"
+    assert label.run(own_config("label", folder, tmp_path), where / "label") == {}
+    assert "rankings of their own" in capsys.readouterr().out
+    init = {"path": str(run.workdir / "sft")}
+    changes = {"init": init, "train": {"num_epochs": 0, "num_steps": 1}}
+    reward.run(own_config("reward", folder, tmp_path, **changes), where / "reward")
+    out = capsys.readouterr().out
+    assert "no train demonstrations, so scores are not shifted" in out
+    assert f"none of {len(tied)} heldout rankings has an untied pair" in out
+    tokenizer = load_tokenizer(folder / "tokenizer.model")
+    texts = [t for row in [{"responses": long}, *valid] for t in row["responses"]]
+    cut = sum(len(tokenizer.encode(text)) + 1 > 24 for text in texts)
+    assert f"reward: {cut} of {len(texts)} valid answers have more than 24" in out
+    checkpoints, step = open_checkpoint(where / "reward")
+    checkpoints.close()
+    assert step == 1  # no shift
+    rows = read_metrics(where / "reward" / "metrics.jsonl")
+    assert {"valid_accuracy", "loss"} <= set().union(*rows)
+    assert not any(name.startswith("heldout") for row in rows for name in row)
+
+
+def test_rankings_that_say_nothing_are_refused(run, folder, tmp_path):
+    """Ties in one ranking, and in the other answers that differ beyond the cut."""
+    train = read_lines(folder / "comparisons.train.jsonl")[:2]
+    long = [f"{'much ' * 60}{n}" for n in range(3)]
+    train[0]["ranks"] = [2] * len(train[0]["responses"])
+    train[1] |= {"responses": long, "ranks": [2, 1, 3]}
+    write_lines(folder / "comparisons.train.jsonl", train)
+    config = own_config("reward", folder, tmp_path, init={"path": "nowhere"})
+    with pytest.raises(UserError, match=r"in none of 2 rankings is one .*response=24"):
+        reward.run(config, tmp_path / "reward")
+
+
+def test_ppo_on_prompts_alone_looks_up_after_every_pass(run, tmp_path, folder, capsys):
+    for path in folder.glob("*.jsonl"):
+        path.unlink()
+    prompts = [{"prompt": f"Who lives in house {n}?"} for n in range(17)]
+    long = [{"prompt": "house " * 90}] * 3
+    write_lines(folder / "prompts.train.jsonl", [*long, *prompts])
+    write_lines(folder / "prompts.valid.jsonl", prompts[:4])
+    changes = {
+        "init": {"path": str(run.workdir / "rl_init")},
+        "reward_init": {"path": str(run.workdir / "reward")},
+        # 17 prompts fit: one batch of 16 is a pass over them.
+        "train": {"num_steps": 0, "num_epochs": 2, "keep": 0}
+        | {"eval_every": -1, "checkpoint_every": -1},
+    }
+    workdir = tmp_path / "ppo"
+    ppo.run(own_config("ppo", folder, tmp_path, **changes), workdir)
+    out = capsys.readouterr().out
+    assert "ppo: 3 of 20 train prompts have more than 40 tokens" in out
+    assert "no valid documents, so there is no held-out pretraining loss" in out
+    assert [path.stem for path in sorted((workdir / "samples").iterdir())] == [
+        "0000001",
+        "0000002",
+    ]
+    checkpoints, _ = open_checkpoint(workdir)
+    assert checkpoints.steps == [1, 2]
+    checkpoints.close()
+    rows = read_metrics(workdir / "metrics.jsonl")
+    assert "valid_pretrain_loss" not in set().union(*rows)
+
+
+def test_no_samples_and_no_held_out_demonstrations(run, folder, tmp_path, capsys):
+    (folder / "demonstrations.valid.jsonl").unlink()
+    changes = {
+        "init": {"path": str(run.workdir / "pretrain")},
+        "train": {"num_epochs": 0, "num_steps": 2, "log_every": 0},
+    }
+    sft.run(own_config("sft", folder, tmp_path, **changes), tmp_path / "sft")
+    assert "sft: the data have no valid demonstrations" in capsys.readouterr().out
+    config = get_config(data_dir=str(run.workdir / "data")).stages.sft
+    config.init.path = str(run.workdir / "pretrain")
+    config.train.update(num_epochs=0, num_steps=2, log_every=0)
+    config.sft.num_samples = 0
+    sft.run(config, tmp_path / "none")
+    for name, key in (("sft", "loss"), ("none", "valid_loss")):
+        assert not (tmp_path / name / "samples").exists()
+        rows = read_metrics(tmp_path / name / "metrics.jsonl")
+        assert [row["step"] for row in rows if key in row] == [2]
 
 
 def test_held_out_rankings_may_be_missing_and_long_prompts_are_told(

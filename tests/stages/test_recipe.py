@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import recipe as recipe_config
 from instructgpt.checkpoints import open_checkpoint
+from instructgpt.errors import UserError
 from instructgpt.metrics import read_metrics
 from instructgpt.models.rotary import rotation
 from instructgpt.sharding import MeshConfig, make_mesh
-from instructgpt.stages import common, recipe, reward
+from instructgpt.stages import common, evaluate, recipe, reward
 from tests.public_models import CONFIGS
 from tests.stages.read_spy import reads_of_config_fields
 from tests.stages.recipe_run import MESH, Finished, finished, get_config
@@ -161,7 +163,10 @@ def test_demonstrations_average_zero_after_the_shift(run, tmp_path):
     with jax.set_mesh(context.mesh):
         init = common.InitConfig(str(run.workdir / "reward"))
         model = common.load(init, context, scalar=True)
-        mean = reward._demonstration_mean(context, model.model, model.params, 16)
+        demonstrations = reward._open_demonstrations(context)
+        mean = reward._demonstration_mean(
+            context, demonstrations, model.model, model.params, rows=16
+        )
     assert mean == pytest.approx(0.0, abs=1e-5)
 
 
@@ -185,12 +190,26 @@ def test_results_compare_the_five_models(run):
             mean, low, high = model[key]
             assert low <= mean <= high
         assert len(model["flags"]) >= 3
-    assert results["models"]["sft"]["win_rate"][0] == 0.5
+    assert results["baseline"] == "sft"
+    assert results["models"]["sft"]["win_rate"] == [0.5, 0.5, 0.5]
+    assert results["models"]["ppo"]["win_rate"][1] < 0.5
     assert set(results["pretrain_loss"]) == {*MODELS, "rl_init"}
-    assert set(results["reward_model"]) == {
-        *("train_labelers", "heldout_labelers"),
-        *("agreement_train", "agreement_heldout"),
+    rates = results["reward_model"]
+    assert set(rates) == {
+        f"{kind}_{group}"
+        for kind in ("all_pairs", "shared_pairs", "agreement")
+        for group in ("train", "heldout")
     }
+    labels = load_json(run.workdir, "label", "labels.json")
+    for group, split in (("train", "valid"), ("heldout", "heldout")):
+        # The pairs that the label stage took the agreement over.
+        assert rates[f"agreement_{group}"] == pytest.approx(
+            labels[f"agreement_{split}"]
+        )
+        assert rates[f"shared_pairs_{group}"] != rates[f"all_pairs_{group}"]
+        for kind in ("all_pairs", "shared_pairs", "agreement"):
+            value, low, high = rates[f"{kind}_{group}"]
+            assert 0 <= low < value < high <= 1
     assert set(results["curves"]) == set(METRICS) - {"select"}
     assert all(set(row["responses"]) == set(MODELS) for row in results["samples"])
     for name in MODELS:
@@ -231,6 +250,74 @@ def test_a_second_run_changes_nothing(run, capsys):
     assert out.count(": done (") == len(get_config().order)
     assert "Win rate" in out
     assert "report.html" in out
+
+
+def test_a_reward_model_that_is_there_serves_the_recipe(run, tmp_path, capsys):
+    """It takes the place of label and reward, in every stage that reads one."""
+    config = get_config(data_dir=str(run.workdir / "data"))
+    path = str(run.workdir / "reward")
+    config.reward_model = path
+    order = recipe.stage_order(config)
+    assert set(config.order) - set(order) == {"label", "reward"}
+    stages = {name: recipe.stage_config(config, name) for name in order}
+    assert stages["ppo"].reward_init.path == stages["ppo_ptx"].reward_init.path == path
+    assert stages["select"].select.reward == stages["evaluate"].evaluate.reward == path
+    assert stages["evaluate"].evaluate.comparisons == ""
+    (tmp_path / "sft").symlink_to(run.workdir / "sft")
+    config.order = ("label", "reward", "select")
+    recipe.run(config, tmp_path)
+    assert (
+        load_json(tmp_path, "select", "selected.json")["step"]
+        == (load_json(run.workdir, "select", "selected.json")["step"])
+    )
+    assert "label" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", ["1.3b", "175b"])
+def test_sizes_that_share_the_paper_s_reward_model_ask_for_it(size, tmp_path):
+    config = recipe_config.get_config(size)
+    with pytest.raises(
+        UserError, match=r"config\.reward_model is not set.*6B"
+    ) as error:
+        recipe.run(config, tmp_path / "new")
+    assert "\n" not in str(error.value)
+    config.reward_model = str(tmp_path)
+    with pytest.raises(UserError, match="holds no checkpoints"):
+        recipe.run(config, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    assert "reward" in recipe_config.get_config("6b").order
+
+
+def test_the_seeds_of_world_and_training_are_two(run):
+    config = get_config()
+    config.seed, config.world_seed = 3, 5
+    for name in config.order:
+        stage = recipe.stage_config(config, name)
+        assert (stage.seed, stage.data.world_seed) == (3, 5)
+    meta = load_json(run.workdir, "evaluate", "results.json")["meta"]
+    assert (meta["seed"], meta["world_seed"]) == (0, 0)
+
+
+def test_the_comparison_can_be_made_on_validation_prompts(run, tmp_path):
+    config = get_config(data_dir=str(run.workdir / "data")).stages.evaluate
+    for name in ("pretrain", "sft", "reward", "label", "select", "rl_init"):
+        (tmp_path / name).symlink_to(run.workdir / name)
+    config.evaluate.split, config.evaluate.comparisons = "valid", ""
+    config.models = {name: config.models[name] for name in ("gpt", "sft")}
+    results = evaluate.run(config, tmp_path / "evaluate")
+    tested = load_json(run.workdir, "evaluate", "results.json")
+    assert (results["split"], tested["split"]) == ("valid", "test")
+    assert results["reward_model"] == {}
+    assert results["pretrain_loss"]["gpt"] != tested["pretrain_loss"]["gpt"]
+    asked = {
+        split: {
+            row["prompt"]
+            for row in load_json(folder, "evaluate", "samples", "sft.json")
+        }
+        for split, folder in (("valid", tmp_path), ("test", run.workdir))
+    }
+    assert not asked["valid"] & asked["test"]
+    assert "validation" in (tmp_path / "evaluate" / "report.html").read_text()
 
 
 def test_a_mesh_of_the_tests_uses_all_devices():

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from instructgpt.data.packing import ComparisonPacker
-from instructgpt.losses import pairwise_ranking
+from instructgpt.losses import pairwise_ranking, untied_pairs
 from instructgpt.models.scoring import comparison_scores, response_scores
 from instructgpt.models.transformer import ScalarModel
 from instructgpt.optim import OptimizerConfig, make_optimizer
@@ -45,7 +45,7 @@ def test_loss_is_the_ranking_loss_of_the_scores(params, batch, once):
     )
     _, metrics = once
     for divisor in ("untied", "all"):
-        expected = pairwise_ranking(scores, batch.ranks, batch.present, divisor=divisor)
+        expected = pairwise_ranking(scores, *batch.labels, divisor=divisor)
         if divisor == "untied":
             tiny.assert_close(metrics["loss"], expected.loss)
             tiny.assert_close(metrics["accuracy"], expected.accuracy)
@@ -53,6 +53,8 @@ def test_loss_is_the_ranking_loss_of_the_scores(params, batch, once):
         loss_fn = make_reward_loss(MODEL, divisor=divisor)
         tiny.assert_close(loss_fn(params, batch, None)[0], expected.loss)
     assert float(metrics["loss"].weight) < 8, "the fixture has a prompt of ties"
+    pairs = untied_pairs(batch.ranks, batch.present).sum()
+    assert float(metrics["accuracy"].weight) == pairs - 1, "the same response twice"
 
 
 def test_an_update_lowers_the_loss(params, batch, once):
@@ -98,6 +100,7 @@ def test_blank_rows_and_padding_content_change_nothing(params, batch, once, rng)
         prompt=tiny.scrambled(rng, batch.prompt, batch.prompt_valid),
         responses=tiny.scrambled(rng, batch.responses, batch.response_valid),
         ranks=tiny.scrambled(rng, batch.ranks, batch.present),
+        wording=tiny.scrambled(rng, batch.wording, batch.present),
     )
     padded = tiny.blank_rows(garbage, 8)
     tiny.assert_close(
@@ -117,6 +120,7 @@ def test_blank_slots_and_columns_change_nothing(params, batch, once):
         response_valid=pad(batch.response_valid, slots, right),
         ranks=pad(batch.ranks, slots),
         present=pad(batch.present, slots),
+        wording=pad(batch.wording, slots),
     )
     tiny.assert_close(
         tiny.train(MODEL, LOSS, padded, params=params, optimizer=SGD), once
