@@ -22,7 +22,7 @@ from instructgpt.errors import UserError, about
 from instructgpt.finite import first_not_finite
 from instructgpt.metrics import MetricWriter, Progress, mean_metrics
 from instructgpt.sharding import settle
-from instructgpt.state import layout_of
+from instructgpt.state import free, layout_of
 
 Array = jax.Array
 
@@ -104,11 +104,14 @@ def train(
 
 def _restore(job: Job, state: Any, checkpoints: Checkpoints, key: Array):
     # 1. no checkpoint: the given state, step 0
-    # 2. else state, iterator and key of the newest complete one
+    # 2. else state, iterator and key of the newest complete one; the given state is
+    #    freed first, which the stage that made it still refers to
     step = checkpoints.latest
     if step is None:
         return state, 0, key
-    parts, meta = checkpoints.restore(step, layout_of(state.parts()))
+    layout = layout_of(state.parts())
+    free(state)
+    parts, meta = checkpoints.restore(step, layout)
     job.data.set_state(meta["data"])
     key = jax.random.wrap_key_data(jnp.array(meta["key"], jnp.uint32))
     return type(state).from_parts(parts), step, key

@@ -128,7 +128,8 @@ def make_train_state(
       optimizer: Its `init` gives the moments.
       key: For the parameters; unused when they are given.
       mesh: Where the state lives.
-      params: Start from these (copied, not donated) instead of fresh ones.
+      params: Start from these instead of fresh ones. They are donated: the state takes
+        their memory over, so that nothing is held twice, and they cannot be used again.
 
     Raises:
       UserError: `params` do not have the model's shapes.
@@ -141,10 +142,18 @@ def make_train_state(
     check_same_shapes(params, nn.meta.unbox(boxed.params))
 
     def from_params(params: Params) -> TrainState:
-        params = jax.tree.map(jnp.copy, params)
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
-    return jax.jit(from_params, out_shardings=shardings)(params)
+    # Memory can be taken over only by an array that is cut over devices as before.
+    params = jax.device_put(params, shardings.params, donate=True)
+    make = jax.jit(from_params, out_shardings=shardings, donate_argnums=0)
+    return make(params)
+
+
+def free(tree: Any) -> None:
+    """Frees the memory of live arrays now, whoever still refers to them."""
+    for x in jax.tree.leaves(tree):
+        x.delete()
 
 
 def layout_of(state: Any) -> Any:

@@ -54,7 +54,7 @@ def fresh_state():
     return TrainState(jnp.zeros((), jnp.int32), params, OPTIMIZER.init(params))
 
 
-def run(workdir, *, config=CONFIG, update=step_fn, seed=0, **changes):
+def run(workdir, *, config=CONFIG, update=step_fn, seed=0, state=None, **changes):
     job = Job(
         name="toy",
         update=update,
@@ -65,7 +65,8 @@ def run(workdir, *, config=CONFIG, update=step_fn, seed=0, **changes):
         **changes,
     )
     key = jax.random.key(seed)
-    return train(job, fresh_state(), config=config, key=key, workdir=workdir)
+    state = state or fresh_state()
+    return train(job, state, config=config, key=key, workdir=workdir)
 
 
 def at_step(number, action):
@@ -170,6 +171,13 @@ def test_a_finished_run_returns_at_once(tmp_path, unbroken):
     state = run(tmp_path, update=lambda *_: pytest.fail("trained again"))
     assert bits(state) == unbroken[0]
     assert losses(tmp_path) == unbroken[1]
+
+
+def test_a_resumed_run_does_not_hold_the_state_it_was_given(tmp_path):
+    given = fresh_state()
+    run(tmp_path)
+    run(tmp_path, state=given)
+    assert all(x.is_deleted() for x in jax.tree.leaves(given))
 
 
 def test_a_longer_run_goes_on_from_the_end_of_a_shorter_one(tmp_path, unbroken):

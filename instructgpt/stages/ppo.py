@@ -108,11 +108,12 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     with jax.set_mesh(context.mesh):
         models = _load(context, config)
         policy, reward = models["policy"], models["reward"]
-        state = _initial_state(context, models, optimizers)
         frozen = Frozen(
             cast(policy.params, policy.model.config.compute_dtype),
             cast(reward.params, reward.model.config.compute_dtype),
         )
+        # After the frozen copies: the state takes over the weights that were loaded.
+        state = _initial_state(context, models, optimizers)
         job = Job(
             name=config.name,
             update=_make_update(

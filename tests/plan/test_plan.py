@@ -4,11 +4,14 @@ import importlib.util
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from configs import ppo_ptx, pretrain
@@ -16,7 +19,7 @@ from instructgpt.errors import UserError
 from instructgpt.models.costs import Cost
 from instructgpt.plan.estimate import Compiled, Estimate
 from instructgpt.plan.fewest import fewest
-from instructgpt.plan.machines import GIB, TPUS, Machine
+from instructgpt.plan.machines import GIB, SLICES, TPUS, Machine, tpu
 from instructgpt.plan.plan import Request, plan_stage
 from instructgpt.plan.search import search
 from instructgpt.plan.work import Phase, Work
@@ -145,8 +148,8 @@ def test_the_smallest_slice_that_fits():
     found = fewest("v5e", run, log=lambda text: None)
     assert found.plan is plans["v5e:4x8"]
     assert found.table.splitlines() == [
-        "not v5e:2x2: what is held takes 20.0 of 16 GiB a chip",
-        "not v5e:2x4: update takes 8.0 beside 10.0 of 16 GiB a chip",
+        "not v5e:2x2: what is held takes 20.0 of 15.75 GiB a chip",
+        "not v5e:2x4: update takes 8.0 beside 10.0 of 15.75 GiB a chip",
         "not v5e:4x4: config.train.batch_size=8 does not divide",
         "fewest chips at these settings: 32, v5e:4x8",
     ]
@@ -172,9 +175,24 @@ def test_the_search_says_when_nothing_fits():
         )
 
 
-@pytest.mark.skipif(
+needs_tpu_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="no TPU compiler is installed"
 )
+
+
+@needs_tpu_compiler
+@pytest.mark.parametrize("kind", TPUS)
+def test_the_memory_of_a_tpu_is_what_its_compiler_leaves_to_programs(kind):
+    device = tpu(f"{kind}:{SLICES[kind][0]}").devices[0]
+    here = jax.sharding.SingleDeviceSharding(device)
+    terabyte = jax.ShapeDtypeStruct((2**38,), jnp.float32, sharding=here)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="exceeds available") as error:
+        jax.jit(lambda x: x + 1).lower(terabyte).compile()
+    said = re.search(r"available HBM \(([\d.]+)G\)", str(error.value))
+    assert TPUS[kind].memory == float(said[1]) * GIB
+
+
+@needs_tpu_compiler
 def test_a_plan_for_a_tpu_that_is_not_here():
     config = pretrain.get_config("smoke")
     request = Request(variant="smoke", topology="v5e:2x2")

@@ -69,6 +69,7 @@ def fresh_and_step(config, policy_lr, value_lr, sharded, adam):
     optimizers, mesh = (optimizer(policy_lr), optimizer(value_lr)), mesh_of(sharded)
 
     def fresh(params):
+        params = jax.tree.map(jnp.copy, params)  # which the states take over
         policy, value = (
             make_train_state(model, opt, key=jax.random.key(0), mesh=mesh, params=p)
             for model, opt, p in zip((POLICY, VALUE), optimizers, params, strict=True)
