@@ -115,7 +115,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             ),
             watch=("score", "kl", "response_length", "valid_pretrain_loss"),
             evaluate=_make_evaluate(context, rollout, train_config, policy.model),
-            schedule=lambda step: schedules[0](step * minibatches * rollout.epochs),
+            schedule=schedules[0],
+            updates=minibatches * rollout.epochs,
             meta=common.model_meta(policy.model, kind="language"),
         )
         state = train(
