@@ -38,14 +38,19 @@ def data(variant: str) -> ConfigDict:
                 world_seed=0,
             )
         )
+    # Of the training, validation and test split each.
     sizes = dict(
-        documents=(400, 60, 60), demonstrations=(96, 16, 0), prompts=(128, 32, 32)
+        documents=(400, 60, 60),
+        demonstrations=(96, 16, 0),
+        prompts=(128, 32, 32),
+        rm_prompts=(64, 24, 0),
     )
     if variant == "mini":
         sizes = dict(
             documents=(48000, 500, 500),
             demonstrations=(4800, 120, 0),
-            prompts=(17500, 400, 500),
+            prompts=(15500, 500, 500),
+            rm_prompts=(20000, 300, 0),
         )
     return ConfigDict(
         dict(

@@ -32,6 +32,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
         comparisons="../label",
         select="../select",
         max_responses=9,
+        split="test",  # tune on valid, report test once
         curves=("../pretrain", "../sft", "../reward", "../rl_init", "../ppo")
         + ("../ppo_ptx",),
         num_prompts={"smoke": 32, "mini": 500}.get(variant, 3196),

@@ -2,9 +2,8 @@
 
     python -m instructgpt.main --config=configs/label.py:mini --workdir=runs/mini/label
 
-In `mini` K is 8, of which two answer other prompts (`misplaced` in stages/label.py),
-and a training prompt's ranking is the mean of all fifteen simulated labelers' (one in
-the paper): it costs no computing, and a small model learns from cleaner labels sooner.
+In `mini` K is 8, of which two answer other prompts (`misplaced` in stages/label.py).
+One labeler ranks a training prompt, as in the paper.
 
 The paper's set has 33,207 training and 17,887 validation prompts. Only the miniature
 world has simulated labelers; elsewhere the answers are written for people to rank.
@@ -20,7 +19,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config = ConfigDict(dict(stage="label", name="label", seed=0))
     config.data = common.data(variant)
     config.mesh = common.mesh(variant)
-    train, valid = {"smoke": (32, 16), "mini": (17500, 300)}.get(
+    train, valid = {"smoke": (32, 16), "mini": (20000, 300)}.get(
         variant, (33207, 17887)
     )
     config.label = dict(
@@ -32,7 +31,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
         min_responses=8 if variant == "mini" else 4,
         max_responses=8 if variant == "mini" else 9,
         misplaced=2 if variant in ("smoke", "mini") else 0,
-        train_labelers=15 if variant == "mini" else 1,
+        train_labelers=1,
         labelers_per_prompt=3,
         temperature=1.0,
         batch_size=16 if variant == "smoke" else 48,

@@ -60,7 +60,9 @@ def get_config(variant: str = "mini") -> ConfigDict:
     rate = rate.get(variant, 2.55e-6)
     value_rate = {"smoke": 5e-4, "mini": 5e-4, "175b": 5e-6}.get(variant, 9e-6)
     warmup = 4 if world else 10 * batch // size
-    shared = dict(schedule="constant", warmup_steps=warmup, warmup_from=0.1)
+    shared = dict(
+        schedule="constant", warmup_steps=warmup, warmup_from=0.1, clip_norm=1.0
+    )
     config.policy_optimizer = dict(learning_rate=rate, **shared)
     config.value_optimizer = dict(learning_rate=value_rate, **shared)
     config.train = dict(

@@ -19,6 +19,9 @@ def get_config(variant: str = "mini") -> ConfigDict:
     paper, mini = variant in common.PAPER, variant == "mini"
     config.ppo.ptx_coef = 27.8 if paper else 0.25 if mini else 1.0
     config.rollout.ptx_per_episode = 8.0 if paper else 0.25 if mini else 0.5
+    # GPT-3 clips a pretraining gradient at norm 1. Here gamma of them are most of the
+    # gradient, and a limit of 1 would bind in every update.
+    config.policy_optimizer.clip_norm = max(1.0, config.ppo.ptx_coef)
     if variant in ("1.3b", "6b", "pythia-1b"):
         config.policy_optimizer.learning_rate = 1.18e-5
     return config

@@ -16,7 +16,11 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config = sft.get_config(variant)
     config.name = "rl_init"
     config.model = common.fine_tuning_model(variant)
-    config.sft.pretrain_fraction = 0.1  # of the rows; the paper does not say of what
+    config.sft.pretrain_fraction = 0.1
+    # The paper does not say of what. 10 % of the rows would be 82 % of a loss with one
+    # mean over its targets at 1.3B and 6B, 86 % at 175B: a row of text has 2,047
+    # targets and the paper's mean demonstration 45.
+    config.sft.pretrain_share_of = "loss"
     rate = {"1.3b": 5e-6, "6b": 1.04e-5, "175b": 2.45e-6}.get(variant, 2e-3)
     if variant in common.PUBLIC:
         rate = 5e-6 if variant == "pythia-1b" else 2e-5

@@ -16,7 +16,9 @@ class TokenBatch(NamedTuple):
 
     tokens: Array  # int32[B, T]
     texts: Array  # int32[B, T], which text of its row, from 1; 0 on padding
-    loss_mask: Array  # bool[B, T], True where the token is a prediction target
+    # bool[B, T], True where the token is a prediction target; or float32, how much the
+    # target counts.
+    loss_mask: Array
 
     @property
     def valid(self) -> Array:

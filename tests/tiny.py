@@ -149,6 +149,7 @@ def train(
     optimizer: Any,
     mesh: Mesh | None = None,
     microbatches: int = 1,
+    prepare: Any = None,
     num_steps: int = 1,
 ) -> tuple[Any, Any]:
     """(state, metrics of the last step) after some updates on the same batch."""
@@ -157,7 +158,11 @@ def train(
     with jax.set_mesh(mesh):
         state = make_train_state(model, optimizer, key=key, mesh=mesh, params=params)
         step = make_train_step(
-            loss_fn, optimizer, microbatches=microbatches, shardings=shardings_of(state)
+            loss_fn,
+            optimizer,
+            microbatches=microbatches,
+            prepare=prepare,
+            shardings=shardings_of(state),
         )
         on_device = put_batch(batch, mesh)
         for _ in range(num_steps):

@@ -9,7 +9,6 @@ import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from instructgpt.data.sources import (
     build,
     build_jsonl,
     has_split,
+    is_built,
     open_source,
 )
 from instructgpt.data.templates import PromptFormat
@@ -27,7 +27,8 @@ from instructgpt.data.world import World
 from instructgpt.errors import UserError
 from instructgpt.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
-KINDS = ("documents", "demonstrations", "prompts")  # those that the world makes
+# What the world makes.
+KINDS = ("documents", "demonstrations", "prompts", "rm_prompts")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,8 @@ class DataConfig:
     # Records of the world: train, valid, test.
     documents: tuple[int, ...] = (0, 0, 0)
     demonstrations: tuple[int, ...] = (0, 0, 0)
-    prompts: tuple[int, ...] = (0, 0, 0)
+    prompts: tuple[int, ...] = (0, 0, 0)  # of PPO, and of the comparison of models
+    rm_prompts: tuple[int, ...] = (0, 0, 0)  # whose answers are ranked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,19 +104,10 @@ def _world(config: DataConfig, log: Callable[[str], None]) -> Datasets:
     sizes = {kind: getattr(config, kind) for kind in KINDS}
     digits = "-".join("x".join(map(str, sizes[kind])) for kind in KINDS)
     name = f"world-{config.world_seed}-{digits}"
-    makers: dict[str, Callable[[str, int], Any]] = {
-        "documents": world.documents,
-        "demonstrations": world.demonstrations,
-        "prompts": lambda split, n: map(_prompt_record, world.prompts(split, n)),
-    }
-    for kind in KINDS:
-        splits = {
-            split: _call(makers[kind], split, count)
-            for split, count in zip(SPLITS, sizes[kind], strict=True)
-            if count
-        }
-        if splits:
-            build(kind, name, directory, splits)
+    if not all(is_built(kind, name, directory) for kind in KINDS if any(sizes[kind])):
+        for kind, splits in world.sets(sizes).items():
+            if splits:
+                build(kind, name, directory, splits)
     path = directory / name / f"tokenizer-{config.vocab_size}.model"
     if not config.tokenizer and not path.exists():
         log(f"made the miniature world (seed {config.world_seed}) in {directory}")
@@ -128,14 +121,6 @@ def _world(config: DataConfig, log: Callable[[str], None]) -> Datasets:
 def _prompt_format(config: DataConfig, own: Path) -> PromptFormat:
     tokenizer = load_tokenizer(config.tokenizer or own)
     return PromptFormat(tokenizer, config.template)
-
-
-def _call(make: Callable[[str, int], Any], split: str, count: int):
-    return lambda: make(split, count)
-
-
-def _prompt_record(prompt: Any) -> dict[str, Any]:
-    return prompt.record() if hasattr(prompt, "record") else dict(prompt)
 
 
 def _from_files(config: DataConfig, directory: Path) -> Datasets:

@@ -306,6 +306,21 @@ def eval_batches(
     return EvalBatches(loader)
 
 
+def mixed_rows(fraction: float, batch_size: int) -> int:
+    """Rows of pretraining text in a batch: 3 of 32 for the paper's 10 %.
+
+    Raises:
+      UserError: the fraction leaves text or demonstrations without a row.
+    """
+    rows = round(fraction * batch_size)
+    if not 0 < rows < batch_size:
+        raise UserError(
+            f"fraction={fraction} of batch_size={batch_size} is {rows} rows of"
+            " pretraining; both kinds need one row or more: change one of the two."
+        )
+    return rows
+
+
 def make_mixed_loader(
     demonstrations: Source,
     encode: Encode,
@@ -321,8 +336,8 @@ def make_mixed_loader(
 ) -> Loader:
     """Batches of demonstrations with some pretraining text (paper §3.5, RL init).
 
-    Every batch has round(fraction * B) pretraining rows, so 3 of 32 for the paper's
-    10 %, after its demonstrations. They are windows as long as a demonstration's row.
+    Every batch has `mixed_rows` of pretraining text after its demonstrations. They are
+    windows as long as a demonstration's row.
 
     Args:
       demonstrations: records; their passes are the loader's epochs.
@@ -344,13 +359,8 @@ def make_mixed_loader(
     if rows.length is None:
         raise TypeError("encode must give TokenBatch rows")
     windows = Rows(TokenWindows(pretraining, rows.length), None)
-    num_windows = round(fraction * batch_size)
+    num_windows = mixed_rows(fraction, batch_size)
     num_demonstrations = batch_size - num_windows
-    if min(num_windows, num_demonstrations) < 1:
-        raise UserError(
-            f"fraction={fraction} of batch_size={batch_size} is {num_windows} rows of"
-            " pretraining; both kinds need one row or more: change one of the two."
-        )
     _check_fills_a_batch(rows, num_demonstrations, "the demonstrations' source")
     _check_fills_a_batch(windows, num_windows, "the pretraining text")
     numbers = _epochs(len(rows), num_demonstrations, seed=seed, num_epochs=num_epochs)

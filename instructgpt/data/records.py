@@ -24,6 +24,16 @@ _TEXT, _OPTIONAL = Field(str), Field(str, "")
 # Earlier turns of a dialogue, oldest first: user, assistant, user, assistant, ...; the
 # prompt is the user's turn that follows. Empty for a plain prompt.
 _HISTORY = Field(list[str], ())
+_PROMPT = {
+    "id": _OPTIONAL,
+    "history": _HISTORY,
+    "prompt": _TEXT,
+    "customer": _OPTIONAL,
+    "source": _OPTIONAL,  # who wrote it: customer or labeler
+    "category": _OPTIONAL,
+    "style": _OPTIONAL,
+    "task": _OPTIONAL,  # JSON of the structured task, for the judge
+}
 FIELDS: dict[str, dict[str, Field]] = {
     "documents": {"id": _OPTIONAL, "text": _TEXT, "kind": _OPTIONAL},
     "demonstrations": {
@@ -36,15 +46,8 @@ FIELDS: dict[str, dict[str, Field]] = {
         "category": _OPTIONAL,
         "style": _OPTIONAL,
     },
-    "prompts": {
-        "id": _OPTIONAL,
-        "history": _HISTORY,
-        "prompt": _TEXT,
-        "customer": _OPTIONAL,
-        "category": _OPTIONAL,
-        "style": _OPTIONAL,
-        "task": _OPTIONAL,  # JSON of the structured task, for the judge
-    },
+    "prompts": _PROMPT,  # of PPO, and of the comparison of models
+    "rm_prompts": _PROMPT,  # whose answers are ranked; without any, the prompts' are
     "comparisons": {
         "id": _OPTIONAL,
         "history": _HISTORY,

@@ -59,8 +59,8 @@ def render_html(results: Results, curves: Curves) -> str:
 def _model_sections(results: Results) -> Iterable[Section]:
     yield Section(
         "Results",
-        "Judged by the gold judge on test prompts that no model was trained on; "
-        "95 % intervals over prompts.",
+        f"Judged by the gold judge on {_split(results)} prompts, of customers and with "
+        "questions that no model was trained on; 95 % intervals over prompts.",
         _models_html(results),
     )
     yield Section(
@@ -130,6 +130,11 @@ def _sample_sections(results: Results) -> Iterable[Section]:
         "(Figures 8 and 9 of the paper).",
         "\n".join(_sample_html(results, row) for row in results.get("samples") or ()),
     )
+
+
+def _split(results: Results) -> str:
+    """Which prompts were judged: "test", or "validation" while choices are made."""
+    return {"valid": "validation"}.get(results.get("split", "test"), "test")
 
 
 def _models_html(results: Results) -> str:
@@ -213,7 +218,7 @@ def _facts(results: Results) -> str:
     meta = results.get("meta", {})
     minutes = meta.get("minutes") or {}
     facts = {
-        "Test prompts": results.get("num_prompts"),
+        f"{_split(results).capitalize()} prompts": results.get("num_prompts"),
         "Commit": str(meta.get("commit") or "")[:12],
         "Date": meta.get("date"),
         "Hardware": meta.get("hardware"),

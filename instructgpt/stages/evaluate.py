@@ -1,7 +1,7 @@
 """Compares the models: gold win rates, Likert, flags, losses, and the report.
 
 The five models of the paper's Fig. 1 (GPT, GPT-prompted, SFT, PPO, PPO-ptx) answer
-the same test prompts, of customers and templates never seen in training. In the
+the same prompts, of customers and with questions never seen in training. In the
 miniature world the gold judge decides; it has trained nothing.
 """
 
@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from ml_collections import ConfigDict
@@ -51,11 +51,14 @@ class EvaluateConfig:
 
     baseline: str  # key of the model the others are compared with
     reward: str  # a reward stage's workdir
-    comparisons: str  # a label stage's workdir
+    # A label stage's workdir; "": the rankings of the reward model are not here.
+    comparisons: str
     select: str  # a select stage's workdir, for the table of epochs
     max_responses: int
+    # Whose prompts and documents: tune on valid, report test once.
+    split: Literal["valid", "test"] = "test"
     curves: tuple[str, ...] = ()  # stages' workdirs whose metrics are plotted
-    num_prompts: int = 0  # test prompts; 0: all
+    num_prompts: int = 0  # prompts of the split; 0: all
     batch_size: int = 64
     num_samples: int = 12  # side-by-side samples in the report
     window: int = 0  # tokens of a row of the pretraining loss; 0: the context length
@@ -93,19 +96,21 @@ def _evaluate(
             f"config.evaluate.baseline={settings.baseline!r} is not in config.models: "
             f"{sorted(entries)}"
         )
-    prompts = Prompts(context, "test", count=settings.num_prompts)
+    prompts = Prompts(context, settings.split, count=settings.num_prompts)
     with jax.set_mesh(context.mesh):
         reward = common.load(common.InitConfig(settings.reward), context, scalar=True)
         score = ScoreTexts(context, reward, batch_size=settings.batch_size)
         texts, scores, losses = {}, {}, {}
         for name, entry in entries.items():
             loaded = load_entry(context, entry, name)
-            losses[name] = _pretrain_loss(context, loaded, settings.window)
+            losses[name] = _pretrain_loss(context, loaded, settings)
             texts[name] = _respond(context, settings, prompts, entry, loaded, name)
             scores[name] = float(score(prompts.records, texts[name]).mean())
         rl_init = _load_rl_init(context, config)
-        losses["rl_init"] = _pretrain_loss(context, rl_init, settings.window)
-        accuracy = _reward_accuracy(context, settings, reward)
+        losses["rl_init"] = _pretrain_loss(context, rl_init, settings)
+        accuracy = (
+            _reward_accuracy(context, settings, reward) if settings.comparisons else {}
+        )
     judged = {
         name: judge_all(context.data.world, prompts.records, responses)
         for name, responses in texts.items()
@@ -120,6 +125,7 @@ def _evaluate(
     return {
         "models": models,
         "num_prompts": len(prompts),
+        "split": settings.split,
         "pretrain_loss": losses,
         "reward_model": accuracy,
         **_from_stages(context, settings),
@@ -181,11 +187,11 @@ def _respond(
     loaded: common.Loaded,
     name: str,
 ) -> list[str]:
-    """One response per test prompt; kept beside the results as JSON."""
+    """One response per prompt; kept beside the results as JSON."""
     put = prompt_options(context, entry, loaded)
     asked = prompts
     if put:
-        asked = Prompts(context, "test", count=settings.num_prompts, **put)
+        asked = Prompts(context, settings.split, count=settings.num_prompts, **put)
     texts = asked.respond(
         entry_sampler(context, entry, loaded),
         loaded.params,
@@ -203,10 +209,14 @@ def _respond(
 
 
 def _pretrain_loss(
-    context: common.Context, loaded: common.Loaded, window: int
+    context: common.Context, loaded: common.Loaded, settings: EvaluateConfig
 ) -> float:
     windows = common.text_windows(
-        context, "test", loaded.model.config, window, key="config.evaluate.window"
+        context,
+        settings.split,
+        loaded.model.config,
+        settings.window,
+        key="config.evaluate.window",
     )
     evaluate = make_loss_evaluator(
         loaded.model,
@@ -286,6 +296,7 @@ def _meta(context: common.Context) -> dict[str, Any]:
         f"({os.cpu_count()} cores, {platform.machine()})",
         "minutes": json.loads(minutes.read_text()) if minutes.exists() else {},
         "seed": context.config.seed,
+        "world_seed": context.data_config.world_seed,
     }
 
 

@@ -78,7 +78,9 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         ("train", label.train_prompts),
         ("valid", label.valid_prompts),
     ):
-        prompts = Prompts(context, split, count=count)
+        # Another draw than PPO's prompts, as in Table 6, where the data have one.
+        kind = "rm_prompts" if context.data.has("rm_prompts", split) else "prompts"
+        prompts = Prompts(context, split, count=count, kind=kind)
         path = context.workdir / f"answers.{split}.jsonl"
         if not path.exists():
             rows = _answer(context, label, prompts, split)

@@ -37,9 +37,15 @@ _RUN = {
     "evaluate": evaluate.run,
 }
 
+_READ_REWARD_MODEL = {"select", "ppo", "ppo_ptx", "evaluate"}
+
 
 def run(config: ConfigDict, workdir: str | Path) -> None:
-    """Runs `config.stages` in order; the seed of all is `config.seed`.
+    """Runs `config.stages` in order.
+
+    `config.seed` is the seed of all training and sampling, `config.world_seed` that of
+    the miniature world. A finished reward model's workdir, `config.reward_model`, takes
+    the place of the stages label and reward.
 
     The stages of `config.together` run side by side where a CPU has cores for each;
     they share the minutes that this takes.
@@ -53,12 +59,37 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
             raise UserError(
                 f"config.together: {name!r} is not in config.order={config.order}"
             )
-    for name in config.order:
+    _check_reward_model(config)
+    for name in stage_order(config):
         if name in config.together:
             _run_together(config, workdir, config.together)
         run_stage(config, workdir, name)
     if config.order[-1] == "evaluate":
         evaluate.show(workdir / "evaluate")
+
+
+def stage_order(config: ConfigDict) -> tuple[str, ...]:
+    """The stages to run: none that makes a reward model where one is given."""
+    if not config.reward_model:
+        return config.order
+    return tuple(name for name in config.order if name not in ("label", "reward"))
+
+
+def _check_reward_model(config: ConfigDict) -> None:
+    """Raises UserError if a reward model is needed and neither given nor trained."""
+    given = config.reward_model
+    if given and not (Path(given).expanduser() / "checkpoints").is_dir():
+        raise UserError(
+            f"config.reward_model={given}: holds no checkpoints; name the workdir of a "
+            "finished reward stage"
+        )
+    needed = _READ_REWARD_MODEL & set(config.order)
+    if needed and not given and "reward" not in config.order:
+        raise UserError(
+            "config.reward_model is not set. The paper has one 6B reward model for the "
+            "policies of every size: run --config=configs/recipe.py:6b up to its stage "
+            "reward, and name that stage's workdir here"
+        )
 
 
 def run_stage(config: ConfigDict, workdir: str | Path, name: str) -> Path:
@@ -119,8 +150,16 @@ def _add_minutes(workdir: Path, names: Sequence[str], seconds: float) -> None:
 
 
 def stage_config(config: ConfigDict, name: str) -> ConfigDict:
-    """A stage's own config, with the seed of the recipe."""
+    """A stage's own config, with the seeds and the reward model of the recipe."""
     stage = ConfigDict(config.stages[name])
     stage.seed = config.seed
-    stage.data.world_seed = config.seed
+    stage.data.world_seed = config.world_seed
+    if config.reward_model:
+        path = str(Path(config.reward_model).expanduser().absolute())
+        if "reward_init" in stage:
+            stage.reward_init.path = path
+        if stage.stage in ("select", "evaluate"):
+            stage[stage.stage].reward = path
+        if stage.stage == "evaluate":
+            stage.evaluate.comparisons = ""
     return stage

@@ -6,13 +6,15 @@ initial policy of RL for 2 epochs with 10 % pretraining rows (C.3).
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 from ml_collections import ConfigDict
 
-from instructgpt.data.loader import make_loader, make_mixed_loader
+from instructgpt.batches import TokenBatch
+from instructgpt.data.loader import make_loader, make_mixed_loader, mixed_rows
 from instructgpt.data.packing import PackedRows
 from instructgpt.data.rows import Rows
 from instructgpt.data.transforms import encode_demonstration, filter_long
@@ -25,7 +27,7 @@ from instructgpt.sharding import batch_share
 from instructgpt.stages import common
 from instructgpt.stages.sampling import make_sample_table
 from instructgpt.state import make_train_state, shardings_of
-from instructgpt.steps.sft import make_sft_loss
+from instructgpt.steps.sft import make_sft_loss, weigh_pretraining
 from instructgpt.steps.update import make_train_step
 
 
@@ -35,7 +37,11 @@ class SFTConfig:
 
     # The response and its EOS, or all tokens.
     loss_on: Literal["response", "all"] = "response"
-    pretrain_fraction: float = 0.0  # share of each batch that is pretraining text
+    # How much of what is learnt from is pretraining text (paper C.3: 10 %), and whether
+    # that is a share of the loss, so two means with weights, or of a batch's rows under
+    # one mean over all targets, of which text, whose every token is one, has far more.
+    pretrain_fraction: float = 0.0
+    pretrain_share_of: Literal["loss", "rows"] = "loss"
     # Tokens of a row that packs several demonstrations; 0: each has its own. A batch
     # counts rows.
     pack_length: int = 0
@@ -81,6 +87,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             make_sft_loss(model, first_target=first, packed=bool(sft.pack_length)),
             optimizer,
             microbatches=train_config.microbatches,
+            prepare=_weighing(sft, train_config.batch_size),
             shardings=shardings_of(state),
         )
         job = Job(
@@ -98,6 +105,19 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             job, state, config=loop_config, key=context.key, workdir=context.workdir
         )
         return {"params": state.params, "steps_per_epoch": loader.steps_per_epoch}
+
+
+def _weighing(
+    sft: SFTConfig, batch_size: int
+) -> Callable[[TokenBatch], TokenBatch] | None:
+    """What gives pretraining rows their share of the loss, if they are to have one."""
+    if not sft.pretrain_fraction or sft.pretrain_share_of == "rows":
+        return None
+    return functools.partial(
+        weigh_pretraining,
+        rows=mixed_rows(sft.pretrain_fraction, batch_size),
+        share=sft.pretrain_fraction,
+    )
 
 
 def _check_packing(context: common.Context, sft: SFTConfig) -> None:

@@ -13,6 +13,34 @@ from instructgpt.models.transformer import Transformer
 from instructgpt.steps.update import LossFn, Metrics, Params
 
 
+def weigh_pretraining(batch: TokenBatch, rows: int, share: float) -> TokenBatch:
+    """Gives the pretraining rows of a mixed batch a share of its loss (paper C.3, E.8).
+
+    The loss of the batch is then (1 - share) times the demonstrations' mean per target
+    token plus share times the pretraining text's, however many tokens each of the two
+    has: a demonstration's answer is short, and a row of text is all targets.
+
+    Args:
+      batch: B rows, demonstrations first.
+      rows: How many of the last rows are pretraining text; 1 to B - 1.
+      share: Of the loss, between 0 and 1.
+
+    Returns:
+      The batch with a float32[B, T] `loss_mask`, whose mean over targets is 1.
+    """
+    mask = batch.loss_mask.astype(jnp.float32)
+    is_text = (jnp.arange(len(mask)) >= len(mask) - rows)[:, None]
+    text, own = (jnp.where(is_text == side, mask, 0.0).sum() for side in (True, False))
+    total = text + own
+    # Without targets of one side the other has the whole loss.
+    weight = jnp.where(
+        is_text,
+        share * total / jnp.maximum(text, 1.0),
+        (1.0 - share) * total / jnp.maximum(own, 1.0),
+    )
+    return batch._replace(loss_mask=mask * weight)
+
+
 def make_sft_loss(
     model: Transformer,
     *,

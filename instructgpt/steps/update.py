@@ -164,6 +164,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     *,
     microbatches: int = 1,
+    prepare: Callable[[Batch], Batch] | None = None,
     shardings: Any = None,
 ) -> TrainStep:
     """One jitted optimiser update: (state, batch, key) -> (state, metrics).
@@ -175,11 +176,13 @@ def make_train_step(
       loss_fn: See LossFn.
       optimizer: Applied to the mean gradient.
       microbatches: See `gradients`.
+      prepare: Applied to the whole batch before it is cut into microbatches.
       shardings: Of the state, pinned on the way out so that nothing recompiles.
     """
 
     def step(state: TrainState, batch: Batch, key: Array):
         key = jax.random.fold_in(key, state.step)
+        batch = batch if prepare is None else prepare(batch)
         grads, loss, metrics = gradients(
             loss_fn,
             state.params,

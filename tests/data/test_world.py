@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from instructgpt.data.world import Prompt, World, agreement
+from instructgpt.data.world import documents as world_documents
 from instructgpt.data.world.demonstrations import swap_value
 from instructgpt.data.world.facts import RESIDENTS, TOWNS
-from instructgpt.data.world.kinds import CATEGORIES
-from instructgpt.data.world.prompts import KINDS, MAX_TOKENS, count_tokens, pair_of
+from instructgpt.data.world.kinds import CATEGORIES, Task
+from instructgpt.data.world.prompts import KINDS, MAX_TOKENS, count_tokens, make_task
+from instructgpt.data.world.splits import LeakGuard, split_of_question
 
 SPLITS = ("train", "valid", "test")
 WORDS = re.compile(r"\w+|[^\w\s]")
@@ -66,11 +68,105 @@ def test_prompts_are_mostly_distinct(prompts):
         assert len({p.id for p in drawn}) == len(drawn)
 
 
-def test_splits_share_no_customer_and_no_pair(prompts):
+def test_splits_share_no_customer_no_question_and_no_text(prompts):
     for one, two in itertools.combinations(SPLITS, 2):
-        for value in (lambda p: p.customer, lambda p: pair_of(p.task)):
+        for value in (lambda p: p.customer, core_question, lambda p: p.text):
             first, second = ({value(p) for p in prompts[s]} for s in (one, two))
             assert not first & second
+
+
+def core_question(prompt: Prompt) -> str:
+    """The prompt's question by hand: no dialogue around it, no constraint after it."""
+    text = KINDS[prompt.task.kind].prompt(prompt.task)
+    if "Human: " in text:
+        text = text.split("Human: ")[-1].removesuffix("\nAI:")
+    return " ".join(text.removesuffix(" What can I do?").split()).lower()
+
+
+SIZES = {
+    "documents": (800, 30, 30),
+    "demonstrations": (300, 60, 60),
+    "prompts": (700, 150, 150),
+    "rm_prompts": (700, 60, 0),
+}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_held_out_prompt_or_question_stands_in_training_text(seed):
+    world = World(seed)
+    training = [
+        " ".join(record.get(field, "").split()).lower()
+        for splits in world.sets(SIZES).values()
+        for record in splits["train"]()
+        for field in ("text", "prompt", "response")
+    ]
+    text = "\n".join(training)
+    asked = [
+        *world.ppo_prompts("valid", 150),
+        *world.ppo_prompts("test", 150),
+        *world.rm_prompts("valid", 60),
+        *world.prompts("test", 60, source="labeler", stream="sft-labeler"),
+    ]
+    assert {p.source for p in asked} == {"customer", "labeler"}
+    for prompt in asked:
+        assert " ".join(prompt.text.split()).lower() not in text
+        assert core_question(prompt) not in text, prompt
+    # What is looked for can be found.
+    question = core_question(world.ppo_prompts("train", 1)[0])
+    assert sum(question in one for one in training) > 0
+
+
+def test_a_world_that_gives_questions_away_is_not_built(monkeypatch):
+    makers = World(0).sets(SIZES)
+    assert all(len(list(makers[k]["train"]())) == n[0] for k, n in SIZES.items())
+    monkeypatch.setattr(world_documents, "split_of_question", lambda _: "train")
+    with pytest.raises(AssertionError, match=r"held-out question .* stands in"):
+        list(makers["documents"]["train"]())
+    list(makers["documents"]["test"]())
+
+
+def test_the_guard_finds_a_question_whatever_its_case_and_spaces():
+    guard = LeakGuard(["Where is Kelm?", "Where is the town of Kelm?"])
+    assert guard.find("Tell me:\nwhere  is KELM? Now.") == "where is kelm ?"
+    assert guard.find("Where is the town of  Kelm?") == "where is the town of kelm ?"
+    assert guard.find("Where is Kelm now?") is None
+    assert guard.find("Is Kelm?") is None
+    with pytest.raises(ValueError, match="too short"):
+        LeakGuard(["Kelm?"])
+
+
+def test_what_asks_the_same_is_in_the_same_split():
+    """Whatever stands around a question, and whichever kind asks it."""
+    assert split_of_question("Where  is\nKelm?") == split_of_question("Where is Kelm?")
+    asked, chat = KINDS["ask_person"], KINDS["chat_ask"]
+    rng = random.Random(0)
+    world = World(0)
+    for split in SPLITS:
+        for _ in range(50):
+            task = make_task(world.facts, rng, split=split, kind=chat)
+            slots = {"subject": task.slots["subject"]}
+            if slots["subject"] in TOWNS:
+                continue
+            number = asked.attributes.index(task.slots["attribute"]) * 2
+            number += task.slots["wording"]
+            same = Task("ask_person", number, slots["subject"], slots)
+            assert asked.question(same) == chat.question(task)
+            assert asked.question(same) in chat.prompt(task)
+
+
+def test_prompts_of_ppo_are_customers_and_a_draw_of_their_own(world):
+    ppo, rm = world.ppo_prompts("train", 400), world.rm_prompts("train", 400)
+    assert {p.source for p in ppo} == {"customer"}
+    labelers = sum(p.source == "labeler" for p in rm) / len(rm)
+    assert labelers == pytest.approx(0.2, abs=0.06)
+    assert len({p.text for p in ppo} & {p.text for p in rm}) < 80
+    records = world.sets({"prompts": (20, 0, 5), "rm_prompts": (20, 5, 0)})
+    assert set(records["prompts"]) == {"train", "test"}
+    assert [r["prompt"] for r in records["prompts"]["train"]()] == [
+        p.text for p in ppo[:20]
+    ]
+    with pytest.raises(ValueError, match="no recipes"):
+        list(world.sets({"recipes": (1, 0, 0)})["recipes"]["train"]())
 
 
 def test_customers_write_different_numbers_of_prompts(prompts):

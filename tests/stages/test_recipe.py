@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import recipe as recipe_config
 from instructgpt.checkpoints import open_checkpoint
+from instructgpt.errors import UserError
 from instructgpt.metrics import read_metrics
 from instructgpt.models.rotary import rotation
 from instructgpt.sharding import MeshConfig, make_mesh
-from instructgpt.stages import common, recipe, reward
+from instructgpt.stages import common, evaluate, recipe, reward
 from tests.public_models import CONFIGS
 from tests.stages.read_spy import reads_of_config_fields
 from tests.stages.recipe_run import MESH, Finished, finished, get_config
@@ -231,6 +233,74 @@ def test_a_second_run_changes_nothing(run, capsys):
     assert out.count(": done (") == len(get_config().order)
     assert "Win rate" in out
     assert "report.html" in out
+
+
+def test_a_reward_model_that_is_there_serves_the_recipe(run, tmp_path, capsys):
+    """It takes the place of label and reward, in every stage that reads one."""
+    config = get_config(data_dir=str(run.workdir / "data"))
+    path = str(run.workdir / "reward")
+    config.reward_model = path
+    order = recipe.stage_order(config)
+    assert set(config.order) - set(order) == {"label", "reward"}
+    stages = {name: recipe.stage_config(config, name) for name in order}
+    assert stages["ppo"].reward_init.path == stages["ppo_ptx"].reward_init.path == path
+    assert stages["select"].select.reward == stages["evaluate"].evaluate.reward == path
+    assert stages["evaluate"].evaluate.comparisons == ""
+    (tmp_path / "sft").symlink_to(run.workdir / "sft")
+    config.order = ("label", "reward", "select")
+    recipe.run(config, tmp_path)
+    assert (
+        load_json(tmp_path, "select", "selected.json")["step"]
+        == (load_json(run.workdir, "select", "selected.json")["step"])
+    )
+    assert "label" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", ["1.3b", "175b"])
+def test_sizes_that_share_the_paper_s_reward_model_ask_for_it(size, tmp_path):
+    config = recipe_config.get_config(size)
+    with pytest.raises(
+        UserError, match=r"config\.reward_model is not set.*6B"
+    ) as error:
+        recipe.run(config, tmp_path / "new")
+    assert "\n" not in str(error.value)
+    config.reward_model = str(tmp_path)
+    with pytest.raises(UserError, match="holds no checkpoints"):
+        recipe.run(config, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    assert "reward" in recipe_config.get_config("6b").order
+
+
+def test_the_seeds_of_world_and_training_are_two(run):
+    config = get_config()
+    config.seed, config.world_seed = 3, 5
+    for name in config.order:
+        stage = recipe.stage_config(config, name)
+        assert (stage.seed, stage.data.world_seed) == (3, 5)
+    meta = load_json(run.workdir, "evaluate", "results.json")["meta"]
+    assert (meta["seed"], meta["world_seed"]) == (0, 0)
+
+
+def test_the_comparison_can_be_made_on_validation_prompts(run, tmp_path):
+    config = get_config(data_dir=str(run.workdir / "data")).stages.evaluate
+    for name in ("pretrain", "sft", "reward", "label", "select", "rl_init"):
+        (tmp_path / name).symlink_to(run.workdir / name)
+    config.evaluate.split, config.evaluate.comparisons = "valid", ""
+    config.models = {name: config.models[name] for name in ("gpt", "sft")}
+    results = evaluate.run(config, tmp_path / "evaluate")
+    tested = load_json(run.workdir, "evaluate", "results.json")
+    assert (results["split"], tested["split"]) == ("valid", "test")
+    assert results["reward_model"] == {}
+    assert results["pretrain_loss"]["gpt"] != tested["pretrain_loss"]["gpt"]
+    asked = {
+        split: {
+            row["prompt"]
+            for row in load_json(folder, "evaluate", "samples", "sft.json")
+        }
+        for split, folder in (("valid", tmp_path), ("test", run.workdir))
+    }
+    assert not asked["valid"] & asked["test"]
+    assert "validation" in (tmp_path / "evaluate" / "report.html").read_text()
 
 
 def test_a_mesh_of_the_tests_uses_all_devices():

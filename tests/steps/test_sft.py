@@ -12,7 +12,7 @@ from instructgpt.data.rows import stack
 from instructgpt.models.scoring import target_log_probs
 from instructgpt.models.transformer import Transformer
 from instructgpt.optim import OptimizerConfig, make_optimizer
-from instructgpt.steps.sft import make_sft_loss
+from instructgpt.steps.sft import make_sft_loss, weigh_pretraining
 from tests import tiny
 
 MODEL = Transformer(tiny.config())
@@ -69,6 +69,39 @@ def test_one_update_goes_down_the_gradient(params, batch, once, loss_and_grads, 
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, params, grads)
     tiny.assert_close(state.params, expected)
     assert tiny.distance(state.params, params) > 1e-3
+
+
+def test_pretraining_rows_have_their_share_of_the_loss(params, batch):
+    """Two means with weights, whatever the number of targets and of microbatches."""
+    text = batch.loss_mask.copy()
+    text[-2:, 1:] = batch.valid[-2:, 1:]  # rows of text: every token is a target
+    batch = batch._replace(loss_mask=text)
+    out = target_log_probs(MODEL, params, batch.tokens, batch.valid)
+    losses, mask = -np.asarray(out.log_probs), text[:, 1:]
+    own, other = losses[:-2][mask[:-2]].mean(), losses[-2:][mask[-2:]].mean()
+    assert abs(own - other) > 0.01 and mask[-2:].sum() > 0.2 * mask.sum()
+    for parts in (1, 2):
+        _, metrics = tiny.train(
+            MODEL,
+            LOSS,
+            batch,
+            params=params,
+            optimizer=SGD,
+            microbatches=parts,
+            prepare=functools.partial(weigh_pretraining, rows=2, share=0.1),
+        )
+        loss = metrics["loss"]
+        assert loss.sum / loss.weight == pytest.approx(
+            0.9 * own + 0.1 * other, rel=1e-5
+        )
+        assert loss.weight == pytest.approx(mask.sum(), rel=1e-5)
+
+
+def test_the_side_with_targets_has_the_whole_loss(batch):
+    mask = batch.loss_mask.copy()
+    mask[-2:] = False
+    weights = weigh_pretraining(batch._replace(loss_mask=mask), 2, 0.25).loss_mask
+    np.testing.assert_allclose(weights, 0.75 * mask, rtol=1e-6)
 
 
 def test_microbatched_is_whole(params, batch, once):

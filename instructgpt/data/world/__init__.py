@@ -5,8 +5,9 @@ claims can be measured in minutes. Models learn from demonstrations and rankings
 the gold `judge` evaluates.
 """
 
+import functools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from instructgpt.data.records import SPLITS
@@ -23,6 +24,7 @@ from instructgpt.data.world.labelers import (
     rank_by_each,
 )
 from instructgpt.data.world.prompts import KINDS, Prompt, draw_prompts
+from instructgpt.data.world.splits import LeakGuard
 
 __all__ = [
     "Judgement",
@@ -37,6 +39,8 @@ __all__ = [
 ]
 
 _HEADER = "Questions and answers. A helpful assistant answers every question."
+Sizes = Mapping[str, tuple[int, ...]]  # of each kind of record: train, valid, test
+Makers = dict[str, dict[str, Callable[[], Iterable[dict[str, Any]]]]]
 
 
 class World:
@@ -62,8 +66,7 @@ class World:
         """`n` prompts of a split, distinct where possible.
 
         Args:
-          split: train, valid or test; they share no customer and no pair of template
-            and entity.
+          split: train, valid or test; they share no customer and no core question.
           n: how many; a shorter draw is the beginning of a longer one.
           source: "customer" or "labeler"; None mixes 80 % and 20 %.
           stream: a name; other names draw other prompts.
@@ -79,6 +82,62 @@ class World:
         )
         return list(drawn)
 
+    def rm_prompts(self, split: str, n: int) -> list[Prompt]:
+        """`n` prompts whose answers are ranked; a fifth are labelers' (Table 6)."""
+        return self.prompts(split, n, stream="rm")
+
+    def ppo_prompts(self, split: str, n: int) -> list[Prompt]:
+        """`n` prompts for PPO and the comparison of models: customers' (Table 6)."""
+        return self.prompts(split, n, source="customer")
+
+    def sets(self, sizes: Sizes) -> Makers:
+        """What makes the records of each kind and split, for a number of each.
+
+        The kinds are documents, demonstrations, prompts and rm_prompts; a split of no
+        records is left out. Records of the training split are looked through as they
+        are made: no prompt or core question of the other splits may stand in them.
+
+        Raises:
+          AssertionError: when training records are made, if one gives a held-out
+            question away.
+        """
+        guard = LeakGuard(self._held_out_questions(sizes))
+        makers: Makers = {}
+        for kind, counts in sizes.items():
+            makers[kind] = {}
+            for split, count in zip(SPLITS, counts, strict=True):
+                if count:
+                    make = functools.partial(self._records, kind, split, count)
+                    checked = functools.partial(_checked, guard, make)
+                    makers[kind][split] = checked if split == "train" else make
+        return makers
+
+    def _records(self, kind: str, split: str, n: int) -> Iterable[dict[str, Any]]:
+        match kind:
+            case "documents":
+                return self.documents(split, n)
+            case "demonstrations":
+                return self.demonstrations(split, n)
+            case "prompts":
+                return (prompt.record() for prompt in self.ppo_prompts(split, n))
+            case "rm_prompts":
+                return (prompt.record() for prompt in self.rm_prompts(split, n))
+        raise ValueError(f"the world has no {kind}")
+
+    def _held_out_questions(self, sizes: Sizes) -> Iterator[str]:
+        """The prompts without their constraints and their core questions."""
+        makers = {
+            "demonstrations": self._demonstration_prompts,
+            "prompts": self.ppo_prompts,
+            "rm_prompts": self.rm_prompts,
+        }
+        for name, make in makers.items():
+            for split, count in zip(SPLITS, sizes.get(name, (0, 0, 0)), strict=True):
+                for prompt in make(split, count) if split != "train" else ():
+                    kind = KINDS[prompt.task.kind]
+                    yield kind.prompt(prompt.task)
+                    yield kind.question(prompt.task)
+
     def demonstrate(self, prompt: Prompt, rng: Any) -> str:
         """A human-like answer; `rng`: random.Random, NumPy generator or a seed."""
         return _demonstrations.demonstrate(self.facts, prompt.task, as_random(rng))
@@ -90,19 +149,22 @@ class World:
     def demonstrations(self, split: str, n: int) -> list[dict[str, str]]:
         """`n` demonstration records; nine in ten prompts are by labelers (Table 6)."""
         records = []
-        labelers = round(0.89 * n)
-        prompts = [
-            *self.prompts(split, labelers, source="labeler", stream="sft-labeler"),
-            *self.prompts(split, n - labelers, source="customer", stream="sft"),
-        ]
-        random.Random(f"order {self.seed} {split}").shuffle(prompts)
-        for i, prompt in enumerate(prompts):
+        for i, prompt in enumerate(self._demonstration_prompts(split, n)):
             rng = random.Random(f"demonstration {self.seed} {split} {i}")
             record = prompt.record()
             del record["task"]
             record["response"] = self.demonstrate(prompt, rng)
             records.append(record)
         return records
+
+    def _demonstration_prompts(self, split: str, n: int) -> list[Prompt]:
+        labelers = round(0.89 * n)
+        prompts = [
+            *self.prompts(split, labelers, source="labeler", stream="sft-labeler"),
+            *self.prompts(split, n - labelers, source="customer", stream="sft"),
+        ]
+        random.Random(f"order {self.seed} {split}").shuffle(prompts)
+        return prompts
 
     def labelers(self) -> list[Labeler]:
         """Twenty labelers: 15 for training data, then 5 held out for evaluation."""
@@ -151,6 +213,12 @@ def judge(world: World, task: Task | dict[str, Any] | str, response: str) -> Jud
     elif isinstance(task, dict):
         task = Task(**task)
     return judge_response(world.facts, task, response)
+
+
+def _checked(
+    guard: LeakGuard, make: Callable[[], Iterable[dict[str, Any]]]
+) -> Iterator[dict[str, Any]]:
+    return guard.checked(make())
 
 
 def _check(split: str) -> None:

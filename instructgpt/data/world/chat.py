@@ -122,7 +122,7 @@ class ChatMood(Kind):
     )
     news: ClassVar[dict[str, tuple[str, str]]] = {
         "ill": ("I am sad because my {pet} is ill.", "My {pet} is ill today."),
-        "lost": ("I am sad because my {pet} is lost.", "My {pet} is lost."),
+        "lost": ("I am sad because my {pet} is lost.", "My {pet} is lost today."),
         "new": ("I am happy because I have a new {pet}.", "I have a new {pet}!"),
     }
 
@@ -130,10 +130,13 @@ class ChatMood(Kind):
         pet, mood = rng.choice(VALUES["pet"]), rng.choice(sorted(self.news))
         return f"{pet}/{mood}", {"pet": pet, "mood": mood, "wording": rng.randrange(2)}
 
-    def prompt(self, task: Task) -> str:
+    def question(self, task: Task) -> str:
+        """The news, with or without the question what to do."""
         slots = task.slots
-        news = self.news[slots["mood"]][slots["wording"]].format(pet=slots["pet"])
-        return self.templates[task.template].format(news=news)
+        return self.news[slots["mood"]][slots["wording"]].format(pet=slots["pet"])
+
+    def prompt(self, task: Task) -> str:
+        return self.templates[task.template].format(news=self.question(task))
 
     def fitting(self, task: Task) -> dict[str, tuple[str, ...]]:
         """Which set phrases fit the news, by kind."""

@@ -3,6 +3,9 @@
 About one document in seven is a "web" document, in which instructions stand together
 with answers of mixed quality or with none, so that a model trained on documents alone
 has seen instructions but does not follow them reliably.
+
+Documents of every split state all facts, but what they ask are questions of the
+training split alone: no held-out core question stands in a document.
 """
 
 import random
@@ -34,6 +37,7 @@ from instructgpt.data.world.kinds import Style
 from instructgpt.data.world.prompts import KINDS, make_task
 from instructgpt.data.world.reshaping import Polite, Summarise
 from instructgpt.data.world.sorting import named
+from instructgpt.data.world.splits import split_of_question
 from instructgpt.data.world.texts import context_text, visitor_context
 
 _ANSWERED = (  # kinds whose instructions occur with answers, common ones repeated
@@ -130,15 +134,23 @@ def _letters(facts: Facts, rng: random.Random) -> str:
     return "\n".join(parts)
 
 
+def _question(rng: random.Random) -> tuple[str, str, str]:
+    """A subject, one of its attributes, and a question of the training split for it."""
+    while True:
+        subject = rng.choice([*RESIDENTS, *TOWNS])
+        attribute = rng.choice(attributes_of(subject))
+        question = rng.choice(QUESTIONS[attribute]).format(s=subject)
+        if split_of_question(question) == "train":
+            return subject, attribute, question
+
+
 def _dialogue(facts: Facts, rng: random.Random) -> str:
     """People of the world talk to each other, mostly in a friendly way."""
     one, other = rng.sample(RESIDENTS, 2)
     greet = phrases.formula("greet", rng, person=other)
     lines = [f"{one}: {greet}", f"{other}: Hello {one}! How are you?"]
     for _ in range(rng.choice((2, 3))):
-        subject = rng.choice([*RESIDENTS, *TOWNS])
-        attribute = rng.choice(attributes_of(subject))
-        question = rng.choice(QUESTIONS[attribute]).format(s=subject)
+        subject, attribute, question = _question(rng)
         answer = phrases.sentence(
             subject, [(attribute, facts.table[subject][attribute])]
         )
@@ -152,9 +164,13 @@ def _dialogue(facts: Facts, rng: random.Random) -> str:
 
 def _counter(facts: Facts, rng: random.Random) -> str:
     """A guest and a clerk: greetings, pets, wishes that are refused."""
-    guest, pet = rng.choice([*RESIDENTS, *VISITORS]), rng.choice(VALUES["pet"])
+    pet, greet = rng.choice(VALUES["pet"]), KINDS["chat_greet"]
+    guest = make_task(facts, rng, split="train", kind=greet).slots["subject"]
+    hello = rng.choice(("Hello", "Good day"))
+    if split_of_question(f"Hello, I am {guest}.") != "train":
+        hello = "Good day"
     lines = [
-        f"Guest: {rng.choice(('Hello', 'Good day'))}, I am {guest}.",
+        f"Guest: {hello}, I am {guest}.",
         f"Clerk: {phrases.formula('greet', rng, person=guest)} "
         f"{phrases.formula('self', rng) + ' ' if rng.random() < 0.5 else ''}"
         f"{phrases.formula('offer', rng)}",
@@ -381,16 +397,14 @@ def _roll_call(facts: Facts, rng: random.Random) -> str:
     lines = []
     for _ in range(rng.choice((5, 6, 7))):
         name = rng.choice([*RESIDENTS, *TOWNS, *VISITORS])
-        lines.append(
-            rng.choice(
-                (
-                    f"Where is {name}? {name} is here.",
-                    f"Is {name} here? Hello {name}!",
-                    f"What is {name}? {name} is in the song.",
-                    f"Do you like {name}? I like {name}.",
-                )
-            )
-        )
+        calls = [
+            f"Is {name} here? Hello {name}!",
+            f"What is {name}? {name} is in the song.",
+            f"Do you like {name}? I like {name}.",
+        ]
+        if split_of_question(f"Where is {name}?") == "train":
+            calls.append(f"Where is {name}? {name} is here.")
+        lines.append(rng.choice(calls))
     return "\n".join(lines)
 
 

@@ -236,7 +236,7 @@ class Advert(Kind):
         "Write a poster for {subject}.",
         "Write a poster for the town of {subject}.",
         "I want people to visit {subject}. Write a poster.",
-        "Help me write a poster for {subject}.",
+        "Help me make a poster for {subject}.",
         "I need a text that makes people visit {subject}.",
         "Please write a card for people who visit {subject}.",
     )

@@ -38,7 +38,7 @@ class ListClass(Kind):
         "Name {number} {classes}.",
         "Give me {number} {classes} for my list.",
         "Which {classes} do you know? Name {number}.",
-        "Please list {number} {classes}.",
+        "I need a list of {number} {classes}.",
     )
     constraints: ClassVar[tuple[str, ...]] = ("hello",)
     allowed = frozenset({"list", "fragment"})

@@ -101,7 +101,7 @@ class Kind:
     allowed: ClassVar[frozenset[str]] = frozenset()  # further kinds of sentence
 
     def sample(self, facts: Facts, rng: random.Random) -> tuple[str, Slots]:
-        """An entity (the split key) and the slots that fill the templates."""
+        """What the task is about, and the slots that fill the templates."""
         raise NotImplementedError
 
     def choose_template(self, slots: Slots, rng: random.Random) -> int:
@@ -115,6 +115,17 @@ class Kind:
     def prompt(self, task: Task) -> str:
         """The instruction, without constraint and without preface."""
         return self.templates[task.template].format(**task.slots)
+
+    def question(self, task: Task) -> str:
+        """The core question: the prompt without the frame of a dialogue around it.
+
+        Tasks of any kind with the same core question belong to the same split, so a
+        kind whose wordings ask the same thing of the same text names it once.
+        """
+        text = self.prompt(task)
+        if self.dialogue:
+            text = text.rpartition("Human: ")[2].removesuffix("\nAI:")
+        return text
 
     def compose(
         self, facts: Facts, task: Task, rng: random.Random, style: Style

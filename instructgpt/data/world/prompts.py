@@ -1,13 +1,13 @@
 """Prompts: tasks worded by customers, in the paper's categories and styles.
 
-A (template, entity) pair belongs to exactly one split, by a hash; so does a customer.
+A core question belongs to exactly one split, and so does a customer (see splits.py).
 Section 3.2 and appendix A of the paper; the categories' shares are its Table 1.
 """
 
 import bisect
+import contextlib
 import dataclasses
 import functools
-import hashlib
 import itertools
 import random
 import re
@@ -31,6 +31,7 @@ from instructgpt.data.world.kinds import (
     Task,
     constraint_text,
 )
+from instructgpt.data.world.splits import split_of, split_of_question
 
 STYLES = {"plain": 0.5, "few_shot": 0.25, "user_based": 0.25}
 MAX_TOKENS = 34  # words and punctuation marks of a prompt
@@ -86,6 +87,7 @@ _WRAPPERS = (
     ("Q: {q}\nA: {a}", "Q: {q}\nA:"),
     ("{q}\n{a}", "{q}"),
 )
+_DRAWS = 4000  # until a task of a split is found, or there is none
 _TOKEN = re.compile(r"\w+|[^\w\s]|\n")
 
 
@@ -132,22 +134,6 @@ def count_tokens(text: str) -> int:
     return len(_TOKEN.findall(text))
 
 
-def _digest(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest())
-
-
-@functools.lru_cache(maxsize=65536)
-def split_of(name: str) -> str:
-    """The split a name belongs to: 80 % train, 8 % valid, 12 % test, by its hash."""
-    part = _digest(name) % 100
-    return "train" if part < 80 else "valid" if part < 88 else "test"
-
-
-def pair_of(task: Task) -> tuple[str, str]:
-    """The (template, entity) pair that no two splits share."""
-    return f"{task.kind}.{task.template}", task.entity
-
-
 @functools.lru_cache(maxsize=8)
 def _authors(source: str, split: str) -> tuple[list[str], list[float]]:
     """The authors of a split with cumulated weights; few customers write most."""
@@ -165,15 +151,24 @@ def _pick(names: list[Any], cumulated: list[float], rng: random.Random) -> Any:
     return names[bisect.bisect(cumulated, rng.random() * cumulated[-1])]
 
 
-@functools.lru_cache(maxsize=1)
-def _kind_table() -> tuple[list[Kind], list[float]]:
+def _kind_table(kinds: Sequence[Kind]) -> tuple[list[Kind], list[float]]:
+    """The kinds with cumulated weights that give each category its share."""
     totals: dict[str, float] = {}
-    for kind in KINDS.values():
+    for kind in kinds:
         totals[kind.category] = totals.get(kind.category, 0.0) + kind.weight
-    weights = [
-        CATEGORIES[k.category] * k.weight / totals[k.category] for k in KINDS.values()
-    ]
-    return list(KINDS.values()), list(itertools.accumulate(weights))
+    weights = [CATEGORIES[k.category] * k.weight / totals[k.category] for k in kinds]
+    return list(kinds), list(itertools.accumulate(weights))
+
+
+def _kinds_of(facts: Facts, split: str) -> list[Kind]:
+    """The kinds with a question in the split: few names may leave a small kind none."""
+    kinds = []
+    for kind in KINDS.values():
+        rng = random.Random(f"is there a question of {kind.name} in {split}")
+        with contextlib.suppress(ValueError):
+            make_task(facts, rng, split=split, kind=kind)
+            kinds.append(kind)
+    return kinds
 
 
 def make_task(
@@ -181,19 +176,22 @@ def make_task(
     rng: random.Random,
     *,
     split: str,
-    kind: Kind | None = None,
+    kind: Kind,
     template: int | None = None,
     constrained: float = 0.0,
 ) -> Task:
-    """Draws a task whose (template, entity) pair belongs to the split."""
-    kind = kind or _pick(*_kind_table(), rng)
-    for _ in range(10_000):
+    """Draws a task of a kind whose core question belongs to the split.
+
+    Raises:
+      ValueError: the kind has no such question in this world, or none was drawn.
+    """
+    for _ in range(_DRAWS):
         entity, slots = kind.sample(facts, rng)
         number = kind.choose_template(slots, rng)
         if template is not None and kind.free_template:
             number = template
         task = Task(kind.name, number, entity, slots)
-        if split_of(".".join(pair_of(task))) == split:
+        if split_of_question(kind.question(task)) == split:
             break
     else:
         raise ValueError(f"the {split} split has no task of kind {kind.name}")
@@ -267,12 +265,13 @@ def draw_prompts(
 ) -> Iterator[Prompt]:
     """`number` prompts of a split, distinct where possible; see `World.prompts`."""
     seen: set[str] = set()
+    kinds = _kind_table(_kinds_of(facts, split))
     for i in range(number):
         prompt = None
         # A prompt that was drawn before is replaced by one of its kind and style, so
         # that those with few distinct prompts keep their share.
         rng = random.Random(f"kind of prompt {seed} {stream} {split} {i}")
-        kind = _pick(*_kind_table(), rng)
+        kind = _pick(*kinds, rng)
         style = rng.choices(list(STYLES), weights=list(STYLES.values()))[0]
         spare = rng.choices(("plain", "user_based"), weights=(2, 1))[0]
         for attempt in range(20):

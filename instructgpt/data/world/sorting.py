@@ -96,7 +96,7 @@ class ClassOf(Kind):
     templates = (
         "Is {thing} an animal, a food, a colour, a job or a hobby?",
         "Animal, food, colour, job or hobby: {thing}",
-        "Put this word into a class, animal, food, colour, job or hobby: {thing}",
+        "Into which class, animal, food, colour, job or hobby, do you put {thing}?",
         "Which class does {thing} belong to, animal, food, colour, job or hobby?",
     )
     allowed = frozenset({"class", "fragment"})

@@ -99,6 +99,12 @@ class ClosedQA(AskPerson):
             question=question.format(s=slots["subject"]),
         )
 
+    def question(self, task: Task) -> str:
+        """The text and the question, whatever stands around them."""
+        slots = task.slots
+        question = QUESTIONS[slots["attribute"]][slots["wording"]]
+        return f"{context_text(slots['context'])} {question.format(s=slots['subject'])}"
+
     def compose(
         self, facts: Facts, task: Task, rng: random.Random, style: Style
     ) -> str:
