@@ -127,7 +127,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             ),
             watch=("score", "kl", "response_length", "valid_pretrain_loss"),
             evaluate=_make_evaluate(context, policy.model, held_out),
-            schedule=lambda step: schedules[0](step * minibatches * rollout.epochs),
+            schedule=schedules[0],
+            updates=minibatches * rollout.epochs,
             meta=common.model_meta(policy.model, kind="language"),
         )
         state = train(

@@ -1,5 +1,6 @@
 """`python -m instructgpt.plan`: flags in, a table and JSON out."""
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -12,17 +13,20 @@ from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from configs import ppo_ptx, pretrain
+from configs import ppo_ptx, pretrain, sft
 from instructgpt.errors import UserError
+from instructgpt.models.config import GPT3_SIZES
 from instructgpt.models.costs import Cost
 from instructgpt.plan.estimate import Compiled, Estimate
 from instructgpt.plan.fewest import fewest
 from instructgpt.plan.machines import GIB, SLICES, TPUS, Machine, tpu
-from instructgpt.plan.plan import Request, plan_stage
+from instructgpt.plan.plan import Request, find_models, plan_stage
 from instructgpt.plan.search import search
 from instructgpt.plan.work import Phase, Work
+from instructgpt.stages import common
 
 REPO = Path(__file__).resolve().parents[2]
 SMOKE = "--config=configs/pretrain.py:smoke"
@@ -119,6 +123,28 @@ def test_the_search_names_the_fastest_that_fits():
     assert found.config.mesh.fsdp == 4
     assert "does not fit" in found.table and len(found.tried) == len(tried)
     assert config.ppo.microbatches == 1, "the given config stays as it is"
+
+
+@pytest.mark.parametrize(
+    ("platform", "dtype"), [("tpu", "bfloat16"), ("gpu", "float16")]
+)
+def test_tpus_take_bfloat16_in_plans_as_in_stages(platform, dtype, capsys):
+    tpu, said = platform == "tpu", []
+    device = SimpleNamespace(platform=platform)
+    mesh = SimpleNamespace(devices=np.array([[device]]))
+    common._announce_once.cache_clear()
+    for stage in (pretrain, sft):
+        config = stage.get_config("6b")
+        models = find_models(config, Request(variant="6b"), tpu=tpu, log=said.append)
+        for model in (*models(config), *models(config)):
+            assert model.compute_dtype == dtype
+        of_stage = common.model_config(
+            {**dataclasses.asdict(GPT3_SIZES["6b"]), **config.model}, mesh
+        )
+        assert of_stage == models(config).policy
+    # A plan says so once, and a run as well, whatever its stages and models are.
+    assert len(said) == 2 * tpu
+    assert capsys.readouterr().out.count("TPUs have no float16") == tpu
 
 
 def slice_of(topology: str, *, held: float = 0.0, update: float | None = None):
