@@ -22,7 +22,7 @@ from instructgpt.errors import UserError, about
 from instructgpt.finite import first_not_finite
 from instructgpt.metrics import MetricWriter, Progress, mean_metrics
 from instructgpt.sharding import settle
-from instructgpt.state import layout_of
+from instructgpt.state import free, layout_of
 
 Array = jax.Array
 
@@ -60,7 +60,8 @@ class Job:
     count_tokens: Callable[[Any], int]  # of a batch on the host, padding excluded
     watch: tuple[str, ...]  # metrics of the progress line, in order
     evaluate: Callable[[Any, int], dict[str, float]] | None = None
-    schedule: Callable[[Any], Any] | None = None  # learning rate by step
+    schedule: Callable[[Any], Any] | None = None  # learning rate by optimiser updates
+    updates: int = 1  # of the optimiser with that schedule, in each step
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -104,11 +105,14 @@ def train(
 
 def _restore(job: Job, state: Any, checkpoints: Checkpoints, key: Array):
     # 1. no checkpoint: the given state, step 0
-    # 2. else state, iterator and key of the newest complete one
+    # 2. else state, iterator and key of the newest complete one; the given state is
+    #    freed first, which the stage that made it still refers to
     step = checkpoints.latest
     if step is None:
         return state, 0, key
-    parts, meta = checkpoints.restore(step, layout_of(state.parts()))
+    layout = layout_of(state.parts())
+    free(state)
+    parts, meta = checkpoints.restore(step, layout)
     job.data.set_state(meta["data"])
     key = jax.random.wrap_key_data(jnp.array(meta["key"], jnp.uint32))
     return type(state).from_parts(parts), step, key
@@ -157,11 +161,14 @@ def _steps(job, state, start, config, key, checkpoints, writer, preemption):
         # Before each save too, so that a state gone bad never replaces a good one.
         if saving or _due(step, config.log_every):
             fetched = jax.device_get(pending)
-            _check_finite(job.name, step, fetched)
+            scaling = state.scaling()
+            _check_finite(job.name, step, fetched, half="loss_scale" in scaling)
             means = mean_metrics(fetched)
             elapsed = time.monotonic() - began
             if job.schedule is not None:
-                means["learning_rate"] = float(job.schedule(step - 1))
+                done = (step - 1) * job.updates - scaling.get("skipped_steps", 0)
+                means["learning_rate"] = float(job.schedule(max(done, 0)))
+            means |= scaling
             means["tokens_per_second"] = tokens / elapsed
             means["input_share"] = feed.seconds / elapsed
             writer.write(step, means)
@@ -211,7 +218,9 @@ def _check_state(name: str, step: int, state: Any) -> None:
         )
 
 
-def _check_finite(name: str, step: int, metrics: list[dict[str, Any]]) -> None:
+def _check_finite(
+    name: str, step: int, metrics: list[dict[str, Any]], *, half: bool = False
+) -> None:
     # Sums, not means: a mean is made of several steps, and the step is told.
     bad = {
         key
@@ -232,6 +241,8 @@ def _check_finite(name: str, step: int, metrics: list[dict[str, Any]]) -> None:
             f"{name}: {', '.join(sorted(bad))} is not finite at step {step}; the last "
             "checkpoint is kept. Lower config.optimizer.learning_rate or raise its "
             "warmup, and start again"
+            + "; or compute in bfloat16, whose range is float32's"
+            * half
         )
 
 

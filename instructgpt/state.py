@@ -12,6 +12,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from instructgpt.errors import UserError
+from instructgpt.optim import LossScale
 from instructgpt.sharding import tree_shardings
 
 Params = Any
@@ -21,9 +22,12 @@ Params = Any
 class TrainState:
     """One model in training (pretraining, SFT, RL-init, reward model)."""
 
-    step: jax.Array  # int32[], optimiser updates so far
+    # int32[], updates so far, those that float16 had skipped among them: batches, keys
+    # and checkpoints go by it. The optimiser's own counts leave them out.
+    step: jax.Array
     params: Params  # float32 master copy
     opt_state: optax.OptState
+    loss_scale: LossScale | None = None  # of float16 alone
 
     def updated(self, grads: Params, optimizer: optax.GradientTransformation) -> Self:
         """The state after one optimiser update."""
@@ -38,12 +42,21 @@ class TrainState:
     def parts(self) -> dict[str, Any]:
         """What a checkpoint stores, by name: later stages read `params` alone."""
         rest = {"step": self.step, "opt_state": self.opt_state}
+        if self.loss_scale is not None:
+            rest["loss_scale"] = self.loss_scale
         return {"params": self.params, "optimizer": rest}
 
     @classmethod
     def from_parts(cls, parts: dict[str, Any]) -> Self:
         """The inverse of `parts`."""
         return cls(params=parts["params"], **parts["optimizer"])
+
+    def scaling(self) -> dict[str, float]:
+        """What is logged of the loss scale: itself, and steps skipped so far."""
+        if self.loss_scale is None:
+            return {}
+        now = jax.device_get(self.loss_scale)
+        return {"loss_scale": float(now.scale), "skipped_steps": int(now.skipped)}
 
 
 @struct.dataclass
@@ -64,6 +77,11 @@ class PPOState:
             "value": value["params"],
             "value_optimizer": value["optimizer"],
         }
+
+    def scaling(self) -> dict[str, float]:
+        """Those of the policy, and of the value net under names of their own."""
+        value = {f"value_{k}": x for k, x in self.value.scaling().items()}
+        return self.policy.scaling() | value
 
     @classmethod
     def from_parts(cls, parts: dict[str, Any]) -> Self:
@@ -97,11 +115,23 @@ def _layout(boxed: Any, mesh: Mesh) -> Any:
     )
 
 
+def _start(
+    model: nn.Module, optimizer: optax.GradientTransformation, params: Params
+) -> TrainState:
+    """Step 0, with a loss scale if the model computes in float16."""
+    half = model.config.compute_dtype == "float16"
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        loss_scale=LossScale.fresh() if half else None,
+    )
+
+
 def _fresh(
     model: nn.Module, optimizer: optax.GradientTransformation, key: jax.Array
 ) -> TrainState:
-    params = init_params(model, key)
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    return _start(model, optimizer, init_params(model, key))
 
 
 def train_state_layout(
@@ -128,7 +158,8 @@ def make_train_state(
       optimizer: Its `init` gives the moments.
       key: For the parameters; unused when they are given.
       mesh: Where the state lives.
-      params: Start from these (copied, not donated) instead of fresh ones.
+      params: Start from these instead of fresh ones. They are donated: the state takes
+        their memory over, so that nothing is held twice, and they cannot be used again.
 
     Raises:
       UserError: `params` do not have the model's shapes.
@@ -141,10 +172,18 @@ def make_train_state(
     check_same_shapes(params, nn.meta.unbox(boxed.params))
 
     def from_params(params: Params) -> TrainState:
-        params = jax.tree.map(jnp.copy, params)
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+        return _start(model, optimizer, params)
 
-    return jax.jit(from_params, out_shardings=shardings)(params)
+    # Memory can be taken over only by an array that is cut over devices as before.
+    params = jax.device_put(params, shardings.params, donate=True)
+    make = jax.jit(from_params, out_shardings=shardings, donate_argnums=0)
+    return make(params)
+
+
+def free(tree: Any) -> None:
+    """Frees the memory of live arrays now, whoever still refers to them."""
+    for x in jax.tree.leaves(tree):
+        x.delete()
 
 
 def layout_of(state: Any) -> Any:

@@ -16,7 +16,10 @@ from instructgpt.finite import check_finite
 from instructgpt.loop import Job, LoopConfig, Preempted, train
 from instructgpt.losses import Weighted
 from instructgpt.metrics import read_metrics
+from instructgpt.optim import LossScale
 from instructgpt.state import TrainState
+from instructgpt.steps.update import norm_metric
+from instructgpt.steps.update import update as update_state
 
 OPTIMIZER = optax.adam(0.1)
 STEPS = 8
@@ -54,7 +57,7 @@ def fresh_state():
     return TrainState(jnp.zeros((), jnp.int32), params, OPTIMIZER.init(params))
 
 
-def run(workdir, *, config=CONFIG, update=step_fn, seed=0, **changes):
+def run(workdir, *, config=CONFIG, update=step_fn, seed=0, state=None, **changes):
     job = Job(
         name="toy",
         update=update,
@@ -65,7 +68,8 @@ def run(workdir, *, config=CONFIG, update=step_fn, seed=0, **changes):
         **changes,
     )
     key = jax.random.key(seed)
-    return train(job, fresh_state(), config=config, key=key, workdir=workdir)
+    state = state or fresh_state()
+    return train(job, state, config=config, key=key, workdir=workdir)
 
 
 def at_step(number, action):
@@ -170,6 +174,13 @@ def test_a_finished_run_returns_at_once(tmp_path, unbroken):
     state = run(tmp_path, update=lambda *_: pytest.fail("trained again"))
     assert bits(state) == unbroken[0]
     assert losses(tmp_path) == unbroken[1]
+
+
+def test_a_resumed_run_does_not_hold_the_state_it_was_given(tmp_path):
+    given = fresh_state()
+    run(tmp_path)
+    run(tmp_path, state=given)
+    assert all(x.is_deleted() for x in jax.tree.leaves(given))
 
 
 def test_a_longer_run_goes_on_from_the_end_of_a_shorter_one(tmp_path, unbroken):
@@ -326,3 +337,66 @@ def test_the_learning_rate_logged_is_the_one_of_the_update(tmp_path):
     run(tmp_path, schedule=lambda step: 10.0 + step)
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert [row["learning_rate"] for row in rows] == [10.0 + n for n in range(STEPS)]
+
+
+def scaled_step(*bad):
+    """An update under a loss scale whose gradient is infinite at the steps given."""
+
+    @jax.jit
+    def update(state, batch, key):
+        overflows = jnp.isin(state.step + 1, jnp.array(bad))
+        grads = {"w": jnp.where(overflows, jnp.inf, state.params["w"] - batch)}
+        metrics = {
+            "loss": Weighted(jnp.float32(1.0), jnp.float32(1.0)),
+            "grad_norm": norm_metric(grads, state.loss_scale),
+        }
+        return update_state(state, grads, OPTIMIZER).state, metrics
+
+    return update
+
+
+def scaled_state():
+    return fresh_state().replace(loss_scale=LossScale.fresh())
+
+
+def logged(workdir, name):
+    return [row[name] for row in read_metrics(workdir / "metrics.jsonl") if name in row]
+
+
+def test_skipped_steps_are_logged_and_the_scale_outlives_a_kill(tmp_path):
+    update = scaled_step(2, 3, 5)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    expected = run(whole, update=update, state=scaled_state())
+    assert logged(whole, "skipped_steps") == [0, 1, 2, 2, 3, 3, 3, 3]
+    assert logged(whole, "loss_scale") == [128, 64, 32, 32, 16, 16, 16, 16]
+    rows = [row for row in read_metrics(whole / "metrics.jsonl") if "loss" in row]
+    has_norm = ["grad_norm" in row for row in rows]
+    assert has_norm == [True, False, False, True, False, True, True, True]
+
+    def dying(state, batch, key):
+        if int(state.step) == 4:
+            fail()
+        return update(state, batch, key)
+
+    with pytest.raises(RuntimeError):
+        run(killed, update=dying, state=scaled_state())
+    assert saved_steps(killed) == [3]
+    assert bits(run(killed, update=update, state=scaled_state())) == bits(expected)
+    assert logged(killed, "loss_scale") == logged(whole, "loss_scale")
+
+
+def test_the_learning_rate_logged_leaves_skipped_steps_out(tmp_path):
+    update = scaled_step(2, 3, 5)
+    run(tmp_path, update=update, state=scaled_state(), schedule=float, updates=4)
+    rates = logged(tmp_path, "learning_rate")
+    # Of the updates made before each step that was not skipped.
+    assert [rates[i] for i in (0, 3, 5, 6, 7)] == [0, 10, 17, 21, 25]
+
+
+def test_gradients_that_stay_infinite_end_the_run(tmp_path):
+    scale = LossScale.fresh().replace(scale=jnp.float32(2.0**-5))
+    start = fresh_state().replace(loss_scale=scale)
+    # Two halvings to the least scale, at which the third overflow is an error.
+    with pytest.raises(UserError, match=r"grad_norm .* at step 6; .* in bfloat16"):
+        run(tmp_path, update=scaled_step(4, 5, 6, 7), state=start)
+    assert saved_steps(tmp_path) == [3]

@@ -162,7 +162,9 @@ def train(
     mesh = mesh or mesh_of()
     key = jax.random.key(3)
     with jax.set_mesh(mesh):
-        state = make_train_state(model, optimizer, key=key, mesh=mesh, params=params)
+        # A copy: a state takes over what it is given, and tests go on with theirs.
+        own = jax.tree.map(jnp.copy, params)
+        state = make_train_state(model, optimizer, key=key, mesh=mesh, params=own)
         step = make_train_step(
             loss_fn,
             optimizer,

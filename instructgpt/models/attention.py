@@ -144,7 +144,7 @@ def _backward(saved: Any, slope: Array):
     for segment in segments:
         more, *by_segment = through(split, *segment)
         by_query = by_query + more
-        by_segments.append((*by_segment, None))
+        by_segments.append((*(x.astype(query.dtype) for x in by_segment), None))
     return by_query.reshape(query.shape), by_segments, None, None
 
 
@@ -223,16 +223,21 @@ class _Slope(NamedTuple):
     def through(
         self, query: Array, keys: Array, values: Array, mask: Array
     ) -> tuple[Array, Array, Array]:
-        """Gradients by the query, the keys and the values; makes the scores again."""
+        """Gradients by the query, the keys and the values; makes the scores again.
+
+        Those by keys and values are sums over queries, float32 whatever the query's
+        dtype, so that they are rounded only once they are whole.
+        """
         dtype, letters = query.dtype, _letters(keys)
+        summed = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
         weights = jnp.exp(_scores(query, keys, mask) - self.log_sum[..., None])
         by_weight = _product(self.out, values, over="channels", dtype=jnp.float32)
         by_score = weights * (by_weight - self.mean[..., None])
         by_score = (by_score * query.shape[-1] ** -0.5).astype(dtype)
         return (
             _product(by_score, keys, over="keys", dtype=dtype),
-            jnp.einsum(f"bkgqts,bkgqtc->{letters}", by_score, query),
-            jnp.einsum(f"bkgqts,bkgqtc->{letters}", weights.astype(dtype), self.out),
+            summed(f"bkgqts,bkgqtc->{letters}", by_score, query),
+            summed(f"bkgqts,bkgqtc->{letters}", weights.astype(dtype), self.out),
         )
 
 
@@ -319,10 +324,14 @@ def _text_backward(column: int, saved: tuple[Array, ...], slope: Array):
             by_keys[i] += by_key[..., ends[i] : ends[i + 1], :]
             by_values[i] += by_value[..., ends[i] : ends[i + 1], :]
     unread = [(0, 0)] * 3 + [(0, keys.shape[3] - ends[-1]), (0, 0)]
+
+    def joined(parts: list[Any]) -> Array:
+        return jnp.pad(jnp.concatenate(parts, axis=3).astype(query.dtype), unread)
+
     return (
         jnp.concatenate(by_query, axis=4).reshape(query.shape),
-        jnp.pad(jnp.concatenate(by_keys, axis=3), unread),
-        jnp.pad(jnp.concatenate(by_values, axis=3), unread),
+        joined(by_keys),
+        joined(by_values),
         None,
         None,
         None,

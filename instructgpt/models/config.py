@@ -1,6 +1,7 @@
 """What defines a transformer: a handful of switches, and every GPT-3 size by name."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal
 
 from instructgpt.errors import UserError
@@ -172,6 +173,22 @@ class ModelConfig:
         rows = self.padded_vocab_size * (1 if self.tied_head else 2)
         rows += self.context_length if self.positions == "learned" else 0
         return self.num_layers * (attention + mlp + 2 * norm) + rows * self.width + norm
+
+
+def for_devices(
+    config: ModelConfig, *, tpu: bool, log: Callable[[str], None]
+) -> ModelConfig:
+    """The config as the devices can compute it: TPUs have no float16.
+
+    Args:
+      config: What is asked for.
+      tpu: Whether the devices are TPUs.
+      log: Told what takes the place of what.
+    """
+    if not tpu or config.compute_dtype != "float16":
+        return config
+    log("TPUs have no float16: models compute in bfloat16 in its place")
+    return dataclasses.replace(config, compute_dtype="bfloat16")
 
 
 def _gpt3(num_layers: int, width: int, num_heads: int, head_dim: int) -> ModelConfig:

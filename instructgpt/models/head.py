@@ -55,13 +55,14 @@ class Head(NamedTuple):
         known = jnp.arange(table.shape[0]) < self.vocab_size
         return jnp.where(known.reshape((1,) * (logits.ndim - 1) + (-1,)), logits, -1e30)
 
-    def products(self, hidden: Array, table: Array, slope: Array):
+    def products(self, hidden: Array, table: Array, slope: Array, *, dtype: Any):
         """Gradients by hidden [c, D] and table float32[V, D], from those by logits.
 
         Args:
           hidden: [c, D].
           table: [V, D].
           slope: float32[c, V], of the logits over the temperature.
+          dtype: Of the gradient by hidden.
 
         Returns:
           ([c, D], float32[W, V, D] of the rows of each of W devices).
@@ -71,7 +72,7 @@ class Head(NamedTuple):
             "cv,vd->cd",
             slope.astype(self.dtype),
             table.astype(self.dtype),
-            preferred_element_type=hidden.dtype,
+            preferred_element_type=dtype,
         )
         slope = slope.astype(hidden.dtype)
         # Of each device's rows by themselves: they are added up once, after all chunks.
@@ -200,7 +201,7 @@ def _token_log_probs_bwd(head: Head, saved: Any, slopes: TokenLogProbs):
         hidden, targets, log_z, slope = args
         probs = jnp.exp(_logits(head, hidden, table) - log_z[:, None])
         slope = -slope[:, None] * _above_target(probs, targets)
-        by_hidden, more = head.products(hidden, table, slope)
+        by_hidden, more = head.products(hidden, table, slope, dtype=hidden.dtype)
         return by_table + more, by_hidden
 
     xs = _split(head, hidden, targets, log_z, slopes.log_probs)
@@ -241,6 +242,8 @@ def _weighted_nll_fwd(
     xs = _split(head, hidden, targets, weights)
     start = jnp.zeros((), jnp.float32), _zeros(table, xs[0])
     table = _whole(head, table)
+    # The loss scale, which float16 needs, comes in with the backward pass.
+    kept = jnp.float32 if head.dtype == "float16" else hidden.dtype
 
     def one(carry: tuple[Array, Array], args: tuple[Array, ...]):
         total, by_table = carry
@@ -252,7 +255,7 @@ def _weighted_nll_fwd(
         probs = jnp.exp(logits - log_z[:, None])
         slope = weights[:, None] * _above_target(probs, targets)
         slope = jnp.where(counts[:, None], slope, 0.0)
-        by_hidden, more = head.products(hidden, table, slope)
+        by_hidden, more = head.products(hidden, table, slope, dtype=kept)
         return (total, by_table + more), by_hidden
 
     (total, by_table), by_hidden = jax.lax.scan(one, start, xs)
@@ -261,7 +264,8 @@ def _weighted_nll_fwd(
 
 def _weighted_nll_bwd(head: Head, saved: Any, slope: Array):
     by_hidden, by_table = saved
-    by_hidden = (by_hidden.astype(jnp.float32) * slope).astype(by_hidden.dtype)
+    dtype = head.dtype if head.dtype == "float16" else by_hidden.dtype
+    by_hidden = (by_hidden.astype(jnp.float32) * slope).astype(dtype)
     return by_hidden, by_table * slope, None, None
 
 

@@ -23,7 +23,7 @@ from instructgpt.models.attention import (
 from instructgpt.models.cached import attend_cached, readable
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.norms import Norm
-from instructgpt.models.products import product, product_dtype
+from instructgpt.models.products import add_bias, product, product_dtype
 from instructgpt.models.rotary import Rotation, rotate
 from instructgpt.sharding import Layout, constrain, constrain_residual
 
@@ -61,8 +61,9 @@ class Place(NamedTuple):
 class Weights(NamedTuple):
     """Of y = x . kernel + bias."""
 
-    kernel: Array  # compute dtype [in..., out...]
-    bias: Array | None  # compute dtype [out...]
+    # Float32, or copies in the compute dtype for models that only run.
+    kernel: Array  # [in..., out...]
+    bias: Array | None  # [out...]
 
 
 def stacked(weights: list[Weights]) -> Weights:
@@ -81,10 +82,7 @@ def affine(
     """y = x . kernel + bias over the last `contract` axes of x."""
     dtype = product_dtype(config)
     y = product(x, weights.kernel, contract=contract, dtype=dtype)
-    if weights.bias is None:
-        return y
-    lead = (1,) * (y.ndim - weights.bias.ndim)
-    return y + weights.bias.reshape(lead + weights.bias.shape)
+    return y if weights.bias is None else add_bias(y, weights.bias)
 
 
 class Affine(nn.Module):
@@ -99,20 +97,20 @@ class Affine(nn.Module):
 
     @nn.compact
     def __call__(self) -> Weights:
-        """In the compute dtype."""
-        shape, dtype = self.inputs + self.features, self.config.compute_dtype
+        """As they are stored; the products cast them."""
+        shape = self.inputs + self.features
         normal = nn.initializers.normal(self.std)
         zeros = nn.initializers.zeros_init()
         kernel = self.param(
             "kernel", nn.with_logical_partitioning(normal, self.axes), shape
-        ).astype(dtype)
+        )
         if not self.use_bias:
             return Weights(kernel, None)
         # A bias along `embed` is a handful of bytes: it stays whole.
         outputs = self.axes[len(self.inputs) :]
         axes = tuple("norm" if a == "embed" else a for a in outputs)
         boxed = nn.with_logical_partitioning(zeros, axes)
-        return Weights(kernel, self.param("bias", boxed, self.features).astype(dtype))
+        return Weights(kernel, self.param("bias", boxed, self.features))
 
 
 class Attention(nn.Module):

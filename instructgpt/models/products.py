@@ -1,4 +1,9 @@
-"""Products of activations with weights: what they multiply in, and their gradients."""
+"""Products of activations with weights: what they multiply in, and their gradients.
+
+Weights come in as float32 masters and are cast here, so that the gradients of masters,
+which are sums over all tokens, are float32 from the start: in float16 they would
+overflow beyond 65,504, and in bfloat16 they would keep 8 bits.
+"""
 
 import functools
 import math
@@ -6,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from instructgpt.models.config import ModelConfig
@@ -40,7 +46,8 @@ def product(x: Array, kernel: Array, *, contract: int, dtype: str) -> Array:
 
     Args:
       x: [N..., in...] in the compute dtype.
-      kernel: [in..., out...] in the compute dtype.
+      kernel: float32[in..., out...], or a copy in the compute dtype; its gradient is a
+        sum in the dtype that it has here.
       contract: How many axes `in` is.
       dtype: What both are rounded to before they are multiplied, in the product and in
         the gradient by x. Sums are in the compute dtype.
@@ -48,23 +55,27 @@ def product(x: Array, kernel: Array, *, contract: int, dtype: str) -> Array:
     Returns:
       [N..., out...] in the compute dtype.
     """
-    return checkpoint_name(_product(x, kernel, contract, dtype), PRODUCT)
+    y = _product(x, kernel, contract, dtype, kernel.dtype.name)
+    return checkpoint_name(y, PRODUCT)
 
 
 # Its own backward pass: JAX's gradient of the kernel is the product the other way
 # round, [out..., in...], and a transpose after it, which is slow on a CPU.
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _product(x: Array, kernel: Array, contract: int, dtype: str) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _product(x: Array, kernel: Array, contract: int, dtype: str, sums: str) -> Array:
     lead = x.ndim - contract
     dims = tuple(range(lead, x.ndim)), tuple(range(contract))
-    return _multiplied(x, kernel, dims, dtype)
+    return _multiplied(x, kernel.astype(x.dtype), dims, dtype)
 
 
-def _forward(x: Array, kernel: Array, contract: int, dtype: str):
-    return _product(x, kernel, contract, dtype), (x, kernel)
+def _forward(x: Array, kernel: Array, contract: int, dtype: str, sums: str):
+    kernel = kernel.astype(x.dtype)
+    return _product(x, kernel, contract, dtype, sums), (x, kernel)
 
 
-def _backward(contract: int, dtype: str, saved: tuple[Array, Array], slope: Array):
+def _backward(
+    contract: int, dtype: str, sums: str, saved: tuple[Array, Array], slope: Array
+):
     x, kernel = saved
     lead = x.ndim - contract
     dims = tuple(range(lead, slope.ndim)), tuple(range(contract, kernel.ndim))
@@ -72,10 +83,44 @@ def _backward(contract: int, dtype: str, saved: tuple[Array, Array], slope: Arra
     # Not rounded: a CPU wants pairs of rows of bfloat16 side by side, and to lay x out
     # so takes as long as is saved.
     x, slope = (y.reshape(-1, *y.shape[lead:]) for y in (x, slope))
-    return by_x, summed_outer(x, slope, dtype=x.dtype)
+    return by_x, summed_outer(x, slope, dtype=sums)
 
 
 _product.defvjp(_forward, _backward)
+
+
+def add_bias(y: Array, bias: Array) -> Array:
+    """y + bias.
+
+    Args:
+      y: [N..., out...] in the compute dtype.
+      bias: float32[out...], or a copy in the compute dtype; its gradient is a sum in
+        the dtype that it has here.
+
+    Returns:
+      [N..., out...] in the compute dtype.
+    """
+    lead = y.ndim - bias.ndim
+    if bias.dtype == y.dtype:
+        return y + bias.reshape((1,) * lead + bias.shape)
+    return _add_master(y, bias, lead)
+
+
+# JAX's own backward pass adds up the tokens' gradients in the dtype of y.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _add_master(y: Array, bias: Array, lead: int) -> Array:
+    return y + bias.astype(y.dtype).reshape((1,) * lead + bias.shape)
+
+
+def _add_forward(y: Array, bias: Array, lead: int) -> tuple[Array, None]:
+    return _add_master(y, bias, lead), None
+
+
+def _add_backward(lead: int, saved: None, slope: Array) -> tuple[Array, Array]:
+    return slope, slope.sum(axis=tuple(range(lead)), dtype=jnp.float32)
+
+
+_add_master.defvjp(_add_forward, _add_backward)
 
 
 def summed_outer(x: Array, y: Array, *, dtype: Any) -> Array:

@@ -224,9 +224,11 @@ class Transformer(nn.Module):
     def embed(self, tokens: Array, positions: Array, layout: Layout) -> Array:
         """What goes into the first layer, [B, K, T, D]."""
         dtype = self.config.compute_dtype
-        x = self.token_embedding.astype(dtype)[tokens]
+        # Rows are cast once they are looked up, so that their gradients, sums over all
+        # tokens of a kind, are float32 as the tables are.
+        x = self.token_embedding[tokens].astype(dtype)
         if self.config.positions == "learned":
-            x = x + self.position_embedding.astype(dtype)[positions]
+            x = x + self.position_embedding[positions].astype(dtype)
         return constrain_residual(x, layout)
 
     def turns(self, positions: Array) -> Rotation | None:

@@ -48,7 +48,7 @@ def fewest(
 
 
 def _reason(plan: Estimate) -> str:
-    memory = f"of {plan.machine.chip.memory / GIB:.0f} GiB a chip"
+    memory = f"of {plan.machine.chip.memory / GIB:.4g} GiB a chip"
     held = sum(plan.held.values()) / GIB
     if not plan.compiled:
         return f"what is held takes {held:.1f} {memory}"

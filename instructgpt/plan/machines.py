@@ -1,7 +1,10 @@
 """Chips by name, and meshes of chips that need not be there.
 
 Figures are those of the makers' public data sheets: dense bfloat16 products, memory,
-and what a chip sends over all of its links together, in one direction.
+and what a chip sends over all of its links together, in one direction. The memory of
+TPUs is what their compiler leaves to programs, which is less than the data sheets say:
+it names that number when it refuses a program that needs more, and
+`tests/plan/test_plan.py` asks it again wherever the compiler is installed.
 """
 
 import os
@@ -18,17 +21,18 @@ GIB = 2**30
 class Chip(NamedTuple):
     """What one chip (with the GPU kinds, one GPU) has and does at best."""
 
-    memory: float  # bytes
+    memory: float  # bytes that programs and what they hold may take
     flops_per_second: float  # bfloat16
     bytes_per_second: float  # of its memory
     link_bytes_per_second: float  # to other chips
 
 
+# Memory as libtpu 0.0.42 (of jax 0.10.2) says: "exceeds available HBM (15.75G)".
 TPUS = {
-    "v4": Chip(32 * GIB, 275e12, 1.228e12, 300e9),
-    "v5e": Chip(16 * GIB, 197e12, 0.819e12, 200e9),
-    "v5p": Chip(95 * GIB, 459e12, 2.765e12, 600e9),
-    "v6e": Chip(32 * GIB, 918e12, 1.64e12, 448e9),
+    "v4": Chip(30.75 * GIB, 275e12, 1.228e12, 300e9),
+    "v5e": Chip(15.75 * GIB, 197e12, 0.819e12, 200e9),
+    "v5p": Chip(95.74 * GIB, 459e12, 2.765e12, 600e9),
+    "v6e": Chip(31.25 * GIB, 918e12, 1.64e12, 448e9),
 }
 GPUS = {
     "a100": Chip(80 * GIB, 312e12, 2.039e12, 300e9),

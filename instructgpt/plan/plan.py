@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from instructgpt.errors import UserError
-from instructgpt.models.config import GPT3_SIZES, PUBLIC_SIZES, ModelConfig
+from instructgpt.models.config import GPT3_SIZES, PUBLIC_SIZES, ModelConfig, for_devices
 from instructgpt.plan.estimate import Estimate, estimate
 from instructgpt.plan.fewest import fewest
 from instructgpt.plan.machines import SLICES, Machine, gpus, tpu
@@ -55,7 +56,7 @@ def plan_stage(
     if request.topology in SLICES:
         return _plan_fewest(config, request, log)
     machine = find_machine(request)
-    models = find_models(config, request, tpu=machine.is_tpu)
+    models = find_models(config, request, tpu=machine.is_tpu, log=log)
 
     def run(config: ConfigDict, phases: tuple[str, ...] = ()) -> Estimate:
         return _plan(config, models, machine, log, phases=phases)
@@ -78,7 +79,7 @@ def _plan_fewest(
             f"--topology={request.topology} plans the whole stage for one slice after "
             "another; give one, such as v5p:4x4x8, with --search or --phases"
         )
-    models = find_models(config, request, tpu=True)
+    models = find_models(config, request, tpu=True, log=log)
     first = f"{request.topology}:{SLICES[request.topology][0]}"
     find_machine(dataclasses.replace(request, topology=first))  # is there a compiler?
 
@@ -124,9 +125,10 @@ def find_machine(request: Request) -> Machine:
 
 
 def find_models(
-    config: ConfigDict, request: Request, *, tpu: bool
+    config: ConfigDict, request: Request, *, tpu: bool, log: Callable[[str], None]
 ) -> Callable[[ConfigDict], Models]:
-    """The sizes by name, with what a config changes of them."""
+    """The sizes by name, with what a config and the machine change of them."""
+    log_once = functools.cache(log)
     names = [request.model or request.variant]
     paper = request.variant in ("1.3b", "6b", "175b")
     names.append(request.reward_model or ("6b" if paper else names[0]))
@@ -140,9 +142,9 @@ def find_models(
 
     def models(config: ConfigDict) -> Models:
         if own:
-            whole = build(ModelConfig, config.model, where="config.model")
-            size = with_overrides(whole, ConfigDict(), tpu=tpu)
-            return Models(size, size)
-        return Models(*(with_overrides(SIZES[name], config, tpu=tpu) for name in names))
+            sizes = [build(ModelConfig, config.model, where="config.model")] * 2
+        else:
+            sizes = [with_overrides(SIZES[name], config) for name in names]
+        return Models(*(for_devices(x, tpu=tpu, log=log_once) for x in sizes))
 
     return models

@@ -121,7 +121,7 @@ def _optimizer(block: Any, where: str) -> Any:
 def _state_parts(name: str, state: TrainState) -> dict[str, Any]:
     return {
         f"{name}: parameters": state.params,
-        f"{name}: optimiser": (state.step, state.opt_state),
+        f"{name}: optimiser": state.parts()["optimizer"],
     }
 
 
@@ -411,13 +411,8 @@ def _updating(run: _PPO, state: PPOState, optimizers, all_costs: dict[str, Cost]
     return Phase(step, arguments, calls, cost, _read(cost))
 
 
-def with_overrides(size: ModelConfig, config: ConfigDict, *, tpu: bool) -> ModelConfig:
-    """A model of a named size with what the stage changes of it.
-
-    TPUs have no float16: bfloat16 takes its place there.
-    """
+def with_overrides(size: ModelConfig, config: ConfigDict) -> ModelConfig:
+    """A model of a named size with what the stage changes of it."""
     block = config.model.to_dict() if "model" in config else {}
     values = {**dataclasses.asdict(size), **block}
-    if tpu and values["compute_dtype"] == "float16":
-        values["compute_dtype"] = "bfloat16"
     return build(ModelConfig, values, where="config.model")

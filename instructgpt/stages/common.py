@@ -7,6 +7,7 @@ folders can be moved as a whole.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from instructgpt.data.documents import TokenWindows
 from instructgpt.distributed import first_then_others, is_first
 from instructgpt.errors import UserError
 from instructgpt.loop import LoopConfig
-from instructgpt.models.config import ModelConfig
+from instructgpt.models.config import ModelConfig, for_devices
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.outputs import new_file
 from instructgpt.ranges import Every, NonNegativeInt, PositiveInt, check_integers
@@ -199,6 +200,9 @@ def announce(text: str) -> None:
         print(text, flush=True)
 
 
+_announce_once = functools.cache(announce)  # not of each model of each stage
+
+
 def check_model(context: Context, config: ModelConfig, *, extra: int = 0) -> None:
     """Raises UserError if the data cannot be fed to a model of this config.
 
@@ -249,6 +253,13 @@ def text_windows(
     return TokenWindows(tokens, length or config.context_length)
 
 
+def model_config(values: Any, mesh: Mesh) -> ModelConfig:
+    """A model's config as the mesh's devices can compute it."""
+    config = build(ModelConfig, values, where="config.model")
+    tpu = mesh.devices.flat[0].platform == "tpu"
+    return for_devices(config, tpu=tpu, log=_announce_once)
+
+
 class Loaded(NamedTuple):
     """A model and its parameters on the mesh."""
 
@@ -273,7 +284,7 @@ def _opened(
     try:
         meta = checkpoints.meta(step)
         values = {**meta["model"], **(overrides.to_dict() if overrides else {})}
-        config = build(ModelConfig, values, where="config.model")
+        config = model_config(values, context.mesh)
         check_model(context, config)
         if scalar != (meta["kind"] == "scalar"):
             raise UserError(

@@ -114,27 +114,24 @@ def _evaluate(
         rl_init = common.load(_rl_init(config), context)
         with about(rl_init.source):
             losses["rl_init"] = _pretrain_loss(context, rl_init, settings)
-        with about(reward.source):
-            accuracy = (
-                _reward_accuracy(context, settings, reward)
-                if settings.comparisons
-                else {}
-            )
+        accuracy = _reward_accuracy(context, settings, reward)
     judged = {
         name: judge_all(context.data.world, prompts.records, responses)
         for name, responses in texts.items()
     }
-    models = {}
-    for name, entry in entries.items():
-        models[name] = {
+    baseline = judged[settings.baseline]
+    models = {
+        name: {
             "label": entry.label,
             "mean_score": scores[name],
             **summarise(
                 prompts.records,
                 judged[name],
-                None if name == settings.baseline else judged[settings.baseline],
+                None if name == settings.baseline else baseline,
             ),
         }
+        for name, entry in entries.items()
+    }
     return {
         "models": models,
         "baseline": settings.baseline,
@@ -286,6 +283,8 @@ def _reward_accuracy(
     over the pairs that two labelers left untied `shared_pairs_*` of the reward model
     and `agreement_*` of the labelers. A rate over no pairs is left out.
     """
+    if not settings.comparisons:
+        return {}
     directory = common.resolve(settings.comparisons, context.workdir)
     evaluate = make_ranking_evaluator(reward.model, context.mesh)
     out: dict[str, Any] = {}
@@ -299,7 +298,8 @@ def _reward_accuracy(
         if not count_untied(rankings.rows):
             common.announce(f"evaluate: no {split} ranking has an untied pair")
             continue
-        found = evaluate(reward.params, rankings)
+        with about(reward.source):
+            found = evaluate(reward.params, rankings)
         shared = shared_pair_counts(found.scored)
         for key, counts in (
             ("all_pairs", found.counts),

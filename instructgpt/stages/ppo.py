@@ -108,11 +108,12 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     with jax.set_mesh(context.mesh):
         models = _load(context, config)
         policy, reward = models["policy"], models["reward"]
-        state = _initial_state(context, models, optimizers)
         frozen = Frozen(
             cast(policy.params, policy.model.config.compute_dtype),
             cast(reward.params, reward.model.config.compute_dtype),
         )
+        # After the frozen copies: the state takes over the weights that were loaded.
+        state = _initial_state(context, models, optimizers)
         job = Job(
             name=config.name,
             update=_make_update(
@@ -126,7 +127,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             ),
             watch=("score", "kl", "response_length", "valid_pretrain_loss"),
             evaluate=_make_evaluate(context, policy.model, held_out),
-            schedule=lambda step: schedules[0](step * minibatches * rollout.epochs),
+            schedule=schedules[0],
+            updates=minibatches * rollout.epochs,
             meta=common.model_meta(policy.model, kind="language"),
         )
         state = train(

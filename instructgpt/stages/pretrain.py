@@ -12,7 +12,6 @@ from instructgpt.data.documents import TokenWindows
 from instructgpt.data.loader import make_loader
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.loop import Job, train
-from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import Transformer
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
 from instructgpt.ranges import NonNegativeInt
@@ -34,7 +33,7 @@ class PretrainConfig:
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Trains a language model from scratch; returns its last evaluation."""
     context = common.start(config, workdir)
-    model_config = common.build(ModelConfig, config.model, where="config.model")
+    model_config = common.model_config(config.model, context.mesh)
     common.check_model(context, model_config)
     train_config = common.build(common.TrainConfig, config.train, where="config.train")
     pretrain = common.build(PretrainConfig, config.pretrain, where="config.pretrain")

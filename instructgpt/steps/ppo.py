@@ -16,7 +16,6 @@ from instructgpt.batches import Rollout, TokenBatch
 from instructgpt.losses import Weighted, masked
 from instructgpt.models.scoring import response_log_probs, response_values
 from instructgpt.models.transformer import ScalarModel, Transformer
-from instructgpt.optim import global_norm
 from instructgpt.ranges import NonNegativeInt, PositiveInt
 from instructgpt.rl import (
     clipped_policy_loss,
@@ -25,9 +24,16 @@ from instructgpt.rl import (
     shaped_rewards,
     whiten,
 )
-from instructgpt.state import PPOState
+from instructgpt.state import PPOState, TrainState
 from instructgpt.steps.sft import make_sft_loss
-from instructgpt.steps.update import Metrics, Params, gradients, scalar
+from instructgpt.steps.update import (
+    LossFn,
+    Metrics,
+    Params,
+    gradients,
+    norm_metric,
+    update,
+)
 
 Array = jax.Array
 
@@ -162,28 +168,35 @@ def make_ppo_step(
     def step(state: PPOState, rollout: Rollout, ptx: TokenBatch | None, key: Array):
         key = jax.random.fold_in(key, state.policy.step)
         episodes = with_advantages(rollout, config=config)
-        grads, _, metrics = gradients(
-            policy_loss, state.policy.params, episodes, key, microbatches=parts
-        )
-        metrics["policy_grad_norm"] = scalar(global_norm(grads))
-        if ptx is not None:
-            more, loss, _ = gradients(
-                ptx_loss, state.policy.params, ptx, key, microbatches=text_parts
+
+        def gradient(loss_fn: LossFn, of: TrainState, batch: Any, parts: int = parts):
+            return gradients(
+                loss_fn,
+                of.params,
+                batch,
+                key,
+                microbatches=parts,
+                loss_scale=of.loss_scale,
             )
+
+        scale = state.policy.loss_scale
+        grads, _, metrics = gradient(policy_loss, state.policy, episodes)
+        metrics["policy_grad_norm"] = norm_metric(grads, scale)
+        if ptx is not None:
+            more, loss, _ = gradient(ptx_loss, state.policy, ptx, text_parts)
             metrics["ptx_loss"] = loss
-            metrics["ptx_grad_norm"] = scalar(global_norm(more))
+            metrics["ptx_grad_norm"] = norm_metric(more, scale)
             grads = jax.tree.map(lambda g, m: g + config.ptx_coef * m, grads, more)
-        policy = state.policy.updated(grads, policy_optimizer)
-        grads, _, value_metrics = gradients(
-            value_loss, state.value.params, episodes, key, microbatches=parts
-        )
-        metrics["value_grad_norm"] = scalar(global_norm(grads))
-        value = state.value.updated(grads, value_optimizer)
+        policy = update(state.policy, grads, policy_optimizer)
+        grads, _, value_metrics = gradient(value_loss, state.value, episodes)
+        metrics["value_grad_norm"] = norm_metric(grads, state.value.loss_scale)
+        value = update(state.value, grads, value_optimizer).state
         decay = config.ema_decay
         ema = jax.tree.map(
-            lambda e, p: decay * e + (1.0 - decay) * p, state.ema, policy.params
+            lambda e, p: decay * e + (1.0 - decay) * p, state.ema, policy.state.params
         )
-        return PPOState(policy, value, ema), {**metrics, **value_metrics}
+        ema = policy.choose(ema, state.ema)
+        return PPOState(policy.state, value, ema), {**metrics, **value_metrics}
 
     out = None if shardings is None else (shardings, None)
     return jax.jit(step, donate_argnums=0, out_shardings=out)

@@ -2,19 +2,23 @@
 
 A loss function returns a sum with its weight. Gradients of the sums are added over
 microbatches and divided by the added weights once, so any split of a batch gives
-the gradient of the whole. Under float16 the sum over a microbatch's tokens also
-serves as the loss scale.
+the gradient of the whole.
+
+Under float16 the sum is multiplied by the state's loss scale before it is
+differentiated, and an update whose gradients are not finite is skipped.
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from instructgpt.losses import Weighted
-from instructgpt.optim import global_norm
+from instructgpt.optim import LossScale, global_norm
 from instructgpt.state import TrainState
 
 Array = jax.Array
@@ -51,7 +55,13 @@ def join_rows(parts: Batch) -> Batch:
 
 
 def gradients(
-    loss_fn: LossFn, params: Params, batch: Batch, key: Array, *, microbatches: int = 1
+    loss_fn: LossFn,
+    params: Params,
+    batch: Batch,
+    key: Array,
+    *,
+    microbatches: int = 1,
+    loss_scale: LossScale | None = None,
 ) -> tuple[Params, Weighted, Metrics]:
     """Gradient of the mean loss over a batch, in float32.
 
@@ -61,14 +71,16 @@ def gradients(
       batch: Tree of arrays [B, ...].
       key: Folded with the microbatch's number.
       microbatches: Parts the batch is cut into, one at a time in memory; divides B.
+      loss_scale: Multiplies the loss on the way back, and divides the sum of gradients.
 
     Returns:
-      (gradients, loss, metrics).
+      (gradients, loss, metrics). The scale is in none of them.
     """
 
     def of_sum(params: Params, batch: Batch, key: Array):
         loss, metrics = loss_fn(params, batch, key)
-        return loss.sum, (loss, metrics)
+        total = loss.sum if loss_scale is None else loss.sum * loss_scale.scale
+        return total, (loss, metrics)
 
     def one(batch: Batch, key: Array):
         (_, out), grads = jax.value_and_grad(of_sum, has_aux=True)(params, batch, key)
@@ -88,7 +100,63 @@ def gradients(
         (grads, loss, metrics), _ = jax.lax.scan(body, zeros, xs)
     # A product, so that XLA makes it where a gradient is read; not so a division.
     share = 1.0 / jnp.where(loss.weight > 0, loss.weight, 1.0)
+    if loss_scale is not None:
+        share = share / loss_scale.scale
     return jax.tree.map(lambda g: g * share, grads), loss, metrics
+
+
+class Updated(NamedTuple):
+    """A state after an update, and whether the update was made."""
+
+    state: TrainState
+    made: Array | None  # bool[]; None: always
+
+    def choose(self, new: Params, old: Params) -> Params:
+        """`new` if the update was made, else `old`."""
+        if self.made is None:
+            return new
+        return jax.tree.map(functools.partial(jnp.where, self.made), new, old)
+
+
+def update(
+    state: TrainState, grads: Params, optimizer: optax.GradientTransformation
+) -> Updated:
+    """One optimiser update, skipped under a loss scale if gradients are not finite.
+
+    A skipped update counts in the state's `step`, and changes the loss scale; the
+    parameters and the optimiser's state stay as they are.
+
+    Args:
+      state: To be updated.
+      grads: Mean gradients, of which the scale has been taken off.
+      optimizer: Applied to them.
+    """
+    new = state.updated(grads, optimizer)
+    if state.loss_scale is None:
+        return Updated(new, None)
+    finite = jnp.isfinite(global_norm(grads))
+    out = Updated(new, finite)
+    scale = state.loss_scale.after(finite)
+    old = dataclasses.replace(state, step=new.step)
+    return out._replace(
+        state=dataclasses.replace(out.choose(new, old), loss_scale=scale)
+    )
+
+
+def norm_metric(grads: Params, loss_scale: LossScale | None) -> Weighted:
+    """The norm of the gradients, left out where float16 overflowed and may again not.
+
+    It stays in, so that training ends, if the scale was as small as it may be.
+
+    Args:
+      grads: Mean gradients.
+      loss_scale: That they were made with.
+    """
+    norm = scalar(global_norm(grads))
+    if loss_scale is None:
+        return norm
+    counts = jnp.isfinite(norm.sum) | loss_scale.exhausted
+    return jax.tree.map(lambda x: jnp.where(counts, x, 0.0), norm)
 
 
 def make_train_step(
@@ -116,11 +184,16 @@ def make_train_step(
         key = jax.random.fold_in(key, state.step)
         batch = batch if prepare is None else prepare(batch)
         grads, loss, metrics = gradients(
-            loss_fn, state.params, batch, key, microbatches=microbatches
+            loss_fn,
+            state.params,
+            batch,
+            key,
+            microbatches=microbatches,
+            loss_scale=state.loss_scale,
         )
-        norm = scalar(global_norm(grads))
+        norm = norm_metric(grads, state.loss_scale)
         metrics = {"loss": loss, **metrics, "grad_norm": norm}
-        return state.updated(grads, optimizer), metrics
+        return update(state, grads, optimizer).state, metrics
 
     out = None if shardings is None else (shardings, None)
     return jax.jit(step, donate_argnums=0, out_shardings=out)

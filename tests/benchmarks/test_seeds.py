@@ -9,13 +9,13 @@ from tests.evals.fake_results import make_results
 
 
 def write_run(folder, *, training, world, ppo, loss=1.864):
-    """A recipe's workdir whose PPO has this win rate; without a world if it is None."""
+    """A recipe's workdir whose PPO has this win rate; without a world if None."""
     results = make_results()
     results["models"]["ppo"]["win_rate"] = [ppo, ppo - 0.04, ppo + 0.04]
     results["pretrain_loss"]["ppo"] = loss
-    results["meta"]["seed"] = training
-    if world is not None:
-        results["meta"]["world_seed"] = world
+    results["meta"] |= {"seed": training, "world_seed": world}
+    if world is None:
+        del results["meta"]["world_seed"]
     (folder / "evaluate").mkdir(parents=True)
     (folder / "evaluate" / "results.json").write_text(json.dumps(results))
     return str(folder)

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from instructgpt.errors import UserError
-from instructgpt.models.config import GPT3_SIZES, PUBLIC_SIZES
+from instructgpt.models.config import GPT3_SIZES, PUBLIC_SIZES, for_devices
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.state import init_params
 from tests import tiny
@@ -84,6 +84,18 @@ def test_sizes_left_out_follow_the_width():
 def test_a_width_that_does_not_divide_into_heads_is_a_user_error():
     with pytest.raises(UserError, match=r"config\.model: width=16 .*num_heads=3"):
         tiny.config(num_heads=3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("tpu", [True, False])
+def test_tpus_take_bfloat16_for_float16(dtype, tpu):
+    said = []
+    config = tiny.config(compute_dtype=dtype, remat="full")
+    found = for_devices(config, tpu=tpu, log=said.append)
+    replaced = tpu and dtype == "float16"
+    expected = "bfloat16" if replaced else dtype
+    assert found == tiny.config(compute_dtype=expected, remat="full")
+    assert len(said) == replaced
 
 
 @pytest.mark.parametrize(

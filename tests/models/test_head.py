@@ -101,6 +101,22 @@ def test_products_in_half_precision_give_float32_gradients_of_the_table(given, d
         np.testing.assert_allclose(by_table, exact, atol=0.1)
 
 
+def test_the_loss_scale_comes_before_states_gradients_are_rounded(given):
+    """Small ones, which float16 would round to multiples of 6e-8, keep their digits."""
+    hidden, table, targets, _ = given
+    head, weights = HEAD._replace(dtype="float16"), jnp.full(N, 1e-4)
+    hidden, table = hidden.astype(jnp.float16), 0.01 * table
+
+    def scaled(hidden, head):
+        return 2.0**12 * weighted_nll(head, hidden, table, targets, weights)
+
+    exact = jax.grad(scaled)(hidden.astype(jnp.float32), HEAD)
+    found = jax.grad(scaled)(hidden, head)
+    assert found.dtype == jnp.float16
+    assert float(jnp.abs(exact).max()) / 2.0**12 < 5e-6
+    np.testing.assert_allclose(found, exact, atol=0.003 * float(jnp.abs(exact).max()))
+
+
 def test_the_unpredictable_rows_of_the_table_learn_nothing(given):
     hidden, table, targets, weights = given
     slope = jax.grad(lambda t: weighted_nll(HEAD, hidden, t, targets, weights))(table)

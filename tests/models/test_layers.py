@@ -122,6 +122,19 @@ def test_scores_beyond_the_range_of_float16_stay_finite():
     np.testing.assert_allclose(out, 60.0)
 
 
+def test_gradients_of_keys_and_values_are_rounded_once_over_blocks_of_queries():
+    """Each query weighs what it sees alike, so the sums are harmonic."""
+    length = 512  # eight blocks
+    query = jnp.zeros((1, 1, 1, length, 2), jnp.float16)
+    values = jnp.ones_like(query)
+    mask = jnp.tril(jnp.ones((1, 1, length, length), bool))
+    _, pull = jax.vjp(lambda v: attend_text(query, values, v, mask), values)
+    (found,) = pull(jnp.ones_like(query))
+    weights = (1.0 / np.arange(1, length + 1)).astype(np.float16).astype(np.float32)
+    exact = np.cumsum(weights[::-1])[::-1].astype(np.float16)
+    np.testing.assert_array_equal(found[0, 0, 0, :, 0], exact)
+
+
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="is for a CPU")
 def test_a_mask_is_made_once_for_all_layers_and_heads(rng):
     def run(query, keys, values, valid):

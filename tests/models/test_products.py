@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from instructgpt.models import products
-from instructgpt.models.products import has_bfloat16_units, product, product_dtype
+from instructgpt.models.products import (
+    add_bias,
+    has_bfloat16_units,
+    product,
+    product_dtype,
+)
 from instructgpt.models.transformer import Transformer
 from tests import tiny
 
@@ -46,6 +51,26 @@ def test_gradients_are_those_of_jax_of_rounded_operands(operands, dtype):
     expected = jax.vjp(plain, x, kernel)[1](slope)[1]
     np.testing.assert_allclose(by_kernel, expected, **close)
     assert {a.dtype for a in (y, by_x, by_kernel)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_gradients_of_float32_weights_are_float32_sums(dtype):
+    """Over 70,000 ones, which float16 has not, and bfloat16 ends at 256."""
+    tokens = 70_000
+    x, slope = jnp.ones((tokens, 1), dtype), jnp.ones((tokens, 2), dtype)
+    kernel, bias = jnp.array([[0.3, 0.7]]), jnp.array([0.1, -0.9])
+
+    def layer(kernel, bias):
+        return add_bias(product(x, kernel, contract=1, dtype=dtype), bias)
+
+    y, pull = jax.vjp(layer, kernel, bias)
+    for gradient in pull(slope):
+        assert gradient.dtype == jnp.float32
+        np.testing.assert_array_equal(gradient.reshape(-1), [tokens, tokens])
+    # Numbers are those of copies made before, as models that only run have them.
+    copies = layer(kernel.astype(dtype), bias.astype(dtype))
+    assert y.dtype == copies.dtype == jnp.dtype(dtype)
+    np.testing.assert_array_equal(y, copies)
 
 
 def test_auto_rounds_where_the_cpu_has_units_for_it(monkeypatch, tmp_path):

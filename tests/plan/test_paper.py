@@ -30,7 +30,7 @@ def described(machine):
     config = ppo_ptx.get_config("175b")
     config.ppo.microbatches = 4
     request = Request(variant="175b", topology="v5p:4x4x8")
-    models = find_models(config, request, tpu=True)(config)
+    models = find_models(config, request, tpu=True, log=print)(config)
     mesh = make_mesh(MeshConfig(data=1, fsdp=16, tensor=8), devices=machine.devices)
     with jax.set_mesh(mesh):
         return models, mesh, describe(config, models, mesh)

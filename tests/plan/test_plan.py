@@ -1,25 +1,32 @@
 """`python -m instructgpt.plan`: flags in, a table and JSON out."""
 
+import dataclasses
 import importlib.util
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from configs import ppo_ptx, pretrain
+from configs import ppo_ptx, pretrain, sft
 from instructgpt.errors import UserError
+from instructgpt.models.config import GPT3_SIZES
 from instructgpt.models.costs import Cost
 from instructgpt.plan.estimate import Compiled, Estimate
 from instructgpt.plan.fewest import fewest
-from instructgpt.plan.machines import GIB, TPUS, Machine
-from instructgpt.plan.plan import Request, plan_stage
+from instructgpt.plan.machines import GIB, SLICES, TPUS, Machine, tpu
+from instructgpt.plan.plan import Request, find_models, plan_stage
 from instructgpt.plan.search import search
 from instructgpt.plan.work import Phase, Work
+from instructgpt.stages import common
 
 REPO = Path(__file__).resolve().parents[2]
 SMOKE = "--config=configs/pretrain.py:smoke"
@@ -118,6 +125,28 @@ def test_the_search_names_the_fastest_that_fits():
     assert config.ppo.microbatches == 1, "the given config stays as it is"
 
 
+@pytest.mark.parametrize(
+    ("platform", "dtype"), [("tpu", "bfloat16"), ("gpu", "float16")]
+)
+def test_tpus_take_bfloat16_in_plans_as_in_stages(platform, dtype, capsys):
+    tpu, said = platform == "tpu", []
+    device = SimpleNamespace(platform=platform)
+    mesh = SimpleNamespace(devices=np.array([[device]]))
+    common._announce_once.cache_clear()
+    for stage in (pretrain, sft):
+        config = stage.get_config("6b")
+        models = find_models(config, Request(variant="6b"), tpu=tpu, log=said.append)
+        for model in (*models(config), *models(config)):
+            assert model.compute_dtype == dtype
+        of_stage = common.model_config(
+            {**dataclasses.asdict(GPT3_SIZES["6b"]), **config.model}, mesh
+        )
+        assert of_stage == models(config).policy
+    # A plan says so once, and a run as well, whatever its stages and models are.
+    assert len(said) == 2 * tpu
+    assert capsys.readouterr().out.count("TPUs have no float16") == tpu
+
+
 def slice_of(topology: str, *, held: float = 0.0, update: float | None = None):
     """A plan for a v5e with so many GiB held and, if it was compiled, in an update."""
     count = math.prod(map(int, topology.partition(":")[2].split("x")))
@@ -145,8 +174,8 @@ def test_the_smallest_slice_that_fits():
     found = fewest("v5e", run, log=lambda text: None)
     assert found.plan is plans["v5e:4x8"]
     assert found.table.splitlines() == [
-        "not v5e:2x2: what is held takes 20.0 of 16 GiB a chip",
-        "not v5e:2x4: update takes 8.0 beside 10.0 of 16 GiB a chip",
+        "not v5e:2x2: what is held takes 20.0 of 15.75 GiB a chip",
+        "not v5e:2x4: update takes 8.0 beside 10.0 of 15.75 GiB a chip",
         "not v5e:4x4: config.train.batch_size=8 does not divide",
         "fewest chips at these settings: 32, v5e:4x8",
     ]
@@ -172,9 +201,24 @@ def test_the_search_says_when_nothing_fits():
         )
 
 
-@pytest.mark.skipif(
+needs_tpu_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="no TPU compiler is installed"
 )
+
+
+@needs_tpu_compiler
+@pytest.mark.parametrize("kind", TPUS)
+def test_the_memory_of_a_tpu_is_what_its_compiler_leaves_to_programs(kind):
+    device = tpu(f"{kind}:{SLICES[kind][0]}").devices[0]
+    here = jax.sharding.SingleDeviceSharding(device)
+    terabyte = jax.ShapeDtypeStruct((2**38,), jnp.float32, sharding=here)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="exceeds available") as error:
+        jax.jit(lambda x: x + 1).lower(terabyte).compile()
+    said = re.search(r"available HBM \(([\d.]+)G\)", str(error.value))
+    assert TPUS[kind].memory == float(said[1]) * GIB
+
+
+@needs_tpu_compiler
 def test_a_plan_for_a_tpu_that_is_not_here():
     config = pretrain.get_config("smoke")
     request = Request(variant="smoke", topology="v5e:2x2")

@@ -12,7 +12,7 @@ import pytest
 from instructgpt.batches import PromptBatch
 from instructgpt.models.scoring import response_log_probs, response_values
 from instructgpt.models.transformer import ScalarModel, Transformer
-from instructgpt.optim import OptimizerConfig, make_optimizer
+from instructgpt.optim import LossScale, OptimizerConfig, make_optimizer
 from instructgpt.rl import clipped_policy_loss, clipped_value_loss
 from instructgpt.rollouts import Frozen, make_sampler, make_scorer
 from instructgpt.sampling import SamplingConfig
@@ -57,9 +57,14 @@ def mesh_of(sharded: bool):
     return tiny.mesh_of(2, 2, 2) if sharded else tiny.mesh_of()
 
 
+def in_dtype(model, dtype):
+    return model.clone(config=dataclasses.replace(model.config, compute_dtype=dtype))
+
+
 @functools.lru_cache
-def fresh_and_step(config, policy_lr, value_lr, sharded, adam):
+def fresh_and_step(config, policy_lr, value_lr, sharded, adam, dtype="float32"):
     """(params -> fresh state, jitted step), each traced once for the whole file."""
+    models = in_dtype(POLICY, dtype), in_dtype(VALUE, dtype)
 
     def optimizer(rate):
         if adam:
@@ -69,17 +74,17 @@ def fresh_and_step(config, policy_lr, value_lr, sharded, adam):
     optimizers, mesh = (optimizer(policy_lr), optimizer(value_lr)), mesh_of(sharded)
 
     def fresh(params):
+        params = jax.tree.map(jnp.copy, params)  # which the states take over
         policy, value = (
             make_train_state(model, opt, key=jax.random.key(0), mesh=mesh, params=p)
-            for model, opt, p in zip((POLICY, VALUE), optimizers, params, strict=True)
+            for model, opt, p in zip(models, optimizers, params, strict=True)
         )
         return PPOState(policy, value, ema=jax.tree.map(jnp.copy, policy.params))
 
     @functools.lru_cache
     def step_for(shardings):
         return make_ppo_step(
-            POLICY,
-            VALUE,
+            *models,
             policy_optimizer=optimizers[0],
             value_optimizer=optimizers[1],
             config=config,
@@ -383,3 +388,52 @@ def test_several_calls_are_one_trace_and_donate_the_state(start, rollout, ptx):
         state, _ = step(state, moved, ptx, jax.random.key(number))
     assert step._cache_size() == 1
     assert all(x.is_deleted() for x in jax.tree.leaves(old))
+
+
+def in_float16(start, rollout, ptx, **scales):
+    """(state before, state after, metrics) of a step in float16."""
+    fresh, step = fresh_and_step(CONFIG, LR, LR, False, False, "float16")
+    with jax.set_mesh(mesh_of(False)):
+        state = fresh(start)
+        for name, scale in scales.items():
+            part = getattr(state, name)
+            scale = LossScale.fresh().replace(scale=jnp.float32(scale))
+            part = dataclasses.replace(part, loss_scale=scale)
+            state = dataclasses.replace(state, **{name: part})
+        before = jax.device_get(state)
+        batches = (put_batch(b, mesh_of(False)) for b in (rollout, ptx))
+        state, metrics = step(state, *batches, jax.random.key(5))
+    return before, state, jax.device_get(metrics)
+
+
+def test_float16_updates_policy_value_and_average_as_float32_does(
+    start, rollout, ptx, once
+):
+    before, after, metrics = in_float16(start, rollout, ptx)
+    expected, (wanted,) = once
+    for name in ("policy", "value", "ema"):
+        old, new, want = (getattr(x, name) for x in (before, after, expected))
+        if name != "ema":
+            old, new, want = old.params, new.params, want.params
+        moved = jax.tree.map(lambda a, b: a - b, want, old)
+        scale = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(moved))
+        assert 0 < tiny.distance(new, want) < 0.02 * scale, name
+    for name in ("policy_grad_norm", "ptx_grad_norm", "value_grad_norm"):
+        assert mean(metrics[name]) == pytest.approx(mean(wanted[name]), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("skipped", "scaling"),
+    [("policy", (2.0**29, 1, 2.0**7, 0)), ("value", (2.0**7, 0, 2.0**29, 1))],
+)
+def test_policy_and_value_skip_steps_apart(start, rollout, ptx, skipped, scaling):
+    before, after, metrics = in_float16(start, rollout, ptx, **{skipped: 2.0**30})
+    for name in ("policy", "value"):
+        moved = tiny.distance(getattr(after, name).params, getattr(before, name).params)
+        assert (moved == 0) == (name == skipped)
+        assert metrics[f"{name}_grad_norm"].weight == (name != skipped)
+        assert int(getattr(after, name).step) == 1
+    if skipped == "policy":
+        tiny.assert_equal(jax.device_get(after.ema), before.ema)
+    names = "loss_scale", "skipped_steps", "value_loss_scale", "value_skipped_steps"
+    assert after.scaling() == dict(zip(names, scaling, strict=True))
