@@ -202,13 +202,10 @@ picture(figures.loss_curves({"reward": curves["reward"]}))
 accuracy = next(row for row in curves["reward"] if "heldout_accuracy" in row)
 table(
     [
-        (group, f"{accuracy[f'{key}_accuracy']:.1%}", f"{agreement:.1%}")
-        for group, key, (agreement, *_) in (
-            ("training labelers", "valid", labels["agreement_valid"]),
-            ("held-out labelers", "heldout", labels["agreement_heldout"]),
-        )
+        ("training labelers", f"{accuracy['valid_accuracy']:.1%}"),
+        ("held-out labelers", f"{accuracy['heldout_accuracy']:.1%}"),
     ],
-    ["pairs ranked by", "reward model right", "labelers agree with each other"],
+    ["pairs that one of them does not tie", "reward model right"],
 )
 
 # %% [markdown]
@@ -260,6 +257,25 @@ run("evaluate")
 results = load_results(WORKDIR / "evaluate" / "results.json")
 picture(figures.win_rates(results))
 print(format_results_table(results))
+
+# %% [markdown]
+# How good is the reward model, beside people? On the pairs of answers that neither of
+# two labelers ties, the two agree with each other as often as the right column says,
+# and the model with either of them as often as the middle one does.
+
+# %%
+rates = results["reward_model"]
+table(
+    [
+        (
+            f"{name} labelers",
+            f"{rates[f'shared_pairs_{key}'][0]:.1%}",
+            f"{rates[f'agreement_{key}'][0]:.1%}",
+        )
+        for name, key in (("training", "train"), ("held-out", "heldout"))
+    ],
+    ["pairs of two", "reward model and labeler", "labeler and labeler"],
+)
 
 # %% [markdown]
 # What each model does right and wrong, as in the paper's Figure 4, and whether

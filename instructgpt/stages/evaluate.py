@@ -99,11 +99,6 @@ def _evaluate(
             "your own compare models by reward score in the select stage"
         )
     entries = build_entries(config)
-    if settings.baseline not in entries:
-        raise UserError(
-            f"config.evaluate.baseline={settings.baseline!r} is not in config.models: "
-            f"{sorted(entries)}"
-        )
     _check_needs(context, config, settings, entries)
     prompts = Prompts(context, settings.split, count=settings.num_prompts)
     with jax.set_mesh(context.mesh):
@@ -159,8 +154,14 @@ def _check_needs(
     """Looks for all that is read once the models have answered, before the first does.
 
     Raises:
-      UserError: a stage has not been run, or its model does not fit.
+      UserError: a stage has not been run, its model does not fit, or the baseline is
+        none of the models.
     """
+    if settings.baseline not in entries:
+        raise UserError(
+            f"config.evaluate.baseline={settings.baseline!r} is not in config.models: "
+            f"{sorted(entries)}"
+        )
     common.find(common.InitConfig(settings.reward), context, scalar=True)
     found = {n: common.find(entry_init(e, n), context) for n, e in entries.items()}
     for name, entry in entries.items():
