@@ -23,8 +23,9 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.reward_init = dict(path="../reward")
     mini = variant == "mini"
     config.ppo = dict(
-        # The small reward model is soon over-optimised: below this the KL grows, but
-        # not what the gold judge finds.
+        # Chosen on validation prompts (world and seed 0, commit 05a64d9, 2026-11-29):
+        # at 0.1, 0.2 and 0.4 PPO's win rate was 0.616, 0.605 and 0.571, each +- 0.04,
+        # and 0.46, 0.35 and 0.37 of its answers about a text said what is not in it.
         kl_coef=0.2 if mini else 0.02,
         ptx_coef=0.0,
         clip=0.2,

@@ -88,21 +88,31 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
                 f"config.together: {name!r} is not in config.order={config.order}"
             )
     _check_reward_model(config)
-    for name in stage_order(config):
+    order = stage_order(config)
+    for name in order:
         check_blocks(stage_config(config, name), where=f"config.stages.{name}")
-    for name in stage_order(config):
+    if "evaluate" in set(config.order) - set(order):
+        common.announce(
+            "evaluate: left out, as only the miniature world has a gold judge; the "
+            "stage select compares models of your own data by reward score"
+        )
+    for name in order:
         if name in config.together:
             _run_together(config, workdir, config.together)
         run_stage(config, workdir, name)
-    if config.order[-1] == "evaluate":
+    if order[-1] == "evaluate":
         evaluate.show(workdir / "evaluate")
 
 
 def stage_order(config: ConfigDict) -> tuple[str, ...]:
-    """The stages to run: none that makes a reward model where one is given."""
-    if not config.reward_model:
-        return config.order
-    return tuple(name for name in config.order if name not in ("label", "reward"))
+    """The stages to run.
+
+    None makes a reward model where one is given, and none judges data of one's own.
+    """
+    left_out = {"label", "reward"} if config.reward_model else set()
+    if config.stages.evaluate.data.jsonl:
+        left_out.add("evaluate")
+    return tuple(name for name in config.order if name not in left_out)
 
 
 def _check_reward_model(config: ConfigDict) -> None:

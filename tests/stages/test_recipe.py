@@ -288,6 +288,13 @@ def test_sizes_that_share_the_paper_s_reward_model_ask_for_it(size, tmp_path):
     assert "reward" in recipe_config.get_config("6b").order
 
 
+@pytest.mark.parametrize("size", ["1.3b", "6b", "175b"])
+def test_recipes_for_data_of_ones_own_end_without_the_gold_judge(size):
+    config = recipe_config.get_config(size)
+    assert config.order[-1] == "evaluate"
+    assert recipe.stage_order(config) == config.order[:-1]
+
+
 def test_the_seeds_of_world_and_training_are_two(run):
     config = get_config()
     config.seed, config.world_seed = 3, 5
