@@ -142,8 +142,11 @@ def test_demonstrations_whose_scores_overflow_shift_nothing(run, tmp_path):
     init = common.InitConfig(str(run.workdir / "reward"))
     with jax.set_mesh(context.mesh):
         model, params, *_ = common.load(init, context, scalar=True)
+        demonstrations = reward._open_demonstrations(context)
         with pytest.raises(UserError, match=f"{tmp_path}.* scores of answers are NaN"):
-            reward._demonstration_mean(context, model, overflowing(params), 16)
+            reward._demonstration_mean(
+                context, demonstrations, model, overflowing(params), rows=16
+            )
 
 
 @pytest.mark.parametrize("silent", [range(32), range(1, 32, 3)])
