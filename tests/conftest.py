@@ -21,6 +21,9 @@ FLAGS = [
 ]
 if version("jaxlib").startswith("0.10."):  # later ones end at a flag that has gone
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+    # Eight devices share few cores: on a busy machine one may come late to a sum over
+    # all, and after 40 seconds XLA would end the process.
+    FLAGS.append("--xla_cpu_collective_call_terminate_timeout_seconds=600")
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 
 import jax
