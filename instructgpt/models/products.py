@@ -143,16 +143,20 @@ def summed_outer(x: Array, y: Array, *, dtype: Any) -> Array:
             x, y, (((0,), (0,)), ((), ())), preferred_element_type=dtype
         )
 
+    def widened(x: Array, y: Array) -> Array:
+        # XLA for CPUs has no product of bfloat16 summed in float32 for every shape.
+        return straight(x.astype(dtype), y.astype(dtype))
+
     def turned(x: Array, y: Array) -> Array:
         # Else XLA sees a transposed product and turns it back.
-        product = jax.lax.optimization_barrier(straight(y, x))
+        product = jax.lax.optimization_barrier(widened(y, x))
         first = y.ndim - 1
         axes = *range(first, product.ndim), *range(first)
         return product.transpose(axes)
 
-    if math.prod(x.shape[1:]) <= math.prod(y.shape[1:]):
-        return straight(x, y)
-    return jax.lax.platform_dependent(x, y, cpu=turned, default=straight)
+    narrow_first = math.prod(x.shape[1:]) <= math.prod(y.shape[1:])
+    on_cpu = widened if narrow_first else turned
+    return jax.lax.platform_dependent(x, y, cpu=on_cpu, default=straight)
 
 
 def row_dot(x: Array, y: Array) -> Array:

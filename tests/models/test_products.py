@@ -1,5 +1,7 @@
 """Products: their gradients, and what they are multiplied in."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,6 +73,25 @@ def test_gradients_of_float32_weights_are_float32_sums(dtype):
     copies = layer(kernel.astype(dtype), bias.astype(dtype))
     assert y.dtype == copies.dtype == jnp.dtype(dtype)
     np.testing.assert_array_equal(y, copies)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("outputs", [(64,), (4, 16), (3, 4, 16)])
+def test_any_shape_is_summed_in_float32(outputs, dtype, rng):
+    """XLA for CPUs refuses some of bfloat16 when the program runs, large ones only."""
+    x, slope = (
+        jnp.array(rng.normal(size=(2, 72, *shape)), dtype) for shape in ((64,), outputs)
+    )
+    kernel = jnp.zeros((64, *outputs))
+
+    @jax.jit
+    def gradient(x, kernel, slope):
+        layer = functools.partial(product, x, contract=1, dtype=dtype)
+        return jax.vjp(layer, kernel)[1](slope)[0]
+
+    exact = np.einsum("btd,bt...->d...", x.astype("float32"), slope.astype("float32"))
+    found = gradient(x, kernel, slope)
+    np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-4)
 
 
 def test_auto_rounds_where_the_cpu_has_units_for_it(monkeypatch, tmp_path):
