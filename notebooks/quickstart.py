@@ -170,7 +170,7 @@ picture(figures.loss_curves({"rl_init": curves["rl_init"]}))
 # rank the answers from best to worst, ties allowed (paper §3.4). Here the labelers are
 # simulated: each has a taste of their own and makes mistakes, so that two of them agree
 # about as often as the paper's did, 73 %. Some are held out: the reward model never
-# learns from them. A training prompt's ranking is the mean of several labelers'.
+# learns from them. As in the paper, one labeler ranks the answers to a training prompt.
 
 # %%
 run("label")

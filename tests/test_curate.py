@@ -60,6 +60,7 @@ def test_a_set_is_curated_and_ready_to_be_built(prompts, tmp_path, capsys):
         "history": [],
         "prompt": "Und auf Deutsch? é",
         "customer": "y",
+        "source": "",
         "category": "",
         "style": "",
         "task": "",

@@ -96,7 +96,7 @@ def test_notebook_runs(notebook, tmp_path, tmp_path_factory, monkeypatch):
     shown = [out.data for out in outputs if out.output_type == "display_data"]
     assert sum("image/png" in data for data in shown) == 10
     tables = [data["text/html"] for data in shown if "text/html" in data]
-    assert len(tables) == 6
+    assert len(tables) == 7
     for label in ("GPT", "GPT (prompted)", "SFT", "PPO", "PPO-ptx"):
         assert f">{label}</td>" in tables[-1]  # each answers the reader's prompt
         assert f">{label}</th>" in tables[-2]

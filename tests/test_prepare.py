@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from instructgpt.data.datasets import DataConfig, open_datasets
-from instructgpt.data.records import FIELDS, read_jsonl
+from instructgpt.data.records import read_jsonl
 from instructgpt.prepare import Wanted, main, prepare
 from tests.data.reader_files import write
 
 REPO = Path(__file__).resolve().parents[1]
+SIZES = {"documents": 100, "demonstrations": 600, "prompts": 300, "comparisons": 300}
 
 
 @pytest.fixture
@@ -70,16 +71,10 @@ def records(files: Path, kind: str) -> list[tuple[str, dict]]:
 def test_the_folder_has_all_records(files):
     main(command(files))
     assert {path.name for path in (files / "out").iterdir()} == {
-        *(f"{kind}.{s}.jsonl" for kind in FIELDS for s in ("train", "valid", "test")),
+        *(f"{kind}.{s}.jsonl" for kind in SIZES for s in ("train", "valid", "test")),
         "sources.json",
     }
-    counts = {kind: len(records(files, kind)) for kind in FIELDS}
-    assert counts == {
-        "documents": 100,
-        "demonstrations": 600,
-        "prompts": 300,
-        "comparisons": 300,
-    }
+    assert {kind: len(records(files, kind)) for kind in SIZES} == SIZES
 
 
 def test_a_stage_opens_the_folder(files):

@@ -30,6 +30,7 @@ COMPLETE = {
         "history": ["q", "a"],
         "prompt": "p",
         "customer": "c",
+        "source": "customer",
         "category": "chat",
         "style": "plain",
         "task": "{}",
@@ -45,6 +46,7 @@ COMPLETE = {
         "category": "chat",
     },
 }
+COMPLETE["rm_prompts"] = {**COMPLETE["prompts"], "id": "h", "source": "labeler"}
 PROMPTS = [{**COMPLETE["prompts"], "id": str(i)} for i in range(50)]
 
 
