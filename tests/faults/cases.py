@@ -1,0 +1,158 @@
+"""Runs small inputs that once ended badly, and checks that each now ends as it must.
+
+    python tests/faults/cases.py                 # all
+    python tests/faults/cases.py rope gguf       # those with one of these in their names
+
+Each case is a folder with a README.md whose first code block is what is run. The folders
+lie in ../shared/cases beside the repository, or where INSTRUCTGPT_SHARED_CASES says;
+where there are none, nothing is run. Cases that begin with a smoke recipe share one.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+REPO = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPO))
+
+from tests.faults.expected import EXPECTED, Expected  # noqa: E402
+
+_ONCE = re.compile(r"^.*# once$", re.MULTILINE)
+_SECONDS = 600  # of one case
+
+
+class Ending(NamedTuple):
+    """How a case's commands ended."""
+
+    code: int
+    text: str  # of stdout and stderr
+    seconds: float
+
+
+def folder() -> Path:
+    """Where the cases are."""
+    return Path(os.environ.get("INSTRUCTGPT_SHARED_CASES", REPO / "../shared/cases"))
+
+
+def commands(case: Path) -> str:
+    """The first code block of a case's README."""
+    text = (case / "README.md").read_text(encoding="utf-8")
+    return text.split("```bash\n")[1].split("```")[0]
+
+
+def environment(case: Path, out: Path) -> dict[str, str]:
+    """What the commands see: this Python first, this checkout, one cache."""
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(REPO / ".cache" / "jax"))
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "CASE": str(case),
+        "OUT": str(out),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+def run(script: str, case: Path, out: Path) -> Ending:
+    """Runs a case's commands from the root of the checkout."""
+    began = time.monotonic()
+    try:
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=REPO,
+            env=environment(case, out),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_SECONDS,
+            check=False,
+        )
+        code, text = done.returncode, done.stdout
+    except subprocess.TimeoutExpired as late:
+        code, text = -1, (late.stdout or b"") + b"\nno end in sight"
+    return Ending(code, text.decode(errors="replace"), time.monotonic() - began)
+
+
+def faults(ending: Ending, expected: Expected) -> list[str]:
+    """What of an ending is not as it must be."""
+    found = []
+    for never in ("Traceback (most recent", "Warning:", "no end in sight"):
+        if never in ending.text:
+            found.append(f"{never!r} in its output")
+    if ending.code != expected.code and expected.code is not None:
+        found.append(f"ended with {ending.code}, not {expected.code}")
+    for says in expected.says:
+        if not re.search(says, ending.text):
+            found.append(f"nowhere says {says!r}")
+    for never in expected.never:
+        if re.search(never, ending.text):
+            found.append(f"says {never!r}")
+    return found
+
+
+def _copy(case: Path) -> Path:
+    """The case in a folder that its commands may write into."""
+    copy = Path(tempfile.mkdtemp(prefix="case_"))
+    shutil.copytree(case, copy, dirs_exist_ok=True)
+    return copy
+
+
+def check(case: Path, recipe: Path, *, verbose: bool) -> bool:
+    """Runs a case and prints one line of it, and all its output if it fails."""
+    script, own, out = commands(case), _copy(case), Path(tempfile.mkdtemp())
+    try:
+        if _ONCE.search(script):
+            if not recipe.exists():
+                line = _ONCE.search(script).group(0)  # type: ignore[union-attr]
+                made = run(line, own, recipe.parent)
+                if made.code:
+                    raise SystemExit(f"the smoke recipe failed:\n{made.text}")
+            shutil.copytree(recipe, out / recipe.name)
+            script = _ONCE.sub("", script)
+        ending = run(script, own, out)
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+        shutil.rmtree(out, ignore_errors=True)
+    if case.name not in EXPECTED:
+        wrong = ["nothing is expected of it in tests/faults/expected.py"]
+    else:
+        wrong = faults(ending, EXPECTED[case.name])
+    print(f"{'FAILED' if wrong else 'ok':6} {ending.seconds:5.1f} s  {case.name}")
+    for fault in wrong:
+        print(f"       {fault}")
+    if wrong or verbose:
+        print("       | " + "\n       | ".join(ending.text.splitlines()[-40:]))
+    sys.stdout.flush()
+    return not wrong
+
+
+def main(argv: list[str]) -> int:
+    """Runs the cases asked for; 1 if one does not end as it must."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", help="parts of names; none: all cases")
+    parser.add_argument("--verbose", action="store_true", help="show what all print")
+    args = parser.parse_args(argv)
+    if not folder().is_dir():
+        print(f"no cases: {folder()} is not there")
+        return 0
+    cases = sorted(p.parent for p in folder().glob("*/README.md"))
+    if args.names:
+        cases = [c for c in cases if any(name in c.name for name in args.names)]
+    with tempfile.TemporaryDirectory() as shared:
+        recipe = Path(shared) / "smoke"
+        good = [check(case, recipe, verbose=args.verbose) for case in cases]
+    print(f"{sum(good)} of {len(good)} cases end as they must")
+    return int(not all(good))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
