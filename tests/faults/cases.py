@@ -1,10 +1,10 @@
 """Runs small inputs that once ended badly, and checks that each now ends as it must.
 
     python tests/faults/cases.py                 # all
-    python tests/faults/cases.py rope gguf       # those with one of these in their names
+    python tests/faults/cases.py rope gguf       # those whose names hold one of these
 
-Each case is a folder with a README.md whose first code block is what is run. The folders
-lie in ../shared/cases beside the repository, or where INSTRUCTGPT_SHARED_CASES says;
+Each case is a folder with a README.md whose first code block is what is run. They lie
+in ../shared/cases beside the repository, or where INSTRUCTGPT_SHARED_CASES says;
 where there are none, nothing is run. Cases that begin with a smoke recipe share one.
 """
 
