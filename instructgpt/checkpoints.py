@@ -2,21 +2,44 @@
 
 A checkpoint is a folder `checkpoints/STEP` with named parts (`params`,
 `opt_state`, ...) that can be restored one by one, and a small JSON part `meta`
-(iterator position, key, model config).
+(iterator position, key, model config). `meta` keeps the shape and the checksum of every
+array and its own, which are compared when they are read.
 """
 
+import contextlib
+import errno
+import hashlib
 import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from instructgpt.checksums import (
+    MANIFEST,
+    array_checksums,
+    first_damaged,
+    value_checksum,
+    write_manifest,
+)
+from instructgpt.distributed import on_first
 from instructgpt.errors import UserError
 from instructgpt.finite import first_not_finite
 
+T = TypeVar("T")
+
 META = "meta"
+# Keys of `meta` that are the checkpoint's own.
+_ARRAYS, _OWN = "arrays", "checksum"
+_HALF = ".orbax-checkpoint-tmp"  # ends the name of what Orbax takes for half-written
+_CANNOT_WRITE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.EROFS, errno.EACCES, errno.EPERM),
+}
 
 
 class Checkpoints:
@@ -25,22 +48,35 @@ class Checkpoints:
     Args:
       directory: Local path or `gs://` URL.
       keep: How many of the latest to keep; None keeps all.
-      clean: Whether to delete what a killed run left half-written. Not for readers:
-        it may be what another process is writing now.
+      named: Whether a step is one of those that the run's config asks for. Another, at
+        which a run was stopped, is kept while it is the newest and does not count.
+      clean: Whether to delete what is not to be kept, and what a killed run left
+        half-written. Not for readers: it may be what another process is writing now.
+      verify: Whether files and arrays are compared with their checksums when they are
+        restored, and files get theirs when they are written. Of a `gs://` folder only
+        the arrays have any.
     """
 
     def __init__(
-        self, directory: str | os.PathLike, *, keep: int | None = 1, clean: bool = True
+        self,
+        directory: str | os.PathLike,
+        *,
+        keep: int | None = 1,
+        named: Callable[[int], bool] = lambda step: True,
+        clean: bool = True,
+        verify: bool = True,
     ):
         self.directory = epath.Path(_absolute(directory))
-        policies = ocp.training.preservation_policies
+        self._keep, self._named = keep, named
+        self._clean, self._verify = clean, verify
+        self._is_local = "://" not in os.fspath(self.directory)
         self._checkpointer = ocp.training.Checkpointer(
-            self.directory,
-            preservation_policy=(
-                policies.PreserveAll() if keep is None else policies.LatestN(keep)
-            ),
+            _without_patterns(self.directory),
+            # `_prune` deletes, so that a stop in between changes nothing.
+            preservation_policy=ocp.training.preservation_policies.PreserveAll(),
             cleanup_tmp_directories=clean,
         )
+        self._prune()
 
     @property
     def steps(self) -> list[int]:
@@ -53,14 +89,54 @@ class Checkpoints:
         return self.steps[-1] if self.steps else None
 
     def save(self, step: int, parts: dict[str, Any], meta: dict[str, Any]) -> None:
-        """Starts writing; returns once the arrays are copied off the devices."""
-        self._checkpointer.save_checkpointables_async(
-            step, {**parts, META: meta}, force=True
-        )
+        """Starts writing; returns once the arrays are copied off the devices.
+
+        Raises:
+          UserError: there is no room for this checkpoint or for the one before it,
+            which was still being written, or the folder cannot be written.
+        """
+        self.wait()
+        arrays = _by_path(parts)
+        sums = array_checksums(arrays)
+        listed = {name: [*map(int, arrays[name].shape), sums[name]] for name in arrays}
+        whole = {**meta, _ARRAYS: listed}
+        whole[_OWN] = value_checksum(whole)
+        with self._writing(step), _meta_as_json():
+            self._checkpointer.save_checkpointables_async(
+                step, {**parts, META: whole}, force=True
+            )
 
     def wait(self) -> None:
-        """Blocks until what was saved is on disk."""
-        self._checkpointer.wait()
+        """Blocks until what was saved is on disk, and deletes what it replaces.
+
+        Raises:
+          UserError: as `save`.
+        """
+        with self._writing(None):
+            self._checkpointer.wait()
+        self._prune()
+
+    def _prune(self) -> None:
+        """Deletes what is not to be kept, and lists the files of what is."""
+        steps = self.steps
+        if not self._clean or not steps:
+            return
+        older = [step for step in steps[:-1] if self._named(step)]
+        more = len(older) if self._keep is None else self._keep - 1
+        kept = {steps[-1], *older[max(0, len(older) - more) :]}
+        unwanted = [step for step in steps if step not in kept]
+        if unwanted:
+            on_first(lambda: _delete(self.directory / str(s) for s in unwanted))
+            self._checkpointer.reload()
+        if self._verify and self._is_local:
+            on_first(lambda: self._write_manifests(kept))
+
+    def _write_manifests(self, steps: Iterable[int]) -> None:
+        for step in steps:
+            folder = Path(self.directory / str(step))
+            if not (folder / MANIFEST).exists():
+                with self._writing(step):
+                    write_manifest(folder)
 
     def restore(
         self, step: int, parts: dict[str, Any]
@@ -71,26 +147,53 @@ class Checkpoints:
           (parts, meta).
 
         Raises:
-          UserError: there is no such checkpoint, part, or shape, or what it holds is
-            not finite.
+          UserError: there is no such checkpoint, part, or shape, or it is damaged, or
+            what it holds is not finite.
         """
         if step not in self.steps:
             raise UserError(
                 f"{self.directory} has no checkpoint {step}; it has {self.steps}"
             )
-        self._check_fits(step, parts)
-        try:
-            loaded = self._checkpointer.load_checkpointables(
-                step, {**parts, META: None}
+        if self._verify and self._is_local:
+            on_first(lambda: self._check_files(step))
+        with _meta_as_json():
+            meta = self._load(step, META, None)
+            stored = self._read(
+                step,
+                "a file",
+                lambda: self._checkpointer.checkpointables_metadata(step).metadata,
             )
-        except (ValueError, KeyError, FileNotFoundError) as error:
-            raise UserError(
-                f"{self.directory / str(step)} does not fit this model: {error}; "
-                "make config.model match the checkpoint, or use another workdir"
-            ) from error
-        found = {name: loaded[name] for name in parts}
+        listed = self._check_meta(step, meta)
+        self._check_fits(step, stored, parts, listed)
+        found = {name: self._load(step, name, layout) for name, layout in parts.items()}
+        self._check_arrays(step, found, listed)
         self._check_finite(step, found)
-        return found, loaded[META]
+        return found, meta
+
+    def _check_files(self, step: int) -> None:
+        name = first_damaged(Path(self.directory / str(step)))
+        if name is not None:
+            raise self._damaged(step, name)
+
+    def _check_meta(self, step: int, meta: dict[str, Any]) -> dict[str, Any]:
+        """The list of arrays, which is taken out of `meta`; {} if it has none."""
+        if not isinstance(meta, dict):
+            raise self._damaged(step, META)
+        if _OWN not in meta:
+            return {}  # of a version that had no checksums
+        if meta.pop(_OWN) != value_checksum(meta):
+            raise self._damaged(step, META)
+        return meta.pop(_ARRAYS)
+
+    def _check_arrays(
+        self, step: int, parts: dict[str, Any], listed: dict[str, Any]
+    ) -> None:
+        if not (self._verify and listed and parts):
+            return
+        arrays = _by_path(parts)
+        for name, found in array_checksums(arrays).items():
+            if found != listed[name][-1]:
+                raise self._damaged(step, name)
 
     def _check_finite(self, step: int, parts: dict[str, Any]) -> None:
         bad = first_not_finite(parts)
@@ -102,15 +205,30 @@ class Checkpoints:
                 + (f", or use another of its checkpoints: {others}" if others else "")
             )
 
-    def _check_fits(self, step: int, parts: dict[str, Any]) -> None:
+    def _check_fits(
+        self,
+        step: int,
+        stored: dict[str, Any],
+        parts: dict[str, Any],
+        listed: dict[str, Any],
+    ) -> None:
         # Before anything is read: the message names the array, and Orbax is not
         # stopped half way.
-        stored = self._checkpointer.checkpointables_metadata(step).metadata
         where = self.directory / str(step)
+        whole = {name.partition("/")[0] for name in listed} or stored.keys() - {META}
         for name, tree in parts.items():
-            if name not in stored:
-                raise UserError(f"{where} has no {name!r}; it has {sorted(stored)}")
+            if name not in whole:
+                raise UserError(f"{where} has no {name!r}; it has {sorted(whole)}")
+            if name not in stored or stored[name] is None:
+                raise self._damaged(step, name)
             have, want = _shapes(stored[name]), _shapes(tree)
+            saved = {
+                array.removeprefix(f"{name}/"): tuple(shape[:-1])
+                for array, shape in listed.items()
+                if array.startswith(f"{name}/")
+            }
+            if listed and saved != have:
+                raise self._damaged(step, name)
             for array in sorted(have.keys() | want.keys()):
                 if have.get(array) != want.get(array):
                     raise UserError(
@@ -120,13 +238,59 @@ class Checkpoints:
                         "match the checkpoint, or use another workdir"
                     )
 
+    def _damaged(self, step: int, what: str) -> UserError:
+        where = self.directory / str(step)
+        before = [other for other in self.steps if other < step]
+        return UserError(
+            f"{where} is damaged: {what} is not what was saved; "
+            + (
+                f"delete this folder, and the one before it, {before[-1]}, is gone on "
+                "from"
+                if before
+                else "there is none before it, so delete the workdir and make it anew"
+            )
+        )
+
+    def _load(self, step: int, name: str, layout: Any) -> Any:
+        """One part."""
+        load = self._checkpointer.load_checkpointables
+        return self._read(step, name, lambda: load(step, {name: layout})[name])
+
+    def _read(self, step: int, what: str, read: Callable[[], T]) -> T:
+        """read(), which Orbax fails to do in one of its many ways if it is damaged."""
+        try:
+            return read()
+        except (jax.errors.JaxRuntimeError, MemoryError):
+            raise
+        except Exception as error:
+            raise self._damaged(step, what) from error
+
+    @contextlib.contextmanager
+    def _writing(self, step: int | None) -> Iterator[None]:
+        """Says in a line why a checkpoint cannot be written."""
+        try:
+            yield
+        except Exception as error:
+            reason = _no_room(error)
+            if reason is None:
+                raise
+            what = "a checkpoint" if step is None else f"checkpoint {step}"
+            raise UserError(
+                f"{self.directory}: {what} cannot be written ({reason}); those that "
+                f"are whole stay: {self.steps}. Make room there, and start the same "
+                "line again"
+            ) from error
+
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON part alone."""
         return self.restore(step, {})[1]
 
     def close(self) -> None:
-        """Waits for writes and frees threads."""
-        self._checkpointer.close()
+        """As `wait`, and frees threads."""
+        try:
+            self.wait()
+        finally:
+            self._checkpointer.close()
 
 
 def open_checkpoint(path: str | os.PathLike, *, step: int | None = None):
@@ -155,8 +319,25 @@ def open_checkpoint(path: str | os.PathLike, *, step: int | None = None):
     return checkpoints, step
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Shape by path; a NamedTuple's fields and a dict's keys are the same path."""
+def _meta_as_json() -> ocp.Context:
+    """Has Orbax write `meta` as JSON, and not number by number as arrays."""
+    registry = ocp.handlers.local_registry()
+    registry.add(ocp.handlers.JsonHandler, checkpointable_name=META)
+    context = ocp.Context()
+    context.checkpointables.registry = registry
+    return context
+
+
+def _delete(folders: Iterable[epath.Path]) -> None:
+    """Deletes checkpoints; a kill leaves one whole, or under a name that is no step."""
+    for folder in folders:
+        if "://" not in os.fspath(folder):
+            folder = folder.rename(folder.with_name(f"{folder.name}{_HALF}"))
+        folder.rmtree()
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    """Leaves by path; a NamedTuple's fields and a dict's keys are the same path."""
 
     def name(entry: Any) -> str:
         return str(
@@ -164,9 +345,41 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
         )
 
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {"/".join(map(name, path)): tuple(leaf.shape) for path, leaf in leaves}
+    return {"/".join(map(name, path)): leaf for path, leaf in leaves}
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(leaf.shape) for name, leaf in _by_path(tree).items()}
 
 
 def _absolute(path: str | os.PathLike) -> str:
     text = os.fspath(path)
     return text if "://" in text else str(Path(text).absolute())
+
+
+def _without_patterns(directory: epath.Path) -> epath.Path:
+    """The folder, under a name without the letters of a file pattern.
+
+    Orbax looks for its files by patterns, in which it puts the folder's own name.
+    """
+    text = os.fspath(directory)
+    if "://" in text or not any(letter in text for letter in "[]*?"):
+        return directory
+    name = f"instructgpt-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    link = Path(tempfile.gettempdir()) / name
+    Path(text).mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
+        link.symlink_to(text, target_is_directory=True)
+    return epath.Path(str(link))
+
+
+def _no_room(error: BaseException | None) -> str | None:
+    """What the system says, if that is why something could not be written."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
+            return error.strerror
+        of_device = isinstance(error, jax.errors.JaxRuntimeError)
+        if "RESOURCE_EXHAUSTED" in str(error) and not of_device:
+            return os.strerror(errno.ENOSPC)  # TensorStore's name for it
+        error = error.__cause__ or error.__context__
+    return None

@@ -48,6 +48,10 @@ class LoopConfig:
     checkpoint_every: int = 0  # 0: only at the end
     keep: int = 1  # checkpoints to keep; 0 keeps all
 
+    def saves(self, step: int) -> bool:
+        """Whether a run that nothing stops saves after this step."""
+        return step == self.num_steps or _due(step, self.checkpoint_every)
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -62,6 +66,8 @@ class Job:
     evaluate: Callable[[Any, int], dict[str, float]] | None = None
     schedule: Callable[[Any], Any] | None = None  # learning rate by optimiser updates
     updates: int = 1  # of the optimiser with that schedule, in each step
+    # The last state -> what is saved in its place, and what `meta` says besides.
+    finish: Callable[[Any], tuple[Any, dict[str, Any]]] | None = None
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -89,7 +95,9 @@ def train(
         not fit.
       Preempted: on SIGTERM, after saving.
     """
-    checkpoints = Checkpoints(workdir / "checkpoints", keep=config.keep or None)
+    checkpoints = Checkpoints(
+        workdir / "checkpoints", keep=config.keep or None, named=config.saves
+    )
     writer = MetricWriter(workdir, enabled=is_first())
     try:
         state, start, key = _restore(job, state, checkpoints, key)
@@ -157,7 +165,7 @@ def _steps(job, state, start, config, key, checkpoints, writer, preemption):
         last = step == config.num_steps
         # Read once a step: a signal that comes later is for the next one.
         stopping = agree_to_stop(preemption.asked, step)
-        saving = last or stopping or _due(step, config.checkpoint_every)
+        saving = stopping or config.saves(step)
         # Before each save too, so that a state gone bad never replaces a good one.
         if saving or _due(step, config.log_every):
             fetched = jax.device_get(pending)
@@ -191,6 +199,9 @@ def _steps(job, state, start, config, key, checkpoints, writer, preemption):
             began += time.monotonic() - paused  # no part of tokens/s and input share
         if saving:
             meta = {"data": feed.position, "key": _key_data(key), **job.meta}
+            if last and job.finish is not None:
+                state, more = job.finish(state)
+                meta |= more
             checkpoints.save(step, state.parts(), meta)
         if stopping and not last:
             checkpoints.wait()

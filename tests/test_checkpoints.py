@@ -1,9 +1,12 @@
 """Checkpoints come back bit for bit, on any mesh, or say what is wrong."""
 
+import re
+import shutil
 import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from instructgpt.checkpoints import Checkpoints, open_checkpoint
@@ -20,6 +23,7 @@ META = {
     "key": [0, 4294967295],
     "rate": 0.1,
 }
+ONE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
 
 def state_on(mesh, *, params) -> TrainState:
@@ -163,6 +167,138 @@ def test_the_latest_are_kept(tmp_path, keep, steps):
     checkpoints.close()
     checkpoints = Checkpoints(tmp_path, keep=keep)
     assert checkpoints.steps == steps and checkpoints.latest == 4
+    checkpoints.close()
+
+
+def test_what_no_config_names_goes_when_something_newer_is_there(tmp_path):
+    """A run that saves each 10 steps and keeps two, stopped at 17 and gone on."""
+    even = dict(keep=2, named=lambda step: step % 10 == 0)
+
+    def left(save=None):
+        checkpoints = Checkpoints(tmp_path, **even)
+        if save:
+            checkpoints.save(save, {"params": {"w": jnp.ones(3)}}, {})
+            checkpoints.wait()
+        checkpoints.close()
+        return checkpoints.steps
+
+    assert left(save=10) == [10]
+    assert left(save=17) == [10, 17]
+    assert left() == [10, 17]  # the newest is where it goes on
+    assert left(save=20) == [10, 20]
+    assert left(save=30) == [20, 30]
+
+
+def test_what_a_kill_left_undeleted_goes_when_a_run_opens(tmp_path):
+    checkpoints, save = small(tmp_path, keep=None)
+    for step in (1, 2, 3):
+        save(step)
+    checkpoints.close()
+    reader, _ = open_checkpoint_in(tmp_path)
+    assert reader.steps == [1, 2, 3]
+    reader.close()
+    checkpoints, _ = small(tmp_path)
+    assert checkpoints.steps == [3]
+    checkpoints.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["3"]
+
+
+def open_checkpoint_in(directory):
+    """A reader of a folder of checkpoints that has another name."""
+    reader = Checkpoints(directory, keep=1, clean=False)
+    return reader, reader.latest
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a b", "*", "ü?", "[x", "{n}"])
+def test_folders_of_any_name(tmp_path, name):
+    workdir = tmp_path / name
+    checkpoints, save = small(workdir / "checkpoints")
+    save(2)
+    checkpoints.close()
+    reader, step = open_checkpoint(workdir)
+    layout = {"w": jax.ShapeDtypeStruct((3,), jnp.float32, sharding=ONE)}
+    parts, meta = reader.restore(step, {"params": layout})
+    reader.close()
+    np.testing.assert_array_equal(parts["params"]["w"], [2, 2, 2])
+    assert meta == {"n": 1}
+
+
+@pytest.fixture(scope="module")
+def two(state, tmp_path_factory):
+    """A folder with checkpoints 1 and 2 of the state's parameters."""
+    directory = tmp_path_factory.mktemp("two") / "checkpoints"
+    checkpoints = Checkpoints(directory, keep=2)
+    for step in (1, 2):
+        checkpoints.save(step, {"params": state.params}, META)
+        checkpoints.wait()
+    checkpoints.close()
+    return directory
+
+
+DAMAGES = {
+    "bit": lambda b, at: b[:at] + bytes([b[at] ^ 1 << at % 8]) + b[at + 1 :],
+    "cut": lambda b, at: b[:at],
+    "zeros": lambda b, at: b[:at] + bytes(min(16, len(b) - at)) + b[at + 16 :],
+    "twice": lambda b, at: b[:at] + b,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_named_or_changes_nothing(two, state, damage, tmp_path, rng):
+    """Every file of a checkpoint, each at two places."""
+    layout = params_layout(MODEL, tiny.mesh_of())
+    named = 0
+    for number, path in enumerate(sorted((two / "2").rglob("*"))):
+        if path.is_dir() or not path.stat().st_size:
+            continue
+        for place in rng.integers(path.stat().st_size, size=2):
+            folder = tmp_path / f"{number}-{place}"
+            shutil.copytree(two, folder / "checkpoints")
+            file = folder / "checkpoints" / path.relative_to(two)
+            file.write_bytes(DAMAGES[damage](file.read_bytes(), int(place)))
+            reader, _ = open_checkpoint(folder)
+            try:
+                parts, meta = reader.restore(2, {"params": layout})
+            except UserError as error:
+                assert re.search(r"checkpoints/2 is damaged: \S+ is not", str(error))
+                assert "the one before it, 1, is gone on from" in str(error)
+                named += 1
+            else:
+                tiny.assert_equal(
+                    jax.device_get(parts["params"]), jax.device_get(state.params)
+                )
+                assert meta == META
+            reader.close()
+            shutil.rmtree(folder)
+    assert named > 3
+
+
+def test_a_checkpoint_alone_that_is_damaged(saved, state, tmp_path):
+    shutil.copytree(saved, tmp_path / "run")
+    biggest = max(
+        (tmp_path / "run/checkpoints/3/params").rglob("*"),
+        key=lambda p: p.stat().st_size,
+    )
+    biggest.write_bytes(biggest.read_bytes()[:-40])
+    reader, step = open_checkpoint(tmp_path / "run")
+    with pytest.raises(UserError, match=r"3 is damaged: params/\S+ is .* make it anew"):
+        reader.restore(step, layout_of(state.parts()))
+    reader.close()
+
+
+def test_no_room_is_one_line(tmp_path, monkeypatch):
+    checkpoints, save = small(tmp_path, keep=2)
+    save(1)
+
+    def full(*arguments, **options):
+        try:
+            raise ValueError("RESOURCE_EXHAUSTED: writing: No space left on device")
+        except ValueError as error:
+            raise RuntimeError("background") from error
+
+    monkeypatch.setattr(checkpoints._checkpointer, "save_checkpointables_async", full)
+    with pytest.raises(UserError, match=r"checkpoint 2 .*No space left.*stay: \[1\]"):
+        save(2)
     checkpoints.close()
 
 

@@ -23,6 +23,7 @@ LEVELS = {
     "sharding": 0,
     "tokenizer": 0,
     "checkpoints": 1,
+    "checksums": 0,
     "data": 1,
     "drawing": 1,
     "losses": 1,

@@ -17,7 +17,6 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from instructgpt.checkpoints import Checkpoints
 from instructgpt.data.loader import make_loader
 from instructgpt.data.packing import ComparisonPacker, rows_needed
 from instructgpt.data.readers import SETS
@@ -34,7 +33,7 @@ from instructgpt.evals.preferences import (
     make_ranking_evaluator,
 )
 from instructgpt.evals.tables import format_interval
-from instructgpt.loop import Job, LoopConfig, train
+from instructgpt.loop import Job, train
 from instructgpt.models.transformer import ScalarModel
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
 from instructgpt.ranges import RankedInt
@@ -45,7 +44,6 @@ from instructgpt.stages.label import has_report, open_comparisons
 from instructgpt.stages.sampling import ScoreTexts
 from instructgpt.state import (
     TrainState,
-    layout_of,
     make_train_state,
     scalar_params_from,
     shardings_of,
@@ -115,20 +113,12 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             watch=("loss", "accuracy", "valid_accuracy", "heldout_accuracy"),
             evaluate=evaluate,
             schedule=make_schedule(optimizer_config, loop_config.num_steps),
+            finish=_shifting(context, demonstrations, model, train_config.batch_size),
             meta=common.model_meta(model, kind="scalar"),
         )
         state = train(job, state, config=loop_config, key=key, workdir=context.workdir)
         _announce_accuracies(evaluate.counts(state), joined=own)
-        if demonstrations is None:
-            return {"params": state.params}
-        mean = functools.partial(
-            _demonstration_mean,
-            context,
-            demonstrations,
-            model,
-            rows=train_config.batch_size,
-        )
-        return _shift(context, job, loop_config, state, mean)
+        return {"params": state.params}
 
 
 def _initial_state(
@@ -324,35 +314,25 @@ def _open_demonstrations(context: common.Context) -> _Split | None:
     return _Split(source, keep_short(context, source, what, responses=True))
 
 
-def _shift(
+def _shifting(
     context: common.Context,
-    job: Job,
-    loop_config: LoopConfig,
-    state: TrainState,
-    demonstration_mean: Callable[[Any], float],
-) -> dict[str, Any]:
-    """Subtracts the demonstrations' mean score from the bias, as one more step."""
-    checkpoints = Checkpoints(context.workdir / "checkpoints", keep=1)
-    try:
-        step = loop_config.num_steps + 1
-        if step in checkpoints.steps:
-            parts, _ = checkpoints.restore(step, layout_of(state.parts()))
-            return {"params": parts["params"]}
-        mean = demonstration_mean(state.params)
-        params = {**state.params, "bias": state.params["bias"] - mean}
-        state = dataclasses.replace(state, params=params)
-        meta = {
-            "data": job.data.get_state(),
-            "key": jax.random.key_data(context.key).tolist(),
-            "demonstration_mean": mean,
-            **job.meta,
-        }
-        checkpoints.save(step, state.parts(), meta)
-        checkpoints.wait()
+    demonstrations: _Split | None,
+    model: ScalarModel,
+    rows: int,
+) -> Callable[[TrainState], tuple[TrainState, dict[str, Any]]] | None:
+    """What subtracts the demonstrations' mean score from the bias of the last state."""
+    if demonstrations is None:
+        return None
+
+    def finish(state: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        mean = _demonstration_mean(
+            context, demonstrations, model, state.params, rows=rows
+        )
         common.announce(f"reward: demonstrations averaged {mean:.3f}, now 0")
-        return {"params": params}
-    finally:
-        checkpoints.close()
+        params = {**state.params, "bias": state.params["bias"] - mean}
+        return dataclasses.replace(state, params=params), {"demonstration_mean": mean}
+
+    return finish
 
 
 def _demonstration_mean(
