@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 from etils import epath
@@ -281,6 +281,12 @@ class Checkpoints:
                 "line again"
             ) from error
 
+    def weights(self, step: int) -> str:
+        """What stands for the arrays: the checksum of theirs."""
+        with _meta_as_json():
+            meta = self._load(step, META, None)
+        return value_checksum(self._check_meta(step, meta))
+
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON part alone."""
         return self.restore(step, {})[1]
@@ -291,6 +297,26 @@ class Checkpoints:
             self.wait()
         finally:
             self._checkpointer.close()
+
+
+class Newest(NamedTuple):
+    """The newest checkpoint of a workdir, and what stands for its weights."""
+
+    step: int
+    weights: str
+
+
+def newest_checkpoint(workdir: Path) -> Newest | None:
+    """Looks for a workdir's newest checkpoint; None if it has none."""
+    directory = workdir / "checkpoints"
+    if not directory.is_dir():
+        return None
+    checkpoints = Checkpoints(directory, keep=None, clean=False, verify=False)
+    try:
+        step = checkpoints.latest
+        return None if step is None else Newest(step, checkpoints.weights(step))
+    finally:
+        checkpoints.close()
 
 
 def open_checkpoint(path: str | os.PathLike, *, step: int | None = None):

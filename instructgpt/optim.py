@@ -9,8 +9,13 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from instructgpt.errors import UserError
-from instructgpt.ranges import NonNegativeInt
+from instructgpt.ranges import (
+    Fraction,
+    FractionBelowOne,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+)
 
 Schedule = Callable[[Any], Any]
 
@@ -27,24 +32,18 @@ _GROWTH_INTERVAL = 2000  # good steps until the scale is doubled
 class OptimizerConfig:
     """Adam (b1 0.9, b2 0.95 for all of the paper's models, App. C)."""
 
-    learning_rate: float  # peak
+    learning_rate: NonNegativeFloat  # peak
     schedule: Literal["constant", "cosine"] = "constant"
     warmup_steps: NonNegativeInt = 0  # linear, before the peak
-    warmup_from: float = 0.0  # first rate as a fraction of the peak
-    final_fraction: float = 0.1  # where the cosine ends, as a fraction of the peak
+    warmup_from: Fraction = 0.0  # first rate as a fraction of the peak
+    final_fraction: Fraction = 0.1  # where the cosine ends, as a fraction of the peak
     # Steps that the cosine takes in all; 0: to the end of the run.
     decay_steps: NonNegativeInt = 0
-    b1: float = 0.9
-    b2: float = 0.95
-    eps: float = 1e-8
-    weight_decay: float = 0.0  # decoupled, on matrices only
-    clip_norm: float = 1.0  # global gradient norm; 0: no clipping
-
-    def __post_init__(self):
-        if self.schedule not in ("constant", "cosine"):
-            raise UserError(
-                f"config.optimizer.schedule={self.schedule!r}: use constant or cosine"
-            )
+    b1: FractionBelowOne = 0.9
+    b2: FractionBelowOne = 0.95
+    eps: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.0  # decoupled, on matrices only
+    clip_norm: NonNegativeFloat = 1.0  # global gradient norm; 0: no clipping
 
 
 def make_schedule(config: OptimizerConfig, num_steps: int) -> Schedule:

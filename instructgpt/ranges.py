@@ -1,20 +1,22 @@
-"""The whole numbers that a config's fields may hold, written as their types.
+"""The values that a config's fields may hold, written as their types.
 
-A field says `batch_size: PositiveInt`, and whoever makes the dataclass from a user's
-values calls `check_integers` first.
+A field says `batch_size: PositiveInt`, `clip: PositiveFloat` or `Literal["a", "b"]`,
+and whoever makes the dataclass from a user's values calls `check_values` first.
 """
 
 import functools
+import math
 import numbers
+import types
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from instructgpt.errors import UserError
 
 
 class AtLeast(NamedTuple):
-    """The smallest number that a field may hold, and what to tell a user to give."""
+    """The smallest whole number that a field may hold, and what to tell a user."""
 
     low: int
     words: str = ""
@@ -23,6 +25,48 @@ class AtLeast(NamedTuple):
         """What may be given."""
         return self.words or f"a whole number, {self.low} or more"
 
+    def holds(self, value: Any) -> bool:
+        """Whether a value is in the range."""
+        return isinstance(value, numbers.Integral) and int(value) >= self.low
+
+
+class Within(NamedTuple):
+    """The numbers that a field may hold, and how a user is told."""
+
+    low: float
+    high: float
+    words: str
+    above: bool = False  # whether low itself is out
+    below: bool = False  # and high
+
+    def describe(self) -> str:
+        """What may be given."""
+        return self.words
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is in the range; NaN and infinity never are."""
+        if not isinstance(value, numbers.Real) or not math.isfinite(value):
+            return False
+        number = float(value)
+        low = self.low < number if self.above else self.low <= number
+        return low and (number < self.high if self.below else number <= self.high)
+
+
+class OneOf(NamedTuple):
+    """The words that a field may hold."""
+
+    known: tuple[Any, ...]
+
+    def describe(self) -> str:
+        """What may be given."""
+        return f"one of {', '.join(map(repr, self.known))}"
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is one of them."""
+        return value in self.known
+
+
+Limit = AtLeast | Within | OneOf
 
 PositiveInt = Annotated[int, AtLeast(1)]
 NonNegativeInt = Annotated[int, AtLeast(0)]
@@ -32,42 +76,64 @@ RankedInt = Annotated[int, AtLeast(2)]
 Every = Annotated[
     int, AtLeast(-1, "a number of steps, 0 (at the end) or -1 (after every epoch)")
 ]
+_INF = math.inf
+PositiveFloat = Annotated[float, Within(0, _INF, "a number above 0", above=True)]
+NonNegativeFloat = Annotated[float, Within(0, _INF, "a number, 0 or more")]
+Fraction = Annotated[float, Within(0, 1, "a number from 0 to 1")]
+PositiveFraction = Annotated[
+    float, Within(0, 1, "a number above 0 and up to 1", above=True)
+]
+FractionBelowOne = Annotated[
+    float, Within(0, 1, "a number from 0 to less than 1", below=True)
+]
 
 
-def check_integers(cls: type, values: Mapping[str, Any], *, where: str) -> None:
-    """Checks values of a dataclass against the ranges in its fields' types.
+def check_values(cls: type, values: Mapping[str, Any], *, where: str) -> None:
+    """Checks values of a dataclass against the limits in its fields' types.
 
     Args:
-      cls: The dataclass; a field with a range has a type such as `PositiveInt`, or a
-        tuple of it.
+      cls: The dataclass; a field with a limit has a type such as `PositiveInt` or a
+        `Literal`, or a tuple of it, or may be None besides.
       values: By field; fields may be missing.
       where: What comes before the field's name in the error: "config.train".
 
     Raises:
-      UserError: a number is out of its range, or not whole; the message names the key
+      UserError: a value is not one that the field may hold; the message names the key
         and what it may be.
     """
-    for name, limit in integer_fields(cls).items():
+    for name, limit in limited_fields(cls).items():
         if name not in values:
             continue
         value = values[name]
-        numbers_given = value if isinstance(value, list | tuple) else (value,)
-        for number in numbers_given:
-            whole = isinstance(number, numbers.Integral)
-            if not whole or number < limit.low:
-                raise UserError(f"{where}.{name}={value!r}: give {limit.describe()}")
+        if value is None and name in _optional_fields(cls):
+            continue
+        given = value if isinstance(value, list | tuple) else (value,)
+        if not all(map(limit.holds, given)):
+            raise UserError(f"{where}.{name}={value!r}: give {limit.describe()}")
 
 
 @functools.cache
-def integer_fields(cls: type) -> Mapping[str, AtLeast]:
-    """The fields of a dataclass whose types have a range, and the ranges."""
+def limited_fields(cls: type) -> Mapping[str, Limit]:
+    """The fields of a dataclass whose types have a limit, and the limits."""
     hints = typing.get_type_hints(cls, include_extras=True)
     return {name: limit for name in hints for limit in _limits(hints[name])}
 
 
-def _limits(hint: Any) -> Iterator[AtLeast]:
-    """The first range in a type, also inside a tuple's or an optional one."""
-    found = [x for x in getattr(hint, "__metadata__", ()) if isinstance(x, AtLeast)]
-    for inner in typing.get_args(hint):
-        found += _limits(inner)
+@functools.cache
+def _optional_fields(cls: type) -> frozenset[str]:
+    hints = typing.get_type_hints(cls)
+    none = type(None)
+    return frozenset(n for n, hint in hints.items() if none in typing.get_args(hint))
+
+
+def _limits(hint: Any) -> Iterator[Limit]:
+    """The first limit in a type, also inside a tuple's or an optional one."""
+    if typing.get_origin(hint) is Literal:
+        yield OneOf(typing.get_args(hint))
+        return
+    marks = getattr(hint, "__metadata__", ())
+    found: list[Limit] = [x for x in marks if isinstance(x, AtLeast | Within)]
+    if typing.get_origin(hint) in (tuple, typing.Union, types.UnionType):
+        for inner in typing.get_args(hint):
+            found += _limits(inner)
     yield from found[:1]

@@ -17,6 +17,7 @@ from instructgpt.optim import (
     make_optimizer,
     make_schedule,
 )
+from instructgpt.ranges import check_values
 from instructgpt.state import init_params
 from tests import tiny
 
@@ -66,8 +67,9 @@ def test_cosine_after_warmup_then_flat():
 
 
 def test_unknown_schedule_is_a_user_error():
-    with pytest.raises(UserError, match=r"optimizer\.schedule='linear'"):
-        OptimizerConfig(1.0, schedule="linear")
+    values = dict(learning_rate=1.0, schedule="linear")
+    with pytest.raises(UserError, match=r"schedule='linear': give one of 'constant'"):
+        check_values(OptimizerConfig, values, where="config.optimizer")
 
 
 def test_global_norm_is_over_all_leaves():

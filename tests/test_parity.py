@@ -24,7 +24,7 @@ from instructgpt.models.config import ModelConfig  # noqa: E402
 from instructgpt.models.scoring import response_scores  # noqa: E402
 from instructgpt.models.transformer import ScalarModel, Transformer  # noqa: E402
 from instructgpt.sampling import SamplingConfig, sample  # noqa: E402
-from instructgpt.stages.common import model_meta  # noqa: E402
+from instructgpt.stages.loading import model_meta  # noqa: E402
 from instructgpt.stages.public import (  # noqa: E402
     export_checkpoint,
     import_checkpoint,

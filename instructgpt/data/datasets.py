@@ -4,10 +4,10 @@ The sets are written once through TFDS as ArrayRecord under `dir`, and the
 tokenizer beside them; later runs open them again.
 """
 
+import contextlib
 import dataclasses
 import fcntl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from instructgpt.data.sources import (
     Records,
     build,
     build_jsonl,
+    file_hash,
     has_split,
     is_built,
     open_source,
@@ -69,6 +70,8 @@ class Datasets:
     """Opened sets."""
 
     names: dict[str, str]  # of each kind's set
+    # What tells the records from others: of each file of one's own, or of the world.
+    fingerprints: dict[str, str]
     dir: Path
     prompt_format: PromptFormat
     world: World | None  # what judges and ranks, if the data is the world's
@@ -77,6 +80,12 @@ class Datasets:
     def tokenizer(self) -> Tokenizer:
         """The format's."""
         return self.prompt_format.tokenizer
+
+    @property
+    def held_out(self) -> dict[str, str]:
+        """The fingerprints of what no model may be trained on."""
+        train = ".train.jsonl"
+        return {k: v for k, v in self.fingerprints.items() if not k.endswith(train)}
 
     def source(self, kind: str, split: str) -> Records:
         """Random access to the records of a split."""
@@ -131,7 +140,8 @@ def _world(config: DataConfig, log: Callable[[str], None]) -> Datasets:
         train_tokenizer(texts, path, vocab_size=config.vocab_size)
     names = {kind: name for kind in KINDS if any(sizes[kind])}
     prompt_format = _prompt_format(config, path)
-    return Datasets(names, directory, prompt_format, world)
+    made = {"world": str(config.world_seed)}
+    return Datasets(names, made, directory, prompt_format, world)
 
 
 def _prompt_format(config: DataConfig, own: Path) -> PromptFormat:
@@ -143,7 +153,8 @@ def _from_files(config: DataConfig, directory: Path) -> Datasets:
     folder = Path(config.jsonl).expanduser()
     if not folder.is_dir():
         raise UserError(f"config.data.jsonl={config.jsonl}: no such folder")
-    names = {}
+    names: dict[str, str] = {}
+    given: dict[str, str] = {}
     for kind in FIELDS:
         files = {
             split: folder / f"{kind}.{split}.jsonl"
@@ -152,17 +163,24 @@ def _from_files(config: DataConfig, directory: Path) -> Datasets:
         }
         if files:
             names[kind] = build_jsonl(kind, folder.name, directory, files)
+            given |= {path.name: file_hash([path]) for path in files.values()}
     if not names:
         raise UserError(
             f"config.data.jsonl={config.jsonl}: holds no file like "
             "demonstrations.train.jsonl"
         )
-    return Datasets(names, directory, _prompt_format(config, folder), None)
+    return Datasets(names, given, directory, _prompt_format(config, folder), None)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _one_at_a_time(directory: Path) -> Iterator[None]:
-    """Lets one process make the sets while others wait to open them."""
-    with (directory / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """Lets one process make the sets while others wait to open them.
+
+    Where the file system has no locks, or cannot be written, none is taken: a set gets
+    its name when it is whole.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            file = stack.enter_context((directory / ".lock").open("a"))
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield

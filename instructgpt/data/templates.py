@@ -62,6 +62,7 @@ class PromptFormat:
                 f"{', '.join(TEMPLATES)}"
             )
         self.tokenizer = tokenizer
+        self.template = template
         self._template = TEMPLATES[template]
         try:
             self._controls = {

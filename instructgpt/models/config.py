@@ -5,18 +5,15 @@ from collections.abc import Callable
 from typing import Literal
 
 from instructgpt.errors import UserError
-from instructgpt.ranges import NonNegativeInt, PositiveInt, check_integers
+from instructgpt.ranges import (
+    FractionBelowOne,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    check_values,
+)
 
-_CHOICES = {
-    "positions": ("learned", "rotary"),
-    "rotary_scaling": ("none", "linear", "llama3"),
-    "norm": ("layer_norm", "rms_norm"),
-    "activation": ("gelu", "gelu_tanh", "swiglu"),
-    "position_init": ("normal", "sinusoidal"),
-    "compute_dtype": ("float32", "bfloat16", "float16"),
-    "product_dtype": ("compute", "bfloat16", "auto"),
-    "remat": ("none", "elementwise", "dots", "full"),
-}
 _LOGIT_BYTES = 1 << 27  # of a chunk, unless it is given
 
 
@@ -45,17 +42,17 @@ class ModelConfig:
     # al. 2021): channel c turns with channel c + rotary_dim / 2.
     positions: Literal["learned", "rotary"] = "learned"
     rotary_dim: NonNegativeInt = 0  # channels of a head that turn; 0: head_dim
-    rotary_base: float = 10_000.0
+    rotary_base: PositiveFloat = 10_000.0
     # Longer contexts than the model was trained for: all angles divided by the factor,
     # or only the slow ones as in Llama 3.1, between two wavelengths given as fractions
     # 1 / high_freq and 1 / low_freq of the original context.
     rotary_scaling: Literal["none", "linear", "llama3"] = "none"
-    rotary_factor: float = 1.0
-    rotary_low_freq: float = 1.0
-    rotary_high_freq: float = 4.0
+    rotary_factor: PositiveFloat = 1.0
+    rotary_low_freq: PositiveFloat = 1.0
+    rotary_high_freq: PositiveFloat = 4.0
     rotary_original_context: NonNegativeInt = 0
     norm: Literal["layer_norm", "rms_norm"] = "layer_norm"
-    norm_eps: float = 1e-5
+    norm_eps: PositiveFloat = 1e-5
     activation: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu_tanh"
     # Attention and MLP both read the block's input, and their sum is added.
     parallel_residual: bool = False
@@ -67,12 +64,14 @@ class ModelConfig:
     # dense (Sparse Transformer). 0: all layers dense.
     attention_band: NonNegativeInt = 0
     # Standard deviations of the embeddings at the start (GPT-2: 0.02 and 0.01).
-    embedding_std: float = 0.02
-    position_std: float = 0.01
+    embedding_std: NonNegativeFloat = 0.02
+    position_std: NonNegativeFloat = 0.01
     # The learned position table starts as noise, or as sines of many wavelengths, in
     # which near positions are alike: small models learn to look back much sooner.
     position_init: Literal["normal", "sinusoidal"] = "normal"
-    residual_dropout: float = 0.0  # after attention and MLP, before the residual add
+    residual_dropout: FractionBelowOne = (
+        0.0  # after attention and MLP, before the residual add
+    )
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     # What float32 activations and weights are rounded to before they are multiplied;
     # sums stay float32, as do the products that are the weights' gradients. TPUs round
@@ -101,13 +100,7 @@ class ModelConfig:
     logit_chunk: NonNegativeInt = 0
 
     def __post_init__(self):
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise UserError(
-                    f"config.model.{name}={getattr(self, name)!r} does not exist; "
-                    f"known: {', '.join(known)}"
-                )
-        check_integers(type(self), vars(self), where="config.model")
+        check_values(type(self), vars(self), where="config.model")
         if self.sequence_parallel and not self.scan_layers:
             raise UserError(
                 "config.model: sequence_parallel needs scan_layers; turn that on or "

@@ -7,7 +7,7 @@ import jax
 from ml_collections import ConfigDict
 
 from instructgpt.errors import about
-from instructgpt.stages import common
+from instructgpt.stages import common, loading
 from instructgpt.stages.evaluate import (
     EvaluateConfig,
     build_entries,
@@ -53,8 +53,8 @@ class Panel:
                 if key not in samplers:
                     samplers[key] = entry_sampler(self._context, entry, loaded)
                 self._models.append((entry.label, loaded, samplers[key], put))
-            init = common.InitConfig(settings.reward)
-            reward = common.load(init, self._context, scalar=True)
+            init = loading.InitConfig(settings.reward)
+            reward = loading.load(init, self._context, scalar=True)
             self._score = ScoreTexts(self._context, reward, batch_size=1)
 
     def ask(self, prompt: str, *, seed: int = 0) -> list[Answer]:

@@ -5,53 +5,46 @@ Relative paths in a config are relative to the stage's workdir, so that a recipe
 folders can be moved as a whole.
 """
 
-import contextlib
 import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import jax
-from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from instructgpt.checkpoints import Checkpoints, open_checkpoint
 from instructgpt.data.datasets import DataConfig, Datasets, open_datasets
 from instructgpt.data.documents import TokenWindows
-from instructgpt.distributed import first_then_others, is_first
+from instructgpt.distributed import first_then_others, is_first, on_first
 from instructgpt.errors import UserError
 from instructgpt.loop import LoopConfig
 from instructgpt.models.config import ModelConfig, for_devices
-from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.outputs import new_file
-from instructgpt.ranges import Every, NonNegativeInt, PositiveInt, check_integers
+from instructgpt.ranges import Every, NonNegativeInt, PositiveInt, check_values
 from instructgpt.sharding import MeshConfig, check_divides, make_mesh, put_batch
-from instructgpt.state import check_same_shapes, params_layout
+from instructgpt.stages.identity import (
+    BEGUN,
+    CONFIG,
+    IDENTITY,
+    Identity,
+    config_differences,
+    differences,
+    flat,
+    is_finished,
+    is_parent,
+    of_workdir,
+    own_keys,
+    read_json,
+    write_finished,
+)
 from instructgpt.tokenizer import check_tokenizer
 
 T = TypeVar("T")
 Params = Any
-
-# Keys that may differ when a run is started again in the same workdir. A checkpoint
-# fits any mesh, so that a run can go on with other devices.
-_FREE_KEYS = (
-    *("train.log_every", "train.eval_every", "train.keep", "data.dir"),
-    *("mesh.data", "mesh.fsdp", "mesh.tensor"),
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class InitConfig:
-    """Which checkpoint a model comes from."""
-
-    path: str  # a finished stage's workdir
-    step: NonNegativeInt = 0  # 0: the newest
-    part: str = "params"  # or "ema", the average of a PPO policy
-    selected_by: str = ""  # a select stage's workdir whose choice of step counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +85,7 @@ class Context(NamedTuple):
     key: jax.Array
     data: Datasets
     data_config: DataConfig
+    identity: Identity
 
 
 def build(cls: type[T], block: Any, *, where: str) -> T:
@@ -109,30 +103,80 @@ def build(cls: type[T], block: Any, *, where: str) -> T:
         required = field.default is field.default_factory is dataclasses.MISSING
         if required and name not in values:
             raise UserError(f"{where}.{name} is not set; add it to the config file")
-    check_integers(cls, values, where=where)
+    check_values(cls, values, where=where)
     return cls(**values)
 
 
 def start(config: ConfigDict, workdir: str | os.PathLike[str]) -> Context:
-    """Checks what can be checked before any long work, and opens the stage."""
+    """Checks what can be checked before any long work, and opens the stage.
+
+    Raises:
+      UserError: the config has a mistake, or the workdir holds another run.
+    """
     workdir = Path(workdir).absolute()
     if config.seed < 0:
         raise UserError(f"config.seed={config.seed}: give a whole number, 0 or more")
     mesh = make_mesh(build(MeshConfig, config.mesh, where="config.mesh"))
-    data_config = build(DataConfig, config.data, where="config.data")
+    data_config = data_of(config, workdir)
     if "train" in config:
         check_train(build(TrainConfig, config.train, where="config.train"), mesh)
     workdir.mkdir(parents=True, exist_ok=True)
-    first_then_others(lambda: _same_config(config, workdir / "config.json"))
-    given = data_config.tokenizer
-    data_config = dataclasses.replace(
-        data_config,
-        dir=resolve(data_config.dir, workdir),
+    first_then_others(lambda: _same_config(config, workdir))
+    data = first_then_others(lambda: open_datasets(data_config, log=announce))
+    identity = identity_of(config, workdir, data)
+    first_then_others(lambda: _same_identity(identity, config, workdir))
+    key = jax.random.key(config.seed)
+    return Context(config, workdir, mesh, key, data, data_config, identity)
+
+
+def data_of(config: ConfigDict, workdir: Path) -> DataConfig:
+    """The data block of a stage's config, its paths resolved."""
+    block = build(DataConfig, config.data, where="config.data")
+    given = block.tokenizer
+    return dataclasses.replace(
+        block,
+        dir=resolve(block.dir, workdir),
         tokenizer=resolve(given, workdir) if given else "",
     )
-    data = first_then_others(lambda: open_datasets(data_config, log=announce))
-    key = jax.random.key(config.seed)
-    return Context(config, workdir, mesh, key, data, data_config)
+
+
+def identity_of(
+    config: ConfigDict,
+    workdir: Path,
+    data: Datasets,
+    known: Mapping[Path, str] | None = None,
+) -> Identity:
+    """What a run of this config in this workdir is made of.
+
+    Args:
+      config: The stage's.
+      workdir: The stage's.
+      data: Its opened sets.
+      known: Digests of workdirs that need not be there yet; others are looked at.
+    """
+    values, parents = flat(config.to_dict()), {}
+    for key in filter(is_parent, values):
+        given = values[key] if isinstance(values[key], list) else [values[key]]
+        paths = [Path(resolve(path, workdir)) for path in given if path]
+        digests = [(known or {}).get(path) or of_workdir(path) for path in paths]
+        if any(digests):
+            parents[key] = " ".join(digests)
+    return Identity(
+        config=own_keys(values),
+        data=data.fingerprints,
+        tokenizer=data.tokenizer.fingerprint,
+        parents=parents,
+    )
+
+
+def finish(context: Context) -> None:
+    """Says that the stage has run to its end; the last thing that it does."""
+
+    def say() -> None:
+        if not is_finished(context.workdir):
+            write_finished(context.workdir, context.identity)
+
+    on_first(say)
 
 
 def check_train(train: TrainConfig, mesh: Mesh) -> None:
@@ -155,36 +199,34 @@ def check_train(train: TrainConfig, mesh: Mesh) -> None:
         )
 
 
-def _same_config(config: ConfigDict, path: Path) -> None:
-    """Writes config.json, or checks that the run in this workdir is the same one."""
-    new = _flat(config.to_dict())
-    # A run that was refused left its config alone, which may be corrected.
-    if path.exists() and any(other != path for other in path.parent.iterdir()):
-        old = _flat(json.loads(path.read_text()))
-        changed = [
-            f"{k}: {old.get(k, 'unset')} -> {new.get(k, 'unset')}"
-            for k in sorted(old.keys() | new.keys())
-            if old.get(k) != new.get(k) and k not in _FREE_KEYS
-        ]
-        if changed:
-            raise UserError(
-                f"{path.parent} holds a run with another config; changed: "
-                f"{'; '.join(changed)}. Use another --workdir, or delete this one"
-            )
+def _same_config(config: ConfigDict, workdir: Path) -> None:
+    """Checks that the run in this workdir, if one has begun, has the same config."""
+    path = workdir / CONFIG
+    if not (workdir / IDENTITY).exists() or not path.exists():
         return
-    partial = path.with_suffix(".tmp")
-    partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-    partial.replace(path)
+    old = read_json(path, remedy="delete this workdir, or name another --workdir")
+    before, now = own_keys(flat(old)), own_keys(flat(config.to_dict()))
+    _refuse(workdir, config_differences(before, now))
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            out |= _flat(value, f"{prefix}{key}.")
-        else:
-            out[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return out
+def _same_identity(identity: Identity, config: ConfigDict, workdir: Path) -> None:
+    """Writes down what the run is made of, or checks that it is the same."""
+    path, text = workdir / IDENTITY, json.dumps(config.to_dict(), indent=2) + "\n"
+    # A run that was refused left its config alone, which may be corrected.
+    if path.exists() and any(p.name not in BEGUN for p in workdir.iterdir()):
+        _refuse(workdir, differences(Identity.read(path), identity))
+        return
+    with new_file(workdir / CONFIG) as partial:
+        partial.write_text(text)
+    write_json(path, dataclasses.asdict(identity))
+
+
+def _refuse(workdir: Path, changed: list[str]) -> None:
+    if changed:
+        raise UserError(
+            f"{workdir} holds a run of something else; changed: {'; '.join(changed)}. "
+            "Use another --workdir, or delete this one"
+        )
 
 
 def resolve(path: str, workdir: Path) -> str:
@@ -260,98 +302,6 @@ def model_config(values: Any, mesh: Mesh) -> ModelConfig:
     return for_devices(config, tpu=tpu, log=_announce_once)
 
 
-class Loaded(NamedTuple):
-    """A model and its parameters on the mesh."""
-
-    model: Any
-    params: Params
-    step: int
-    source: str  # its checkpoint, for messages
-
-
-@contextlib.contextmanager
-def _opened(
-    init: InitConfig,
-    context: Context,
-    *,
-    scalar: bool = False,
-    overrides: ConfigDict | None = None,
-) -> Iterator[tuple[Checkpoints, int, ModelConfig]]:
-    """The checkpoint of `load`, with its step and the model's config, checked."""
-    path = resolve(init.path, context.workdir)
-    step = selected_step(init, context) or init.step or None
-    checkpoints, step = open_checkpoint(path, step=step)
-    try:
-        meta = checkpoints.meta(step)
-        values = {**meta["model"], **(overrides.to_dict() if overrides else {})}
-        config = model_config(values, context.mesh)
-        check_model(context, config)
-        if scalar != (meta["kind"] == "scalar"):
-            raise UserError(
-                f"{path} holds a {meta['kind']} model; this stage needs a "
-                f"{'scalar' if scalar else 'language'} one, see config's init paths"
-            )
-        yield checkpoints, step, config
-    finally:
-        checkpoints.close()
-
-
-def find(init: InitConfig, context: Context, **how: Any) -> ModelConfig:
-    """Looks for a model that a stage loads later; arguments and errors of `load`."""
-    with _opened(init, context, **how) as (_, _, config):
-        return config
-
-
-def load(
-    init: InitConfig,
-    context: Context,
-    *,
-    scalar: bool = False,
-    overrides: ConfigDict | None = None,
-) -> Loaded:
-    """Loads a model from another stage's checkpoint.
-
-    Args:
-      init: Which checkpoint.
-      context: The stage that loads.
-      scalar: Whether it is a reward model (or value net).
-      overrides: Keys of ModelConfig that this stage changes: dropout, dtype, remat.
-
-    Raises:
-      UserError: there is no such checkpoint, its model is of another kind or does not
-        fit the data, or its parameters are not finite.
-    """
-    opened = _opened(init, context, scalar=scalar, overrides=overrides)
-    with opened as (checkpoints, step, config):
-        model = ScalarModel(config) if scalar else Transformer(config)
-        part = "params" if scalar else init.part
-        layout = params_layout(model, context.mesh)
-        parts, _ = checkpoints.restore(step, {part: layout})
-        check_same_shapes(parts[part], layout)
-        source = str(checkpoints.directory / str(step))
-        return Loaded(model, parts[part], step, source)
-
-
-def selected_step(init: InitConfig, context: Context) -> int | None:
-    """The step a select stage chose, if the init follows one."""
-    if not init.selected_by:
-        return None
-    path = Path(resolve(init.selected_by, context.workdir)) / "selected.json"
-    return read_selected(path)["step"]
-
-
-def read_selected(path: Path) -> dict[str, Any]:
-    """What a select stage chose: `step`, and of each epoch what it found."""
-    if not path.exists():
-        raise UserError(f"{path} is not there; run the select stage first")
-    return json.loads(path.read_text())
-
-
-def model_meta(model: nn.Module, *, kind: str) -> dict[str, Any]:
-    """What a checkpoint says of its model."""
-    return {"model": dataclasses.asdict(model.config), "kind": kind}
-
-
 def to_device(mesh: Mesh) -> Callable[[Any], Any]:
     """Moves a batch of this process to its devices."""
     return lambda batch: put_batch(batch, mesh)
@@ -368,12 +318,3 @@ def write_json(path: Path, value: Any) -> None:
 def count_valid(batch: Any) -> int:
     """Real tokens of a TokenBatch on the host."""
     return int(batch.valid.sum())
-
-
-def checkpoint_steps(path: str, context: Context) -> list[int]:
-    """Steps of the checkpoints of another stage, in order."""
-    checkpoints, _ = open_checkpoint(resolve(path, context.workdir))
-    try:
-        return checkpoints.steps
-    finally:
-        checkpoints.close()

@@ -7,7 +7,6 @@ miniature world the gold judge decides; it has trained nothing.
 
 import dataclasses
 import datetime
-import json
 import os
 import platform
 import subprocess
@@ -31,13 +30,15 @@ from instructgpt.evals.preferences import (
 )
 from instructgpt.evals.report import format_results_table, load_results, write_report
 from instructgpt.models.config import ModelConfig
-from instructgpt.ranges import NonNegativeInt, PositiveInt, RankedInt
+from instructgpt.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, RankedInt
 from instructgpt.sampling import SamplingConfig
-from instructgpt.stages import common
+from instructgpt.stages import common, loading
+from instructgpt.stages.identity import check_left, read_json
 from instructgpt.stages.label import open_comparisons
 from instructgpt.stages.reward import comparison_encoder
 from instructgpt.stages.sampling import Prompts, ScoreTexts, stage_sampler
 
+_AGAIN = "delete this workdir, and evaluate again"
 # Splits of a label stage -> whose rankings they are, in the results.
 _LABELERS = {"valid": "train", "heldout": "heldout"}
 
@@ -48,7 +49,7 @@ class ModelEntry:
 
     label: str
     init: ConfigDict  # InitConfig
-    temperature: float = 1.0
+    temperature: NonNegativeFloat = 1.0
     prompted: bool = False  # few-shot prefix, cut at the first newline
 
 
@@ -79,12 +80,15 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     path = context.workdir / "results.json"
     if not path.exists():
         common.write_json(path, _evaluate(context, config, settings))
+    check_left(path, remedy=_AGAIN)
     on_first(lambda: common.announce(f"{config.name}: wrote {write_report(path)}"))
-    return json.loads(path.read_text())
+    common.finish(context)
+    return read_json(path, remedy=_AGAIN)
 
 
 def show(workdir: Path) -> None:
     """Prints the table of a finished evaluation and where its report is."""
+    check_left(workdir / "results.json", remedy=_AGAIN)
     results = load_results(workdir / "results.json")
     common.announce(format_results_table(results))
     common.announce(f"report: {workdir / 'report.html'}")
@@ -98,11 +102,11 @@ def _evaluate(
             "the evaluate stage needs the miniature world's gold judge; with data of "
             "your own compare models by reward score in the select stage"
         )
-    entries = build_entries(config)
+    entries = check_entries(config, settings)
     _check_needs(context, config, settings, entries)
     prompts = Prompts(context, settings.split, count=settings.num_prompts)
     with jax.set_mesh(context.mesh):
-        reward = common.load(common.InitConfig(settings.reward), context, scalar=True)
+        reward = loading.load(loading.InitConfig(settings.reward), context, scalar=True)
         score = ScoreTexts(context, reward, batch_size=settings.batch_size)
         texts, scores, losses = {}, {}, {}
         for name, entry in entries.items():
@@ -111,7 +115,7 @@ def _evaluate(
                 losses[name] = _pretrain_loss(context, loaded, settings)
                 texts[name] = _respond(context, settings, prompts, entry, loaded, name)
             scores[name] = float(score(prompts.records, texts[name]).mean())
-        rl_init = common.load(_rl_init(config), context)
+        rl_init = loading.load(_rl_init(config), context)
         with about(rl_init.source):
             losses["rl_init"] = _pretrain_loss(context, rl_init, settings)
         accuracy = _reward_accuracy(context, settings, reward)
@@ -157,16 +161,11 @@ def _check_needs(
       UserError: a stage has not been run, its model does not fit, or the baseline is
         none of the models.
     """
-    if settings.baseline not in entries:
-        raise UserError(
-            f"config.evaluate.baseline={settings.baseline!r} is not in config.models: "
-            f"{sorted(entries)}"
-        )
-    common.find(common.InitConfig(settings.reward), context, scalar=True)
-    found = {n: common.find(entry_init(e, n), context) for n, e in entries.items()}
+    loading.find(loading.InitConfig(settings.reward), context, scalar=True)
+    found = {n: loading.find(entry_init(e, n), context) for n, e in entries.items()}
     for name, entry in entries.items():
         prompt_options(context, entry, found[name])
-    found["rl_init"] = common.find(_rl_init(config), context)
+    found["rl_init"] = loading.find(_rl_init(config), context)
     for model_config in found.values():
         _windows(context, model_config, settings)
     if settings.comparisons:
@@ -191,7 +190,7 @@ def prompt_options(
 
 
 def entry_sampler(
-    context: common.Context, entry: ModelEntry, loaded: common.Loaded
+    context: common.Context, entry: ModelEntry, loaded: loading.Loaded
 ) -> Any:
     """The sampler that a model of the comparison answers with."""
     sampling = SamplingConfig(
@@ -208,19 +207,32 @@ def build_entries(config: ConfigDict) -> dict[str, ModelEntry]:
     }
 
 
-def entry_init(entry: ModelEntry, name: str) -> common.InitConfig:
+def check_entries(
+    config: ConfigDict, settings: EvaluateConfig
+) -> dict[str, ModelEntry]:
+    """`build_entries`; raises UserError if the baseline is none of them."""
+    entries = build_entries(config)
+    if settings.baseline not in entries:
+        raise UserError(
+            f"config.evaluate.baseline={settings.baseline!r} is not in config.models: "
+            f"{sorted(entries)}"
+        )
+    return entries
+
+
+def entry_init(entry: ModelEntry, name: str) -> loading.InitConfig:
     """Which checkpoint a model of the comparison comes from."""
     where = f"config.models.{name}.init"
-    return common.build(common.InitConfig, entry.init, where=where)
+    return common.build(loading.InitConfig, entry.init, where=where)
 
 
-def load_entry(context: common.Context, entry: ModelEntry, name: str) -> common.Loaded:
+def load_entry(context: common.Context, entry: ModelEntry, name: str) -> loading.Loaded:
     """A model of the comparison from its checkpoint."""
-    return common.load(entry_init(entry, name), context)
+    return loading.load(entry_init(entry, name), context)
 
 
-def _rl_init(config: ConfigDict) -> common.InitConfig:
-    return common.build(common.InitConfig, config.rl_init, where="config.rl_init")
+def _rl_init(config: ConfigDict) -> loading.InitConfig:
+    return common.build(loading.InitConfig, config.rl_init, where="config.rl_init")
 
 
 def _respond(
@@ -228,7 +240,7 @@ def _respond(
     settings: EvaluateConfig,
     prompts: Prompts,
     entry: ModelEntry,
-    loaded: common.Loaded,
+    loaded: loading.Loaded,
     name: str,
 ) -> list[str]:
     """One response per prompt; kept beside the results as JSON."""
@@ -261,7 +273,7 @@ def _windows(
 
 
 def _pretrain_loss(
-    context: common.Context, loaded: common.Loaded, settings: EvaluateConfig
+    context: common.Context, loaded: loading.Loaded, settings: EvaluateConfig
 ) -> float:
     windows = _windows(context, loaded.model.config, settings)
     evaluate = make_loss_evaluator(
@@ -275,7 +287,7 @@ def _pretrain_loss(
 
 
 def _reward_accuracy(
-    context: common.Context, settings: EvaluateConfig, reward: common.Loaded
+    context: common.Context, settings: EvaluateConfig, reward: loading.Loaded
 ) -> dict[str, Any]:
     """Pairwise accuracy on both groups of labelers, beside their own agreement.
 
@@ -329,7 +341,7 @@ def _selected_epochs(
 ) -> list[dict[str, Any]]:
     """What the select stage says of each epoch of SFT."""
     path = Path(common.resolve(settings.select, context.workdir)) / "selected.json"
-    return common.read_selected(path)["epochs"]
+    return loading.read_selected(path)["epochs"]
 
 
 def _samples(
@@ -363,7 +375,7 @@ def _meta(context: common.Context) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "hardware": f"{context.mesh.size} x {device.device_kind} "
         f"({os.cpu_count()} cores, {platform.machine()})",
-        "minutes": json.loads(minutes.read_text()) if minutes.exists() else {},
+        "minutes": read_json(minutes, remedy="delete it") if minutes.exists() else {},
         "seed": context.config.seed,
         "world_seed": context.data_config.world_seed,
     }

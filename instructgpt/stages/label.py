@@ -27,9 +27,11 @@ from instructgpt.data.world import (
 from instructgpt.distributed import first_then_others, on_first
 from instructgpt.errors import UserError, about
 from instructgpt.evals.preferences import agreement_interval
-from instructgpt.ranges import NonNegativeInt, PositiveInt, RankedInt
+from instructgpt.outputs import new_file
+from instructgpt.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, RankedInt
 from instructgpt.sampling import SamplingConfig
-from instructgpt.stages import common
+from instructgpt.stages import common, loading
+from instructgpt.stages.identity import check_left, read_json
 from instructgpt.stages.sampling import Prompts, stage_sampler
 
 
@@ -52,7 +54,7 @@ class LabelConfig:
     # rank is the ranking.
     train_labelers: PositiveInt = 1
     labelers_per_prompt: PositiveInt = 3  # of each group, on validation prompts
-    temperature: float = 1.0
+    temperature: NonNegativeFloat = 1.0
     batch_size: PositiveInt = 64  # prompts at a time
 
     def __post_init__(self):
@@ -82,6 +84,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             f"{config.name}: the data have rankings of their own, which the reward "
             "stage reads; nothing to do"
         )
+        common.finish(context)
         return {}
     counts = {"train": label.train_prompts, "valid": label.valid_prompts}
     paths = {split: context.workdir / f"answers.{split}.jsonl" for split in counts}
@@ -89,7 +92,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     # All that answers are made of, before the first is drawn.
     prompts = {split: _prompts(context, split, counts[split]) for split in missing}
     for init in _checkpoints(context, label) if missing else ():
-        common.find(init, context)
+        loading.find(init, context)
     for split in missing:
         rows = _answer(context, label, prompts[split], split)
         on_first(functools.partial(_write_lines, paths[split], rows))
@@ -103,7 +106,9 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     for split, path in paths.items():
         if not answers[split]:
             raise UserError(f"{path} holds no answers; delete it, and start again")
-    return _rank(context, label, world, answers)
+    report = _rank(context, label, world, answers)
+    common.finish(context)
+    return report
 
 
 def _prompts(context: common.Context, split: str, count: int) -> Prompts:
@@ -128,7 +133,7 @@ def _answer(
     sampler = None
     with jax.set_mesh(context.mesh):
         for number, init in enumerate(sources):
-            loaded = common.load(init, context)
+            loaded = loading.load(init, context)
             sampler = sampler or stage_sampler(context, loaded.model, sampling)
             key = jax.random.fold_in(context.key, number + 1000 * (split == "valid"))
             with about(loaded.source):
@@ -218,15 +223,15 @@ def misplace(
 
 def _checkpoints(
     context: common.Context, label: LabelConfig
-) -> list[common.InitConfig]:
+) -> list[loading.InitConfig]:
     out = []
     for path in label.policies:
-        steps = common.checkpoint_steps(path, context)
+        steps = loading.checkpoint_steps(path, context)
         chosen = {
             min(steps, key=lambda s: abs(s - fraction * steps[-1]))
             for fraction in label.fractions
         }
-        out += [common.InitConfig(path, step=step) for step in sorted(chosen)]
+        out += [loading.InitConfig(path, step=step) for step in sorted(chosen)]
     return out
 
 
@@ -312,13 +317,11 @@ def open_comparisons(workdir: str | Path, split: str) -> Records:
 
 def read_report(workdir: str | Path) -> dict[str, Any]:
     """What a label stage says of its rankings: set, pairs, agreement of labelers."""
-    path = Path(workdir) / "labels.json"
-    if not path.exists():
-        raise UserError(
-            f"{path} is not there; run the label stage first, or give rankings of your "
-            "own as comparisons.train.jsonl"
-        )
-    return json.loads(path.read_text())
+    return read_json(
+        Path(workdir) / "labels.json",
+        remedy="run the label stage first, or again, or give rankings of your own as "
+        "comparisons.train.jsonl",
+    )
 
 
 def has_report(workdir: str | Path) -> bool:
@@ -332,10 +335,16 @@ def _untied(row: dict[str, Any]) -> int:
 
 
 def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    partial = path.with_suffix(".tmp")
-    partial.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
-    partial.replace(path)
+    with new_file(path) as partial:
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        partial.write_text(text, encoding="utf-8")
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    remedy = "delete it, and the answers are drawn again"
+    check_left(path, remedy=remedy)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged or cannot be read; {remedy}") from error

@@ -21,7 +21,12 @@ from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.loop import Job, train
 from instructgpt.models.config import ModelConfig
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
-from instructgpt.ranges import NonNegativeInt, PositiveInt
+from instructgpt.ranges import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFraction,
+    PositiveInt,
+)
 from instructgpt.rollouts import (
     Frozen,
     cast,
@@ -32,7 +37,7 @@ from instructgpt.rollouts import (
 )
 from instructgpt.sampling import SamplingConfig
 from instructgpt.sharding import batch_share, batch_ways, check_divides, settle
-from instructgpt.stages import common
+from instructgpt.stages import common, loading
 from instructgpt.stages.inputs import has_valid, keep_short
 from instructgpt.stages.sampling import (
     Prompts,
@@ -50,8 +55,8 @@ class RolloutConfig:
 
     minibatch_size: PositiveInt  # episodes per optimiser step
     epochs: PositiveInt = 1  # passes over a batch of episodes
-    temperature: float = 1.0
-    top_p: float = 1.0
+    temperature: NonNegativeFloat = 1.0
+    top_p: PositiveFraction = 1.0
     # Prompts decoded at a time, free slots filled together, widths of a prefill: see
     # SamplingConfig.
     slots: NonNegativeInt = 0
@@ -59,7 +64,7 @@ class RolloutConfig:
     prompt_buckets: PositiveInt = 1
     # Pretraining windows per episode (paper: 8), and their tokens, on which the
     # held-out loss is taken too (0: the model's context length).
-    ptx_per_episode: float = 0.0
+    ptx_per_episode: NonNegativeFloat = 0.0
     ptx_length: NonNegativeInt = 0
     # Score of a response cut at the length limit; None keeps the reward model's.
     truncation_score: float | None = None
@@ -129,11 +134,12 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             evaluate=_make_evaluate(context, policy.model, held_out),
             schedule=schedules[0],
             updates=minibatches * rollout.epochs,
-            meta=common.model_meta(policy.model, kind="language"),
+            meta=loading.model_meta(context, policy.model, kind="language"),
         )
         state = train(
             job, state, config=loop_config, key=context.key, workdir=context.workdir
         )
+        common.finish(context)
         return {"params": state.policy.params, "ema": state.ema}
 
 
@@ -211,12 +217,12 @@ def _check_ptx(
 _INITS = {"policy": "init", "reward": "reward_init"}
 
 
-def _load(context: common.Context, config: ConfigDict) -> dict[str, common.Loaded]:
+def _load(context: common.Context, config: ConfigDict) -> dict[str, loading.Loaded]:
     out = {}
     for name, key in _INITS.items():
-        init = common.build(common.InitConfig, config[key], where=f"config.{key}")
+        init = common.build(loading.InitConfig, config[key], where=f"config.{key}")
         scalar = name == "reward"
-        out[name] = common.load(init, context, scalar=scalar, overrides=config.model)
+        out[name] = loading.load(init, context, scalar=scalar, overrides=config.model)
     return out
 
 
@@ -224,9 +230,9 @@ def _check_models(context: common.Context, config: ConfigDict) -> ModelConfig:
     """Looks for both checkpoints, and gives the policy's config."""
     found = {}
     for name, key in _INITS.items():
-        init = common.build(common.InitConfig, config[key], where=f"config.{key}")
+        init = common.build(loading.InitConfig, config[key], where=f"config.{key}")
         scalar = name == "reward"
-        found[name] = common.find(init, context, scalar=scalar, overrides=config.model)
+        found[name] = loading.find(init, context, scalar=scalar, overrides=config.model)
     return found["policy"]
 
 

@@ -16,7 +16,7 @@ from instructgpt.models.transformer import Transformer
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
 from instructgpt.ranges import NonNegativeInt
 from instructgpt.sharding import batch_share
-from instructgpt.stages import common
+from instructgpt.stages import common, loading
 from instructgpt.stages.inputs import has_valid
 from instructgpt.state import make_train_state, shardings_of
 from instructgpt.steps.sft import make_sft_loss
@@ -73,9 +73,10 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             watch=("loss", "valid_loss", "grad_norm"),
             evaluate=_make_evaluate(context, model, valid, train_config),
             schedule=make_schedule(optimizer_config, loop_config.num_steps),
-            meta=common.model_meta(model, kind="language"),
+            meta=loading.model_meta(context, model, kind="language", templated=False),
         )
         state = train(job, state, config=loop_config, key=key, workdir=context.workdir)
+        common.finish(context)
         return {"params": state.params}
 
 

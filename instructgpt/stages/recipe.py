@@ -4,7 +4,6 @@ Stages that are finished are opened and left as they are, so the same command
 resumes wherever it was stopped, and ends at once when all is done.
 """
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -14,22 +13,31 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from instructgpt.data.datasets import DataConfig
-from instructgpt.errors import UserError
+from instructgpt.checkpoints import open_checkpoint
+from instructgpt.data.datasets import DataConfig, Datasets, open_datasets
+from instructgpt.errors import UserError, about
 from instructgpt.models.config import ModelConfig
 from instructgpt.optim import OptimizerConfig
-from instructgpt.ranges import check_integers
-from instructgpt.sharding import MeshConfig
+from instructgpt.ranges import check_values
+from instructgpt.sharding import MeshConfig, make_mesh
 from instructgpt.stages import (
     common,
     evaluate,
     label,
+    loading,
     ppo,
     pretrain,
     reward,
     select,
     sft,
     side_by_side,
+)
+from instructgpt.stages.identity import (
+    IDENTITY,
+    Identity,
+    differences,
+    is_finished,
+    read_json,
 )
 from instructgpt.steps.ppo import PPOConfig
 
@@ -47,7 +55,7 @@ _RUN = {
 _BLOCKS: dict[str, type] = {
     "data": DataConfig,
     "evaluate": evaluate.EvaluateConfig,
-    "init": common.InitConfig,
+    "init": loading.InitConfig,
     "label": label.LabelConfig,
     "mesh": MeshConfig,
     "optimizer": OptimizerConfig,
@@ -55,13 +63,19 @@ _BLOCKS: dict[str, type] = {
     "ppo": PPOConfig,
     "pretrain": pretrain.PretrainConfig,
     "reward": reward.RewardConfig,
-    "reward_init": common.InitConfig,
-    "rl_init": common.InitConfig,
+    "reward_init": loading.InitConfig,
+    "rl_init": loading.InitConfig,
     "rollout": ppo.RolloutConfig,
     "select": select.SelectConfig,
     "sft": sft.SFTConfig,
     "train": common.TrainConfig,
     "value_optimizer": OptimizerConfig,
+}
+
+# What stages share -> the recipe's key for it.
+_SHARED_KEYS = {
+    "config.seed:": "config.seed:",
+    "config.data.world_seed:": "config.world_seed:",
 }
 
 _READ_REWARD_MODEL = {"select", "ppo", "ppo_ptx", "evaluate"}
@@ -91,6 +105,7 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     order = stage_order(config)
     for name in order:
         check_blocks(stage_config(config, name), where=f"config.stages.{name}")
+    _check_same(config, workdir, order)
     if "evaluate" in set(config.order) - set(order):
         common.announce(
             "evaluate: left out, as only the miniature world has a gold judge; the "
@@ -115,16 +130,63 @@ def stage_order(config: ConfigDict) -> tuple[str, ...]:
     return tuple(name for name in config.order if name not in left_out)
 
 
+def _check_given(config: ConfigDict, path: Path) -> None:
+    """Raises UserError if a reward model that is given cannot be used."""
+    with about(f"config.reward_model={config.reward_model}"):
+        if not (path / "checkpoints").is_dir():
+            raise UserError(
+                "holds no checkpoints; name the workdir of a finished reward stage"
+            )
+        if (path / IDENTITY).exists() and not is_finished(path):
+            raise UserError("is not finished; let that stage run to its end first")
+        checkpoints, step = open_checkpoint(path)
+        meta = checkpoints.meta(step)
+        checkpoints.close()
+        if meta["kind"] != "scalar":
+            raise UserError(
+                f"holds a {meta['kind']} model; name the workdir of a reward stage"
+            )
+
+
+def _check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None:
+    """Raises UserError if a stage that has begun is not what would run now."""
+    if not any((workdir / name / IDENTITY).exists() for name in order):
+        return
+    opened: dict[DataConfig, Datasets] = {}
+    known: dict[Path, str] = {}
+    for name in order:
+        stage, path = stage_config(config, name), workdir / name
+        found = common.data_of(stage, path)
+        if found not in opened:
+            opened[found] = open_datasets(found, log=common.announce)
+        wanted = common.identity_of(stage, path, opened[found], known)
+        known[path] = wanted.digest
+        if (path / IDENTITY).exists():
+            changed = differences(Identity.read(path / IDENTITY), wanted)
+            if changed:
+                keys = "; ".join(_recipe_key(text, name) for text in changed)
+                raise UserError(
+                    f"{path} holds a run of something else; changed: {keys}. Use "
+                    "another --workdir, or delete this stage and those after it"
+                )
+
+
+def _recipe_key(text: str, stage: str) -> str:
+    """A difference between a stage's configs, by the recipe's own key."""
+    for own, shared in _SHARED_KEYS.items():
+        if text.startswith(own):
+            return shared + text.removeprefix(own)
+    return f"config.stages.{stage}{text.removeprefix('config')}"
+
+
 def _check_reward_model(config: ConfigDict) -> None:
     """Raises UserError if a reward model is needed and neither given nor trained."""
     given = config.reward_model
-    if given and not (Path(given).expanduser() / "checkpoints").is_dir():
-        raise UserError(
-            f"config.reward_model={given}: holds no checkpoints; name the workdir of a "
-            "finished reward stage"
-        )
+    if given:
+        _check_given(config, Path(given).expanduser().absolute())
+        return
     needed = _READ_REWARD_MODEL & set(config.order)
-    if needed and not given and "reward" not in config.order:
+    if needed and "reward" not in config.order:
         raise UserError(
             "config.reward_model is not set. The paper has one 6B reward model for the "
             "policies of every size: run --config=configs/recipe.py:6b up to its stage "
@@ -133,25 +195,41 @@ def _check_reward_model(config: ConfigDict) -> None:
 
 
 def check_blocks(stage: ConfigDict, *, where: str) -> None:
-    """Checks the keys and whole numbers of a stage's config before any stage runs.
+    """Checks a stage's config, as far as that goes before any stage has run.
 
     Raises:
-      UserError: a block has a key that does not exist, or a number out of its range.
+      UserError: a block has a key that does not exist, or a value that it may not
+        have, or numbers do not go together or with the mesh.
     """
+    built: dict[str, Any] = {}
     for key, cls in _BLOCKS.items():
         if key in stage:
-            common.build(cls, stage[key], where=f"{where}.{key}")
+            built[key] = common.build(cls, stage[key], where=f"{where}.{key}")
     if "model" in stage:  # of which fine-tuning stages give a part
         values = stage.model.to_dict()
-        check_integers(ModelConfig, values, where=f"{where}.model")
+        check_values(ModelConfig, values, where=f"{where}.model")
+    with about(where.removeprefix("config.")):
+        mesh = make_mesh(built["mesh"])
+        if "train" in built:
+            common.check_train(built["train"], mesh)
+        if stage.stage == "ppo":
+            ppo.check_sizes(
+                mesh,
+                built["data"].max_response,
+                built["ppo"],
+                built["rollout"],
+                built["train"],
+            )
+        if stage.stage == "evaluate":
+            evaluate.check_entries(stage, built["evaluate"])
 
 
 def run_stage(config: ConfigDict, workdir: str | Path, name: str) -> Path:
     """Runs one stage of the recipe, unless it is done; returns its workdir."""
     workdir = Path(workdir).absolute()
-    minutes = _minutes(workdir)
-    if name in minutes:
-        common.announce(f"{name}: done ({minutes[name]:.1f} min)")
+    if is_finished(workdir / name):
+        took = _minutes(workdir).get(name)
+        common.announce(f"{name}: done" + (f" ({took:.1f} min)" if took else ""))
         return workdir / name
     common.announce(f"\n=== {name} ===")
     began = time.monotonic()
@@ -177,7 +255,7 @@ def _run_on_share(stage: dict[str, Any], workdir: Path) -> None:
 
 def _run_together(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
     """Runs those that are not done, if there are several and each has a core."""
-    left = [name for name in names if name not in _minutes(workdir)]
+    left = [name for name in names if not is_finished(workdir / name)]
     cores = side_by_side.shares(len(left)) if len(left) > 1 else []
     if not cores:
         return
@@ -194,7 +272,8 @@ def _run_together(config: ConfigDict, workdir: Path, names: Sequence[str]) -> No
 def _minutes(workdir: Path) -> dict[str, float]:
     """The minutes that each finished stage took."""
     path = workdir / "minutes.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    remedy = "delete it: no more than these numbers is lost"
+    return read_json(path, remedy=remedy) if path.exists() else {}
 
 
 def _add_minutes(workdir: Path, names: Sequence[str], seconds: float) -> None:

@@ -36,9 +36,9 @@ from instructgpt.evals.tables import format_interval
 from instructgpt.loop import Job, train
 from instructgpt.models.transformer import ScalarModel
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
-from instructgpt.ranges import RankedInt
+from instructgpt.ranges import NonNegativeFloat, RankedInt
 from instructgpt.sharding import batch_share, local_ways, put_batch
-from instructgpt.stages import common
+from instructgpt.stages import common, loading
 from instructgpt.stages.inputs import keep_short
 from instructgpt.stages.label import has_report, open_comparisons
 from instructgpt.stages.sampling import ScoreTexts
@@ -64,7 +64,7 @@ class RewardConfig:
     # comparisons.SPLIT.jsonl, whose test split takes the place of held-out labelers.
     comparisons: str = ""
     # The scalar head starts at std head_scale/sqrt(D + 1).
-    head_scale: float = 1.0
+    head_scale: NonNegativeFloat = 1.0
     # A prompt's loss is divided by its untied pairs, or by all C(K, 2) (Eq. 1).
     divisor: Literal["untied", "all"] = "untied"
 
@@ -73,7 +73,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Trains a reward model on rankings."""
     context = common.start(config, workdir)
     reward = common.build(RewardConfig, config.reward, where="config.reward")
-    init = common.build(common.InitConfig, config.init, where="config.init")
+    init = common.build(loading.InitConfig, config.init, where="config.init")
     train_config = common.build(common.TrainConfig, config.train, where="config.train")
     own = _reads_own(context, reward)
     rows, held_out = _rankings(context, reward, train_config, own=own)
@@ -114,9 +114,10 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             evaluate=evaluate,
             schedule=make_schedule(optimizer_config, loop_config.num_steps),
             finish=_shifting(context, demonstrations, model, train_config.batch_size),
-            meta=common.model_meta(model, kind="scalar"),
+            meta=loading.model_meta(context, model, kind="scalar"),
         )
         state = train(job, state, config=loop_config, key=key, workdir=context.workdir)
+        common.finish(context)
         _announce_accuracies(evaluate.counts(state), joined=own)
         return {"params": state.params}
 
@@ -124,12 +125,12 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 def _initial_state(
     context: common.Context,
     config: ConfigDict,
-    init: common.InitConfig,
+    init: loading.InitConfig,
     reward: RewardConfig,
     optimizer: optax.GradientTransformation,
 ) -> tuple[ScalarModel, TrainState, jax.Array]:
     """The SFT model with a fresh head, and the key for training."""
-    loaded = common.load(init, context, overrides=config.model)
+    loaded = loading.load(init, context, overrides=config.model)
     model = ScalarModel(loaded.model.config)
     head_key, key = jax.random.split(context.key)
     params = scalar_params_from(
@@ -345,6 +346,6 @@ def _demonstration_mean(
 ) -> float:
     """Mean score of the demonstrations that fit, so many rows at a time."""
     records = [demonstrations.source[int(i)] for i in demonstrations.keep]
-    trained = common.Loaded(model, params, 0, f"{context.workdir}, before the shift")
+    trained = loading.Loaded(model, params, 0, f"{context.workdir}, before the shift")
     score = ScoreTexts(context, trained, batch_size=rows)
     return float(score(records, [r["response"] for r in records]).mean())

@@ -16,8 +16,9 @@ from instructgpt.metrics import Progress, print_table
 from instructgpt.rollouts import generate, make_response_scorer, make_sampler
 from instructgpt.sampling import SamplingConfig
 from instructgpt.sharding import put_whole_batch
-from instructgpt.stages.common import Context, Loaded, write_json
+from instructgpt.stages.common import Context, write_json
 from instructgpt.stages.inputs import keep_short
+from instructgpt.stages.loading import Loaded
 
 
 def stop_ids(context: Context, *, newline: bool = False) -> tuple[int, ...]:

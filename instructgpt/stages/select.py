@@ -5,7 +5,6 @@ answers to validation prompts does not, and predicts what people prefer.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from ml_collections import ConfigDict
 from instructgpt.distributed import is_first
 from instructgpt.errors import about
 from instructgpt.metrics import MetricWriter, print_table, read_metrics
-from instructgpt.ranges import NonNegativeInt, PositiveInt
+from instructgpt.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
 from instructgpt.sampling import SamplingConfig
-from instructgpt.stages import common
+from instructgpt.stages import common, loading
+from instructgpt.stages.identity import check_left
 from instructgpt.stages.sampling import Prompts, ScoreTexts, stage_sampler
 
 
@@ -29,7 +29,7 @@ class SelectConfig:
     reward: str  # a reward stage's workdir
     num_prompts: NonNegativeInt = 0  # validation prompts; 0: all
     every: PositiveInt = 1  # consider each n-th checkpoint, and the last
-    temperature: float = 1.0
+    temperature: NonNegativeFloat = 1.0
     batch_size: PositiveInt = 64
 
 
@@ -39,21 +39,22 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     select = common.build(SelectConfig, config.select, where="config.select")
     path = context.workdir / "selected.json"
     if path.exists():
-        return json.loads(path.read_text())
+        common.finish(context)
+        return loading.read_selected(path)
     prompts = Prompts(context, "valid", count=select.num_prompts)
-    steps = common.checkpoint_steps(select.candidates, context)
+    steps = loading.checkpoint_steps(select.candidates, context)
     chosen = sorted({*steps[:: -select.every], steps[-1]})
     sampling = SamplingConfig(
         context.data_config.max_response, temperature=select.temperature
     )
     rows: list[dict[str, Any]] = []
     with jax.set_mesh(context.mesh):
-        reward = common.load(common.InitConfig(select.reward), context, scalar=True)
+        reward = loading.load(loading.InitConfig(select.reward), context, scalar=True)
         score = ScoreTexts(context, reward, batch_size=select.batch_size)
         sampler = None
         for step in chosen:
-            init = common.InitConfig(select.candidates, step=step)
-            loaded = common.load(init, context)
+            init = loading.InitConfig(select.candidates, step=step)
+            loaded = loading.load(init, context)
             sampler = sampler or stage_sampler(context, loaded.model, sampling)
             with about(loaded.source):
                 texts = prompts.respond(
@@ -82,10 +83,14 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         )
     result = {"step": best["step"], "epochs": rows}
     common.write_json(path, result)
+    common.finish(context)
     return result
 
 
 def _valid_losses(candidates: str, context: common.Context) -> dict[int, float]:
     path = Path(common.resolve(candidates, context.workdir)) / "metrics.jsonl"
-    rows = read_metrics(path) if path.exists() else []
+    if not path.exists():
+        return {}
+    check_left(path, remedy="run that stage again")
+    rows = read_metrics(path)
     return {int(r["step"]): r["valid_loss"] for r in rows if "valid_loss" in r}

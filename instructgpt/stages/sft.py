@@ -23,9 +23,9 @@ from instructgpt.errors import UserError
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.loop import Job, train
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
-from instructgpt.ranges import NonNegativeInt
+from instructgpt.ranges import Fraction, NonNegativeInt
 from instructgpt.sharding import batch_share
-from instructgpt.stages import common
+from instructgpt.stages import common, loading
 from instructgpt.stages.inputs import has_valid, keep_short
 from instructgpt.stages.sampling import Prompts, make_sample_table
 from instructgpt.state import make_train_state, shardings_of
@@ -42,7 +42,7 @@ class SFTConfig:
     # How much of what is learnt from is pretraining text (paper C.3: 10 %), and whether
     # that is a share of the loss, so two means with weights, or of a batch's rows under
     # one mean over all targets, of which text, whose every token is one, has far more.
-    pretrain_fraction: float = 0.0
+    pretrain_fraction: Fraction = 0.0
     pretrain_share_of: Literal["loss", "rows"] = "loss"
     # Tokens of a row that packs several demonstrations; 0: each has its own. A batch
     # counts rows.
@@ -54,7 +54,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Fine-tunes a pretrained model on demonstrations."""
     context = common.start(config, workdir)
     sft = common.build(SFTConfig, config.sft, where="config.sft")
-    init = common.build(common.InitConfig, config.init, where="config.init")
+    init = common.build(loading.InitConfig, config.init, where="config.init")
     train_config = common.build(common.TrainConfig, config.train, where="config.train")
     encode = functools.partial(
         encode_demonstration,
@@ -64,7 +64,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         loss_on=sft.loss_on,
     )
     with jax.set_mesh(context.mesh):
-        loaded = common.load(init, context, overrides=config.model)
+        loaded = loading.load(init, context, overrides=config.model)
         if sft.pack_length:
             _check_packing(context, sft)
         model = loaded.model
@@ -101,11 +101,12 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             watch=("loss", "valid_loss", "grad_norm"),
             evaluate=_make_evaluate(context, sft, model, encode, train_config),
             schedule=make_schedule(optimizer_config, loop_config.num_steps),
-            meta=common.model_meta(model, kind="language"),
+            meta=loading.model_meta(context, model, kind="language"),
         )
         state = train(
             job, state, config=loop_config, key=context.key, workdir=context.workdir
         )
+        common.finish(context)
         return {"params": state.params, "steps_per_epoch": loader.steps_per_epoch}
 
 

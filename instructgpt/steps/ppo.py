@@ -16,7 +16,14 @@ from instructgpt.batches import Rollout, TokenBatch
 from instructgpt.losses import Weighted, masked
 from instructgpt.models.scoring import response_log_probs, response_values
 from instructgpt.models.transformer import ScalarModel, Transformer
-from instructgpt.ranges import NonNegativeInt, PositiveInt
+from instructgpt.ranges import (
+    Fraction,
+    FractionBelowOne,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 from instructgpt.rl import (
     clipped_policy_loss,
     clipped_value_loss,
@@ -42,14 +49,20 @@ Array = jax.Array
 class PPOConfig:
     """The objective. Defaults are the simplest behaviour, not the paper's."""
 
-    kl_coef: float = 0.0  # beta: per nat of log p - log q, in the reward
-    ptx_coef: float = 0.0  # gamma: weight of the pretraining gradient; 0 is plain PPO
-    clip: float = 0.2  # of the probability ratio
-    value_clip: float = 0.0  # how far V may move from the rollout's; 0: no clipping
-    discount: float = 1.0
-    gae_lambda: float = 1.0
+    kl_coef: NonNegativeFloat = 0.0  # beta: per nat of log p - log q, in the reward
+    ptx_coef: NonNegativeFloat = (
+        0.0  # gamma: weight of the pretraining gradient; 0 is plain PPO
+    )
+    clip: PositiveFloat = 0.2  # of the probability ratio
+    value_clip: NonNegativeFloat = (
+        0.0  # how far V may move from the rollout's; 0: no clipping
+    )
+    discount: Fraction = 1.0
+    gae_lambda: Fraction = 1.0
     whiten_advantages: bool = False  # per minibatch, over real tokens
-    ema_decay: float = 0.0  # of the policy, per optimiser step; 0 keeps the last
+    ema_decay: FractionBelowOne = (
+        0.0  # of the policy, per optimiser step; 0 keeps the last
+    )
     microbatches: PositiveInt = 1  # parts of a minibatch in memory one at a time
     ptx_microbatches: NonNegativeInt = 0  # parts of its pretraining rows; 0: as many
 

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import math
 import typing
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from instructgpt.data.datasets import DataConfig
 from instructgpt.errors import UserError
 from instructgpt.models.config import ModelConfig
 from instructgpt.optim import OptimizerConfig
-from instructgpt.ranges import integer_fields
+from instructgpt.ranges import AtLeast, OneOf, Within, limited_fields
 from instructgpt.sharding import AXES, MeshConfig
-from instructgpt.stages.common import InitConfig, TrainConfig, build
+from instructgpt.stages.common import TrainConfig, build
 from instructgpt.stages.evaluate import EvaluateConfig, ModelEntry
 from instructgpt.stages.label import LabelConfig
+from instructgpt.stages.loading import InitConfig
 from instructgpt.stages.ppo import RolloutConfig
 from instructgpt.stages.pretrain import PretrainConfig
 from instructgpt.stages.reward import RewardConfig
@@ -103,7 +105,7 @@ def integers() -> list[tuple[str, str]]:
 def test_a_whole_number_out_of_its_range_is_named(block, name):
     """Before it can divide anything, or end a loop before its first step."""
     cls = BLOCKS[block]
-    limit = integer_fields(cls)[name]
+    limit = limited_fields(cls)[name]
     given = {f.name: 4 for f in dataclasses.fields(cls) if _is_required(f)}
     in_tuple = typing.get_type_hints(cls)[name] is not int
     for bad in (limit.low - 1, -7, 1.5):
@@ -114,7 +116,36 @@ def test_a_whole_number_out_of_its_range_is_named(block, name):
         assert str(error.value) == expected
 
 
+def others():
+    """(block, field) of every float with a range, and of every choice of words."""
+    return [
+        (block, name)
+        for block, cls in BLOCKS.items()
+        for name, limit in limited_fields(cls).items()
+        if not isinstance(limit, AtLeast)
+    ]
+
+
+@pytest.mark.parametrize(("block", "name"), others())
+def test_a_number_or_word_that_a_field_may_not_hold_is_named(block, name):
+    cls = BLOCKS[block]
+    limit = limited_fields(cls)[name]
+    given = {f.name: 4 for f in dataclasses.fields(cls) if _is_required(f)}
+    bad = ["lose", "", 3] if isinstance(limit, OneOf) else [-0.1, math.nan, "1e-3"]
+    if isinstance(limit, Within) and limit.high == 1:
+        bad.append(1.5)
+    for value in bad:
+        with pytest.raises(UserError) as error:
+            build(cls, {**given, name: value}, where=f"config.{block}")
+        expected = f"config.{block}.{name}={value!r}: give {limit.describe()}"
+        assert str(error.value) == expected
+
+
 def test_ranges_reach_their_ends():
+    ends = dict(learning_rate=0, warmup_from=1.0, b1=0.0, clip_norm=0)
+    build(OptimizerConfig, ends, where="config.optimizer")
+    with pytest.raises(UserError, match=r"b1=1: give a number from 0 to less than 1"):
+        build(OptimizerConfig, {**ends, "b1": 1}, where="config.optimizer")
     least = {"batch_size": 1, "keep": 0, "num_steps": 0, "eval_every": -1}
     train = build(TrainConfig, least, where="config.train")
     assert dataclasses.asdict(train).items() >= least.items()

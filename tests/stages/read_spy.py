@@ -13,9 +13,10 @@ from instructgpt.models.config import ModelConfig
 from instructgpt.optim import OptimizerConfig
 from instructgpt.sampling import SamplingConfig
 from instructgpt.sharding import MeshConfig
-from instructgpt.stages.common import InitConfig, TrainConfig
+from instructgpt.stages.common import TrainConfig
 from instructgpt.stages.evaluate import EvaluateConfig, ModelEntry
 from instructgpt.stages.label import LabelConfig
+from instructgpt.stages.loading import InitConfig
 from instructgpt.stages.ppo import RolloutConfig
 from instructgpt.stages.reward import RewardConfig
 from instructgpt.stages.select import SelectConfig

@@ -13,7 +13,17 @@ from ml_collections import ConfigDict
 from instructgpt.checkpoints import Checkpoints
 from instructgpt.errors import UserError
 from instructgpt.sampling import Samples
-from instructgpt.stages import common, evaluate, label, ppo, reward, select, sft
+from instructgpt.stages import (
+    common,
+    evaluate,
+    label,
+    loading,
+    ppo,
+    reward,
+    select,
+    sft,
+)
+from instructgpt.stages.identity import BEGUN, LOCK
 from tests.stages.recipe_run import (
     Finished,
     finished,
@@ -99,7 +109,7 @@ def test_a_checkpoint_with_one_nan_is_refused(
     message = str(error.value)
     assert message.startswith(f"{checkpoint}: params/")
     assert "NaN" in message and "\n" not in message
-    assert [path.name for path in workdir.iterdir()] == ["config.json"]
+    assert {path.name for path in workdir.iterdir()} == BEGUN - {LOCK}
 
 
 def talker(silent: Sequence[int] = ()) -> Callable[..., Any]:
@@ -133,15 +143,15 @@ def test_a_reward_model_that_overflows_chooses_nothing(
     with pytest.raises(UserError) as error:
         select.run(stage_config("select", "select.reward", tmp_path / "bad"), workdir)
     assert str(error.value).startswith(f"{checkpoint}: 16 of 16 scores of answers")
-    assert [path.name for path in workdir.iterdir()] == ["config.json"]
+    assert {path.name for path in workdir.iterdir()} == BEGUN - {LOCK}
 
 
 def test_demonstrations_whose_scores_overflow_shift_nothing(run, tmp_path):
     stage = get_config(data_dir=str(run.workdir / "data")).stages.reward
     context = common.start(stage, tmp_path)
-    init = common.InitConfig(str(run.workdir / "reward"))
+    init = loading.InitConfig(str(run.workdir / "reward"))
     with jax.set_mesh(context.mesh):
-        model, params, *_ = common.load(init, context, scalar=True)
+        model, params, *_ = loading.load(init, context, scalar=True)
         demonstrations = reward._open_demonstrations(context)
         with pytest.raises(UserError, match=f"{tmp_path}.* scores of answers are NaN"):
             reward._demonstration_mean(
@@ -169,7 +179,7 @@ def test_a_mute_policy_is_named_and_empty_answers_are_told(
         assert message.startswith(f"{workdir.parent}/sft/checkpoints/")
         assert "answers all 32 train prompts with nothing" in message
         assert "config.label.policies" in message and "\n" not in message
-        assert [path.name for path in workdir.iterdir()] == ["config.json"]
+        assert {path.name for path in workdir.iterdir()} == BEGUN - {LOCK}
 
 
 def test_answers_that_leave_nothing_to_rank_are_refused(run, workdir):

@@ -9,7 +9,7 @@ import pytest
 
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.metrics import read_metrics
-from instructgpt.stages import common, ppo
+from instructgpt.stages import common, loading, ppo
 from tests.stages.processes import REPO, environment
 from tests.stages.recipe_run import Finished, finished, get_config, link_stages
 
@@ -28,8 +28,8 @@ def expected(run, tmp_path_factory) -> float:
     stage.mesh = dict(data=1, fsdp=1, tensor=1, cpu_devices=1)
     context = common.start(stage, tmp_path_factory.mktemp("one"))
     with jax.set_mesh(context.mesh):
-        init = common.InitConfig(str(run.workdir / "rl_init"))
-        model, params, *_ = common.load(init, context)
+        init = loading.InitConfig(str(run.workdir / "rl_init"))
+        model, params, *_ = loading.load(init, context)
         length = stage.rollout.ptx_length
         windows = common.text_windows(context, "valid", model.config, length, key="")
         evaluate = make_loss_evaluator(

@@ -15,7 +15,7 @@ from instructgpt.errors import UserError
 from instructgpt.metrics import read_metrics
 from instructgpt.models.rotary import rotation
 from instructgpt.sharding import MeshConfig, make_mesh
-from instructgpt.stages import common, evaluate, recipe, reward
+from instructgpt.stages import common, evaluate, loading, recipe, reward
 from tests.public_models import CONFIGS
 from tests.stages.read_spy import reads_of_config_fields
 from tests.stages.recipe_run import MESH, Finished, finished, get_config
@@ -161,8 +161,8 @@ def test_demonstrations_average_zero_after_the_shift(run, tmp_path):
     stage = get_config(data_dir=str(run.workdir / "data")).stages.reward
     context = common.start(stage, tmp_path)
     with jax.set_mesh(context.mesh):
-        init = common.InitConfig(str(run.workdir / "reward"))
-        model = common.load(init, context, scalar=True)
+        init = loading.InitConfig(str(run.workdir / "reward"))
+        model = loading.load(init, context, scalar=True)
         demonstrations = reward._open_demonstrations(context)
         mean = reward._demonstration_mean(
             context, demonstrations, model.model, model.params, rows=16

@@ -1,0 +1,197 @@
+"""What a stage's run is made of: kept with it, and compared by all who come after.
+
+A run's identity is its config, its data, its tokenizer, and the identity of every stage
+that it reads. It lies in the workdir as `identity.json` from the first
+step, and in `finished.json`, with the checksums of what the stage leaves, after the
+last. A run that is started again must have the same identity, but for `FREE_KEYS`; a
+recipe asks of a finished stage whether it is what would run now; a stage that loads
+another's model must share its tokenizer, template and held-out data, but not its seed,
+rate or size.
+"""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from instructgpt.checkpoints import newest_checkpoint
+from instructgpt.checksums import file_checksum, value_checksum
+from instructgpt.errors import UserError
+from instructgpt.outputs import new_file
+
+IDENTITY, FINISHED, CONFIG = "identity.json", "finished.json", "config.json"
+LOCK = ".lock"
+BEGUN = {CONFIG, IDENTITY, LOCK}  # what a run that has done nothing yet leaves
+
+# Keys that may differ when a run is started again in the same workdir: they change
+# nothing in what it computes. A checkpoint fits any mesh, so that a run can go on with
+# other devices. A path may change as long as the same lies there.
+FREE_KEYS = (
+    *("train.log_every", "train.eval_every", "train.keep"),
+    *("mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.cpu_devices"),
+    *("data.dir", "data.jsonl", "data.tokenizer", "evaluate.curves"),
+)
+
+# Keys that name other stages' workdirs.
+_PARENTS = re.compile(
+    r"(.*\.)?(init|reward_init|rl_init)\.(path|selected_by)|label\.policies|"
+    r"reward\.comparisons|select\.(candidates|reward)|"
+    r"evaluate\.(reward|comparisons|select)"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What a run is made of."""
+
+    config: dict[str, Any]  # by flat key; without paths and `FREE_KEYS`
+    data: dict[str, str]  # file, or world -> what tells it from others
+    tokenizer: str  # its fingerprint
+    parents: dict[str, str]  # flat key -> the identity of what it names
+
+    @property
+    def digest(self) -> str:
+        """64 hexadecimal digits that stand for all of it."""
+        return value_checksum(dataclasses.asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> "Identity":
+        """From a file of `read_json`."""
+        remedy = "delete this workdir and make it anew"
+        value = read_json(path, remedy=remedy)
+        try:
+            return cls(**(value["identity"] if path.name == FINISHED else value))
+        except TypeError as error:
+            raise UserError(f"{path} is damaged; {remedy}") from error
+
+
+def differences(old: Identity, new: Identity) -> list[str]:
+    """What two identities differ in, key by key."""
+    out = config_differences(old.config, new.config)
+    for key in _differing(old.data, new.data):
+        out.append(f"config.data: another {key}")
+    if old.tokenizer != new.tokenizer:
+        out.append("config.data.tokenizer: another tokenizer")
+    for key in _differing(old.parents, new.parents):
+        out.append(f"config.{key}: another run's models or files lie there")
+    return out
+
+
+def config_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """`differences` of flat configs."""
+    return [
+        f"config.{key}: {old.get(key, 'unset')} -> {new.get(key, 'unset')}"
+        for key in _differing(old, new)
+    ]
+
+
+def _differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    keys = sorted(old.keys() | new.keys())
+    return [key for key in keys if old.get(key) != new.get(key)]
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A config's values by keys such as train.batch_size."""
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return out
+
+
+def is_parent(key: str) -> bool:
+    """Whether a flat key names other stages' workdirs."""
+    return _PARENTS.fullmatch(key) is not None
+
+
+def own_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """Those of a flat config that make a run what it is."""
+    return {k: v for k, v in values.items() if k not in FREE_KEYS and not is_parent(k)}
+
+
+def of_workdir(workdir: Path) -> str:
+    """What stands for all that another stage has left; "" if there is nothing."""
+    for name, prefix in ((FINISHED, ""), (IDENTITY, "unfinished ")):
+        if (workdir / name).exists():
+            return f"{prefix}{Identity.read(workdir / name).digest}"
+    # A model that no stage made is what its weights are.
+    newest = newest_checkpoint(workdir)
+    return f"weights {newest.weights}" if newest else ""
+
+
+def is_finished(workdir: Path) -> bool:
+    """Whether the stage ran to its end, and nothing of what it left is missing."""
+    if not (workdir / FINISHED).exists():
+        return False
+    found = read_json(workdir / FINISHED, remedy="delete it and run the stage again")
+    return set(_steps(workdir)).issuperset(found["steps"]) and all(
+        (workdir / name).exists() for name in found["files"]
+    )
+
+
+def finished_steps(workdir: Path) -> list[int] | None:
+    """The checkpoints that a finished stage left; None if none is known to be so."""
+    if not (workdir / FINISHED).exists():
+        return None
+    return read_json(workdir / FINISHED, remedy="run the stage again")["steps"]
+
+
+def write_finished(workdir: Path, identity: Identity) -> None:
+    """Says that a stage has run to its end, and what it left."""
+    left = (p for p in workdir.rglob("*") if p.is_file() and _lasts(p, workdir))
+    value = {
+        "identity": dataclasses.asdict(identity),
+        "steps": _steps(workdir),
+        "files": {
+            p.relative_to(workdir).as_posix(): file_checksum(p) for p in sorted(left)
+        },
+    }
+    with new_file(workdir / FINISHED) as partial:
+        whole = {**value, "checksum": value_checksum(value)}
+        partial.write_text(json.dumps(whole, indent=1) + "\n")
+
+
+def _steps(workdir: Path) -> list[int]:
+    folders = (p for p in (workdir / "checkpoints").glob("*") if p.name.isdigit())
+    return sorted(int(folder.name) for folder in folders)
+
+
+def _lasts(path: Path, workdir: Path) -> bool:
+    """Whether a file is what others read: checkpoints have checksums of their own."""
+    first, name = path.relative_to(workdir).parts[0], path.name
+    own = first in ("checkpoints", "samples") or path == workdir / FINISHED
+    return not (own or name.startswith((".", "events.")) or name == CONFIG)
+
+
+def check_left(path: Path, *, remedy: str) -> None:
+    """Raises UserError if a finished stage left this file otherwise than it is."""
+    if (path.parent / FINISHED).exists():
+        left = read_json(path.parent / FINISHED, remedy=remedy)["files"]
+        if path.exists() and left.get(path.name, "") not in ("", file_checksum(path)):
+            raise UserError(f"{path} is damaged, or was changed by hand; {remedy}")
+
+
+def read_json(path: Path, *, remedy: str) -> Any:
+    """A small JSON file that a stage has left.
+
+    It is compared with its checksum, where the stage is finished.
+
+    Raises:
+      UserError: it is missing, damaged, or not what was written.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; {remedy}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged or cannot be read; {remedy}") from error
+    if path.name != FINISHED:
+        check_left(path, remedy=remedy)
+        return value
+    checksum = value.pop("checksum", None) if isinstance(value, dict) else None
+    if checksum is None or checksum != value_checksum(value):
+        raise UserError(f"{path} is damaged; {remedy}")
+    return value
