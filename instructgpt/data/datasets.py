@@ -151,7 +151,7 @@ def _from_files(config: DataConfig, directory: Path) -> Datasets:
             if (folder / f"{kind}.{split}.jsonl").exists()
         }
         if files:
-            names[kind] = build_jsonl(kind, folder.name, directory, files)
+            names[kind] = build_jsonl(kind, folder.resolve().name, directory, files)
     if not names:
         raise UserError(
             f"config.data.jsonl={config.jsonl}: holds no file like "

@@ -142,6 +142,9 @@ def test_what_is_no_tree_is_named(root, problem, tmp_path):
 
 def test_lines_without_a_tree_are_named(tmp_path):
     path = write(tmp_path / "a.jsonl", {"message_id": "m", "text": "flat export"})
+    with pytest.raises(UserError, match=r"a\.jsonl:1: a message, .*give the file of t"):
+        read("openassistant", path, "prompts")
+    path = write(tmp_path / "a.jsonl", {"message_tree_id": "m"})
     with pytest.raises(UserError, match=r"a\.jsonl:1: field 'prompt' is missing"):
         read("openassistant", path, "prompts")
 
