@@ -88,7 +88,8 @@ class Datasets:
         if not self.has(kind, split):
             raise UserError(
                 f"config.data: there are no {split} {kind}; add {kind}.{split}.jsonl "
-                "to the folder, or give the miniature world some"
+                "to the folder (prepare and curate cut it out of all records, by "
+                "--valid or --split), or give the miniature world some"
             )
         return open_source(kind, self.names[kind], self.dir, split)
 
