@@ -29,7 +29,6 @@ class FileKind(NamedTuple):
 _AS_LINES = "write its rows as JSON Lines, for example with Python: "
 _PANDAS = _AS_LINES + "pandas.{}(FILE).to_json(NEW, orient='records', lines=True)"
 _UNPACK = "unpack it, and give what is inside"
-_ZIP = b"PK\x03\x04"
 _LFS = (
     "a Git LFS pointer, not the content that it stands for",
     "fetch the content with git lfs pull",
@@ -83,7 +82,13 @@ _STARTS: tuple[tuple[bytes, FileKind], ...] = (
     (b"%PDF-", FileKind("a PDF document", "give its text, for example by pdftotext")),
     (b"{\\rtf", FileKind("an RTF document", "save it as plain text")),
 )
-_ENCODED = "write it as UTF-8: iconv -f {0} -t UTF-8 FILE > NEW"
+# Byte order marks; the longer first, which begins as a shorter one does.
+_MARKS = (
+    (b"\xff\xfe\0\0", "UTF-32"),
+    (b"\0\0\xfe\xff", "UTF-32"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+)
 
 
 def kind_of(head: bytes) -> FileKind | None:
@@ -92,15 +97,18 @@ def kind_of(head: bytes) -> FileKind | None:
     Args:
       head: the first `HEAD` bytes, or all if there are fewer.
     """
-    # UTF-32 and -16 first: a mark of theirs is the start of nothing else.
-    encoding = _encoding(head)
-    if encoding:
-        return FileKind(f"{encoding} text", _ENCODED.format(encoding))
-    if head.startswith(_ZIP):
+    marked = next((name for mark, name in _MARKS if head.startswith(mark)), "")
+    if marked:
+        return _encoded(marked)
+    if head.startswith(b"PK\x03\x04"):
         return _zip(head)
     if head[257:262] == b"ustar":
         return FileKind("a tar archive", _UNPACK)
-    return next((kind for start, kind in _STARTS if head.startswith(start)), None)
+    for start, kind in _STARTS:
+        if head.startswith(start):
+            return kind
+    unmarked = _encoding(head)
+    return _encoded(unmarked) if unmarked else None
 
 
 def check_is_text(path: str | os.PathLike[str], head: bytes) -> None:
@@ -122,27 +130,25 @@ def _zip(head: bytes) -> FileKind:
     return FileKind("a Zip archive", _UNPACK)
 
 
+def _encoded(encoding: str) -> FileKind:
+    remedy = f"write it as UTF-8: iconv -f {encoding} -t UTF-8 FILE > NEW"
+    return FileKind(f"{encoding} text", remedy)
+
+
 def _encoding(head: bytes) -> str:
-    """UTF-32 or UTF-16, by the mark at the start or by where zero bytes are; or ""."""
-    for mark, name in (
-        (b"\xff\xfe\0\0", "UTF-32"),
-        (b"\0\0\xfe\xff", "UTF-32"),
-        (b"\xff\xfe", "UTF-16"),
-        (b"\xfe\xff", "UTF-16"),
-    ):
-        if head.startswith(mark):
-            return name
+    """UTF-32 or UTF-16 without a mark, by where the zero bytes are; else ""."""
     quads = len(head) // 4
     zeros = [head[start : 4 * quads : 4].count(0) for start in range(4)]
-    if quads and zeros[0] == quads and zeros[1] > 0.9 * quads:
-        return "UTF-32BE" if not zeros[3] else ""
-    if quads and zeros[3] == quads and zeros[2] > 0.9 * quads:
-        return "UTF-32LE" if not zeros[0] else ""
+    if quads and zeros[0] == quads and zeros[1] > 0.9 * quads and not zeros[3]:
+        return "UTF-32BE"
+    if quads and zeros[3] == quads and zeros[2] > 0.9 * quads and not zeros[0]:
+        return "UTF-32LE"
     pairs = len(head) // 2
-    high, low = head[: 2 * pairs : 2].count(0), head[1 : 2 * pairs : 2].count(0)
-    # Signs, digits, blanks and Latin letters have a zero byte, and no text has a NUL.
-    if low > 0.1 * pairs and low > 10 * high:
+    first, second = head[: 2 * pairs : 2].count(0), head[1 : 2 * pairs : 2].count(0)
+    # Latin letters, signs, digits and blanks have a zero byte: of records in whatever
+    # script at least the first character, of a book many.
+    if head[:2] in (b"{\0", b"[\0") or (second > pairs / 4 and second > 10 * first):
         return "UTF-16LE"
-    if high > 0.1 * pairs and high > 10 * low:
+    if head[:2] in (b"\0{", b"\0[") or (first > pairs / 4 and first > 10 * second):
         return "UTF-16BE"
     return ""

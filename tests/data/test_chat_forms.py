@@ -148,7 +148,11 @@ BAD = [
         "the user speaks",
     ),
     ("demonstrations", {"messages": [*turns("a", "b", "c"), SYSTEM]}, "ends before"),
-    ("demonstrations", {"messages": [*turns("a"), SYSTEM, *turns("a", "b")]}, "system"),
+    (
+        "demonstrations",
+        {"messages": [*turns("a"), SYSTEM, *turns("a", "b")]},
+        "m speaks",
+    ),
     ("demonstrations", {"messages": []}, r"must be a list of turns, found \[\]"),
     ("demonstrations", {"messages": "a"}, "must be a list of turns, found 'a'"),
     (
@@ -175,7 +179,7 @@ BAD = [
     (
         "demonstrations",
         {"history": ["x", "y"], "messages": turns("a", "b")},
-        "'history'",
+        "a 'history' beside turns",
     ),
     ("demonstrations", {"prompt": turns("a")}, "the chat form with 'prompt'"),
     (
