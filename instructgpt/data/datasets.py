@@ -6,6 +6,7 @@ tokenizer beside them; later runs open them again.
 
 import dataclasses
 import fcntl
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -144,7 +145,7 @@ def _from_files(config: DataConfig, directory: Path) -> Datasets:
     folder = Path(config.jsonl).expanduser()
     if not folder.is_dir():
         raise UserError(f"config.data.jsonl={config.jsonl}: no such folder")
-    names = {}
+    names, name = {}, Path(os.path.abspath(folder)).name  # of "." and ".." too
     for kind in FIELDS:
         files = {
             split: folder / f"{kind}.{split}.jsonl"
@@ -152,7 +153,7 @@ def _from_files(config: DataConfig, directory: Path) -> Datasets:
             if (folder / f"{kind}.{split}.jsonl").exists()
         }
         if files:
-            names[kind] = build_jsonl(kind, folder.resolve().name, directory, files)
+            names[kind] = build_jsonl(kind, name, directory, files)
     if not names:
         raise UserError(
             f"config.data.jsonl={config.jsonl}: holds no file like "

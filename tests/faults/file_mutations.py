@@ -72,6 +72,7 @@ def _long_text(rng: random.Random) -> str:
 
 def _odd_value(value: Any, rng: random.Random) -> Any:
     """Another type, nothing, very much, or something near."""
+    size = len(json.dumps(value))
     return rng.choice(
         [
             lambda: None,
@@ -84,7 +85,7 @@ def _odd_value(value: Any, rng: random.Random) -> Any:
             lambda: _long_text(rng),
             lambda: rng.choice([[], {}, [[]], [None], [{}], [""], [1, 2], {"": ""}]),
             lambda: [value],
-            lambda: [value] * rng.choice([2, 3, 1000]),
+            lambda: [value] * min(rng.choice([2, 3, 1000]), 1 + _LONG // size),
             lambda: {"value": value},
             lambda: str(value)[:1000],
             lambda: value[::-1] if isinstance(value, list | str) else value,
@@ -129,7 +130,9 @@ def _change_rows(file: File, rng: random.Random) -> File:
             container[key] = _odd_value(container[key], rng)
     text = _dump(rows, rng)
     for name, replacement in raw.items():
-        text = text.replace(name, replacement)
+        text = text.replace(name, replacement, 1)
+    if len(text) > 20 * _LONG:  # what was made long stands in what was made many
+        return file
     return file._replace(data=text.encode(errors="surrogatepass"))
 
 

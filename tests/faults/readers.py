@@ -81,7 +81,8 @@ def _public(name: str) -> Callable[[Path, str], Any]:
 
 
 def _curate(path: Path, kind: str) -> Any:
-    curate_files([path], path.parent / "out", kind=kind, rules=Rules())
+    rules = Rules(min_chars=6)  # so that nothing is kept now and then
+    curate_files([path], path.parent / "out", kind=kind, rules=rules)
     return [
         json.loads(line)
         for file in (path.parent / "out").glob(f"{kind}.*.jsonl")
