@@ -108,7 +108,12 @@ def kind_of(head: bytes) -> FileKind | None:
         if head.startswith(start):
             return kind
     unmarked = _encoding(head)
-    return _encoded(unmarked) if unmarked else None
+    if unmarked:
+        return _encoded(unmarked)
+    # Text that is damaged has a zero byte or an odd one, seldom both.
+    if b"\0" in head and "\ufffd" in head.decode(errors="replace"):
+        return FileKind("binary data", _BINARY)
+    return None
 
 
 def check_is_text(path: str | os.PathLike[str], head: bytes) -> None:

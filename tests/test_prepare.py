@@ -92,16 +92,16 @@ def test_a_stage_opens_the_folder(files):
 
 
 @pytest.mark.parametrize(
-    ("folder", "given"),
+    ("folder", "given", "start"),
     [
-        ("data", "."),
-        ("data/sub", ".."),
-        ("my data", "."),
-        ("[データ]", ""),
-        ("-x", "-x"),
+        ("data", ".", "data-"),
+        ("data/sub", "..", "data-"),
+        ("my data", ".", "my_data-"),
+        ("[データ]", "", "_-"),
+        ("-x", "-x", "x-"),
     ],
 )
-def test_a_stage_opens_a_folder_of_any_name(folder, given, files, monkeypatch):
+def test_a_stage_opens_a_folder_of_any_name(folder, given, start, files, monkeypatch):
     main(command(files, "--vocab-size=300"))
     data = files / folder.removesuffix("/sub")
     (files / "out").rename(data)
@@ -115,6 +115,7 @@ def test_a_stage_opens_a_folder_of_any_name(folder, given, files, monkeypatch):
     )
     sets = open_datasets(config, log=print)
     assert len(sets.source("demonstrations", "train")) > 50
+    assert sets.names["demonstrations"].startswith(start)
 
 
 def test_no_prompt_is_in_two_splits_and_test_files_stay_test(files):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from instructgpt.data.files import read_lines
-from instructgpt.errors import UserError
+from instructgpt.errors import UserError, shown
 
 _MARK = b"\xef\xbb\xbf"
 _BLANKS = re.compile(r"[ \t\r\n]*")
@@ -148,7 +148,9 @@ def _problem(text: str, error: Exception) -> str:
 
 def _other_form(text: str) -> str:
     """What a text is that by its first line was never JSON, and what to do; or ""."""
-    start = text.strip()
+    start = text.strip()[:1000]
+    if start.startswith(("{", "[")):
+        return ""
     if re.match(r"<(!DOCTYPE|html|head|\?xml)", start, re.IGNORECASE):
         return "a web page or XML; download the file itself, or write JSON Lines"
     if re.fullmatch(r"[^][{}<>:,;\t]+([,;\t][^][{}<>:,;\t]*)+", start):
@@ -157,4 +159,4 @@ def _other_form(text: str) -> str:
             " example with Python: pandas.read_csv(FILE).to_json(NEW,"
             " orient='records', lines=True)"
         )
-    return ""
+    return f"other text, which begins {shown(start[:40])}; give one JSON object a line"

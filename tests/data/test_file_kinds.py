@@ -71,6 +71,10 @@ FOREIGN = {
     "pickle": (pickle.dumps([ROW]), "a Python pickle; load it"),
     "NumPy": (numpy(), "a NumPy array"),
     "SQLite": (b"SQLite format 3\0\x10", "an SQLite database"),
+    "records of TensorFlow": (
+        b"\x12\0\0\0\0\0\0\0\xa1\xb2\xc3\xd4text",
+        "binary data; give a text file",
+    ),
     "PDF": (b"%PDF-1.7\n%\xe2", "a PDF document"),
 }
 
@@ -209,6 +213,9 @@ NO_JSON = {
     "Python's list": ("[{'prompt': 'a'}]\n", r"rows\.jsonl:1: .*how Python writes"),
     "CSV": ("prompt,response\na,b\n", r"rows\.jsonl:1: not JSON but a table .*CSV"),
     "TSV": ("prompt\tresponse\na\tb\n", r"rows\.jsonl:1: not JSON but a table"),
+    "quoted CSV": ('"prompt","response"\n', r"rows\.jsonl:1: not JSON but a table"),
+    "source": ("import json\n", r"rows\.jsonl:1: .*other text, which begins 'import"),
+    "prose": ('Once upon a time,\n"x"', r"rows\.jsonl:1: not JSON but "),
     "page": ("<!doctype html>\n<p>", r"rows\.jsonl:1: not JSON but a web page"),
     "long number": (f'[{{"prompt": {"9" * 5000}}}]', r"rows\.jsonl:1: not valid JSON"),
     "deep list": ("[" * 100_000, r"rows\.jsonl:1: not valid JSON"),

@@ -164,3 +164,13 @@ def test_names_that_are_numbers_are_their_digits(tmp_path):
     row = {"prompt": "Q", "completion": "A", "template": 0}
     (record,) = read("p3", write(tmp_path / "p.jsonl", row), "demonstrations")[0]
     assert record["category"] == "0"
+
+
+@pytest.mark.parametrize("id_", ["two\nlines", "\ud800", "x" * 1000])
+def test_odd_ids_are_named_in_one_short_line(id_, tmp_path):
+    row = {"id": id_, "instruction": "\ud800", "instances": [{"output": "2"}]}
+    path = write(tmp_path / "t.jsonl", row)
+    with pytest.raises(UserError, match=r"t\.jsonl, .*must be text") as error:
+        read("self_instruct", path, "prompts")
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < len(str(path)) + 200

@@ -40,7 +40,7 @@ def read_units(
     """The units of a JSONL file, in order.
 
     Args:
-      path: records of one kind, one JSON object a line.
+      path: records of one kind, one JSON object a line, or a list of them.
       kind: "prompts", "demonstrations" or "comparisons".
       split: recorded in every unit.
 
