@@ -13,8 +13,7 @@ with personal data; splits by customer; and writes to OUTDIR
 The rules and their order are in `instructgpt/data/curation/rules.py`, the fields of a
 line in `instructgpt/data/records.py`; a line of demonstrations may also be a few-shot
 instruction (`instructgpt/data/curation/units.py`). OUTDIR appears when all is done. The
-input is read once, and memory does not grow with its size, unless it is no JSON Lines but
-one list.
+input is read once, and memory does not grow with its size, unless a file is one list.
 """
 
 import argparse
