@@ -13,7 +13,7 @@ with personal data; splits by customer; and writes to OUTDIR
 The rules and their order are in `instructgpt/data/curation/rules.py`, the fields of a
 line in `instructgpt/data/records.py`; a line of demonstrations may also be a few-shot
 instruction (`instructgpt/data/curation/units.py`). OUTDIR appears when all is done. The
-input is read once, and memory does not grow with its size.
+input is read once, and memory does not grow with its size, unless a file is one list.
 """
 
 import argparse
@@ -27,8 +27,10 @@ from instructgpt.errors import UserError
 from instructgpt.tokenizer import load_tokenizer
 
 
-def report(result: Result, rules: Rules) -> str:
-    """The table that the command prints."""
+def report(
+    result: Result, rules: Rules, *, kind: str, given_splits: Sequence[str] = ()
+) -> str:
+    """The table that the command prints, and a line for each split without a record."""
     meanings = {
         "length": "too short or too long",
         "language": f"not in {', '.join(rules.languages)}",
@@ -51,6 +53,16 @@ def report(result: Result, rules: Rules) -> str:
     lines.append(
         f"{result.lines:,} lines in {result.seconds:.1f} s ({rate:,.0f} a second)"
     )
+    for split, share in zip(SPLITS, rules.fractions, strict=True):
+        if result.kept[split]:
+            continue
+        if split in given_splits:
+            lines.append(f"no {split} {kind}: nothing of this split's file was kept")
+        elif share and not given_splits:
+            lines.append(
+                f"no {split} {kind}: no customer that was kept fell into this split;"
+                " give it a larger share by --split, another --seed or more records"
+            )
     return "\n".join(lines)
 
 
@@ -149,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     except UserError as error:
         sys.exit(f"error: {error}")
-    print(report(result, rules))
+    print(report(result, rules, kind=options.kind, given_splits=options.given_splits))
 
 
 if __name__ == "__main__":

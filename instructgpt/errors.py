@@ -1,7 +1,12 @@
 """The one exception for mistakes a user can mend."""
 
 import contextlib
+import reprlib
 from collections.abc import Iterator
+from typing import Any
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 
 
 class UserError(ValueError):
@@ -21,3 +26,12 @@ def about(what: str) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(f"{what}: {error}") from error
+
+
+def shown(value: Any) -> str:
+    """A value as Python writes it, for a message: in one line and some 60 characters.
+
+    However long it is, or however deep its lists are nested.
+    """
+    text = _SHORT.repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}..."

@@ -22,7 +22,7 @@ from instructgpt.data.download import sha256_of
 from instructgpt.data.public import CACHE, SHARES, SetFile, find_files, read_set
 from instructgpt.data.readers import SETS, Report, get_set
 from instructgpt.data.records import FIELDS, SPLITS, Record
-from instructgpt.data.splits import Placed, split_groups
+from instructgpt.data.splits import Placed, share_for, split_groups
 from instructgpt.errors import UserError
 from instructgpt.metrics import format_table
 from instructgpt.outputs import check_new_folder, new_folder
@@ -103,6 +103,8 @@ def prepare(
     log(_split_table(parts, splits))
     log("")
     log(_source_table(parts))
+    for line in _empty_splits(parts, splits, shares, seed):
+        log(line)
 
 
 def _check(
@@ -246,6 +248,31 @@ def _source_table(parts: Sequence[Part]) -> str:
         ):
             lines += [f"  {verb} {n:>7}  {what}" for what, n in counts.most_common()]
     return "\n".join(lines)
+
+
+def _empty_splits(
+    parts: Sequence[Part],
+    splits: Mapping[str, str],
+    shares: Mapping[str, float],
+    seed: int,
+) -> Iterator[str]:
+    """A line for each split that was to have records of a kind and has none."""
+    for kind in dict.fromkeys(part.wanted.kind for part in parts):
+        placed = [p for part in parts if part.wanted.kind == kind for p in part.placed]
+        found = {splits[item.group] for item in placed}
+        for split in SPLITS:
+            if split in found or not (split == "train" or shares.get(split)):
+                continue
+            groups = len({item.group for item in placed})
+            if split == "train":
+                remedy = "lower --valid and --test, or give more"
+            else:
+                share = share_for(split, placed, shares=shares, seed=seed)
+                remedy = f"--{split}={share:g} gives some" if share else "give more"
+            yield (
+                f"no {split} {kind}: none of the {groups} different ones fell into"
+                f" this split; {remedy}"
+            )
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -195,6 +195,41 @@ def test_customers_in_two_given_splits_are_moved_and_listed(tmp_path, capsys):
     assert "moved to the split of their customer: 1\n" in capsys.readouterr().out
 
 
+def test_an_empty_split_is_told(prompts, tmp_path, capsys):
+    main([prompts, str(tmp_path / "a"), "--kind=prompts", "--split=0,0.5,0.5"])
+    assert "no " not in capsys.readouterr().out
+    path = write(tmp_path / "one.jsonl", [{"prompt": "Say one.", "customer": 3}])
+    main([path, str(tmp_path / "b"), "--kind=prompts"])
+    lines = capsys.readouterr().out.splitlines()
+    told = [line for line in lines if line.startswith("no ")]
+    assert len(told) == 2
+    assert all("give it a larger share by --split, another --seed" in t for t in told)
+    twice = [path, path, str(tmp_path / "c"), "--given-splits=train,valid"]
+    main([*twice, "--kind=prompts"])
+    out = capsys.readouterr().out
+    assert "no valid prompts: nothing of this split's file was kept" in out
+    assert "no test" not in out
+
+
+def test_ids_and_customers_that_are_numbers_are_their_digits(tmp_path):
+    rows = [{"id": 7, "prompt": "Say one.", "customer": 17}]
+    rows.append({"id": "8", "prompt": "Say two.", "customer": "17"})
+    path = write(tmp_path / "raw.jsonl", rows)
+    main([path, str(tmp_path / "out"), "--kind=prompts", "--cap=1", "--split=1,0,0"])
+    (kept,) = read(tmp_path / "out/prompts.train.jsonl")
+    assert (kept["id"], kept["customer"]) == ("7", "17")
+    (removed,) = read(tmp_path / "out/removed.jsonl")
+    assert (removed["id"], removed["reason"]) == ("8", "cap")
+    shots = {"instruction": "Add.", "pairs": [["1 1", "2"], ["1 2", "3"]]}
+    path = write(tmp_path / "shots.jsonl", [{**shots, "id": 5, "customer": 0}])
+    main([path, str(tmp_path / "shots"), "--kind=demonstrations", "--split=1,0,0"])
+    kept = read(tmp_path / "shots/demonstrations.train.jsonl")
+    assert [record["id"] for record in kept] == ["5/0", "5/1"]
+    assert {(record["customer"], record["source"]) for record in kept} == {
+        ("0", "customer")
+    }
+
+
 def test_languages_are_filtered_and_put_on_the_card(prompts, tmp_path):
     pytest.importorskip("py3langid")
     out = tmp_path / "out"
@@ -223,7 +258,7 @@ def test_a_missing_language_package_is_named(prompts, tmp_path, monkeypatch):
         (["--given-splits=train,test"], "error: 2 given splits but 1 input files"),
         (["--given-splits=dev"], "error: given splits dev: choose from train, valid"),
         (["--language-sample=-1"], "error: language_sample=-1: give 0 or more"),
-        (["--max-chars=1"], r"error: nothing was kept of 6 lines \(length 6\); relax"),
+        (["--max-chars=1"], r"raw\.jsonl: nothing was kept of 6 lines \(length 6\)"),
         (["--tokenizer=gone"], "error: gone: cannot read the tokenizer"),
     ],
 )

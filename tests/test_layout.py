@@ -17,6 +17,7 @@ LEVELS = {
     "cli": 0,
     "distributed": 0,
     "errors": 0,
+    "file_kinds": 0,
     "finite": 0,
     "outputs": 0,
     "ranges": 0,

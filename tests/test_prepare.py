@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -89,6 +91,33 @@ def test_a_stage_opens_the_folder(files):
     assert 261 < sets.tokenizer.vocab_size <= 300
 
 
+@pytest.mark.parametrize(
+    ("folder", "given", "start"),
+    [
+        ("data", ".", "data-"),
+        ("data/sub", "..", "data-"),
+        ("my data", ".", "my_data-"),
+        ("[データ]", "", "_-"),
+        ("-x", "-x", "x-"),
+    ],
+)
+def test_a_stage_opens_a_folder_of_any_name(folder, given, start, files, monkeypatch):
+    main(command(files, "--vocab-size=300"))
+    data = files / folder.removesuffix("/sub")
+    (files / "out").rename(data)
+    (files / folder).mkdir(exist_ok=True)
+    monkeypatch.chdir(files if given == "-x" else files / folder)
+    config = DataConfig(
+        dir=str(files / "sets"),
+        max_prompt=64,
+        max_response=64,
+        jsonl=given or str(data),
+    )
+    sets = open_datasets(config, log=print)
+    assert len(sets.source("demonstrations", "train")) > 50
+    assert sets.names["demonstrations"].startswith(start)
+
+
 def test_no_prompt_is_in_two_splits_and_test_files_stay_test(files):
     main(command(files))
     splits: dict[str, set[str]] = {}
@@ -159,6 +188,47 @@ def test_the_tables_show_rows_rankings_licences_and_what_is_left_out(files, caps
     assert "alpaca demonstrations train 300 – – –" in lines
     assert "alpaca demonstrations (licence: CC BY-NC 4.0)" in lines
     assert "left out 1 empty response" in lines
+
+
+def prepared(tmp_path: Path, capsys, *rows: dict, kind="demonstrations", **shares):
+    """What the command prints of one file of one's own records."""
+    mine = write(tmp_path / "mine.jsonl", *rows)
+    shares = {"valid": 0.05, "test": 0.05, **shares}
+    prepare(tmp_path / "out", [Wanted(kind, "jsonl", str(mine))], shares=shares)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("count", [3, 10, 12])
+def test_an_empty_split_is_told_with_the_share_that_fills_it(count, tmp_path, capsys):
+    rows = [{"prompt": f"Question {n}?", "response": "a"} for n in range(count)]
+    out = prepared(tmp_path, capsys, *rows)
+    assert not (tmp_path / "out/demonstrations.valid.jsonl").exists()
+    told = re.search(
+        rf"no valid demonstrations: none of the {count} .*; --valid=([\d.]+) gives", out
+    )
+    assert told and out.count("no valid") == 1
+    shutil.rmtree(tmp_path / "out")
+    out = prepared(tmp_path, capsys, *rows, valid=float(told[1]))
+    assert (tmp_path / "out/demonstrations.valid.jsonl").exists()
+    assert (tmp_path / "out/demonstrations.train.jsonl").exists()
+    assert "no valid" not in out
+
+
+def test_splits_that_were_not_asked_for_are_not_missed(tmp_path, capsys):
+    rows = [{"prompt": f"Question {n}?", "response": "a"} for n in range(3)]
+    assert "no " not in prepared(tmp_path, capsys, *rows, valid=0.0, test=0.0)
+
+
+@pytest.mark.parametrize("kind", ["documents", "prompts"])
+def test_too_few_records_for_any_share_are_told(kind, tmp_path, capsys):
+    out = prepared(tmp_path, capsys, {"prompt": "q", "text": "q"}, kind=kind)
+    assert f"no valid {kind}: none of the 1 different ones fell into this" in out
+    assert "give more" in out
+    rows = [{"prompt": "q", "text": "q"}]
+    shutil.rmtree(tmp_path / "out")
+    out = prepared(tmp_path, capsys, *rows, kind=kind, valid=0.99, test=0.0)
+    assert f"no train {kind}: none of the 1 different ones fell" in out
+    assert "lower --valid and --test" in out
 
 
 def test_the_same_command_gives_the_same_folder(files):

@@ -7,6 +7,7 @@ tokenizer beside them; later runs open them again.
 import contextlib
 import dataclasses
 import fcntl
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -97,7 +98,8 @@ class Datasets:
         if not self.has(kind, split):
             raise UserError(
                 f"config.data: there are no {split} {kind}; add {kind}.{split}.jsonl "
-                "to the folder, or give the miniature world some"
+                "to the folder (prepare and curate cut it out of all records, by "
+                "--valid or --split), or give the miniature world some"
             )
         return open_source(kind, self.names[kind], self.dir, split)
 
@@ -155,6 +157,7 @@ def _from_files(config: DataConfig, directory: Path) -> Datasets:
         raise UserError(f"config.data.jsonl={config.jsonl}: no such folder")
     names: dict[str, str] = {}
     given: dict[str, str] = {}
+    name = Path(os.path.abspath(folder)).name  # of "." and ".." too
     for kind in FIELDS:
         files = {
             split: folder / f"{kind}.{split}.jsonl"
@@ -162,7 +165,7 @@ def _from_files(config: DataConfig, directory: Path) -> Datasets:
             if (folder / f"{kind}.{split}.jsonl").exists()
         }
         if files:
-            names[kind] = build_jsonl(kind, folder.name, directory, files)
+            names[kind] = build_jsonl(kind, name, directory, files)
             given |= {path.name: file_hash([path]) for path in files.values()}
     if not names:
         raise UserError(

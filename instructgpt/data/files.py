@@ -1,17 +1,24 @@
-"""Lines of a file, unpacked on the way (.gz, .xz), and JSON values out of them."""
+"""Lines of a file, unpacked on the way (.gz, .xz); what is no text is refused."""
 
+import functools
 import gzip
-import json
 import lzma
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from instructgpt.errors import UserError
+from instructgpt.file_kinds import HEAD, check_is_text, kind_of
 
-_OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
+_OPENERS: dict[str, Callable[..., Any]] = {
+    ".gz": gzip.open,
+    # Without the older .lzma, whose header may ask for any amount of memory.
+    ".xz": functools.partial(lzma.open, format=lzma.FORMAT_XZ),
+}
 _DAMAGE = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
 
 
@@ -19,13 +26,14 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[bytes]:
     """Lines with their line ends; of a .gz or .xz file, those of its contents.
 
     Raises:
-      UserError: the file cannot be read, or is a damaged or cut-off archive.
+      UserError: the file cannot be read, is a damaged or cut-off archive, or by its
+        first bytes is no UTF-8 text (`file_kinds`), but a table, say, or UTF-16.
     """
     path = Path(path)
     number = 0
     try:
-        with _OPENERS.get(path.suffix, open)(path, "rb") as file:
-            for line in file:
+        with ExitStack() as stack:
+            for line in _open(path, stack):
                 yield line
                 number += 1
     except _DAMAGE as error:
@@ -35,40 +43,60 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[bytes]:
         ) from error
     except OSError as error:
         raise UserError(
-            f"{path}: cannot read the file ({error.strerror}); correct the path."
+            f"{path}: cannot read the file ({error.strerror or error}); correct the"
+            " path."
         ) from error
 
 
 def read_text_lines(path: str | os.PathLike[str]) -> Iterator[str]:
-    """As `read_lines`, decoded; a byte order mark is left out.
+    """As `read_lines`, decoded and with line ends of one character.
+
+    A byte order mark is left out.
 
     Raises:
-      UserError: as `read_lines`, or a line is not UTF-8.
+      UserError: as `read_lines`, or a line is not UTF-8 or has a NUL.
     """
     for number, line in enumerate(read_lines(path), start=1):
         try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise UserError(
                 f"{path}:{number}: not UTF-8 ({error.reason}); save the file as UTF-8."
             ) from error
+        if "\0" in text:
+            raise UserError(
+                f"{path}:{number}: a NUL character, which no text has; copy the file"
+                " again, or give a text file."
+            )
+        yield f"{text[:-2]}\n" if text.endswith("\r\n") else text
 
 
-def parse_json_line(line: bytes, where: str) -> Any:
-    """The JSON value of a line.
+def _open(path: Path, stack: ExitStack) -> Any:
+    """The file to read from, unpacked; it is opened once, so it may be a pipe.
 
     Raises:
-      UserError: it is not UTF-8 or not JSON; the message starts with `where`.
+      UserError: what is in it is no text.
     """
-    cut_off = not line.endswith(b"\n")
+    raw = stack.enter_context(path.open("rb"))
+    head = raw.peek(HEAD)[:HEAD]
+    opener, kind = _OPENERS.get(path.suffix), kind_of(head)
+    if opener is None or not kind or kind.suffix != path.suffix:
+        check_is_text(path, head)
+    if opener is None:
+        return raw
+    if not kind and _is_text(head):
+        raise UserError(f"{path}: is plain text; take {path.suffix} off its name.")
+    file = stack.enter_context(opener(raw, "rb"))
+    check_is_text(path, file.peek(HEAD)[:HEAD])
+    return file
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether these bytes look like UTF-8, of which the last character may be cut."""
     try:
-        return json.loads(line.decode().removeprefix("\ufeff"))
+        text = head.decode()
     except UnicodeDecodeError as error:
-        problem, remedy = f"not UTF-8 ({error.reason})", "save the file as UTF-8"
-    except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else error
-        problem, remedy = f"not valid JSON ({reason})", "correct or remove the line"
-    if cut_off:
-        problem += "; the file ends in the middle of this line"
-        remedy = "copy the file again or remove the line"
-    raise UserError(f"{where}: {problem}; {remedy}.")
+        if error.start < len(head) - 3:
+            return False
+        text = head[: error.start].decode()
+    return bool(text) and not re.search(r"[\0-\x08\x0e-\x1f]", text)

@@ -6,57 +6,66 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from instructgpt.data.files import parse_json_line, read_lines
-from instructgpt.errors import UserError
+from instructgpt.data.chat_forms import plain_form
+from instructgpt.data.json_values import json_values
+from instructgpt.errors import UserError, shown
 
 Record = dict[str, Any]
 SPLITS = ("train", "valid", "test")
 
 
 class Field(NamedTuple):
-    """A field of a record: str, list[str] or list[int]; no default: required."""
+    """A field of a record: str, list[str] or list[int]; no default: required.
+
+    Attributes:
+      type: what the value is.
+      default: where there is none.
+      names: whether it only names something, so that a whole number is as good: its
+        decimal digits are the text.
+    """
 
     type: Any
     default: str | tuple[()] | None = None
+    names: bool = False
 
 
-_TEXT, _OPTIONAL = Field(str), Field(str, "")
+_TEXT, _NAME = Field(str), Field(str, "", names=True)
 # Earlier turns of a dialogue, oldest first: user, assistant, user, assistant, ...; the
 # prompt is the user's turn that follows. Empty for a plain prompt.
 _HISTORY = Field(list[str], ())
 _PROMPT = {
-    "id": _OPTIONAL,
+    "id": _NAME,
     "history": _HISTORY,
     "prompt": _TEXT,
-    "customer": _OPTIONAL,
-    "source": _OPTIONAL,  # who wrote it: customer or labeler
-    "category": _OPTIONAL,
-    "style": _OPTIONAL,
-    "task": _OPTIONAL,  # JSON of the structured task, for the judge
+    "customer": _NAME,
+    "source": _NAME,  # who wrote it: customer or labeler
+    "category": _NAME,
+    "style": _NAME,
+    "task": Field(str, ""),  # JSON of the structured task, for the judge
 }
 FIELDS: dict[str, dict[str, Field]] = {
-    "documents": {"id": _OPTIONAL, "text": _TEXT, "kind": _OPTIONAL},
+    "documents": {"id": _NAME, "text": _TEXT, "kind": _NAME},
     "demonstrations": {
-        "id": _OPTIONAL,
+        "id": _NAME,
         "history": _HISTORY,
         "prompt": _TEXT,
         "response": _TEXT,
-        "customer": _OPTIONAL,
-        "source": _OPTIONAL,
-        "category": _OPTIONAL,
-        "style": _OPTIONAL,
+        "customer": _NAME,
+        "source": _NAME,
+        "category": _NAME,
+        "style": _NAME,
     },
     "prompts": _PROMPT,  # of PPO, and of the comparison of models
     "rm_prompts": _PROMPT,  # whose answers are ranked; without any, the prompts' are
     "comparisons": {
-        "id": _OPTIONAL,
+        "id": _NAME,
         "history": _HISTORY,
         "prompt": _TEXT,
         "responses": Field(list[str]),
         "ranks": Field(list[int]),  # 1 is best, equal ranks are a tie
-        "labeler": _OPTIONAL,
-        "customer": _OPTIONAL,
-        "category": _OPTIONAL,
+        "labeler": _NAME,
+        "customer": _NAME,
+        "category": _NAME,
     },
 }
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -94,10 +103,12 @@ def check_record(record: Any, *, kind: str, where: str, default_id: str) -> Reco
                     f" {_TYPE_NAMES[field.type]}."
                 )
             value = list(field.default) if field.default == () else field.default
+        elif field.names and type(value) is int:
+            value = str(value)
         elif not _has_type(value, field.type):
             raise UserError(
                 f"{where}: field {name!r} must be {_TYPE_NAMES[field.type]},"
-                f" found {value!r:.60}."
+                f" found {shown(value)}."
             )
         whole[name] = value
     whole["id"] = whole["id"] or default_id
@@ -139,7 +150,7 @@ def _check_ranks(responses: list[str], ranks: list[int], where: str) -> None:
     # A permutation in which ties share a number: 1 1 2 and 1 1 3, but not 1 3 or 2 2.
     if not all(1 <= rank <= i for i, rank in enumerate(sorted(ranks), start=1)):
         raise UserError(
-            f"{where}: ranks {ranks} are no ranking; number the responses from 1"
+            f"{where}: ranks {shown(ranks)} are no ranking; number the responses from 1"
             " (best), give equal ones the same number and leave none out."
         )
 
@@ -154,59 +165,53 @@ def _check_not_empty(record: Record, where: str) -> None:
 
 
 class Line(NamedTuple):
-    """One line of a JSONL file, parsed but not checked."""
+    """One value of a file of records, parsed but not checked."""
 
-    where: str  # "PATH:NUMBER", for the start of an error message
-    default_id: str  # "NAME:NUMBER", for a record that has none
+    where: str  # "PATH:LINE" or "PATH[INDEX]", for the start of an error message
+    default_id: str  # "NAME:LINE" or "NAME:INDEX", for a record that has none
     value: Any
 
 
 def parse_lines(path: str | os.PathLike[str]) -> Iterator[Line]:
-    """Lines of a file with one JSON value a line; blank lines are skipped.
+    """Values of a file with one JSON value a line, or one list of all.
 
     A name in .gz or .xz is unpacked on the way.
 
     Raises:
-      UserError: "path:line: what is wrong; what to do" for text that is not UTF-8 or
-        not JSON, or a truncated last line; or a file that cannot be read or has no
-        lines.
+      UserError: as `json_values`.
     """
     name = Path(path).stem
-    found = 0
-    for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        found += 1
-        yield Line(where, f"{name}:{number}", parse_json_line(line, where))
-    if not found:
-        raise UserError(f"{path}: no records; give one JSON object a line.")
+    for where, number, value in json_values(path):
+        yield Line(where, f"{name}:{number}", value)
 
 
 def check_line(line: Line, kind: str) -> Record:
     """The line's record, as `check_record`; its texts must not be empty either.
 
+    A dialogue or a preference in a form of others becomes ours (`chat_forms`).
+
     Raises:
       UserError: "path:line: what is wrong; what to do".
     """
+    value = plain_form(line.value, kind=kind, where=line.where)
     record = check_record(
-        line.value, kind=kind, where=line.where, default_id=line.default_id
+        value, kind=kind, where=line.where, default_id=line.default_id
     )
     _check_not_empty(record, line.where)
     return record
 
 
 def read_jsonl(path: str | os.PathLike[str], kind: str) -> Iterator[Record]:
-    """Records of a file with one JSON object a line, read as by `parse_lines`.
+    """Records of a file with one JSON object a line, or one list of them.
 
     Optional fields get "" and an `id` of the form "NAME:LINE"; unknown fields are
-    left out.
+    left out. Forms of others become ours (`chat_forms`).
 
     Raises:
       UserError: "path:line: what is wrong; what to do" for text that is not UTF-8 or
         not JSON, a truncated last line, a missing field or one of the wrong type, an
         empty text, ranks that do not fit the responses; or a file that cannot be
-        read or has no records.
+        read, has no records or is no text at all.
     """
     check_kind(kind)
     for line in parse_lines(path):

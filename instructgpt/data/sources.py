@@ -162,7 +162,8 @@ def build_jsonl(
 
     Args:
       kind: a key of `FIELDS`.
-      name: start of the set's name.
+      name: start of the set's name, as of the folder of the files. Any name will do:
+        of letters that a set's name may not have, "_" takes the place.
       data_dir: root of all sets.
       files: the path for each split.
 
@@ -172,7 +173,10 @@ def build_jsonl(
     digest = hashlib.sha256()
     for split, path in sorted(files.items()):
         digest.update(f"{split}:{file_hash([path])}\n".encode())
-    name = f"{name}-{digest.hexdigest()[:12]}"
+    safe = _safe_name(name)
+    if safe != name:  # which another name may give as well
+        digest.update(os.fsencode(name))
+    name = f"{safe}-{digest.hexdigest()[:12]}"
     readers = {
         split: functools.partial(read_jsonl, path, kind)
         for split, path in files.items()
@@ -286,6 +290,12 @@ def _check_file(file: Path, length: int) -> None:
             f"{file}: damaged ({problem}); delete its directory and build the set"
             " again."
         )
+
+
+def _safe_name(name: str) -> str:
+    """Of any name one that a set may have, not longer than 60 characters."""
+    safe = re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII)[:60].lstrip(".-")
+    return safe or "records"
 
 
 def _directory(kind: str, name: str, data_dir: str | os.PathLike[str]) -> Path:

@@ -5,7 +5,7 @@ no prompt, dialogue or conversation tree lies in two splits.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from instructgpt.data.records import SPLITS, Record
@@ -57,6 +57,26 @@ def split_groups(
         known = splits.get(record.group, "train")
         splits[record.group] = max(known, wanted, key=SPLITS.index)
     return splits
+
+
+def share_for(
+    split: str, records: Sequence[Placed], *, shares: Mapping[str, float], seed: int
+) -> float | None:
+    """A share with which a split gets records, and train keeps some; None: none does.
+
+    Args:
+      split: "valid" or "test", which is empty with `shares`.
+      records: as of `split_groups`.
+      shares: of the other splits.
+      seed: as of `split_groups`.
+    """
+    others = {name: share for name, share in shares.items() if name != split}
+    for share in (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5):
+        if share + sum(others.values()) < 1:
+            drawn = split_groups(records, shares={**others, split: share}, seed=seed)
+            if {split, "train"} <= set(drawn.values()):
+                return share
+    return None
 
 
 def fraction(text: str, seed: int) -> float:

@@ -59,7 +59,7 @@ def has_valid(context: Context, kind: str, what: str) -> bool:
 
     Args:
       context: The stage.
-      kind: documents, demonstrations or prompts.
+      kind: of records, as in FIELDS.
       what: The stage leaves out: "samples".
     """
     if context.data.has(kind, "valid"):

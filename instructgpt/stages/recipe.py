@@ -35,8 +35,11 @@ from instructgpt.stages import (
 from instructgpt.stages.identity import (
     IDENTITY,
     Identity,
+    config_differences,
     differences,
+    flat,
     is_finished,
+    own_keys,
     read_json,
 )
 from instructgpt.steps.ppo import PPOConfig
@@ -150,25 +153,35 @@ def _check_given(config: ConfigDict, path: Path) -> None:
 
 def _check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None:
     """Raises UserError if a stage that has begun is not what would run now."""
-    if not any((workdir / name / IDENTITY).exists() for name in order):
-        return
+    begun = {
+        name: Identity.read(workdir / name / IDENTITY)
+        for name in order
+        if (workdir / name / IDENTITY).exists()
+    }
+    # Configs first, as another's data may take long to make.
+    for name, made in begun.items():
+        wanted = own_keys(flat(stage_config(config, name).to_dict()))
+        _refuse(workdir, name, config_differences(made.config, wanted))
     opened: dict[DataConfig, Datasets] = {}
     known: dict[Path, str] = {}
-    for name in order:
+    for name in order if begun else ():
         stage, path = stage_config(config, name), workdir / name
         found = common.data_of(stage, path)
         if found not in opened:
             opened[found] = open_datasets(found, log=common.announce)
-        wanted = common.identity_of(stage, path, opened[found], known)
-        known[path] = wanted.digest
-        if (path / IDENTITY).exists():
-            changed = differences(Identity.read(path / IDENTITY), wanted)
-            if changed:
-                keys = "; ".join(_recipe_key(text, name) for text in changed)
-                raise UserError(
-                    f"{path} holds a run of something else; changed: {keys}. Use "
-                    "another --workdir, or delete this stage and those after it"
-                )
+        identity = common.identity_of(stage, path, opened[found], known)
+        known[path] = identity.digest
+        if name in begun:
+            _refuse(workdir, name, differences(begun[name], identity))
+
+
+def _refuse(workdir: Path, name: str, changed: list[str]) -> None:
+    if changed:
+        keys = "; ".join(_recipe_key(text, name) for text in changed)
+        raise UserError(
+            f"{workdir / name} holds a run of something else; changed: {keys}. Use "
+            "another --workdir, or delete this stage and those after it"
+        )
 
 
 def _recipe_key(text: str, stage: str) -> str:

@@ -39,7 +39,7 @@ from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
 from instructgpt.ranges import NonNegativeFloat, RankedInt
 from instructgpt.sharding import batch_share, local_ways, put_batch
 from instructgpt.stages import common, loading
-from instructgpt.stages.inputs import keep_short
+from instructgpt.stages.inputs import has_valid, keep_short
 from instructgpt.stages.label import has_report, open_comparisons
 from instructgpt.stages.sampling import ScoreTexts
 from instructgpt.state import (
@@ -51,8 +51,7 @@ from instructgpt.state import (
 from instructgpt.steps.reward import make_reward_loss
 from instructgpt.steps.update import make_train_step
 
-# How a split is called in the metrics -> in one's own data.
-_HELD_OUT = {"valid": "valid", "heldout": "test"}
+_HELD_OUT = ("valid", "heldout")  # "heldout" is the test split of one's own data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,9 +166,10 @@ def _open_rankings(
     """Splits by name: train, and of valid and heldout those that there are."""
     if own:
         sources = {"train": context.data.source("comparisons", "train")}
-        for name, split in _HELD_OUT.items():
-            if context.data.has("comparisons", split):
-                sources[name] = context.data.source("comparisons", split)
+        if has_valid(context, "comparisons", "accuracy on valid pairs"):
+            sources["valid"] = context.data.source("comparisons", "valid")
+        if context.data.has("comparisons", "test"):
+            sources["heldout"] = context.data.source("comparisons", "test")
     else:
         directory = common.resolve(reward.comparisons, context.workdir)
         sources = {s: open_comparisons(directory, s) for s in ("train", *_HELD_OUT)}

@@ -332,7 +332,7 @@ def test_an_instruction_with_personal_data_in_any_pair_is_removed(tmp_path, ledg
         ({"pairs": [["a", ""], ["c", "d"]]}, "pair 0 of 'pairs'"),
         ({"pairs": [["a", "b"], ["c", 1]]}, "pair 1 of 'pairs'"),
         ({"pairs": [["a", "\ud800"], ["c", "d"]]}, "must be text"),
-        ({"customer": 3}, "'customer' must be text"),
+        ({"customer": 3.5}, "'customer' must be text"),
     ],
 )
 def test_bad_instructions_are_named(change, problem, tmp_path):

@@ -103,7 +103,7 @@ def test_damaged_archives_are_named(packer, kept, tmp_path):
     rows = [{**ROW, "input": str(number**9)} for number in range(500)]
     packed = packer.compress("".join(json.dumps(r) + "\n" for r in rows).encode())
     path = tmp_path / ("a.jsonl.gz" if packer is gzip else "a.jsonl.xz")
-    path.write_bytes(packed[: int(len(packed) * kept)] if kept else b"no archive")
+    path.write_bytes(packed[: int(len(packed) * kept)] if kept else b"\1\2 no archive")
     with pytest.raises(UserError, match=r"a\.jsonl\..z:\d+: damaged or cut.*copy"):
         read("alpaca", path, "demonstrations")
 

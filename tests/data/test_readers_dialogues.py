@@ -102,6 +102,7 @@ def test_the_best_or_all_replies_are_demonstrations(tmp_path):
         ({"review_result": False}, {}, "message that failed its review"),
         ({"text": " \n"}, {}, "empty message"),
         ({"lang": "de"}, {"lang": "en"}, "message not in 'en'"),
+        ({"synthetic": True}, {}, "synthetic message"),
     ],
 )
 def test_useless_messages_go_with_all_below_them(fields, options, reason, tmp_path):
@@ -115,6 +116,54 @@ def test_useless_messages_go_with_all_below_them(fields, options, reason, tmp_pa
         outcome = read("openassistant", path, kind, **options)
         assert [record["prompt"] for record in outcome.records] == left
         assert outcome.skipped == {reason: 2, "message below one that is left out": 4}
+
+
+@pytest.mark.parametrize("kind", ["prompts", "demonstrations", "comparisons"])
+def test_trees_that_were_given_up_are_left_out_and_counted(kind, tmp_path):
+    states = (None, "ready_for_export", "aborted_low_grade", "growing", "growing")
+    rows = [
+        {
+            "tree_state": state,
+            "prompt": ask(f"q{n}", answer("a", rank=0), answer("b", rank=1)),
+        }
+        for n, state in enumerate(states)
+    ]
+    outcome = read("openassistant", write(tmp_path / "trees.jsonl", *rows), kind)
+    assert [record["prompt"] for record in outcome.records] == [
+        "q0",
+        "q1",
+    ]
+    assert outcome.skipped["tree given up, its state 'aborted_low_grade'"] == 1
+    assert outcome.skipped["tree given up, its state 'growing'"] == 2
+
+
+def test_ids_that_are_numbers_are_their_digits(tmp_path):
+    tree = ask("q", answer("a", message_id=12), message_id=11, user_id=0)
+    path = trees(tmp_path, tree)
+    (record,) = read("openassistant", path, "prompts").records
+    assert some(record, "id", "customer") == {"id": "11", "customer": "0"}
+    (record,) = read("openassistant", path, "demonstrations").records
+    assert record["id"] == "12"
+
+
+def test_deep_trees_are_counted_to_the_end(tmp_path):
+    below = ask("end")
+    for number in range(100):
+        below = ask(f"q{number}", answer(f"a{number}", below))
+    path = trees(tmp_path, ask("root", answer("gone", below, deleted=True)))
+    outcome = read("openassistant", path, "prompts")
+    assert outcome.skipped["message below one that is left out"] == 201
+
+
+FLAT = {"message_id": "m", "parent_id": "p", "role": "assistant", "text": "Hi."}
+
+
+@pytest.mark.parametrize("change", [{}, {"parent_id": None}, {"message_id": 7}])
+@pytest.mark.parametrize("kind", ["prompts", "comparisons"])
+def test_flat_messages_are_told_from_trees(change, kind, tmp_path):
+    path = write(tmp_path / "ready.messages.jsonl", {**FLAT, **change})
+    with pytest.raises(UserError, match=r"jsonl:1: a message, .*\*\.trees\.jsonl\."):
+        read("openassistant", path, kind)
 
 
 def test_reviews_that_are_open_do_no_harm(tmp_path):
@@ -142,6 +191,9 @@ def test_what_is_no_tree_is_named(root, problem, tmp_path):
 
 def test_lines_without_a_tree_are_named(tmp_path):
     path = write(tmp_path / "a.jsonl", {"message_id": "m", "text": "flat export"})
+    with pytest.raises(UserError, match=r"a\.jsonl:1: a message, .*give the file of t"):
+        read("openassistant", path, "prompts")
+    path = write(tmp_path / "a.jsonl", {"message_tree_id": "m"})
     with pytest.raises(UserError, match=r"a\.jsonl:1: field 'prompt' is missing"):
         read("openassistant", path, "prompts")
 

@@ -11,16 +11,21 @@ from tests.data.reader_files import real_file
 
 OASST = "oasst_en_100_trees/en_100_tree.jsonl.gz"
 HARMLESS = "hh_rlhf_harmless_test"
+SYNTHETIC = {"synthetic message": 5, "message below one that is left out": 17}
 EXPECTED = {
     ("openassistant", OASST, "comparisons"): (
-        212,
-        {"prompt with fewer than two ranked replies": 268, "reply without a rank": 1},
+        207,
+        {
+            **SYNTHETIC,
+            "prompt with fewer than two ranked replies": 268,
+            "reply without a rank": 1,
+        },
     ),
     ("openassistant", OASST, "demonstrations"): (
-        257,
-        {"outranked reply": 430, "prompt without a reply": 226},
+        252,
+        {**SYNTHETIC, "outranked reply": 418, "prompt without a reply": 226},
     ),
-    ("openassistant", OASST, "prompts"): (480, {}),
+    ("openassistant", OASST, "prompts"): (475, SYNTHETIC),
     ("hh_rlhf_harmless", HARMLESS, "comparisons"): (
         2299,
         {
@@ -59,9 +64,9 @@ def test_counts(name, path, kind):
 def test_openassistant_rankings_by_number_of_replies():
     ranks = [r["ranks"] for r in read_real("openassistant", OASST, "comparisons")[0]]
     sizes = Counter(map(len, ranks))
-    assert sizes == {2: 57, 3: 117, 4: 27, 5: 3, 6: 6, 8: 1, 9: 1}
-    assert sum(map(len, ranks)) == 641
-    assert sum(k * (k - 1) // 2 for k in map(len, ranks)) == 754
+    assert sizes == {2: 56, 3: 116, 4: 24, 5: 3, 6: 6, 8: 1, 9: 1}
+    assert sum(map(len, ranks)) == 624
+    assert sum(k * (k - 1) // 2 for k in map(len, ranks)) == 732
     assert all(sorted(r) == list(range(1, len(r) + 1)) for r in ranks)
 
 

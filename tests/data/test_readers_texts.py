@@ -149,3 +149,28 @@ def test_empty_and_undecodable_texts(per, tmp_path):
     path.write_bytes(b"one\ntw\xff\n")
     with pytest.raises(UserError, match=r"book\.txt:2: not UTF-8 .*save the file as"):
         read("plain_text", path, "documents", per=per)
+
+
+def test_names_that_are_numbers_are_their_digits(tmp_path):
+    row = {"paper_id": 12, "source": ["One."], "target": ["Short."]}
+    (record,) = read("scitldr", write(tmp_path / "s.jsonl", row), "demonstrations")[0]
+    assert record["id"] == "12:0"
+    row = {"id": 3, "instruction": "Add 1.", "instances": [{"output": "2"}]}
+    (record,) = read("self_instruct", write(tmp_path / "t.jsonl", row), "prompts")[0]
+    assert record["id"] == "3:0"
+    row = {"instruction": "Who?", "response": "Ada", "category": 5}
+    (record,) = read("dolly", write(tmp_path / "d.jsonl", row), "demonstrations")[0]
+    assert record["category"] == "5"
+    row = {"prompt": "Q", "completion": "A", "template": 0}
+    (record,) = read("p3", write(tmp_path / "p.jsonl", row), "demonstrations")[0]
+    assert record["category"] == "0"
+
+
+@pytest.mark.parametrize("id_", ["two\nlines", "\ud800", "x" * 1000])
+def test_odd_ids_are_named_in_one_short_line(id_, tmp_path):
+    row = {"id": id_, "instruction": "\ud800", "instances": [{"output": "2"}]}
+    path = write(tmp_path / "t.jsonl", row)
+    with pytest.raises(UserError, match=r"t\.jsonl, .*must be text") as error:
+        read("self_instruct", path, "prompts")
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < len(str(path)) + 200

@@ -263,3 +263,56 @@ def test_jsonl_set_follows_its_files(tmp_path):
     assert open_source("prompts", old, tmp_path, "train")[0]["prompt"] == "old"
     with pytest.raises(UserError, match="cannot read the file"):
         build_jsonl("prompts", "mine", tmp_path, {"train": tmp_path / "gone"})
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+@pytest.mark.parametrize(
+    ("number", "text"), [(7, "7"), (0, "0"), (-12, "-12"), (10**30, "1" + "0" * 30)]
+)
+def test_whole_numbers_name_as_well_as_their_digits(kind, number, text, tmp_path):
+    names = {"id", "customer", "labeler", "source", "category", "style", "kind"}
+    names &= COMPLETE[kind].keys()
+    responses = ["a", "b", "c"] if kind == "comparisons" else None
+    record = {**COMPLETE[kind], "responses": responses} | dict.fromkeys(names, number)
+    (read,) = read_jsonl(write_lines(tmp_path / "a.jsonl", record), kind)
+    assert {name: read[name] for name in names} == dict.fromkeys(names, text)
+
+
+@pytest.mark.parametrize("value", [7.0, True, [7], {"id": 7}])
+def test_other_values_do_not_name(value, tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", {"prompt": "p", "id": value})
+    with pytest.raises(UserError, match=r"a\.jsonl:1: field 'id' must be text"):
+        list(read_jsonl(path, "prompts"))
+    path = write_lines(tmp_path / "a.jsonl", {"prompt": 7})
+    with pytest.raises(UserError, match=r"a\.jsonl:1: field 'prompt' must be text"):
+        list(read_jsonl(path, "prompts"))
+
+
+NAMES = [
+    *("my data", "データ", "dünn", "a[1]", "{a,b}", "a+b#c", ".hidden", "-dash", "*?"),
+    *("..", "", "x" * 255, "a@b%20", "it's", "\udcff"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_of_a_folder_makes_a_set(name, tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", {"prompt": "p"})
+    found = build_jsonl("prompts", name, tmp_path, {"train": path})
+    assert build_jsonl("prompts", name, tmp_path, {"train": path}) == found
+    assert open_source("prompts", found, tmp_path, "train")[0]["prompt"] == "p"
+
+
+def test_names_that_become_alike_stay_two_sets(tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", {"prompt": "p"})
+    names = ["my data", "my_data", "my+data", "my  data"]
+    found = {build_jsonl("prompts", name, tmp_path, {"train": path}) for name in names}
+    assert len(found) == len(names)
+
+
+@pytest.mark.parametrize("name", ["a b", "[x]", "データ", "*", "a@2"])
+def test_sets_lie_in_a_folder_of_any_name(name, tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", {"prompt": "p"})
+    data_dir = tmp_path / name
+    found = build_jsonl("prompts", "mine", data_dir, {"train": path, "valid": path})
+    for split in ("train", "valid"):
+        assert len(open_source("prompts", found, data_dir, split)) == 1

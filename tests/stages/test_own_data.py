@@ -176,10 +176,11 @@ def test_no_samples_and_no_held_out_demonstrations(run, folder, tmp_path, capsys
         assert [row["step"] for row in rows if key in row] == [2]
 
 
+@pytest.mark.parametrize("missing", ["test", "valid"])
 def test_held_out_rankings_may_be_missing_and_long_prompts_are_told(
-    run, folder, tmp_path, capsys
+    missing, run, folder, tmp_path, capsys
 ):
-    (folder / "comparisons.test.jsonl").unlink()
+    (folder / f"comparisons.{missing}.jsonl").unlink()
     path = folder / "comparisons.train.jsonl"
     first, *rest = [json.loads(line) for line in path.read_text().splitlines()]
     write_lines(path, [{**first, "prompt": "word " * 200}, *rest])
@@ -190,4 +191,9 @@ def test_held_out_rankings_may_be_missing_and_long_prompts_are_told(
     reward.run(config, tmp_path / "reward")
     out = capsys.readouterr().out
     assert f"1 of {len(rest) + 1} train rankings have prompts of more than 40" in out
-    assert "accuracy on valid pairs" in out and "heldout" not in out
+    absent = (
+        "the data have no valid comparisons, so there is no accuracy on valid pairs"
+    )
+    assert (absent in out) == (missing == "valid")
+    assert ("accuracy on valid pairs 0" in out) == (missing != "valid")
+    assert ("accuracy on heldout pairs 0" in out) == (missing != "test")

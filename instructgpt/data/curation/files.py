@@ -104,8 +104,8 @@ def curate_files(
             customers = ledger.customer_counts()
         if not output.kept.total():
             raise UserError(
-                f"nothing was kept of {output.lines} lines"
-                f" ({_listing(output.removed)}); relax the rules."
+                f"{', '.join(map(str, inputs))}: nothing was kept of {output.lines}"
+                f" lines ({_listing(output.removed)}); relax the rules."
             )
         texts = sample.texts()
         card = tally.card(

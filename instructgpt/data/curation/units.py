@@ -20,7 +20,7 @@ from instructgpt.data.records import (
     check_line,
     parse_lines,
 )
-from instructgpt.errors import UserError
+from instructgpt.errors import UserError, shown
 
 
 class Unit(NamedTuple):
@@ -40,7 +40,7 @@ def read_units(
     """The units of a JSONL file, in order.
 
     Args:
-      path: records of one kind, one JSON object a line.
+      path: records of one kind, one JSON object a line, or a list of them.
       kind: "prompts", "demonstrations" or "comparisons".
       split: recorded in every unit.
 
@@ -90,31 +90,31 @@ def expand_few_shot(line: Line) -> Unit:
     if not isinstance(instruction, str) or not instruction.strip():
         raise UserError(
             f"{line.where}: field 'instruction' must be a text that is not empty, found"
-            f" {instruction!r:.60}."
+            f" {shown(instruction)}."
         )
     if not isinstance(pairs, list) or len(pairs) < 2:
         raise UserError(
             f"{line.where}: field 'pairs' must be a list of two or more pairs"
-            f" [query, response], found {pairs!r:.60}; a single one is a demonstration"
+            f" [query, response], found {shown(pairs)}; a single one is a demonstration"
             " with the fields 'prompt' and 'response'."
         )
     for k, pair in enumerate(pairs):
         if not _is_pair(pair):
             raise UserError(
                 f"{line.where}: pair {k} of 'pairs' must be two texts that are not"
-                f" empty, [query, response], found {pair!r:.60}."
+                f" empty, [query, response], found {shown(pair)}."
             )
     # The other fields are checked as those of a demonstration.
     head = _demonstration(line, line.value, prompt=instruction, response=instruction)
     head["source"] = head["source"] or ("customer" if head["customer"] else "labeler")
-    shown = [f"Query: {query}\nResponse: {response}" for query, response in pairs]
+    examples = [f"Query: {query}\nResponse: {response}" for query, response in pairs]
     records = []
     for k, (query, response) in enumerate(pairs):
-        context = [*shown[:k], *shown[k + 1 :], f"Query: {query}\nResponse:"]
+        context = [*examples[:k], *examples[k + 1 :], f"Query: {query}\nResponse:"]
         prompt = "\n\n".join([instruction, *context])
         record = _demonstration(line, head, prompt=prompt, response=response)
         records.append({**record, "id": f"{head['id']}/{k}"})
-    text = "\n\n".join([instruction, *shown])
+    text = "\n\n".join([instruction, *examples])
     return Unit(line.where, head["id"], head["customer"], text, records)
 
 

@@ -15,7 +15,7 @@ from instructgpt.data.readers.json_rows import Row, json_rows
 from instructgpt.data.readers.ranking import copeland_ranks
 from instructgpt.data.readers.report import Report
 from instructgpt.data.records import Record
-from instructgpt.errors import UserError
+from instructgpt.errors import UserError, shown
 
 _K = 4
 
@@ -41,7 +41,7 @@ def comparisons(
         preferences = row.items("preference", int)
         if len(preferences) != 6 or not set(preferences) <= {0, 1, 2}:
             raise UserError(
-                f"{row.where}: 'preference' is {preferences!r:.60}; it must have six"
+                f"{row.where}: 'preference' is {shown(preferences)}; it must have six"
                 " numbers, each 0 (tie), 1 or 2; correct or remove the row."
             )
         if not all(responses):
@@ -80,7 +80,7 @@ def _prompt(row: Row, passages: str) -> Record:
 def _passage(row: Row, passage: list) -> str:
     if not all(isinstance(sentence, str) for sentence in passage):
         raise UserError(
-            f"{row.where}: a passage must be a list of texts, found {passage!r:.60};"
+            f"{row.where}: a passage must be a list of texts, found {shown(passage)};"
             " correct or remove the row."
         )
     title, *sentences = (sentence.strip() for sentence in passage)

@@ -31,7 +31,7 @@ def dolly(path: Path, *, report: Report) -> Iterator[Record]:
             report,
         )
         if record:
-            yield {"id": row.id, "category": row.text("category", ""), **record}
+            yield {"id": row.id, "category": row.name("category", ""), **record}
 
 
 def self_instruct(path: Path, *, report: Report) -> Iterator[Record]:
@@ -45,7 +45,7 @@ def self_instruct(path: Path, *, report: Report) -> Iterator[Record]:
                 report,
             )
             if record:
-                yield {"id": f"{row.text('id')}:{index}", **record}
+                yield {"id": f"{row.name('id')}:{index}", **record}
 
 
 def _demonstration(

@@ -4,6 +4,9 @@ A line is a tree: `prompt` is its first message, and `replies` of a message are 
 messages that answer it, the prompter and the assistant in turn. Volunteers ranked
 the assistant's replies to one message: `rank` counts from 0, the best.
 
+Trees that were given up (`tree_state`, where it is named, is not ready_for_export) and
+messages that a model wrote (`synthetic`) are left out and counted.
+
 Köpf et al. 2023, "OpenAssistant Conversations", https://arxiv.org/abs/2304.07327.
 """
 
@@ -15,7 +18,9 @@ from instructgpt.data.readers.json_rows import Row, json_rows
 from instructgpt.data.readers.ranking import dense_ranks
 from instructgpt.data.readers.report import Report
 from instructgpt.data.records import Record
-from instructgpt.errors import UserError
+from instructgpt.errors import UserError, shown
+
+_FINISHED = "ready_for_export"
 
 
 class _Turn(NamedTuple):
@@ -27,10 +32,10 @@ class _Turn(NamedTuple):
 
     def record(self) -> Record:
         return {
-            "id": self.message.text("message_id"),
+            "id": self.message.name("message_id"),
             "history": self.history,
             "prompt": self.message.text("text"),
-            "customer": self.message.text("user_id", ""),
+            "customer": self.message.name("user_id", ""),
         }
 
 
@@ -66,7 +71,7 @@ def demonstrations(
         for reply in kept:
             yield {
                 **turn.record(),
-                "id": reply.text("message_id"),
+                "id": reply.name("message_id"),
                 "response": reply.text("text"),
             }
 
@@ -96,6 +101,11 @@ def _best(replies: list[Row]) -> list[Row]:
 def _turns(path: Path, *, lang: str, report: Report) -> Iterator[_Turn]:
     """The prompter's messages of all trees, each before those that follow it."""
     for tree in json_rows(path):
+        _check_is_tree(tree)
+        state = tree.text("tree_state", _FINISHED)
+        if state != _FINISHED:
+            report.skip(f"tree given up, its state {shown(state)}")
+            continue
         root = tree.row("prompt")
         waiting = [(root, list[str]())] if _keep(root, "prompter", lang, report) else []
         while waiting:
@@ -110,6 +120,15 @@ def _turns(path: Path, *, lang: str, report: Report) -> Iterator[_Turn]:
             waiting += reversed(later)
 
 
+def _check_is_tree(row: Row) -> None:
+    """Raises UserError for a message of the flat files, which have one a line."""
+    if row.has("message_id") and row.has("text") and not row.has("prompt"):
+        raise UserError(
+            f"{row.where}: a message, as in the flat files *.messages.jsonl; give the"
+            " file of trees of the same release, *.trees.jsonl."
+        )
+
+
 def _kept_replies(message: Row, role: str, lang: str, report: Report) -> list[Row]:
     return [r for r in message.rows("replies", []) if _keep(r, role, lang, report)]
 
@@ -118,13 +137,15 @@ def _keep(message: Row, role: str, lang: str, report: Report) -> bool:
     """False, and counted, if a message is of no use; then nothing below it is."""
     if message.text("role") != role:
         raise UserError(
-            f"{message.where}: role {message.text('role')!r} where the {role} should"
-            " speak; give the file as it was published."
+            f"{message.where}: role {shown(message.text('role'))} where the {role}"
+            " should speak; give the file as it was published."
         )
     if message.flag("deleted", False):
         reason = "deleted message"
     elif not message.flag("review_result", True):
         reason = "message that failed its review"
+    elif message.flag("synthetic", False):
+        reason = "synthetic message"
     elif not message.text("text").strip():
         reason = "empty message"
     elif lang and message.text("lang") != lang:
@@ -137,5 +158,7 @@ def _keep(message: Row, role: str, lang: str, report: Report) -> bool:
 
 
 def _count_below(message: Row) -> int:
-    replies = message.rows("replies", [])
-    return len(replies) + sum(map(_count_below, replies))
+    below = message.rows("replies", [])
+    for reply in below:  # which grows meanwhile
+        below += reply.rows("replies", [])
+    return len(below)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from instructgpt.data.readers.report import Report
 from instructgpt.data.readers.table import Reader, get_set
 from instructgpt.data.records import Record, check_kind, check_record
-from instructgpt.errors import UserError
+from instructgpt.errors import UserError, shown
 
 
 class Found(NamedTuple):
@@ -46,7 +46,7 @@ def read_file(
     chosen = {k: v for k, v in (options or {}).items() if k in accepted}
     seen = set()
     for row in reader(path, report=report, **chosen):
-        where = f"{path}, {row['id']}"
+        where = f"{path}, {_one_line(row['id'])}"
         record = check_record(row, kind=kind, where=where, default_id=row["id"])
         if kind == "prompts":
             text = (*record["history"], record["prompt"])
@@ -55,6 +55,11 @@ def read_file(
                 continue
             seen.add(text)
         yield Found(record, row.get("split"))
+
+
+def _one_line(id_: str) -> str:
+    """An id for a message: as it is, or as Python writes it if that is clearer."""
+    return id_ if id_.isprintable() and len(id_) <= 60 else shown(id_)
 
 
 def _reader(name: str, kind: str) -> Reader:

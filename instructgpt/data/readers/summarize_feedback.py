@@ -15,7 +15,7 @@ from pathlib import Path
 from instructgpt.data.readers.json_rows import Row, json_rows
 from instructgpt.data.readers.report import Report
 from instructgpt.data.records import Record
-from instructgpt.errors import UserError
+from instructgpt.errors import UserError, shown
 
 # The authors chose models by `valid1` and evaluated on `valid2`.
 _SPLITS = {"train": "train", "valid1": "valid", "valid2": "test"}
@@ -41,7 +41,7 @@ def comparisons(path: Path, *, report: Report) -> Iterator[Record]:
                 "prompt": _prompt(row.row("info")),
                 "responses": responses,
                 "ranks": [1, 2] if choice == 0 else [2, 1],
-                "labeler": row.text("worker"),
+                "labeler": row.name("worker"),
                 "split": _split(row),
             }
 
@@ -59,6 +59,7 @@ def _split(row: Row) -> str:
     split = row.text("split")
     if split not in _SPLITS:
         raise UserError(
-            f"{row.where}: split {split!r}; it must be one of {', '.join(_SPLITS)}."
+            f"{row.where}: split {shown(split)}; it must be one of"
+            f" {', '.join(_SPLITS)}."
         )
     return _SPLITS[split]

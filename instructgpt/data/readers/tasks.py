@@ -21,7 +21,7 @@ def p3(path: Path, *, report: Report) -> Iterator[Record]:
     for row in json_rows(path):
         prompt = row.text("prompt").strip()
         response = row.text("completion").removesuffix(_END).strip()
-        template = row.text("template", path.name.split(".jsonl")[0])
+        template = row.name("template", path.name.split(".jsonl")[0])
         if prompt and response:
             yield {
                 "id": row.id,
@@ -57,7 +57,7 @@ def scitldr(path: Path, *, report: Report) -> Iterator[Record]:
         for index, summary in enumerate(row.items("target", str)):
             if summary.strip():
                 yield {
-                    "id": f"{row.text('paper_id')}:{index}",
+                    "id": f"{row.name('paper_id')}:{index}",
                     "prompt": f"{abstract.strip()}\n\nTL;DR:",
                     "response": summary.strip(),
                     "category": "summarization",

@@ -1,0 +1,162 @@
+"""JSON values of a file: one a line, one list of all, or each over several lines."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from instructgpt.data.files import read_lines
+from instructgpt.errors import UserError, shown
+
+_MARK = b"\xef\xbb\xbf"
+_BLANKS = re.compile(r"[ \t\r\n]*")
+_decode = json.JSONDecoder().raw_decode
+
+
+class JSONValue(NamedTuple):
+    """A value, and where it stands.
+
+    Attributes:
+      where: "PATH:LINE", or "PATH[INDEX]" in a list, for the start of a message.
+      number: the line or the index.
+      value: not checked.
+    """
+
+    where: str
+    number: int
+    value: Any
+
+
+def json_values(path: str | os.PathLike[str]) -> Iterator[JSONValue]:
+    """The values of a file, in order; blank lines are skipped.
+
+    A file with a value a line is read line by line. One that is a single list, or whose
+    first value goes on in the next line (as pretty-printed ones do), is read whole.
+
+    Raises:
+      UserError: "PATH:LINE: what is wrong; what to do" for text that is not UTF-8 or
+        not JSON, or a file that has no value; or as `read_lines`.
+    """
+    path = Path(path)
+    lines = enumerate(read_lines(path), start=1)
+    found = False
+    for number, line in lines:
+        text = line if number > 1 else line.removeprefix(_MARK)
+        if not text.strip():
+            continue
+        where = f"{path}:{number}"
+        if not found and _goes_on(text):
+            rest = b"".join(more for _, more in lines)
+            yield from _whole(text, rest, path, number)
+            return
+        value = _parse_line(text, where, first=not found)
+        found = True
+        yield JSONValue(where, number, value)
+    if not found:
+        raise _nothing(path)
+
+
+def _nothing(path: Path) -> UserError:
+    return UserError(f"{path}: no records; give one JSON object a line, or a list.")
+
+
+def _goes_on(line: bytes) -> bool:
+    """Whether a file that begins with this line must be read whole."""
+    if line.lstrip().startswith(b"["):
+        return True
+    try:
+        json.loads(line)
+    except json.JSONDecodeError as error:
+        return line.endswith(b"\n") and error.pos >= len(error.doc.rstrip())
+    except (ValueError, RecursionError):
+        return False
+    return False
+
+
+def _whole(first: bytes, rest: bytes, path: Path, number: int) -> Iterator[JSONValue]:
+    """Values of a file's text from its first line on, which is line `number`."""
+    text = _text(first + rest, path, number)
+    values: list[JSONValue] = []
+    start, end, line = 0, 0, number
+    while (position := _after_blanks(text, end)) < len(text):
+        line += text.count("\n", start, position)
+        start = position
+        try:
+            value, end = _decode(text, position)
+        except (ValueError, RecursionError) as error:
+            if first.lstrip().startswith(b"{") and rest.lstrip().startswith(b"{"):
+                # Lines after all, and the first one is cut.
+                _parse_line(first, f"{path}:{number}", first=True)
+            if isinstance(error, json.JSONDecodeError):
+                line = number + error.lineno - 1
+            raise UserError(
+                f"{path}:{line}: {_problem(text, error)}; copy the file again or"
+                " correct it."
+            ) from error
+        values.append(JSONValue(f"{path}:{line}", line, value))
+    if len(values) == 1 and isinstance(values[0].value, list):
+        items = values[0].value
+        values = [JSONValue(f"{path}[{i}]", i, item) for i, item in enumerate(items)]
+        if not values:
+            raise _nothing(path)
+    yield from values
+
+
+def _after_blanks(text: str, position: int) -> int:
+    found = _BLANKS.match(text, position)
+    assert found is not None  # nothing is a match too
+    return found.end()
+
+
+def _text(whole: bytes, path: Path, number: int) -> str:
+    try:
+        return whole.decode()
+    except UnicodeDecodeError as error:
+        line = number + whole.count(b"\n", 0, error.start)
+        raise UserError(
+            f"{path}:{line}: not UTF-8 ({error.reason}); save the file as UTF-8."
+        ) from error
+
+
+def _parse_line(line: bytes, where: str, *, first: bool) -> Any:
+    """The value of a line; `first` of the file, which may tell what the file is."""
+    cut_off = not line.endswith(b"\n")
+    try:
+        return json.loads(line.decode().removeprefix("\ufeff"))
+    except UnicodeDecodeError as error:
+        problem, remedy = f"not UTF-8 ({error.reason})", "save the file as UTF-8"
+    except (ValueError, RecursionError) as error:
+        text = line.decode()
+        other = _other_form(text) if first else ""
+        if other:
+            raise UserError(f"{where}: not JSON but {other}.") from error
+        problem, remedy = _problem(text, error), "correct or remove the line"
+    if cut_off:
+        problem += "; the file ends in the middle of this line"
+        remedy = "copy the file again or remove the line"
+    raise UserError(f"{where}: {problem}; {remedy}.")
+
+
+def _problem(text: str, error: Exception) -> str:
+    reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+    if re.match(r"[\s\[]*{\s*'", text):
+        reason += "; this is how Python writes a dict, which json.dumps writes as JSON"
+    return f"not valid JSON ({reason})"
+
+
+def _other_form(text: str) -> str:
+    """What a text is that by its first line was never JSON, and what to do; or ""."""
+    start = text.strip()[:1000]
+    if start.startswith(("{", "[")):
+        return ""
+    if re.match(r"<(!DOCTYPE|html|head|\?xml)", start, re.IGNORECASE):
+        return "a web page or XML; download the file itself, or write JSON Lines"
+    if re.fullmatch(r"[^][{}<>:,;\t]+([,;\t][^][{}<>:,;\t]*)+", start):
+        return (
+            "a table with separators (CSV, TSV); write its rows as JSON Lines, for"
+            " example with Python: pandas.read_csv(FILE).to_json(NEW,"
+            " orient='records', lines=True)"
+        )
+    return f"other text, which begins {shown(start[:40])}; give one JSON object a line"
