@@ -75,6 +75,11 @@ def mesh(variant: str) -> ConfigDict:
     return ConfigDict(dict(data=-1, fsdp=1, tensor=1))
 
 
+def resume() -> ConfigDict:
+    """What may differ from the run that the workdir holds: nothing, until asked."""
+    return ConfigDict(dict(changed=()))
+
+
 def sequence_parallel(variant: str) -> bool:
     """Whether tokens are cut over `tensor` between layers: where it is used."""
     return variant == "175b"

@@ -6,11 +6,13 @@ again ends with the same bits: state, iterator position and key are one checkpoi
 """
 
 import dataclasses
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -66,13 +68,19 @@ class Job:
     evaluate: Callable[[Any, int], dict[str, float]] | None = None
     schedule: Callable[[Any], Any] | None = None  # learning rate by optimiser updates
     updates: int = 1  # of the optimiser with that schedule, in each step
+    # The config's rates. The first is to be lowered when training diverges, but where
+    # what is not finite has the name of another, such as `value_optimizer`.
+    rates: tuple[str, ...] = ("optimizer.learning_rate",)
     # The last state -> what is saved in its place, and what `meta` says besides.
     finish: Callable[[Any], tuple[Any, dict[str, Any]]] | None = None
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Preempted(SystemExit):
-    """The machine asked us to leave; the state is saved. Exit code 143."""
+    """The machine or its user asked us to leave; the state is saved.
+
+    Exit code 143 after SIGTERM, 130 after SIGINT (Ctrl-C).
+    """
 
 
 def train(
@@ -93,25 +101,29 @@ def train(
     Raises:
       UserError: a loss, a score or the state is not finite, or the checkpoint does
         not fit.
-      Preempted: on SIGTERM, after saving.
+      Preempted: on SIGTERM or SIGINT, after saving.
     """
     checkpoints = Checkpoints(
         workdir / "checkpoints", keep=config.keep or None, named=config.saves
     )
     writer = MetricWriter(workdir, enabled=is_first())
     try:
-        state, start, key = _restore(job, state, checkpoints, key)
+        state, start, key = _restore(job, state, config, checkpoints, key)
         writer.resume(start)
         with _Preemption() as preemption:
             return _steps(
                 job, state, start, config, key, checkpoints, writer, preemption
             )
     finally:
-        writer.close()
-        checkpoints.close()
+        try:
+            writer.close()
+        finally:
+            checkpoints.close()
 
 
-def _restore(job: Job, state: Any, checkpoints: Checkpoints, key: Array):
+def _restore(
+    job: Job, state: Any, config: LoopConfig, checkpoints: Checkpoints, key: Array
+):
     # 1. no checkpoint: the given state, step 0
     # 2. else state, iterator and key of the newest complete one; the given state is
     #    freed first, which the stage that made it still refers to
@@ -121,6 +133,8 @@ def _restore(job: Job, state: Any, checkpoints: Checkpoints, key: Array):
     layout = layout_of(state.parts())
     free(state)
     parts, meta = checkpoints.restore(step, layout)
+    if step < config.num_steps:
+        _tell(f"{job.name}: going on from step {step}")
     job.data.set_state(meta["data"])
     key = jax.random.wrap_key_data(jnp.array(meta["key"], jnp.uint32))
     return type(state).from_parts(parts), step, key
@@ -155,6 +169,7 @@ def _steps(job, state, start, config, key, checkpoints, writer, preemption):
     pending, tokens, began = [], 0, time.monotonic()
     shown: dict[str, float] = {}
     feed = _Feed(job, config.num_steps - start)
+    step, stopping = start, False
     for step in range(start + 1, config.num_steps + 1):
         batch, count = feed.ready
         tokens += count
@@ -164,19 +179,16 @@ def _steps(job, state, start, config, key, checkpoints, writer, preemption):
         pending.append(metrics)
         last = step == config.num_steps
         # Read once a step: a signal that comes later is for the next one.
-        stopping = agree_to_stop(preemption.asked, step)
+        stopping = agree_to_stop(bool(preemption.asked), step)
         saving = stopping or config.saves(step)
         # Before each save too, so that a state gone bad never replaces a good one.
         if saving or _due(step, config.log_every):
             fetched = jax.device_get(pending)
             scaling = state.scaling()
-            _check_finite(job.name, step, fetched, half="loss_scale" in scaling)
+            _check_finite(job, step, fetched, half="loss_scale" in scaling)
             means = mean_metrics(fetched)
             elapsed = time.monotonic() - began
-            if job.schedule is not None:
-                done = (step - 1) * job.updates - scaling.get("skipped_steps", 0)
-                means["learning_rate"] = float(job.schedule(max(done, 0)))
-            means |= scaling
+            means |= _learning_rate(job, step, scaling) | scaling
             means["tokens_per_second"] = tokens / elapsed
             means["input_share"] = feed.seconds / elapsed
             writer.write(step, means)
@@ -187,7 +199,7 @@ def _steps(job, state, start, config, key, checkpoints, writer, preemption):
         evaluating = job.evaluate and (last or _due(step, config.eval_every))
         if saving or evaluating:
             # The metrics are those of the states before the updates.
-            _check_state(job.name, step, state)
+            _check_state(job, step, state)
         if evaluating:
             paused = time.monotonic()
             with about(f"{job.name}: evaluation at step {step}"):
@@ -203,12 +215,34 @@ def _steps(job, state, start, config, key, checkpoints, writer, preemption):
                 state, more = job.finish(state)
                 meta |= more
             checkpoints.save(step, state.parts(), meta)
-        if stopping and not last:
-            checkpoints.wait()
-            raise Preempted(143)
+        if stopping:
+            break
     progress.close()
     checkpoints.wait()
+    # The signal may have come while the last step was saved: what follows would not be.
+    if stopping or agree_to_stop(bool(preemption.asked), step + 1):
+        _leave(job.name, step, preemption)
     return state
+
+
+def _leave(name: str, step: int, preemption: "_Preemption") -> NoReturn:
+    _tell(
+        f"{name}: stopped after step {step}, which is saved; start the same line again "
+        "to go on"
+    )
+    raise Preempted(128 + (preemption.asked or signal.SIGTERM))
+
+
+def _tell(text: str) -> None:
+    if is_first():
+        print(text, flush=True)
+
+
+def _learning_rate(job: Job, step: int, scaling: dict[str, float]) -> dict[str, float]:
+    if job.schedule is None:
+        return {}
+    done = (step - 1) * job.updates - scaling.get("skipped_steps", 0)
+    return {"learning_rate": float(job.schedule(max(done, 0)))}
 
 
 def _due(step: int, every: int) -> bool:
@@ -219,18 +253,31 @@ def _key_data(key: Array) -> list[int]:
     return np.asarray(jax.random.key_data(key)).tolist()
 
 
-def _check_state(name: str, step: int, state: Any) -> None:
+def _check_state(job: Job, step: int, state: Any) -> None:
     bad = first_not_finite(state.parts())
     if bad is not None:
         raise UserError(
-            f"{name}: {bad} is not finite after step {step}; the last checkpoint is "
-            "kept. Lower config.optimizer.learning_rate or raise its warmup, and start "
-            "again"
+            f"{job.name}: {bad} is not finite after step {step}; {_lower(job, [bad])}"
         )
 
 
+def _lower(job: Job, bad: list[str]) -> str:
+    """How to go on from what was saved before these were not finite."""
+
+    def is_of(rate: str) -> bool:
+        part = rate.partition("_optimizer")[0]
+        return all(name.startswith(part) for name in bad)
+
+    rate = next(filter(is_of, job.rates), job.rates[0])
+    return (
+        f"the last checkpoint is kept. Lower config.{rate}, and start the same line "
+        f"again with --config.{rate}=LOWER --config.resume.changed={rate} to go on "
+        "from there"
+    )
+
+
 def _check_finite(
-    name: str, step: int, metrics: list[dict[str, Any]], *, half: bool = False
+    job: Job, step: int, metrics: list[dict[str, Any]], *, half: bool = False
 ) -> None:
     # Sums, not means: a mean is made of several steps, and the step is told.
     bad = {
@@ -243,41 +290,47 @@ def _check_finite(
     if "score" in bad:
         # The answers are tokens, whatever became of the policy.
         raise UserError(
-            f"{name}: the reward model's score of an answer is not finite at step "
+            f"{job.name}: the reward model's score of an answer is not finite at step "
             f"{step}; the last checkpoint is kept. Give another config.reward_init, or "
             "a config.model.compute_dtype that holds its numbers, in a new workdir"
         )
     if bad:
         raise UserError(
-            f"{name}: {', '.join(sorted(bad))} is not finite at step {step}; the last "
-            "checkpoint is kept. Lower config.optimizer.learning_rate or raise its "
-            "warmup, and start again"
-            + "; or compute in bfloat16, whose range is float32's"
-            * half
+            f"{job.name}: {', '.join(sorted(bad))} is not finite at step {step}; "
+            + _lower(job, sorted(bad))
+            + "; or compute in bfloat16, whose range is float32's" * half
         )
 
 
 class _Preemption:
-    """Turns SIGTERM into a flag while the loop runs, in the main thread only.
+    """Takes note of SIGTERM and SIGINT while the loop runs, in the main thread only.
 
-    Of several processes JAX takes note of the signal, so that they stop together.
+    Of several processes JAX takes note of SIGTERM, so that they stop together. Who has
+    been started so that it does not hear Ctrl-C goes on not hearing it.
     """
 
-    asked = False
-    _old: Any = None
+    def __init__(self) -> None:
+        self.asked = 0  # the number of the signal
+        self._several = jax.process_count() > 1
+        self._old: dict[int, Any] = {}
 
     def __enter__(self) -> "_Preemption":
-        if jax.process_count() > 1:
-            return self
-        try:
-            self._old = signal.signal(signal.SIGTERM, self._ask)
-        except ValueError:  # not the main thread: a notebook, a test
-            self._old = None
+        if threading.current_thread() is not threading.main_thread():
+            return self  # a notebook, a test
+        numbers = [signal.SIGINT] if self._several else [signal.SIGINT, signal.SIGTERM]
+        for number in numbers:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                self._old[number] = signal.signal(number, self._ask)
         return self
 
-    def _ask(self, *_: Any) -> None:
-        self.asked = True
+    def _ask(self, number: int, _: Any) -> None:
+        self.asked = number
+        if number == signal.SIGINT:
+            os.write(2, b"\nstopping after this step; Ctrl-C again ends at once\n")
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            if self._several:
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def __exit__(self, *_: Any) -> None:
-        if self._old is not None:
-            signal.signal(signal.SIGTERM, self._old)
+        for number, old in self._old.items():
+            signal.signal(number, old)

@@ -5,6 +5,7 @@ divides once, so padding and microbatches cannot bias the mean. Nothing here tou
 a device: the caller fetches first.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -16,11 +17,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from instructgpt.errors import UserError
+from instructgpt.outputs import new_file, writing
 
 METRICS_FILE = "metrics.jsonl"
+_FLUSH_SECONDS = 30.0
 _NUMBER = re.compile(r"-?\d|–$|nan$|-?inf$")
 
 
@@ -73,12 +78,16 @@ class MetricWriter:
 
     One writer a run: on several processes pass `enabled=jax.process_index() == 0`;
     a disabled writer does nothing.
+
+    Raises:
+      UserError: from all methods: there is no room for what is written, or it cannot be
+        written.
     """
 
     def __init__(self, workdir: str | os.PathLike, *, enabled: bool = True):
         self._path = Path(workdir) / METRICS_FILE
         self._file: TextIO | None = None
-        self._board: SummaryWriter | None = None
+        self._board: _Board | None = None
         self._purge_step: int | None = None
         self._enabled = enabled
 
@@ -94,33 +103,38 @@ class MetricWriter:
         if not self._path.exists():
             return
         kept = [row for row in read_metrics(self._path) if row["step"] <= step]
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(_line(row) for row in kept), encoding="utf-8")
-        temporary.replace(self._path)
+        text = "".join(map(_line, kept))
+        if text != self._path.read_text(encoding="utf-8"):
+            with new_file(self._path) as partial:
+                partial.write_text(text, encoding="utf-8")
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Writes `{name: scalar}` for one step; not-finite numbers become null."""
         if not self._enabled:
             return
-        file, board = self._open()
         scalars = {name: float(value) for name, value in metrics.items()}
-        file.write(_line({"step": int(step), "time": time.time(), **scalars}))
-        file.flush()
-        for name, value in scalars.items():
-            board.add_scalar(name, value, int(step))
+        with writing(self._path):
+            file, board = self._open()
+            file.write(_line({"step": int(step), "time": time.time(), **scalars}))
+            file.flush()
+            for name, value in scalars.items():
+                board.add(summary.scalar(name, value), int(step))
 
     def write_image(self, step: int, name: str, image: np.ndarray) -> None:
         """Adds a picture, uint8[height, width, 3], to TensorBoard only."""
         if self._enabled:
-            self._open()[1].add_image(name, image, int(step), dataformats="HWC")
+            with writing(self._path):
+                board = self._open()[1]
+                board.add(summary.image(name, image, dataformats="HWC"), int(step))
 
     def close(self) -> None:
         """Flushes and closes the files; a later `write` opens them again."""
-        if self._file:
-            self._file.close()
-        if self._board:
-            self._board.close()
-        self._file = self._board = None
+        file, board, self._file, self._board = self._file, self._board, None, None
+        with writing(self._path), contextlib.ExitStack() as stack:
+            if file:
+                stack.callback(file.close)
+            if board:
+                stack.callback(board.close)
 
     def __enter__(self) -> "MetricWriter":
         return self
@@ -128,15 +142,41 @@ class MetricWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open(self) -> tuple[TextIO, SummaryWriter]:
+    def _open(self) -> "tuple[TextIO, _Board]":
         # Opened at the first write: a run that fails before it leaves no files.
         if self._file is None or self._board is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("a", encoding="utf-8")
-            self._board = SummaryWriter(
-                str(self._path.parent), purge_step=self._purge_step
-            )
+            self._board = _Board(self._path.parent, self._purge_step)
         return self._file, self._board
+
+
+class _Board:
+    """A file of TensorBoard's, written here and now.
+
+    tensorboardX's own writer has a thread, which a full disk ends with a traceback, and
+    a queue of multiprocessing's, which some machines do not have.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None):
+        self._events = EventsWriter(str(folder / "events"))
+        self._flushed = 0.0
+        if purge_step is not None:  # TensorBoard forgets that step and all later ones
+            start = SessionLog(status=SessionLog.START)
+            for value in (dict(file_version="brain.Event:2"), dict(session_log=start)):
+                self._events.write_event(Event(step=purge_step, **value))
+
+    def add(self, value: Any, step: int) -> None:
+        """Appends a summary of tensorboardX."""
+        now = time.time()
+        self._events.write_event(Event(summary=value, step=step, wall_time=now))
+        if now - self._flushed > _FLUSH_SECONDS:  # for those who look while it runs
+            self._events.flush()
+            self._flushed = now
+
+    def close(self) -> None:
+        """Flushes and closes the file."""
+        self._events.close()
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -1,6 +1,10 @@
-"""Files and folders that appear whole or not at all, also if the program is killed."""
+"""Files and folders that appear whole or not at all, also if the program is killed.
+
+And what is said where they cannot be written.
+"""
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -8,21 +12,62 @@ from pathlib import Path
 
 from instructgpt.errors import UserError
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+_NO_FOLDER = {errno.EEXIST, errno.ENOTDIR}
+
+
+def in_one_line(error: OSError, path: str | os.PathLike[str]) -> str:
+    """What the system says of a file or folder, and what to do about it.
+
+    Args:
+      error: What it raised.
+      path: What it is about, if the error does not know.
+    """
+    where = path if error.filename is None else error.filename
+    where = os.fsdecode(where) if isinstance(where, str | bytes | os.PathLike) else path
+    if error.errno in _FULL:
+        what = "; what is whole stays. Make room there, and start the same line again"
+    elif error.errno in _READ_ONLY:
+        what = ": it cannot be written or read. Let it be, or name another folder"
+    elif error.errno in _NO_FOLDER:
+        what = ": it is a file, or lies in one. Name a folder, or another one"
+    else:
+        what = "; see to that, and start the same line again"
+    return f"{where}: {error.strerror or error}{what}"
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raises UserError, with the path and what to do, where the block cannot write."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL | _READ_ONLY | _NO_FOLDER:
+            raise  # what the block reads may be to blame
+        error.filename = os.fspath(path)  # and not a name that it has meanwhile
+        raise UserError(in_one_line(error, path)) from error
+
 
 @contextlib.contextmanager
 def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A name to write under; the file gets its own name when the block ends.
 
     An error in the block leaves what was there before. Folders on the way are made.
+
+    Raises:
+      UserError: it cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(path)
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            partial.replace(path)
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink()
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from instructgpt.data.sources import (
 from instructgpt.data.templates import PromptFormat
 from instructgpt.data.world import World
 from instructgpt.errors import UserError
+from instructgpt.outputs import writing
 from instructgpt.ranges import NonNegativeInt, PositiveInt
 from instructgpt.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
@@ -121,7 +122,8 @@ def open_datasets(config: DataConfig, *, log: Callable[[str], None]) -> Datasets
     if not config.dir:
         raise UserError("config.data.dir is not set; name a folder for the data")
     directory = Path(config.dir)
-    directory.mkdir(parents=True, exist_ok=True)
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(directory):
         return _from_files(config, directory) if config.jsonl else _world(config, log)
 

@@ -11,6 +11,7 @@ from instructgpt.evals.page import render_html
 from instructgpt.evals.plotting import Curve, Results, to_png
 from instructgpt.evals.tables import format_results_table
 from instructgpt.metrics import read_metrics
+from instructgpt.outputs import new_file
 
 __all__ = ["format_results_table", "load_curves", "load_results", "write_report"]
 
@@ -34,9 +35,11 @@ def write_report(results_path: str | os.PathLike) -> Path:
     curves = load_curves(results, path.parent)
     figure = figures.win_rates(results)
     if figure is not None:
-        (path.parent / FIGURE_FILE).write_bytes(to_png(figure))
+        with new_file(path.parent / FIGURE_FILE) as partial:
+            partial.write_bytes(to_png(figure))
     report = path.parent / REPORT_FILE
-    report.write_text(render_html(results, curves), encoding="utf-8")
+    with new_file(report) as partial:
+        partial.write_text(render_html(results, curves), encoding="utf-8")
     return report
 
 

@@ -38,7 +38,7 @@ class Panel:
     """
 
     def __init__(self, config: ConfigDict, workdir: str | Path):
-        self._context = common.start(config, workdir)
+        self._context = common.start(config, workdir, reading=True)
         settings = common.build(
             EvaluateConfig, config.evaluate, where="config.evaluate"
         )

@@ -6,6 +6,7 @@ folders can be moved as a whole.
 """
 
 import dataclasses
+import difflib
 import functools
 import json
 import os
@@ -17,6 +18,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from instructgpt import locks
 from instructgpt.data.datasets import DataConfig, Datasets, open_datasets
 from instructgpt.data.documents import TokenWindows
 from instructgpt.distributed import first_then_others, is_first, on_first
@@ -30,12 +32,15 @@ from instructgpt.stages.identity import (
     BEGUN,
     CONFIG,
     IDENTITY,
+    LOCK,
     Identity,
+    ResumeConfig,
     config_differences,
     differences,
     flat,
     is_finished,
     is_parent,
+    newest_step,
     of_workdir,
     own_keys,
     read_json,
@@ -107,11 +112,22 @@ def build(cls: type[T], block: Any, *, where: str) -> T:
     return cls(**values)
 
 
-def start(config: ConfigDict, workdir: str | os.PathLike[str]) -> Context:
+def start(
+    config: ConfigDict, workdir: str | os.PathLike[str], *, reading: bool = False
+) -> Context:
     """Checks what can be checked before any long work, and opens the stage.
 
+    No other process can open it until `finish`, or until this one ends.
+
+    Args:
+      config: The stage's.
+      workdir: The stage's.
+      reading: Whether nothing is to be written there. Then, as where the stage is
+        finished, others may be at work.
+
     Raises:
-      UserError: the config has a mistake, or the workdir holds another run.
+      UserError: the config has a mistake, the workdir holds another run, or another
+        process is at work there.
     """
     workdir = Path(workdir).absolute()
     if config.seed < 0:
@@ -120,13 +136,23 @@ def start(config: ConfigDict, workdir: str | os.PathLike[str]) -> Context:
     data_config = data_of(config, workdir)
     if "train" in config:
         check_train(build(TrainConfig, config.train, where="config.train"), mesh)
-    workdir.mkdir(parents=True, exist_ok=True)
+    if not reading:
+        on_first(lambda: _take(workdir))
     first_then_others(lambda: _same_config(config, workdir))
     data = first_then_others(lambda: open_datasets(data_config, log=announce))
     identity = identity_of(config, workdir, data)
-    first_then_others(lambda: _same_identity(identity, config, workdir))
+    identity = first_then_others(
+        lambda: _same_identity(identity, config, workdir, reading=reading)
+    )
     key = jax.random.key(config.seed)
     return Context(config, workdir, mesh, key, data, data_config, identity)
+
+
+def _take(workdir: Path) -> None:
+    """Keeps other processes out, unless all that was to be written is."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    if not is_finished(workdir):
+        locks.take(workdir / LOCK, log=announce)
 
 
 def data_of(config: ConfigDict, workdir: Path) -> DataConfig:
@@ -175,6 +201,7 @@ def finish(context: Context) -> None:
     def say() -> None:
         if not is_finished(context.workdir):
             write_finished(context.workdir, context.identity)
+        locks.give_back(context.workdir / LOCK)
 
     on_first(say)
 
@@ -206,27 +233,80 @@ def _same_config(config: ConfigDict, workdir: Path) -> None:
         return
     old = read_json(path, remedy="delete this workdir, or name another --workdir")
     before, now = own_keys(flat(old)), own_keys(flat(config.to_dict()))
-    _refuse(workdir, config_differences(before, now))
+    free = may_differ(config, workdir)
+    _refuse(workdir, config_differences(before, now, but=free))
 
 
-def _same_identity(identity: Identity, config: ConfigDict, workdir: Path) -> None:
-    """Writes down what the run is made of, or checks that it is the same."""
+def _same_identity(
+    identity: Identity, config: ConfigDict, workdir: Path, *, reading: bool
+) -> Identity:
+    """Writes down what the run is made of, or checks that it is the same.
+
+    Returns:
+      The identity, with what the run was before.
+    """
     path, text = workdir / IDENTITY, json.dumps(config.to_dict(), indent=2) + "\n"
     # A run that was refused left its config alone, which may be corrected.
     if path.exists() and any(p.name not in BEGUN for p in workdir.iterdir()):
-        _refuse(workdir, differences(Identity.read(path), identity))
-        return
-    with new_file(workdir / CONFIG) as partial:
-        partial.write_text(text)
-    write_json(path, dataclasses.asdict(identity))
+        old, free = Identity.read(path), may_differ(config, workdir)
+        _refuse(workdir, differences(old, identity, but=free))
+        goes_on_as_it_was = not differences(old, identity)
+        identity = identity.after(old, step=newest_step(workdir))
+        if goes_on_as_it_was:
+            return identity
+    if not reading:
+        with new_file(workdir / CONFIG) as partial:
+            partial.write_text(text)
+        write_json(path, dataclasses.asdict(identity))
+    return identity
+
+
+def may_differ(config: ConfigDict, workdir: Path) -> frozenset[str]:
+    """The keys of `config.resume`, if the run in this workdir can go on.
+
+    What has run to its end is what it is.
+    """
+    if is_finished(workdir):
+        return frozenset()
+    return check_resume(config, where="config")
+
+
+def check_resume(config: ConfigDict, *, where: str) -> frozenset[str]:
+    """The keys of `config.resume`; none where a stage does not go on from checkpoints.
+
+    Args:
+      config: A stage's.
+      where: What comes before its keys in the error.
+
+    Raises:
+      UserError: the config has no such key.
+    """
+    if "resume" not in config:
+        return frozenset()
+    keys = build(ResumeConfig, config.resume, where=f"{where}.resume").keys
+    known = flat(config.to_dict())
+    for key in sorted(keys - known.keys()):
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        raise UserError(
+            f"{where}.resume.changed: the stage has no key {key!r}; "
+            + (f"did you mean {near[0]!r}?" if near else "give such as seed")
+        )
+    return keys
 
 
 def _refuse(workdir: Path, changed: list[str]) -> None:
     if changed:
         raise UserError(
             f"{workdir} holds a run of something else; changed: {'; '.join(changed)}. "
-            "Use another --workdir, or delete this one"
+            f"Use another --workdir, or delete this one{hint_to_go_on(workdir)}"
         )
+
+
+def hint_to_go_on(workdir: Path) -> str:
+    """Ends a message on what differs: how to go on all the same, where that can be."""
+    if is_finished(workdir) or not newest_step(workdir):
+        return ""
+    return ", or name the keys in --config.resume.changed to go on with the new values"
 
 
 def resolve(path: str, workdir: Path) -> str:

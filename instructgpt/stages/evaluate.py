@@ -33,7 +33,7 @@ from instructgpt.models.config import ModelConfig
 from instructgpt.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, RankedInt
 from instructgpt.sampling import SamplingConfig
 from instructgpt.stages import common, loading
-from instructgpt.stages.identity import check_left, read_json
+from instructgpt.stages.identity import check_left, is_finished, read_json
 from instructgpt.stages.label import open_comparisons
 from instructgpt.stages.reward import comparison_encoder
 from instructgpt.stages.sampling import Prompts, ScoreTexts, stage_sampler
@@ -81,7 +81,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     if not path.exists():
         common.write_json(path, _evaluate(context, config, settings))
     check_left(path, remedy=_AGAIN)
-    on_first(lambda: common.announce(f"{config.name}: wrote {write_report(path)}"))
+    if not is_finished(context.workdir):
+        on_first(lambda: common.announce(f"{config.name}: wrote {write_report(path)}"))
     common.finish(context)
     return read_json(path, remedy=_AGAIN)
 

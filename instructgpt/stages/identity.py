@@ -3,7 +3,8 @@
 A run's identity is its config, its data, its tokenizer, and the identity of every stage
 that it reads. It lies in the workdir as `identity.json` from the first
 step, and in `finished.json`, with the checksums of what the stage leaves, after the
-last. A run that is started again must have the same identity, but for `FREE_KEYS`; a
+last. A run that is started again must have the same identity, but for `FREE_KEYS` and
+for what its user says has changed (`ResumeConfig`), which it then keeps a note of; a
 recipe asks of a finished stage whether it is what would run now; a stage that loads
 another's model must share its tokenizer, template and held-out data, but not its seed,
 rate or size.
@@ -12,6 +13,7 @@ rate or size.
 import dataclasses
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ FREE_KEYS = (
     *("train.log_every", "train.eval_every", "train.keep"),
     *("mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.cpu_devices"),
     *("data.dir", "data.jsonl", "data.tokenizer", "evaluate.curves"),
+    "resume.changed",
 )
 
 # Keys that name other stages' workdirs.
@@ -42,6 +45,20 @@ _PARENTS = re.compile(
 
 
 @dataclasses.dataclass(frozen=True)
+class ResumeConfig:
+    """How a run may go on as something else, as with a lower rate when it diverged."""
+
+    # Flat keys, such as optimizer.learning_rate, whose values may differ from those
+    # that the run in the workdir was started with.
+    changed: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Each of them, as several may be given in one text with commas."""
+        return frozenset(k.strip() for text in self.changed for k in text.split(","))
+
+
+@dataclasses.dataclass(frozen=True)
 class Identity:
     """What a run is made of."""
 
@@ -49,11 +66,30 @@ class Identity:
     data: dict[str, str]  # file, or world -> what tells it from others
     tokenizer: str  # its fingerprint
     parents: dict[str, str]  # flat key -> the identity of what it names
+    # What it was made of at first, if it has gone on as something else: the digests,
+    # each with the step of the checkpoint up to which that holds.
+    before: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @property
     def digest(self) -> str:
         """64 hexadecimal digits that stand for all of it."""
-        return value_checksum(dataclasses.asdict(self))
+        whole = dataclasses.asdict(self)
+        if not self.before:
+            del whole["before"]  # which identities of older versions lack
+        return value_checksum(whole)
+
+    def after(self, old: "Identity", *, step: int) -> "Identity":
+        """This identity, for a run that was another one before.
+
+        Args:
+          old: What the run was until now.
+          step: Of its newest checkpoint; 0 if there is none, so that nothing is left of
+            what it was.
+        """
+        before = list(old.before)
+        if step and differences(old, self):
+            before.append({"identity": old.digest, "step": step})
+        return dataclasses.replace(self, before=before)
 
     @classmethod
     def read(cls, path: Path) -> "Identity":
@@ -66,23 +102,29 @@ class Identity:
             raise UserError(f"{path} is damaged; {remedy}") from error
 
 
-def differences(old: Identity, new: Identity) -> list[str]:
-    """What two identities differ in, key by key."""
-    out = config_differences(old.config, new.config)
+def differences(
+    old: Identity, new: Identity, *, but: Collection[str] = ()
+) -> list[str]:
+    """What two identities differ in, key by key, but for some flat keys."""
+    out = config_differences(old.config, new.config, but=but)
     for key in _differing(old.data, new.data):
         out.append(f"config.data: another {key}")
     if old.tokenizer != new.tokenizer:
         out.append("config.data.tokenizer: another tokenizer")
     for key in _differing(old.parents, new.parents):
-        out.append(f"config.{key}: another run's models or files lie there")
+        if key not in but:
+            out.append(f"config.{key}: another run's models or files lie there")
     return out
 
 
-def config_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def config_differences(
+    old: dict[str, Any], new: dict[str, Any], *, but: Collection[str] = ()
+) -> list[str]:
     """`differences` of flat configs."""
     return [
         f"config.{key}: {old.get(key, 'unset')} -> {new.get(key, 'unset')}"
         for key in _differing(old, new)
+        if key not in but
     ]
 
 
@@ -130,6 +172,11 @@ def is_finished(workdir: Path) -> bool:
     return set(_steps(workdir)).issuperset(found["steps"]) and all(
         (workdir / name).exists() for name in found["files"]
     )
+
+
+def newest_step(workdir: Path) -> int:
+    """That of the newest complete checkpoint; 0 if there is none."""
+    return max(_steps(workdir), default=0)
 
 
 def finished_steps(workdir: Path) -> list[int] | None:

@@ -31,7 +31,7 @@ from instructgpt.outputs import new_file
 from instructgpt.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, RankedInt
 from instructgpt.sampling import SamplingConfig
 from instructgpt.stages import common, loading
-from instructgpt.stages.identity import check_left, read_json
+from instructgpt.stages.identity import check_left, is_finished, read_json
 from instructgpt.stages.sampling import Prompts, stage_sampler
 
 
@@ -79,6 +79,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     context = common.start(config, workdir)
     label = common.build(LabelConfig, config.label, where="config.label")
     world = context.data.world
+    if is_finished(context.workdir) and has_report(context.workdir):
+        return read_report(context.workdir)
     if world is None and context.data.has("comparisons", "train"):
         common.announce(
             f"{config.name}: the data have rankings of their own, which the reward "

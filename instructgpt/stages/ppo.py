@@ -134,6 +134,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             evaluate=_make_evaluate(context, policy.model, held_out),
             schedule=schedules[0],
             updates=minibatches * rollout.epochs,
+            rates=("policy_optimizer.learning_rate", "value_optimizer.learning_rate"),
             meta=loading.model_meta(context, policy.model, kind="language"),
         )
         state = train(

@@ -5,6 +5,7 @@ resumes wherever it was stopped, and ends at once when all is done.
 """
 
 import os
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from instructgpt import locks
 from instructgpt.checkpoints import open_checkpoint
 from instructgpt.data.datasets import DataConfig, Datasets, open_datasets
+from instructgpt.distributed import on_first
 from instructgpt.errors import UserError, about
 from instructgpt.models.config import ModelConfig
 from instructgpt.optim import OptimizerConfig
@@ -34,11 +37,14 @@ from instructgpt.stages import (
 )
 from instructgpt.stages.identity import (
     IDENTITY,
+    LOCK,
     Identity,
+    ResumeConfig,
     config_differences,
     differences,
     flat,
     is_finished,
+    newest_step,
     own_keys,
     read_json,
 )
@@ -65,6 +71,7 @@ _BLOCKS: dict[str, type] = {
     "policy_optimizer": OptimizerConfig,
     "ppo": PPOConfig,
     "pretrain": pretrain.PretrainConfig,
+    "resume": ResumeConfig,
     "reward": reward.RewardConfig,
     "reward_init": loading.InitConfig,
     "rl_init": loading.InitConfig,
@@ -108,7 +115,22 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     order = stage_order(config)
     for name in order:
         check_blocks(stage_config(config, name), where=f"config.stages.{name}")
-    _check_same(config, workdir, order)
+    on_first(lambda: _take(workdir, order))
+    try:
+        _check_same(config, workdir, order)
+        _run_all(config, workdir, order)
+    finally:
+        locks.give_back(workdir / LOCK)
+
+
+def _take(workdir: Path, order: Sequence[str]) -> None:
+    """Keeps other processes out, unless nothing is left to do."""
+    if not all(is_finished(workdir / name) for name in order):
+        workdir.mkdir(parents=True, exist_ok=True)
+        locks.take(workdir / LOCK, log=common.announce)
+
+
+def _run_all(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None:
     if "evaluate" in set(config.order) - set(order):
         common.announce(
             "evaluate: left out, as only the miniature world has a gold judge; the "
@@ -152,7 +174,10 @@ def _check_given(config: ConfigDict, path: Path) -> None:
 
 
 def _check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None:
-    """Raises UserError if a stage that has begun is not what would run now."""
+    """Raises UserError if a stage that has begun is not what would run now.
+
+    But for the keys that its block `resume` names.
+    """
     begun = {
         name: Identity.read(workdir / name / IDENTITY)
         for name in order
@@ -160,8 +185,10 @@ def _check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None
     }
     # Configs first, as another's data may take long to make.
     for name, made in begun.items():
-        wanted = own_keys(flat(stage_config(config, name).to_dict()))
-        _refuse(workdir, name, config_differences(made.config, wanted))
+        stage = stage_config(config, name)
+        wanted = own_keys(flat(stage.to_dict()))
+        free = common.may_differ(stage, workdir / name)
+        _refuse(workdir, name, config_differences(made.config, wanted, but=free))
     opened: dict[DataConfig, Datasets] = {}
     known: dict[Path, str] = {}
     for name in order if begun else ():
@@ -170,9 +197,11 @@ def _check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None
         if found not in opened:
             opened[found] = open_datasets(found, log=common.announce)
         identity = common.identity_of(stage, path, opened[found], known)
-        known[path] = identity.digest
         if name in begun:
-            _refuse(workdir, name, differences(begun[name], identity))
+            free = common.may_differ(stage, path)
+            _refuse(workdir, name, differences(begun[name], identity, but=free))
+            identity = identity.after(begun[name], step=newest_step(path))
+        known[path] = identity.digest
 
 
 def _refuse(workdir: Path, name: str, changed: list[str]) -> None:
@@ -181,6 +210,9 @@ def _refuse(workdir: Path, name: str, changed: list[str]) -> None:
         raise UserError(
             f"{workdir / name} holds a run of something else; changed: {keys}. Use "
             "another --workdir, or delete this stage and those after it"
+            + common.hint_to_go_on(workdir / name).replace(
+                "config.", f"config.stages.{name}."
+            )
         )
 
 
@@ -218,6 +250,7 @@ def check_blocks(stage: ConfigDict, *, where: str) -> None:
     for key, cls in _BLOCKS.items():
         if key in stage:
             built[key] = common.build(cls, stage[key], where=f"{where}.{key}")
+    common.check_resume(stage, where=where)
     if "model" in stage:  # of which fine-tuning stages give a part
         values = stage.model.to_dict()
         check_values(ModelConfig, values, where=f"{where}.model")
@@ -252,7 +285,15 @@ def run_stage(config: ConfigDict, workdir: str | Path, name: str) -> Path:
 
 
 def _run_one(stage: dict[str, Any], workdir: Path) -> None:
-    _RUN[stage["stage"]](ConfigDict(stage), workdir)
+    try:
+        _RUN[stage["stage"]](ConfigDict(stage), workdir)
+    except UserError as error:
+        # What it says of rates and of going on is the stage's; here they lie deeper.
+        own = r"config\.(?=(resume|\w*optimizer)\.)"
+        text = re.sub(own, f"config.stages.{workdir.name}.", str(error))
+        raise UserError(text) from error
+    finally:
+        locks.give_back(workdir / LOCK)
 
 
 def _run_on_share(stage: dict[str, Any], workdir: Path) -> None:

@@ -4,13 +4,14 @@ The steps of a small model keep one core busy and gain little from the next, so 
 stages that do not need each other end sooner together than one after the other.
 """
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -19,6 +20,7 @@ from absl import logging
 
 from instructgpt.cli import keep_memory
 from instructgpt.errors import UserError
+from instructgpt.outputs import in_one_line
 
 Call = tuple[Callable[..., Any], tuple[Any, ...]]  # a module's function, its arguments
 
@@ -40,37 +42,40 @@ def shares(number: int) -> list[list[int]]:
 def run(calls: Mapping[str, Call], cores: Sequence[Sequence[int]]) -> None:
     """Makes all calls, each in a new process on its own cores, and waits for them.
 
-    If one fails, the others are asked to stop, which saves what they have.
+    If one fails, the others are asked to stop, which saves what they have. So are all
+    on SIGTERM and SIGINT (Ctrl-C); a second SIGINT ends them at once.
 
     Raises:
       UserError: one of them raised it.
       RuntimeError: one of them ended otherwise; its traceback has been printed.
+      SystemExit: we were asked to stop, and all have. Exit code 143 or 130.
     """
     context = multiprocessing.get_context("spawn")
     running = {}
-    for (name, call), share in zip(calls.items(), cores, strict=True):
-        receiver, sender = context.Pipe(duplex=False)
-        verbosity = logging.get_verbosity()
-        arguments = (share, verbosity, sender, *call)
-        child = context.Process(target=_child, args=arguments, name=name)
-        child.start()
-        sender.close()
-        running[name] = child, receiver
-    before = _forward_sigterm([child for child, _ in running.values()])
-    try:
-        _wait([child for child, _ in running.values()])
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+    with _Forwarding() as forwarding:
+        for (name, call), share in zip(calls.items(), cores, strict=True):
+            receiver, sender = context.Pipe(duplex=False)
+            verbosity = logging.get_verbosity()
+            arguments = (share, verbosity, sender, *call)
+            child = context.Process(target=_child, args=arguments, name=name)
+            with _not_hearing_ctrl_c():
+                child.start()
+            forwarding.add(child)
+            sender.close()
+            running[name] = child, receiver
+        _wait(forwarding.children)
     for name, (child, receiver) in running.items():
         try:
             raise UserError(receiver.recv())
         except EOFError:  # it had nothing to say
             pass
+        if forwarding.asked:
+            continue
         if child.exitcode not in (0, -signal.SIGTERM, 128 + signal.SIGTERM):
             raise RuntimeError(f"{name} ended with exit code {child.exitcode}")
-    if any(child.exitcode for child, _ in running.values()):
-        sys.exit(128 + signal.SIGTERM)
+    if forwarding.asked or any(child.exitcode for child, _ in running.values()):
+        print(f"{' and '.join(calls)}: stopped; start the same line again to go on")
+        sys.exit(128 + (forwarding.asked or signal.SIGTERM))
 
 
 def _wait(children: list[Any]) -> None:
@@ -85,16 +90,49 @@ def _wait(children: list[Any]) -> None:
                     other.terminate()
 
 
-def _forward_sigterm(children: list[Any]) -> Any:
-    """Sends the children what we are sent; returns the handler that was there."""
-    if threading.current_thread() is not threading.main_thread():
-        return None
+class _Forwarding:
+    """Asks the children to stop when we are asked to, in the main thread only."""
 
-    def forward(number: int, frame: FrameType | None) -> None:
-        for child in children:
+    def __init__(self) -> None:
+        self.asked = 0  # the number of the signal
+        self.children: list[Any] = []
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Forwarding":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._old[number] = signal.signal(number, self._forward)
+        return self
+
+    def add(self, child: Any) -> None:
+        """Takes in a child, which may be too late to be asked with the others."""
+        self.children.append(child)
+        if self.asked:
             child.terminate()
 
-    return signal.signal(signal.SIGTERM, forward)
+    def _forward(self, number: int, frame: FrameType | None) -> None:
+        again = self.asked == number == signal.SIGINT
+        self.asked = number
+        for child in self.children:
+            child.kill() if again else child.terminate()
+
+    def __exit__(self, *_: Any) -> None:
+        for number, old in self._old.items():
+            signal.signal(number, old)
+
+
+@contextlib.contextmanager
+def _not_hearing_ctrl_c() -> Iterator[None]:
+    """For a child to be born in: a terminal sends Ctrl-C to it too, and we do."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _child(
@@ -104,6 +142,7 @@ def _child(
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
 ) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the parent turns into SIGTERM
     os.sched_setaffinity(0, cores)  # before JAX counts them
     keep_memory()
     logging.set_verbosity(verbosity)
@@ -112,6 +151,9 @@ def _child(
         function(*arguments)
     except UserError as error:
         sender.send(str(error))
+        sys.exit(1)
+    except OSError as error:
+        sender.send(in_one_line(error, "a file"))
         sys.exit(1)
 
 

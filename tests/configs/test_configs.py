@@ -19,6 +19,7 @@ from instructgpt.ranges import AtLeast, OneOf, Within, limited_fields
 from instructgpt.sharding import AXES, MeshConfig
 from instructgpt.stages.common import TrainConfig, build
 from instructgpt.stages.evaluate import EvaluateConfig, ModelEntry
+from instructgpt.stages.identity import ResumeConfig
 from instructgpt.stages.label import LabelConfig
 from instructgpt.stages.loading import InitConfig
 from instructgpt.stages.ppo import RolloutConfig
@@ -38,6 +39,7 @@ BLOCKS = {
     "policy_optimizer": OptimizerConfig,
     "value_optimizer": OptimizerConfig,
     "train": TrainConfig,
+    "resume": ResumeConfig,
     "init": InitConfig,
     "reward_init": InitConfig,
     "rl_init": InitConfig,
