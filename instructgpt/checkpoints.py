@@ -7,7 +7,6 @@ array and its own, which are compared when they are read.
 """
 
 import contextlib
-import errno
 import hashlib
 import os
 import tempfile
@@ -29,6 +28,7 @@ from instructgpt.checksums import (
 from instructgpt.distributed import on_first
 from instructgpt.errors import UserError
 from instructgpt.finite import first_not_finite
+from instructgpt.outputs import not_writable
 
 T = TypeVar("T")
 
@@ -36,10 +36,6 @@ META = "meta"
 # Keys of `meta` that are the checkpoint's own.
 _ARRAYS, _OWN = "arrays", "checksum"
 _HALF = ".orbax-checkpoint-tmp"  # ends the name of what Orbax takes for half-written
-_CANNOT_WRITE = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
-    *(errno.EROFS, errno.EACCES, errno.EPERM),
-}
 
 
 class Checkpoints:
@@ -271,7 +267,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            reason = _no_room(error)
+            reason = not_writable(error)
             if reason is None:
                 raise
             what = "a checkpoint" if step is None else f"checkpoint {step}"
@@ -397,15 +393,3 @@ def _without_patterns(directory: epath.Path) -> epath.Path:
     if not link.is_symlink():
         link.symlink_to(text, target_is_directory=True)
     return epath.Path(str(link))
-
-
-def _no_room(error: BaseException | None) -> str | None:
-    """What the system says, if that is why something could not be written."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
-            return error.strerror
-        of_device = isinstance(error, jax.errors.JaxRuntimeError)
-        if "RESOURCE_EXHAUSTED" in str(error) and not of_device:
-            return os.strerror(errno.ENOSPC)  # TensorStore's name for it
-        error = error.__cause__ or error.__context__
-    return None

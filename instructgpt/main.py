@@ -9,11 +9,10 @@ distributed.py.
 Kept short, so that everything it does can be called from a test or a notebook.
 """
 
-import contextlib
 import importlib
+import os
 import signal
 import sys
-from collections.abc import Iterator
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -71,29 +70,22 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {in_one_line(error, _WORKDIR.value)}")
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, where Python knows of Ctrl-C alone."""
+def stop_in_one_line() -> None:
+    """Has Ctrl-C and SIGTERM end the program, where no loop saves before it ends.
 
+    At once, as a kill does, after which every stage goes on: an exception would be lost
+    where it happens to be raised in a callback, as of the garbage collector.
+    """
 
-@contextlib.contextmanager
-def stopping_in_one_line() -> Iterator[None]:
-    """Ends the program on Ctrl-C and SIGTERM, where no loop saves before it ends."""
+    def stop(number: int, _: object) -> None:
+        name = signal.Signals(number).name
+        text = f"stopped by {name}; what is whole stays: start the same line again"
+        os.write(2, f"{text} to go on\n".encode())
+        os._exit(128 + number)
 
-    def terminate(number: int, _: object) -> None:
-        raise _Terminated
-
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    except KeyboardInterrupt as asked:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends at once
-        name = "SIGTERM" if isinstance(asked, _Terminated) else "SIGINT"
-        print(
-            f"stopped by {name}; what is whole is kept: start the same line again to "
-            "go on",
-            file=sys.stderr,
-        )
-        sys.exit(128 + signal.Signals[name])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup and & in a script set
+            signal.signal(number, stop)
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -105,8 +97,8 @@ def entry_point() -> None:
     """Marks the flags that must be given, and runs."""
     keep_memory()
     flags.mark_flags_as_required(["config", "workdir"])
-    with stopping_in_one_line():
-        app.run(main, flags_parser=parse)
+    stop_in_one_line()
+    app.run(main, flags_parser=parse)
 
 
 if __name__ == "__main__":

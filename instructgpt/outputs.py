@@ -26,15 +26,32 @@ def in_one_line(error: OSError, path: str | os.PathLike[str]) -> str:
     """
     where = path if error.filename is None else error.filename
     where = os.fsdecode(where) if isinstance(where, str | bytes | os.PathLike) else path
+    why = error.strerror or str(error)
     if error.errno in _FULL:
-        what = "; what is whole stays. Make room there, and start the same line again"
+        remedy = "make room there, and start the same line again: what is whole stays"
     elif error.errno in _READ_ONLY:
-        what = ": it cannot be written or read. Let it be, or name another folder"
+        remedy = "allow it, or name another folder"
     elif error.errno in _NO_FOLDER:
-        what = ": it is a file, or lies in one. Name a folder, or another one"
+        why, remedy = "a file is where a folder must be", "name another folder"
     else:
-        what = "; see to that, and start the same line again"
-    return f"{where}: {error.strerror or error}{what}"
+        remedy = "mend that, and start the same line again"
+    return f"{where}: {why}; {remedy}"
+
+
+def not_writable(error: BaseException | None) -> str | None:
+    """What the system says, if that is why something could not be written.
+
+    Args:
+      error: What a library raised; the system's own may lie behind it, or in its text.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL | _READ_ONLY:
+            return error.strerror
+        for number in _FULL | {errno.EROFS}:
+            if os.strerror(number) in str(error):
+                return os.strerror(number)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 @contextlib.contextmanager

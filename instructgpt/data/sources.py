@@ -30,6 +30,7 @@ from instructgpt.data.records import (
     read_jsonl,
 )
 from instructgpt.errors import UserError
+from instructgpt.outputs import not_writable
 
 __all__ = [
     "RecordBuilder",
@@ -122,8 +123,8 @@ def build(
         `{"train": lambda: read_jsonl("mine.jsonl", "prompts")}`.
 
     Raises:
-      UserError: a record is bad, a split is empty, or the set on disk has other
-        splits.
+      UserError: a record is bad, a split is empty, the set on disk has other splits, or
+        it cannot be written.
     """
     directory = _directory(kind, name, data_dir)
     if not _is_complete(directory):
@@ -132,10 +133,16 @@ def build(
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 builder.download_and_prepare()
-        except OSError:
+        except (OSError, RuntimeError) as error:
             # Another process may have finished the same set meanwhile.
             if not _is_complete(directory):
-                raise
+                reason = not_writable(error)
+                if reason is None:
+                    raise
+                raise UserError(
+                    f"{directory}: the set cannot be written ({reason}); make room "
+                    "there, or name another folder, and start again"
+                ) from error
     there = set(tfds.builder_from_directory(directory).info.splits)
     if there != set(splits):
         raise UserError(

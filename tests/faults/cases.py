@@ -118,6 +118,8 @@ def check(case: Path, recipe: Path, *, verbose: bool) -> bool:
             script = _ONCE.sub("", script)
         ending = run(script, own, out)
     finally:
+        for mounted in filter(Path.is_mount, out.rglob("*")):
+            subprocess.run(["umount", mounted], check=False)
         shutil.rmtree(own, ignore_errors=True)
         shutil.rmtree(out, ignore_errors=True)
     if case.name not in EXPECTED:

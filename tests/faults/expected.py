@@ -25,8 +25,13 @@ EXPECTED = {
     "answers_that_differ_only_beyond_the_cut": refused(
         r"in its first config\.data\.max_response=24 tokens"
     ),
+    "disk_full_while_a_checkpoint_is_written": Expected(
+        1, (r"error: .*/small/sft.*No space left on device.* [Mm]ake room there",)
+    ),
     "evaluation_batch_on_three_devices": runs(r"ppo +2/2"),
     "every_zeroth_checkpoint": refused(r"config\.select\.every=0"),
+    "file_system_whose_locks_are_not_supported": runs(r"has no locks", r"sft +8/8"),
+    "file_system_without_locks": runs(r"has no locks", r"sft +8/8"),
     "held_out_rankings_that_are_all_ties": runs(r"tie", never=(r"\bnan\b",)),
     "log_every_of_zero": runs(r"sft +\d+/\d+"),
     "microbatches_of_zero": refused(r"config\.train\.microbatches=0"),
