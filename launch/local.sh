@@ -36,7 +36,9 @@ for ((i = 0; i < PROCESSES; i++)); do
   pids+=($!)
 done
 # Asked to stop, the processes save first.
-trap 'kill -TERM "${pids[@]}" 2> /dev/null || true' TERM INT
+asked=143
+trap 'kill -TERM "${pids[@]}" 2> /dev/null || true' TERM
+trap 'asked=130; kill -TERM "${pids[@]}" 2> /dev/null || true' INT
 
 left=${#pids[@]}
 while [ "$left" -gt 0 ]; do
@@ -47,6 +49,7 @@ while [ "$left" -gt 0 ]; do
     [ "${pids[$i]}" != "$ended" ] || { number=$i && unset "pids[$i]"; }
   done
   left=${#pids[@]}
+  if [ "$code" = 143 ]; then code=$asked; fi
   if [ "$code" != 0 ]; then
     echo "process $number of $PROCESSES ended with exit code $code;" \
       "ending the others. The same line resumes." >&2
