@@ -81,6 +81,31 @@ def test_a_workdir_is_needed():
     assert "Traceback" not in err
 
 
+def test_an_empty_workdir_and_one_that_is_a_file_are_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    for workdir, says in (
+        ("", "--workdir= is empty"),
+        (tmp_path / "file", "a file is"),
+    ):
+        process = start(PRETRAIN, f"--workdir={workdir}")
+        _, err = process.communicate()
+        assert process.returncode == 1
+        assert err.startswith("error: ") and says in err
+        assert err.count("\n") == 1, err
+
+
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_outside_of_the_loop_it_ends_in_one_line(tmp_path, asked):
+    process = start(PRETRAIN, f"--workdir={tmp_path}", "--config.data.dir=data")
+    while not (tmp_path / ".lock").exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(asked)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + asked, err
+    assert err.startswith(f"stopped by {asked.name}; what is whole stays")
+    assert err.count("\n") == 1, err
+
+
 @pytest.mark.slow
 def test_a_machine_that_is_taken_away_saves_first(tmp_path):
     """SIGTERM in mid-run: a checkpoint, exit status 143, and the command goes on."""
@@ -95,6 +120,10 @@ def test_a_machine_that_is_taken_away_saves_first(tmp_path):
     while not metrics.exists() and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    second = start(*flags)
+    assert second.wait(timeout=60) == 1
+    _, said = second.communicate()
+    assert said.startswith(f"error: {tmp_path / 'run'}: another run is at work"), said
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 143, out + err

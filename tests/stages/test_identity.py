@@ -96,6 +96,55 @@ def test_what_may_change_does(run, begun, stage):
     common.start(config, workdir)
 
 
+def saved(workdir: Path, step: int) -> None:
+    """As if a checkpoint had been written."""
+    (workdir / "checkpoints" / str(step)).mkdir(parents=True)
+
+
+@pytest.mark.parametrize("stage", ["sft", "ppo"])
+def test_a_run_goes_on_with_another_rate_where_that_is_said(run, begun, stage):
+    workdir, config = begun(stage), stage_config(run, stage)
+    first = common.start(config, workdir).identity
+    saved(workdir, 3)
+    another_rate(config)
+    with pytest.raises(UserError, match=r"or name the keys in --config\.resume\.cha"):
+        common.start(config, workdir)
+    key = "policy_optimizer" if stage == "ppo" else "optimizer"
+    config.resume.changed = (f"{key}.learning_rate,seed",)
+    second = common.start(config, workdir).identity
+    assert second.before == [{"identity": first.digest, "step": 3}]
+    assert (
+        json.loads((workdir / "config.json").read_text())[key]["learning_rate"] == 0.5
+    )
+    # The same line again, or without what has been said, is the same run.
+    saved(workdir, 4)
+    assert common.start(config, workdir).identity == second
+    config.resume.changed = ()
+    assert common.start(config, workdir).identity == second
+    fresh = common.start(config, workdir.parent / "fresh").identity
+    assert fresh.config == second.config
+    assert fresh.digest != second.digest
+    config.train.batch_size *= 2
+    with pytest.raises(UserError, match=r"changed: config\.train\.batch_size"):
+        common.start(config, workdir)
+
+
+def test_a_key_that_is_none_and_a_run_that_has_ended_do_not_change(run, begun):
+    workdir, config = begun("sft"), stage_config(run, "sft")
+    config.resume.changed = ("optimizer.rate",)
+    with pytest.raises(
+        UserError, match=r"no key 'optimizer\.rate'; did you mean 'opti"
+    ):
+        common.start(config, run.workdir / "sft")
+        common.start(config, workdir)
+        another_rate(config)
+        common.start(config, workdir)
+    another_rate(config)
+    config.resume.changed = ("optimizer.learning_rate",)
+    with pytest.raises(UserError, match="holds a run of something else"):
+        common.start(config, run.workdir / "sft")
+
+
 PARENTS = {
     "sft": ("init.path", "rl_init"),
     "rl_init": ("init.path", "sft"),
