@@ -1,4 +1,4 @@
-"""One process a folder: another is refused, a dead one's lock is free, none is no end."""
+"""One process a folder: another is refused, and a dead one's lock is free."""
 
 import errno
 import fcntl

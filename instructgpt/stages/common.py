@@ -136,6 +136,7 @@ def start(
     data_config = data_of(config, workdir)
     if "train" in config:
         check_train(build(TrainConfig, config.train, where="config.train"), mesh)
+    check_resume(config, where="config")
     if not reading:
         on_first(lambda: _take(workdir))
     first_then_others(lambda: _same_config(config, workdir))
