@@ -1,12 +1,8 @@
 """The training loop on a toy: interrupted anywhere, it ends with the same bits."""
 
-import contextlib
 import dataclasses
-import errno
 import os
 import signal
-import subprocess
-import time
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +13,10 @@ import pytest
 from instructgpt.checkpoints import Checkpoints
 from instructgpt.errors import UserError
 from instructgpt.finite import check_finite
-from instructgpt.loop import Job, LoopConfig, Preempted, train
+from instructgpt.loop import Job, LoopConfig, train
 from instructgpt.losses import Weighted
-from instructgpt.metrics import MetricWriter, read_metrics
+from instructgpt.metrics import read_metrics
 from instructgpt.optim import LossScale
-from instructgpt.outputs import writing
 from instructgpt.state import TrainState
 from instructgpt.steps.update import norm_metric
 from instructgpt.steps.update import update as update_state
@@ -143,145 +138,6 @@ def test_killed_and_started_again_ends_with_the_same_bits(tmp_path, unbroken, nu
     state = run(tmp_path, seed=0 if number <= 3 else 99)
     assert bits(state) == unbroken[0]
     assert losses(tmp_path) == unbroken[1], "no step twice, none missing"
-
-
-@pytest.mark.parametrize("number", [1, 4, STEPS])
-@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_says_how_to_go_on(tmp_path, unbroken, number, asked, capfd):
-    before = signal.getsignal(asked)
-    with pytest.raises(Preempted) as stopped:
-        run(tmp_path, update=at_step(number, lambda: os.kill(os.getpid(), asked)))
-    assert stopped.value.code == 128 + asked
-    assert saved_steps(tmp_path) == [number]
-    assert signal.getsignal(asked) == before
-    says = f"toy: stopped after step {number}, which is saved; start the same line aga"
-    assert says in capfd.readouterr().out
-    assert bits(run(tmp_path)) == unbroken[0]
-    assert losses(tmp_path) == unbroken[1]
-    goes_on = f"toy: going on from step {number}\n" in capfd.readouterr().out
-    assert goes_on == (number < STEPS)
-
-
-def test_a_second_ctrl_c_ends_at_once_and_who_does_not_hear_one_hears_none(tmp_path):
-    """Looks at what is installed: one that is sent would end the tests."""
-    seen = []
-
-    def look():
-        os.kill(os.getpid(), signal.SIGINT)
-        seen.append(signal.getsignal(signal.SIGINT))
-
-    with pytest.raises(Preempted):
-        run(tmp_path / "first", update=at_step(2, look))
-    assert seen == [signal.SIG_DFL]
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        run(tmp_path / "deaf", update=at_step(2, look))
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert seen[1:] == [signal.SIG_IGN]
-
-
-def test_a_signal_while_the_last_step_is_saved_stops_what_would_follow(
-    tmp_path, unbroken
-):
-    def finish(state):
-        terminate()
-        return state, {}
-
-    with pytest.raises(Preempted):
-        run(tmp_path, finish=finish)
-    assert bits(run(tmp_path)) == unbroken[0]
-
-
-class FullDisk:
-    """Patches what writes metrics so that there is no room from the n-th line on."""
-
-    def __init__(self, monkeypatch, lines):
-        self.left = lines
-        write = MetricWriter.write
-
-        def full(writer, step, scalars):
-            if not self.left:
-                with writing(writer._path):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self.left -= 1
-            write(writer, step, scalars)
-
-        monkeypatch.setattr(MetricWriter, "write", full)
-
-
-def test_metrics_without_room_are_one_line_and_the_run_goes_on(
-    tmp_path, unbroken, monkeypatch
-):
-    with monkeypatch.context() as patch:
-        FullDisk(patch, lines=4)
-        says = r"metrics\.jsonl: No space left on device; make room there, and start"
-        with pytest.raises(UserError, match=says):
-            run(tmp_path)
-    assert saved_steps(tmp_path) == [3]
-    assert bits(run(tmp_path)) == unbroken[0]
-    assert losses(tmp_path) == unbroken[1]
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """Makes a file system of so many bytes."""
-    made = []
-
-    def make(size):
-        where = tmp_path / f"disk{len(made)}"
-        where.mkdir()
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(where)]
-        try:
-            subprocess.run(mount, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError):
-            pytest.skip("needs a user who may mount")
-        made.append(where)
-        return where
-
-    yield make
-    for where in made:
-        subprocess.run(["umount", "-l", str(where)], check=True)
-
-
-def test_a_full_disk_ends_in_one_line_and_with_room_the_bits_are_the_same(
-    tmp_path, unbroken, small_disk
-):
-    workdir = small_disk(400_000) / "run"
-
-    def fill():
-        for _ in range(100):  # until what was saved before has its name
-            if (workdir / "checkpoints" / "3").exists():
-                break
-            time.sleep(0.1)
-        with contextlib.suppress(OSError), (workdir / "other").open("wb") as file:
-            for _ in range(4_000):
-                file.write(bytes(100))
-                file.flush()
-
-    with pytest.raises(UserError, match=r"disk0/run/.*No space left on device.*room"):
-        run(workdir, update=at_step(5, fill))
-    (workdir / "other").unlink()
-    assert saved_steps(workdir) == [3]
-    assert bits(run(workdir)) == unbroken[0]
-    assert losses(workdir) == unbroken[1]
-
-
-def test_sigterm_between_logging_and_saving_loses_no_metric(tmp_path, unbroken):
-    def evaluate(state, step):
-        if step == 4:
-            terminate()
-        return {}
-
-    config = LoopConfig(num_steps=STEPS, log_every=STEPS, eval_every=1)
-    with pytest.raises(Preempted):
-        run(tmp_path, config=config, evaluate=evaluate)
-    assert saved_steps(tmp_path) == [5]
-    assert bits(run(tmp_path, config=config)) == unbroken[0]
-    each = [loss for _, loss in unbroken[1]]
-    (five, first), (last, second) = losses(tmp_path)
-    assert (five, last) == (5, STEPS)
-    np.testing.assert_allclose([first, second], [np.mean(each[:5]), np.mean(each[5:])])
 
 
 def test_a_finished_run_returns_at_once(tmp_path, unbroken):
