@@ -1,7 +1,8 @@
 """Compares the models: gold win rates, Likert, flags, losses, and the report.
 
 The five models of the paper's Fig. 1 (GPT, GPT-prompted, SFT, PPO, PPO-ptx) answer
-the same prompts, of customers and with questions never seen in training. In the
+the same prompts, of customers that training has not and with questions that it does
+not hold word for word. In the
 miniature world the gold judge decides; it has trained nothing.
 """
 
@@ -28,7 +29,8 @@ from instructgpt.evals.preferences import (
     make_ranking_evaluator,
     shared_pair_counts,
 )
-from instructgpt.evals.report import format_results_table, load_results, write_report
+from instructgpt.evals.report import load_results, write_report
+from instructgpt.evals.tables import describe_results, format_results_table
 from instructgpt.models.config import ModelConfig
 from instructgpt.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, RankedInt
 from instructgpt.sampling import SamplingConfig
@@ -90,6 +92,7 @@ def show(workdir: Path) -> None:
     """Prints the table of a finished evaluation and where its report is."""
     check_left(workdir / "results.json", remedy=_AGAIN)
     results = load_results(workdir / "results.json")
+    common.announce(f"\n{describe_results(results)}\n")
     common.announce(format_results_table(results))
     common.announce(f"report: {workdir / 'report.html'}")
 
