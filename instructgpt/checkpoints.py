@@ -19,16 +19,11 @@ import jax
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from instructgpt.checksums import (
-    MANIFEST,
-    array_checksums,
-    first_damaged,
-    value_checksum,
-    write_manifest,
-)
+from instructgpt.checksums import array_checksums
 from instructgpt.distributed import on_first
 from instructgpt.errors import UserError
 from instructgpt.finite import first_not_finite
+from instructgpt.manifest import MANIFEST, first_damaged, value_checksum, write_manifest
 
 T = TypeVar("T")
 

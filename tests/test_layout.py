@@ -19,6 +19,7 @@ LEVELS = {
     "errors": 0,
     "file_kinds": 0,
     "finite": 0,
+    "manifest": 0,
     "outputs": 0,
     "ranges": 0,
     "sharding": 0,

@@ -30,6 +30,7 @@ from instructgpt.data.records import (
     read_jsonl,
 )
 from instructgpt.errors import UserError
+from instructgpt.manifest import MANIFEST, first_damaged, write_manifest
 
 __all__ = [
     "RecordBuilder",
@@ -136,7 +137,10 @@ def build(
             # Another process may have finished the same set meanwhile.
             if not _is_complete(directory):
                 raise
-    there = set(tfds.builder_from_directory(directory).info.splits)
+    # Of what lies there now, if a kill came before.
+    if not (directory / MANIFEST).exists():
+        write_manifest(directory)
+    there = set(_opened(directory).info.splits)
     if there != set(splits):
         raise UserError(
             f"{directory}: holds the splits {sorted(there)} but {sorted(splits)} were"
@@ -215,7 +219,7 @@ class Records(Sequence[Record]):
     def __init__(self, directory: Path, *, split: str, label: str):
         self.directory = directory
         self.label = label
-        builder = tfds.builder_from_directory(directory)
+        builder = _opened(directory)
         self.files = [Path(file) for file in builder.info.splits[split].filepaths]
         self._source = builder.as_data_source(split)
 
@@ -253,7 +257,7 @@ def open_source(
             f" instructgpt.data.sources.build({kind!r}, {name!r}, ...) or correct the"
             " data directory."
         )
-    splits = tfds.builder_from_directory(directory).info.splits
+    splits = _opened(directory).info.splits
     if split not in splits:
         raise UserError(
             f"{directory}: no split {split!r}, only {sorted(splits)}; choose one of"
@@ -270,7 +274,25 @@ def has_split(
 ) -> bool:
     """Whether a set that `build` wrote has this split."""
     directory = _directory(kind, name, data_dir)
-    return split in tfds.builder_from_directory(directory).info.splits
+    return split in _opened(directory).info.splits
+
+
+@functools.cache
+def _opened(directory: Path) -> tfds.core.DatasetBuilder:
+    """The set as TFDS opens it, once its files are what they were when it was built.
+
+    They are read once a process, at about 1 GB/s; an ArrayRecord file is checked again
+    piece by piece as it is read.
+    """
+    damaged = first_damaged(directory)
+    if damaged is None:
+        try:
+            return tfds.builder_from_directory(directory)
+        except Exception:  # TFDS has many of its own
+            damaged = "dataset_info.json"
+    raise UserError(
+        f"{directory / damaged}: damaged; delete its directory and build the set again."
+    )
 
 
 def _check_file(file: Path, length: int) -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from instructgpt.checkpoints import newest_checkpoint
-from instructgpt.checksums import file_checksum, value_checksum
 from instructgpt.errors import UserError
+from instructgpt.manifest import file_checksum, value_checksum
 from instructgpt.outputs import new_file
 
 IDENTITY, FINISHED, CONFIG = "identity.json", "finished.json", "config.json"
