@@ -168,7 +168,10 @@ def test_shards_are_joined_by_their_index(tensors, tmp_path):
     (tmp_path / "s1.safetensors").unlink()
     assert "s1.safetensors: missing" in refusal(tmp_path)
     (tmp_path / INDEX).write_text("{")
-    assert "index.json: damaged" in refusal(tmp_path)
+    assert "index.json: not valid JSON" in refusal(tmp_path)
+    for weight_map in ({}, {"a": 1}, ["s0.safetensors"]):
+        (tmp_path / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+        assert "index.json: damaged (key 'weight_map'" in refusal(tmp_path)
 
 
 def test_one_tensor_at_a_time_is_on_the_host(tensors, tmp_path):
