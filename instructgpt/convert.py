@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 
 from instructgpt.errors import UserError
-from instructgpt.stages.public import export_checkpoint, import_checkpoint
+from instructgpt.stages.export import export_checkpoint
+from instructgpt.stages.public import import_checkpoint
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -25,10 +25,8 @@ from instructgpt.models.scoring import response_scores  # noqa: E402
 from instructgpt.models.transformer import ScalarModel, Transformer  # noqa: E402
 from instructgpt.sampling import SamplingConfig, sample  # noqa: E402
 from instructgpt.stages.common import model_meta  # noqa: E402
-from instructgpt.stages.public import (  # noqa: E402
-    export_checkpoint,
-    import_checkpoint,
-)
+from instructgpt.stages.export import export_checkpoint  # noqa: E402
+from instructgpt.stages.public import import_checkpoint  # noqa: E402
 from instructgpt.state import params_layout, scalar_params_from  # noqa: E402
 from tests import tiny  # noqa: E402
 from tests.public_models import V, layout_of, logits_of  # noqa: E402

@@ -86,7 +86,7 @@ class SentencePieceTokenizer:
         self.num_ids: int = max(ids, self.pad_id + 1)
         self.start_ids = (self.bos_id,) if add_bos and self.bos_id is not None else ()
         self._surfaces = [self._surface(i) for i in range(size)]
-        spelt = [i for i in range(size) if not self._pieces.is_control(i)]
+        spelt = [i for i in range(size) if not self._is_no_text(i)]
         self.vocab_size: int = 1 + max(
             [*spelt, *self._texts.values(), self.eos_id, bos]
         )
@@ -130,8 +130,7 @@ class SentencePieceTokenizer:
         """Notes a token that the settings add to the pieces, or name among them."""
         if token.id < self._pieces.get_piece_size():
             piece = self._pieces.id_to_piece(token.id)
-            free = self._pieces.is_control(token.id) or self._pieces.is_unused(token.id)
-            if piece != token.content and not free:
+            if piece != token.content and not self._is_no_text(token.id):
                 raise UserError(
                     f"{token.where} gives {token.content!r} the id {token.id}, which"
                     f" is {piece!r} in {self._name}; copy the files of one tokenizer"
@@ -139,6 +138,10 @@ class SentencePieceTokenizer:
             if piece == token.content:
                 return
         (self._controls if token.control else self._texts)[token.content] = token.id
+
+    def _is_no_text(self, token: int) -> bool:
+        """Whether no text has this piece."""
+        return self._pieces.is_control(token) or self._pieces.is_unused(token)
 
     def _find(self, content: str) -> int | None:
         """The id of an added token or a piece."""

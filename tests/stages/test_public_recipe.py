@@ -19,7 +19,8 @@ from instructgpt.checkpoints import open_checkpoint
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import Transformer
 from instructgpt.stages import recipe
-from instructgpt.stages.public import export_checkpoint, import_checkpoint
+from instructgpt.stages.export import export_checkpoint
+from instructgpt.stages.public import import_checkpoint
 from instructgpt.state import params_layout
 from tests import public_models, tiny
 from tests.stages.recipe_run import MESH

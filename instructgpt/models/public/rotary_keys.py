@@ -5,8 +5,10 @@ transformers 5, `rope_theta`, `rope_type` and the rest in `rope_parameters`. The
 spelling is written, as every version reads it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from instructgpt.errors import UserError
 from instructgpt.models.config import ModelConfig
@@ -63,8 +65,16 @@ def read_rotary(
             f"{where}: of {head_dim} channels a head a share of {share} turns, which "
             "is not one pair; correct head_dim or the share"
         )
-    if kind == "default":
-        return fields
+    if kind != "default":
+        fields |= _scaling(kind, given, block)
+    if public.get("rotary_table") is not None:
+        fields |= _from_table(public["rotary_table"], fields)
+    return fields
+
+
+def _scaling(kind: str, given: Mapping[str, Any], block: str) -> dict[str, Any]:
+    """Fields of scaling from the keys of its block."""
+    fields: dict[str, Any] = {}
     fields["rotary_factor"] = positive(given.get("factor"), f"{block}.factor")
     if kind == "llama3":
         low, high = (positive(given.get(k), f"{block}.{k}") for k in _LLAMA3)
@@ -128,6 +138,35 @@ def _first(values: Mapping[str, Any], keys: tuple[str, ...], where: str) -> floa
             dot = "." if where.endswith(_BLOCKS) else ": "
             return positive(values[key], f"{where}{dot}{key}")
     return 0.0
+
+
+def _from_table(table: Sequence[float], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of scaling that make the table, which divides each plane's rate.
+
+    Those of Llama 3.1 where it is theirs, so that other programs can be told; GGUF
+    files hold its values in place of the four numbers that they come from.
+    """
+    divisors = np.asarray(table) * fields.get("rotary_factor", 1.0)
+    exponents = np.arange(0, fields["rotary_dim"], 2) / fields["rotary_dim"]
+    rates = fields["rotary_base"] ** -exponents
+    if np.all(divisors == divisors[0]):
+        kind = "none" if divisors[0] == 1 else "linear"
+        return {"rotary_scaling": kind, "rotary_factor": float(divisors[0])}
+    factor, low, high, context = float(divisors.max()), 1.0, 4.0, 8192
+    kept = np.clip((context * rates / (2 * np.pi) - low) / (high - low), 0.0, 1.0)
+    if np.allclose(divisors, 1 / ((1 - kept) / factor + kept), rtol=1e-5, atol=0):
+        return {
+            "rotary_scaling": "llama3",
+            "rotary_factor": factor,
+            "rotary_low_freq": low,
+            "rotary_high_freq": high,
+            "rotary_original_context": context,
+        }
+    return {
+        "rotary_scaling": "table",
+        "rotary_factor": 1.0,
+        "rotary_table": tuple(map(float, divisors)),
+    }
 
 
 def write_rotary(config: ModelConfig, *, partial: bool) -> dict[str, Any]:

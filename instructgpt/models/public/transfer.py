@@ -188,7 +188,7 @@ def import_params(
     params = jax.tree.map(lambda leaf: None, layout)
     for done, name in enumerate(sorted(items, key=lambda n: order[names[n]]), start=1):
         item = items[name]
-        tensor = _read_finite(source, names[name])
+        tensor = read_finite(source, names[name])
         ours = _to_ours(item.rule, config, tensor)
         for path, value in zip(item.rule.ours, ours, strict=True):
             leaf = _at(layout, path)
@@ -196,7 +196,7 @@ def import_params(
                 rows = leaf.shape[0] - value.shape[0]
                 value = np.pad(value, ((0, rows), (0, 0)))
             if item.layer is None:
-                _put(params, path, _on_devices(value, leaf))
+                _put(params, path, on_devices(value, leaf))
             else:
                 stack = _at(params, path)
                 stack = _zeros(leaf) if stack is None else stack
@@ -206,8 +206,48 @@ def import_params(
     return params
 
 
-def _read_finite(source: TensorSource, name: str) -> np.ndarray:
-    """A tensor as float32, which may be too small a type for what it holds."""
+def import_score(
+    source: TensorSource,
+    found: Tensor | None,
+    layout: Params,
+    *,
+    name: str,
+    bias: float,
+) -> Params:
+    """Reads the head of a reward model onto the devices: its kernel and bias.
+
+    Args:
+      source: Where the tensors are.
+      found: The head's, [1, D]; None if there is none.
+      layout: ShapeDtypeStructs of the whole reward model.
+      name: The head's.
+      bias: What is added to every score.
+
+    Raises:
+      UserError: there is no head, or one of several labels.
+    """
+    if found is None:
+        raise UserError(
+            f"a reward model without tensor {name!r}; copy all files of the model"
+        )
+    kernel, offset = layout["kernel"], layout["bias"]
+    if tuple(found.shape) != (1, *kernel.shape) or found.dtype not in _FLOATS:
+        raise UserError(
+            f"{found.file}: {name!r} is {found.dtype}{list(found.shape)}; a reward "
+            f"model gives one score of floats, {[1, *kernel.shape]}"
+        )
+    return {
+        "kernel": on_devices(read_finite(source, name)[0], kernel),
+        "bias": on_devices(np.asarray(bias, np.float32), offset),
+    }
+
+
+def read_finite(source: TensorSource, name: str) -> np.ndarray:
+    """A tensor as float32.
+
+    Raises:
+      UserError: it holds NaN or infinity, or numbers too large for float32.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         tensor = source.read(name).astype(np.float32)
     if not np.isfinite(tensor).all():
@@ -262,7 +302,8 @@ def _to_theirs(rule: Rule, config: ModelConfig, parts: list[Any]) -> Any:
     return einops.rearrange(whole, f"{ours} -> {theirs}", **sizes)
 
 
-def _on_devices(value: np.ndarray, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+def on_devices(value: np.ndarray, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    """An array of the host where a ShapeDtypeStruct says."""
     value = np.ascontiguousarray(value)
     return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda i: value[i])
 
@@ -279,7 +320,7 @@ def _write_layer(
     leaf = jax.ShapeDtypeStruct(
         value.shape, value.dtype, sharding=NamedSharding(sharding.mesh, spec)
     )
-    return _writer(sharding)(stack, _on_devices(value, leaf), layer)
+    return _writer(sharding)(stack, on_devices(value, leaf), layer)
 
 
 @functools.cache
