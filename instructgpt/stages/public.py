@@ -147,10 +147,10 @@ def _import_tokenizer(
     why = "the model has no tokenizer"
     if isinstance(tensors, GGUFFile):
         try:
+            said = write_gguf_tokenizer(tensors.metadata, folder, where=str(path))
+            if said:
+                common.announce(f"import: {said}")
             with about(str(path)):
-                said = write_gguf_tokenizer(tensors.metadata, folder, where="GGUF")
-                if said:
-                    common.announce(f"import: {said}")
                 return load_tokenizer(folder)
         except UnknownTokenizerError as error:
             why = str(error)

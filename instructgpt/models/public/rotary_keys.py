@@ -74,10 +74,15 @@ def read_rotary(
 
 def _scaling(kind: str, given: Mapping[str, Any], block: str) -> dict[str, Any]:
     """Fields of scaling from the keys of its block."""
-    fields: dict[str, Any] = {}
-    fields["rotary_factor"] = positive(given.get("factor"), f"{block}.factor")
+    for key in _KEYS[kind]:
+        if key not in given and not (kind == "linear" and key == _CONTEXT):
+            raise UserError(
+                f"{block}.{key} is missing or null, which rotary scaling {kind!r} "
+                "needs; correct the block"
+            )
+    fields = {"rotary_factor": positive(given["factor"], f"{block}.factor")}
     if kind == "llama3":
-        low, high = (positive(given.get(k), f"{block}.{k}") for k in _LLAMA3)
+        low, high = (positive(given[k], f"{block}.{k}") for k in _LLAMA3)
         if low >= high:
             raise UserError(
                 f"{block}: low_freq_factor={low} must be below high_freq_factor={high}"

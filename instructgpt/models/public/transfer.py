@@ -304,7 +304,7 @@ def _to_theirs(rule: Rule, config: ModelConfig, parts: list[Any]) -> Any:
 
 def on_devices(value: np.ndarray, leaf: jax.ShapeDtypeStruct) -> jax.Array:
     """An array of the host where a ShapeDtypeStruct says."""
-    value = np.ascontiguousarray(value)
+    value = np.asarray(value, order="C")  # a scalar stays one
     return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda i: value[i])
 
 
