@@ -20,6 +20,7 @@ from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.outputs import check_new_folder, new_folder
 from instructgpt.sharding import MeshConfig, make_mesh
 from instructgpt.stages import common
+from instructgpt.stages.chat_format import template_of, write_chat_template
 from instructgpt.stages.public import SCORE, SCORE_BIAS, SCORE_VOCAB, TOKENIZER
 from instructgpt.state import params_layout
 from instructgpt.tokenizer import copy_tokenizer, load_tokenizer
@@ -85,14 +86,18 @@ def export_checkpoint(
         params, layout = params["trunk"], layout["trunk"]
     items = transfer.expected(family, config, layout)
     with new_folder(folder) as partial:
-        public |= _export_tokenizer(Path(checkpoint), partial, config.vocab_size)
+        public |= _export_tokenizer(
+            Path(checkpoint), partial, config.vocab_size, chat=not scalar
+        )
         _write_shards(partial, items, params, config, head, dtype, max_shard_gb)
         common.write_json(partial / "config.json", public)
     common.announce(f"export: {family.name}, {public['architectures'][0]}, in {folder}")
     return public
 
 
-def _export_tokenizer(checkpoint: Path, folder: Path, rows: int) -> dict[str, Any]:
+def _export_tokenizer(
+    checkpoint: Path, folder: Path, rows: int, *, chat: bool
+) -> dict[str, Any]:
     """Copies the tokenizer that a workdir used; its control ids for config.json.
 
     Padding that was given an id of its own beyond the exported rows is left out: other
@@ -103,6 +108,9 @@ def _export_tokenizer(checkpoint: Path, folder: Path, rows: int) -> dict[str, An
         common.announce("export: the workdir names no tokenizer; copy one yourself")
         return {}
     tokenizer = load_tokenizer(folder)
+    template = template_of(checkpoint)
+    if chat and template:
+        write_chat_template(folder, tokenizer, template)
     return {
         "bos_token_id": tokenizer.bos_id,
         "eos_token_id": tokenizer.eos_id,

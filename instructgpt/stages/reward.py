@@ -40,7 +40,7 @@ from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
 from instructgpt.ranges import RankedInt
 from instructgpt.sharding import batch_share, local_ways, put_batch
 from instructgpt.stages import common
-from instructgpt.stages.inputs import keep_short
+from instructgpt.stages.inputs import keep_short, tell_ends
 from instructgpt.stages.label import has_report, open_comparisons
 from instructgpt.stages.sampling import ScoreTexts
 from instructgpt.state import (
@@ -74,6 +74,7 @@ class RewardConfig:
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Trains a reward model on rankings."""
     context = common.start(config, workdir)
+    tell_ends(context)
     reward = common.build(RewardConfig, config.reward, where="config.reward")
     init = common.build(common.InitConfig, config.init, where="config.init")
     train_config = common.build(common.TrainConfig, config.train, where="config.train")

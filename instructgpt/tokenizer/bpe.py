@@ -144,3 +144,7 @@ class BPETokenizer:
                 " mark it as special in tokenizer.json, or use another tokenizer."
             )
         return token
+
+    def control_name(self, token: int) -> str:
+        """See `Tokenizer.control_name`."""
+        return self._pipeline.id_to_token(token) or ""

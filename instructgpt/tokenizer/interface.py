@@ -75,6 +75,10 @@ class Tokenizer(Protocol):
         """
         ...
 
+    def control_name(self, token: int) -> str:
+        """The inverse of `control_id`."""
+        ...
+
 
 def single_token(tokenizer: Tokenizer, text: str) -> int:
     """The id behind `Tokenizer.token_id`."""

@@ -242,6 +242,11 @@ class SentencePieceTokenizer:
             raise UserError(f"the tokenizer has no control piece {name!r}")
         return token
 
+    def control_name(self, token: int) -> str:
+        """See `Tokenizer.control_name`."""
+        added = {i: name for name, i in self._controls.items()}
+        return added[token] if token in added else self._pieces.id_to_piece(token)
+
 
 def _parse(model: bytes, name: str) -> sentencepiece.SentencePieceProcessor:
     try:
