@@ -309,8 +309,14 @@ def on_devices(value: np.ndarray, leaf: jax.ShapeDtypeStruct) -> jax.Array:
 
 
 def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    make = functools.partial(jnp.zeros, leaf.shape, leaf.dtype)
-    return jax.jit(make, out_shardings=leaf.sharding)()
+    return _maker(leaf.shape, leaf.dtype, leaf.sharding)()
+
+
+@functools.cache
+def _maker(
+    shape: tuple[int, ...], dtype: Any, sharding: NamedSharding
+) -> Callable[[], jax.Array]:
+    return jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)
 
 
 def _write_layer(
