@@ -225,6 +225,7 @@ def _read_params(public: _Public, config: ModelConfig) -> Any:
             found.pop(SCORE, None),
             layout,
             name=SCORE,
+            where=public.where,
             bias=finite(bias, f"{public.where}: {SCORE_BIAS}"),
         )
         layout = layout["trunk"]

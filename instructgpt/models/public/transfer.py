@@ -213,6 +213,7 @@ def import_score(
     *,
     name: str,
     bias: float,
+    where: str,
 ) -> Params:
     """Reads the head of a reward model onto the devices: its kernel and bias.
 
@@ -222,13 +223,15 @@ def import_score(
       layout: ShapeDtypeStructs of the whole reward model.
       name: The head's.
       bias: What is added to every score.
+      where: What says that it is a reward model, for messages.
 
     Raises:
       UserError: there is no head, or one of several labels.
     """
     if found is None:
         raise UserError(
-            f"a reward model without tensor {name!r}; copy all files of the model"
+            f"{where} describes a reward model, but tensor {name!r} is missing; copy "
+            "all files of the model"
         )
     kernel, offset = layout["kernel"], layout["bias"]
     if tuple(found.shape) != (1, *kernel.shape) or found.dtype not in _FLOATS:

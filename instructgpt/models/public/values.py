@@ -3,13 +3,13 @@
 Each gives one line that names the file and the key where the value is another.
 """
 
-import math
 from typing import Any
 
 from instructgpt.errors import UserError
 from instructgpt.reading import describe
 
 LARGEST = 2**31 - 1  # what 32 bits hold, as positions and ids do
+_MOST = 3e38  # what float32 holds
 
 
 def whole(value: Any, where: str, *, low: int = 1) -> int:
@@ -30,9 +30,9 @@ def whole(value: Any, where: str, *, low: int = 1) -> int:
 
 
 def positive(value: Any, where: str) -> float:
-    """A finite number above 0; arguments and errors as of `whole`."""
+    """A number above 0 that float32 holds; arguments and errors as of `whole`."""
     fits = isinstance(value, int | float) and not isinstance(value, bool)
-    if not fits or not 0 < value < math.inf:
+    if not fits or not 0 < value < _MOST:
         raise _wrong(value, where, "a number above 0")
     return float(value)
 
@@ -40,7 +40,7 @@ def positive(value: Any, where: str) -> float:
 def finite(value: Any, where: str) -> float:
     """A finite number that float32 holds; arguments and errors as of `whole`."""
     fits = isinstance(value, int | float) and not isinstance(value, bool)
-    if not fits or not abs(value) < 3e38:
+    if not fits or not abs(value) < _MOST:
         raise _wrong(value, where, "a finite number")
     return float(value)
 
