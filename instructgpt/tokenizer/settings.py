@@ -94,7 +94,7 @@ def read_settings(folder: Path) -> Settings:
 def _content(token: Any, where: str) -> str:
     """A token's text, from its text or an object that holds it."""
     text = token.get("content") if isinstance(token, dict) else token
-    if not isinstance(text, str):
+    if not isinstance(text, str) or any("\ud800" <= c <= "\udfff" for c in text):
         raise UserError(
             f"{where} is {describe(token)}, not the text of a token; correct it"
         )
@@ -143,6 +143,7 @@ def _from_added(tokens: Mapping[str, Any], path: Path | None) -> Iterator[AddedT
     """The file does not say which are control tokens: in practice, marks of a chat."""
     for content, number in tokens.items():
         where = str(path)
+        content = _content(content, f"{where}: a key")
         yield AddedToken(
             content, check_id(number, f"{where}: {content!r}"), True, where
         )
