@@ -157,9 +157,14 @@ def _from_table(table: Sequence[float], fields: Mapping[str, Any]) -> dict[str, 
     if np.all(divisors == divisors[0]):
         kind = "none" if divisors[0] == 1 else "linear"
         return {"rotary_scaling": kind, "rotary_factor": float(divisors[0])}
-    factor, low, high, context = float(divisors.max()), 1.0, 4.0, 8192
+    low, high, context = 1.0, 4.0, 8192
     kept = np.clip((context * rates / (2 * np.pi) - low) / (high - low), 0.0, 1.0)
-    if np.allclose(divisors, 1 / ((1 - kept) / factor + kept), rtol=1e-5, atol=0):
+    # From the slowest plane, in which it shows most; rounded, as it is a whole number.
+    slow = 1 / divisors[-1] - kept[-1]
+    factor = float(round((1 - kept[-1]) / slow)) if slow > 0 else 0.0
+    if factor > 0 and np.allclose(
+        divisors, 1 / ((1 - kept) / factor + kept), rtol=1e-5, atol=0
+    ):
         return {
             "rotary_scaling": "llama3",
             "rotary_factor": factor,
