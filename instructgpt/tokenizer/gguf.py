@@ -18,8 +18,8 @@ _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 # What each kind of tokenizer is made of.
 _PARTS = {
-    "gpt2": ("tokens", "token_type", "merges"),
-    "llama": ("tokens", "token_type", "scores"),
+    "gpt2": {"tokens": str, "token_type": int, "merges": str},
+    "llama": {"tokens": str, "token_type": int, "scores": float},
 }
 _ROLES = {"eos": "eos", "bos": "bos", "pad": "padding"}  # in GGUF's keys
 _ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -106,7 +106,7 @@ def write_gguf_tokenizer(
 def _check(metadata: Mapping[str, Any], kind: str, where: str) -> None:
     """Raises UserError unless the parts are there and fit each other."""
     lengths = {}
-    for part in _PARTS[kind]:
+    for part, item in _PARTS[kind].items():
         key = f"tokenizer.ggml.{part}"
         if key not in metadata:
             raise UserError(
@@ -114,6 +114,9 @@ def _check(metadata: Mapping[str, Any], kind: str, where: str) -> None:
             )
         if not isinstance(metadata[key], list):
             raise UserError(f"{where}: {key} is no list; download the file again")
+        for value in metadata[key]:
+            if type(value) is not item:
+                raise UserError(f"{where}: {key} holds {value!r}; download it again")
         lengths[part] = len(metadata[key])
     size = lengths["tokens"]
     if {n for part, n in lengths.items() if part != "merges"} != {size}:
