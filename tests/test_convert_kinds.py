@@ -166,6 +166,10 @@ def test_padding_beyond_the_table_keeps_its_id(tmp_path):
     config = WITH_TOKENS["llama"]
     folder = tmp_path / "theirs"
     write_folder(folder, config, public_tensors(config, params_of(config)))
+    more = [f"<|{i}|>" for i in range(90)]
+    add_tokens(folder, 300, "<pad>", *more, pad_token="<pad>")
+    convert.main(["import", str(folder), str(tmp_path / "many")])
+    assert load(tmp_path / "many")[0]["model"]["padded_vocab_size"] == 512
     pipeline = add_tokens(folder, 300, "<pad>", "<|file|>", pad_token="<pad>")
     convert.main(["import", str(folder), str(tmp_path / "ours")])
     meta, _ = load(tmp_path / "ours")
