@@ -267,6 +267,7 @@ def test_a_file_that_does_not_tell_how_text_is_cut_says_so(name, tmp_path, capsy
         (dict(padding_token_id=-(2**31)), "padding_token_id=-2147483648 is none of"),
         (dict(tokens=["a", "b"]), "the tokenizer's parts differ in length"),
         (dict(merges="a b"), "tokenizer.ggml.merges is no list"),
+        (dict(add_bos_token="false"), "add_bos_token='false' is neither true nor"),
         (dict(token_type=[9.5] * 300), "tokenizer.ggml.token_type holds 9.5"),
         (dict(tokens=[1] * 300), "tokenizer.ggml.tokens holds 1; down"),
     ],

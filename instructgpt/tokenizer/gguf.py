@@ -124,6 +124,13 @@ def _check(metadata: Mapping[str, Any], kind: str, where: str) -> None:
             f"{where}: the tokenizer's parts differ in length ({lengths}); download "
             "the file again"
         )
+    for switch in ("add_bos_token", "add_space_prefix"):
+        key = f"tokenizer.ggml.{switch}"
+        if not isinstance(metadata.get(key, True), bool):
+            raise UserError(
+                f"{where}: {key}={metadata[key]!r} is neither true nor false; download "
+                "the file again"
+            )
     for role in _ROLES.values():
         key = f"tokenizer.ggml.{role}_token_id"
         number = metadata.get(key, 0)
@@ -143,11 +150,9 @@ def _settings(metadata: Mapping[str, Any], kind: str) -> dict[str, Any]:
         if token is not None:
             settings[f"{role}_token"] = tokens[token]
     # Most Llama 3 files, too, leave it to the reader to know.
-    settings["add_bos_token"] = bool(
-        metadata.get(
-            "tokenizer.ggml.add_bos_token",
-            kind == "llama" or metadata.get(_PRE) == "llama-bpe",
-        )
+    settings["add_bos_token"] = metadata.get(
+        "tokenizer.ggml.add_bos_token",
+        kind == "llama" or metadata.get(_PRE) == "llama-bpe",
     )
     template = metadata.get("tokenizer.chat_template")
     if isinstance(template, str):
