@@ -54,7 +54,8 @@ class PromptFormat:
         """Joins the two.
 
         Raises:
-          UserError: there is no such template, or the tokenizer lacks its controls.
+          UserError: there is no such template, or the tokenizer lacks its controls or
+            drops line breaks, which every template has.
         """
         if template not in TEMPLATES:
             raise UserError(
@@ -69,6 +70,11 @@ class PromptFormat:
             }
         except UserError as error:
             raise UserError(f"config.data.template={template!r}: {error}") from error
+        if "\n" not in tokenizer.decode(tokenizer.encode("a\nb")):
+            raise UserError(
+                f"config.data.template={template!r}: the tokenizer drops line breaks, "
+                "which stand between a prompt and its response; use one that keeps them"
+            )
 
     @property
     def pad_id(self) -> int:

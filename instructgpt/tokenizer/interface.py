@@ -145,8 +145,3 @@ def check_tokenizer(
             f" the embedding has {padded_vocab_size} rows; raise"
             f" config.model.padded_vocab_size to {tokenizer.num_ids} or more."
         )
-    if "\n" not in tokenizer.decode(tokenizer.encode("a\nb")):
-        raise UserError(
-            "the tokenizer drops line breaks, which stand between a prompt and its"
-            " response; use one that keeps them."
-        )

@@ -8,12 +8,10 @@ from instructgpt.errors import UserError
 from instructgpt.tokenizer import check_tokenizer
 
 
-def check(pad, bos, eos, *, rows=10, padded_rows=10, num_ids=10, decode="a\nb"):
+def check(pad, bos, eos, *, rows=10, padded_rows=10, num_ids=10):
     """With a vocabulary of 10."""
     tokenizer = SimpleNamespace(
         **dict(pad_id=pad, bos_id=bos, eos_id=eos, vocab_size=10, num_ids=num_ids),
-        encode=lambda text: [4],
-        decode=lambda ids: decode,
     )
     check_tokenizer(tokenizer, vocab_size=rows, padded_vocab_size=padded_rows)
 
@@ -37,5 +35,3 @@ def test_check_refuses_what_would_train_wrongly():
         check(10, 1, 2)
     with pytest.raises(UserError, match=r"up to the id 12 but .* 11 rows"):
         check(10, 1, 2, num_ids=13, padded_rows=11)
-    with pytest.raises(UserError, match="drops line breaks"):
-        check(0, 1, 2, decode="a b")
