@@ -13,7 +13,6 @@ from instructgpt.checkpoints import Checkpoints, open_checkpoint
 from instructgpt.data.templates import PromptFormat
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import ScalarModel, Transformer
-from instructgpt.stages.chat_format import unlike_ends
 from instructgpt.stages.common import model_meta
 from instructgpt.state import params_layout, scalar_params_from
 from instructgpt.tokenizer import load_tokenizer
@@ -317,7 +316,8 @@ def test_the_exported_chat_template_is_that_of_training(
     convert.main(["export", str(workdir), str(tmp_path / "out")])
     tokenizer = load_tokenizer(tmp_path / "out")
     written = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert written["eos_token_id"] == tokenizer.eos_id == tokenizer.control_id(eos)
+    end = "<|im_end|>" if template == "chatml" else eos
+    assert written["eos_token_id"] == tokenizer.eos_id == tokenizer.control_id(end)
     ours = PromptFormat(tokenizer, template)
     turns = ["what is a cat?", "an animal", "and a dog?"]
     messages = [
@@ -368,17 +368,6 @@ def test_a_pretrained_model_has_no_chat_template(tmp_path):
     )
 
 
-def test_ends_that_differ_are_told_with_what_to_set(tmp_path):
-    add_tokens(tmp_path, 300, eos_token="<|endoftext|>")
-    tokenizer = load_tokenizer(tmp_path)
-    said = unlike_ends(tokenizer, "chatml")
-    assert "config.data.template='chatml' closes turns with '<|im_end|>'" in said
-    assert "'<|endoftext|>'" in said and '"eos_token": "<|im_end|>"' in said
-    assert not unlike_ends(tokenizer, "plain")
-    add_tokens(tmp_path, 300, eos_token="<|im_end|>")
-    assert not unlike_ends(load_tokenizer(tmp_path), "chatml")
-
-
 def test_pieces_with_a_chat_template_come_back(tmp_path):
     """Exported settings beside a model of pieces change nothing when read again."""
     workdir = stage_workdir(tmp_path / "sft", "plain")
@@ -386,7 +375,7 @@ def test_pieces_with_a_chat_template_come_back(tmp_path):
     for path in data.iterdir():
         path.unlink()
     (data / "tokenizer.model").write_bytes(
-        train_pieces(model_type="bpe", vocab_size=60, pad_id=3)
+        train_pieces(model_type="bpe", vocab_size=320, byte_fallback=True, pad_id=3)
     )
     before = load_tokenizer(data)
     convert.main(["export", str(workdir), str(tmp_path / "out")])

@@ -1,48 +1,23 @@
-"""How turns of a conversation end: in training, and in what is exported."""
+"""The chat template of what is exported: the one that the model was trained with."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from instructgpt.data.templates import TEMPLATES, Template
+from instructgpt.data.templates import TEMPLATES, PromptFormat, Template
 from instructgpt.errors import UserError
 from instructgpt.reading import read_object
 from instructgpt.tokenizer import Tokenizer
-from instructgpt.tokenizer.settings import CONFIG
+from instructgpt.tokenizer.settings import CONFIG, MAP
 
 _JINJA = "chat_template.jinja"
 
 
-def closing_token(template: Template) -> str:
-    """The control token that closes a user's turn; "" where plain text does."""
-    return next((c for c in template.controls if template.assistant.startswith(c)), "")
-
-
-def unlike_ends(tokenizer: Tokenizer, name: str) -> str:
-    """What to tell a user whose answers end otherwise than their template's turns.
-
-    Args:
-      tokenizer: The stage's.
-      name: Of the template.
-
-    Returns:
-      A line, "" where both end in the same token.
-    """
-    closing = closing_token(TEMPLATES[name])
-    if not closing or tokenizer.control_id(closing) == tokenizer.eos_id:
-        return ""
-    end = tokenizer.control_name(tokenizer.eos_id)
-    return (
-        f"config.data.template={name!r} closes turns with {closing!r}, but answers end "
-        f"in the tokenizer's EOS, {end!r}; to end them as turns do, set "
-        f'"eos_token": {json.dumps(closing)} in its {CONFIG}'
-    )
-
-
 def write_chat_template(folder: Path, tokenizer: Tokenizer, name: str) -> None:
-    """Makes an exported tokenizer's chat template the one of the model's training.
+    """Makes EOS and chat template of an exported tokenizer those of the training.
 
-    One that is there already is kept where its turns and the answers end alike.
+    A template that is there already is kept where it is for the same turns, those of
+    control tokens, and EOS ends them already.
 
     Args:
       folder: Holds the tokenizer's files.
@@ -50,21 +25,27 @@ def write_chat_template(folder: Path, tokenizer: Tokenizer, name: str) -> None:
       name: Of the template in training.
 
     Raises:
-      UserError: tokenizer_config.json is damaged.
+      UserError: a file of settings is damaged.
     """
     path = folder / CONFIG
     settings: dict[str, Any] = read_object(path) if path.exists() else {}
-    template = TEMPLATES[name]
+    template, end_id = TEMPLATES[name], PromptFormat(tokenizer, name).end_id
     own = "chat_template" in settings or (folder / _JINJA).exists()
-    if own and closing_token(template) and not unlike_ends(tokenizer, name):
+    if own and template.end and end_id == tokenizer.eos_id:
         return
     (folder / _JINJA).unlink(missing_ok=True)
-    for role in ("eos", "bos"):
-        token = getattr(tokenizer, f"{role}_id")
-        if token is not None:
-            settings[f"{role}_token"] = tokenizer.control_name(token)
+    ends = {"eos_token": tokenizer.control_name(end_id)}
+    if tokenizer.bos_id is not None:
+        ends["bos_token"] = tokenizer.control_name(tokenizer.bos_id)
+    settings |= ends
     settings["add_bos_token"] = bool(tokenizer.start_ids)
     settings["chat_template"] = _jinja(template, bos=bool(tokenizer.start_ids))
+    _write(path, settings)
+    if (folder / MAP).exists():  # which may overrule the other
+        _write(folder / MAP, read_object(folder / MAP) | ends)
+
+
+def _write(path: Path, settings: dict[str, Any]) -> None:
     path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
 
 

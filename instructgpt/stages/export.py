@@ -111,6 +111,7 @@ def _export_tokenizer(
     template = template_of(checkpoint)
     if chat and template:
         write_chat_template(folder, tokenizer, template)
+        tokenizer = load_tokenizer(folder)
     return {
         "bos_token_id": tokenizer.bos_id,
         "eos_token_id": tokenizer.eos_id,

@@ -5,15 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from instructgpt.data.transforms import Record, filter_long
-from instructgpt.stages.chat_format import unlike_ends
 from instructgpt.stages.common import Context, announce
-
-
-def tell_ends(context: Context) -> None:
-    """Says, in one line, where answers end otherwise than the template's turns."""
-    ends = unlike_ends(context.data.tokenizer, context.data_config.template)
-    if ends:
-        announce(f"{context.config.name}: {ends}")
 
 
 def keep_short(

@@ -30,7 +30,6 @@ from instructgpt.evals.preferences import agreement_interval
 from instructgpt.ranges import NonNegativeInt, PositiveInt, RankedInt
 from instructgpt.sampling import SamplingConfig
 from instructgpt.stages import common
-from instructgpt.stages.inputs import tell_ends
 from instructgpt.stages.sampling import Prompts, stage_sampler
 
 
@@ -76,7 +75,6 @@ class LabelConfig:
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Samples answers and has them ranked; writes the comparisons set."""
     context = common.start(config, workdir)
-    tell_ends(context)
     label = common.build(LabelConfig, config.label, where="config.label")
     world = context.data.world
     if world is None and context.data.has("comparisons", "train"):

@@ -33,7 +33,7 @@ from instructgpt.rollouts import (
 from instructgpt.sampling import SamplingConfig
 from instructgpt.sharding import batch_share, batch_ways, check_divides, settle
 from instructgpt.stages import common
-from instructgpt.stages.inputs import has_valid, keep_short, tell_ends
+from instructgpt.stages.inputs import has_valid, keep_short
 from instructgpt.stages.sampling import (
     Prompts,
     make_sample_table,
@@ -88,7 +88,6 @@ class RolloutConfig:
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Trains a policy by PPO; gamma > 0 makes it PPO-ptx."""
     context = common.start(config, workdir)
-    tell_ends(context)
     ppo = common.build(PPOConfig, config.ppo, where="config.ppo")
     rollout = common.build(RolloutConfig, config.rollout, where="config.rollout")
     train_config = common.build(common.TrainConfig, config.train, where="config.train")

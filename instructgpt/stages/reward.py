@@ -40,7 +40,7 @@ from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
 from instructgpt.ranges import RankedInt
 from instructgpt.sharding import batch_share, local_ways, put_batch
 from instructgpt.stages import common
-from instructgpt.stages.inputs import keep_short, tell_ends
+from instructgpt.stages.inputs import keep_short
 from instructgpt.stages.label import has_report, open_comparisons
 from instructgpt.stages.sampling import ScoreTexts
 from instructgpt.state import (
@@ -74,7 +74,6 @@ class RewardConfig:
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Trains a reward model on rankings."""
     context = common.start(config, workdir)
-    tell_ends(context)
     reward = common.build(RewardConfig, config.reward, where="config.reward")
     init = common.build(common.InitConfig, config.init, where="config.init")
     train_config = common.build(common.TrainConfig, config.train, where="config.train")
@@ -234,8 +233,8 @@ def _rankings(
 
 def _tell_cut(context: common.Context, name: str, rows: Rows) -> None:
     """Prints how many answers of a split are longer than a response may be."""
-    limit, eos_id = context.data_config.max_response, context.data.tokenizer.eos_id
-    cut = sum(count_cut(rows[i], eos_id) for i in range(len(rows)))
+    limit, end_id = context.data_config.max_response, context.data.prompt_format.end_id
+    cut = sum(count_cut(rows[i], end_id) for i in range(len(rows)))
     if cut:
         count = sum(int(rows[i].present.sum()) for i in range(len(rows)))
         common.announce(

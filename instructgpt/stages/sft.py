@@ -26,7 +26,7 @@ from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
 from instructgpt.ranges import NonNegativeInt
 from instructgpt.sharding import batch_share
 from instructgpt.stages import common
-from instructgpt.stages.inputs import has_valid, keep_short, tell_ends
+from instructgpt.stages.inputs import has_valid, keep_short
 from instructgpt.stages.sampling import Prompts, make_sample_table
 from instructgpt.state import make_train_state, shardings_of
 from instructgpt.steps.sft import make_sft_loss, weigh_pretraining
@@ -53,7 +53,6 @@ class SFTConfig:
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Fine-tunes a pretrained model on demonstrations."""
     context = common.start(config, workdir)
-    tell_ends(context)
     sft = common.build(SFTConfig, config.sft, where="config.sft")
     init = common.build(common.InitConfig, config.init, where="config.init")
     train_config = common.build(common.TrainConfig, config.train, where="config.train")

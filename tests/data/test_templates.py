@@ -197,3 +197,12 @@ def test_a_tokenizer_that_drops_line_breaks_is_refused(template, model_type, tmp
         UserError, match=rf"template='{template}': .* drops line breaks"
     ):
         PromptFormat(load_tokenizer(path), template)
+
+
+def test_the_mark_that_closes_turns_ends_responses(pipeline):
+    base = BPETokenizer(pipeline, eos="<|endoftext|>")
+    for template, end in [("plain", END_OF_TEXT), ("chatml", IM_END), ("llama3", EOT)]:
+        prompts = PromptFormat(base, template)
+        assert prompts.end_id == prompts.response_ids("the cat")[-1] == end
+        history = {"history": ["the", "cat"], "prompt": "sat"}
+        assert prompts.prompt_ids(history).count(END_OF_TEXT) == (template == "plain")
