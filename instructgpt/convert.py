@@ -4,9 +4,10 @@
     python -m instructgpt.convert export CHECKPOINT FOLDER
 
 SOURCE is a folder with config.json, *.safetensors and a tokenizer's files, a .gguf
-file, or the name of a model on the Hugging Face hub. CHECKPOINT is a workdir like any
-stage's: give it to a stage as `--config.init.path`, and its `tokenizer` folder as
-`--config.data.tokenizer`.
+file (any part of a split one) or a folder with one, or the name of a model on the
+Hugging Face hub. CHECKPOINT is a workdir like any stage's: give it to a stage as
+`--config.init.path`, or PPO's `--config.reward_init.path` if it is a reward model, and
+its `tokenizer` folder as `--config.data.tokenizer`.
 """
 
 import argparse
@@ -14,7 +15,8 @@ import sys
 from pathlib import Path
 
 from instructgpt.errors import UserError
-from instructgpt.stages.public import export_checkpoint, import_checkpoint
+from instructgpt.stages.export import export_checkpoint
+from instructgpt.stages.public import import_checkpoint
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -22,6 +22,7 @@ LEVELS = {
     "manifest": 0,
     "outputs": 0,
     "ranges": 0,
+    "reading": 0,
     "sharding": 0,
     "tokenizer": 0,
     "checkpoints": 1,

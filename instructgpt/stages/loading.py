@@ -173,23 +173,26 @@ def made_with(data: Datasets) -> dict[str, Any]:
 
 
 def model_meta(
-    context: Context, model: nn.Module, *, kind: str, templated: bool = True
+    model: nn.Module,
+    *,
+    kind: str,
+    context: Context | None = None,
+    templated: bool = True,
 ) -> dict[str, Any]:
     """What a checkpoint says of its model.
 
     Args:
-      context: The stage that trains it.
       model: Its module.
       kind: language or scalar.
+      context: The stage that trains it; None of a model that no stage has trained.
       templated: Whether it was trained on prompts in the stage's template.
     """
-    return {
-        "model": dataclasses.asdict(model.config),
-        "kind": kind,
-        "templated": templated,
-        "made_with": made_with(context.data),
-        "identity": context.identity.digest,
-    }
+    meta = {"model": dataclasses.asdict(model.config), "kind": kind}
+    if context is not None:
+        meta["templated"] = templated
+        meta["made_with"] = made_with(context.data)
+        meta["identity"] = context.identity.digest
+    return meta
 
 
 def checkpoint_steps(path: str, context: Context) -> list[int]:

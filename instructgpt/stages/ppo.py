@@ -134,7 +134,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             evaluate=_make_evaluate(context, policy.model, held_out),
             schedule=schedules[0],
             updates=minibatches * rollout.epochs,
-            meta=loading.model_meta(context, policy.model, kind="language"),
+            meta=loading.model_meta(policy.model, kind="language", context=context),
         )
         state = train(
             job, state, config=loop_config, key=context.key, workdir=context.workdir

@@ -113,7 +113,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             evaluate=evaluate,
             schedule=make_schedule(optimizer_config, loop_config.num_steps),
             finish=_shifting(context, demonstrations, model, train_config.batch_size),
-            meta=loading.model_meta(context, model, kind="scalar"),
+            meta=loading.model_meta(model, kind="scalar", context=context),
         )
         state = train(job, state, config=loop_config, key=key, workdir=context.workdir)
         common.finish(context)
@@ -224,8 +224,8 @@ def _rankings(
 
 def _tell_cut(context: common.Context, name: str, rows: Rows) -> None:
     """Prints how many answers of a split are longer than a response may be."""
-    limit, eos_id = context.data_config.max_response, context.data.tokenizer.eos_id
-    cut = sum(count_cut(rows[i], eos_id) for i in range(len(rows)))
+    limit, end_id = context.data_config.max_response, context.data.prompt_format.end_id
+    cut = sum(count_cut(rows[i], end_id) for i in range(len(rows)))
     if cut:
         count = sum(int(rows[i].present.sum()) for i in range(len(rows)))
         common.announce(

@@ -28,6 +28,9 @@ class Letters:
     def encode(self, text: str) -> list[int]:
         return [ord(character) for character in text]
 
+    def decode(self, ids: list[int]) -> str:
+        return "".join(map(chr, ids))
+
 
 class BegunLetters(Letters):
     """BOS stands before every text."""

@@ -18,8 +18,9 @@ from configs import recipe as recipe_config
 from instructgpt.checkpoints import open_checkpoint
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import Transformer
-from instructgpt.stages import recipe
-from instructgpt.stages.public import export_checkpoint, import_checkpoint
+from instructgpt.stages import ppo, recipe
+from instructgpt.stages.export import export_checkpoint
+from instructgpt.stages.public import import_checkpoint
 from instructgpt.state import params_layout
 from tests import public_models, tiny
 from tests.stages.recipe_run import MESH
@@ -181,3 +182,15 @@ def test_another_library_loads_both(workdir):
     assert classifier.config.num_labels == 1
     # Its padding has a row, since a classifier looks for the last real token.
     assert classifier.config.pad_token_id == config.vocab_size
+
+
+def test_an_imported_reward_model_rewards_as_the_one_that_was_exported(workdir):
+    import_checkpoint(str(workdir / "export" / "reward"), workdir / "reward again")
+    described = json.loads((workdir / "ppo_ptx" / "config.json").read_text())
+    config = ConfigDict(described)
+    config.reward_init.path = "../reward again"
+    ppo.run(config, workdir / "ppo again")
+    expected, params = (
+        saved(workdir / n, "params")[1] for n in ("ppo_ptx", "ppo again")
+    )
+    tiny.assert_equal(params, expected)
