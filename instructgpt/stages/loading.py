@@ -187,7 +187,7 @@ def model_meta(
       context: The stage that trains it; None of a model that no stage has trained.
       templated: Whether it was trained on prompts in the stage's template.
     """
-    meta = {"model": dataclasses.asdict(model.config), "kind": kind}
+    meta: dict[str, Any] = {"model": dataclasses.asdict(model.config), "kind": kind}
     if context is not None:
         meta["templated"] = templated
         meta["made_with"] = made_with(context.data)
