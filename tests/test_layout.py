@@ -20,6 +20,7 @@ LEVELS = {
     "file_kinds": 0,
     "finite": 0,
     "outputs": 0,
+    "paths": 0,
     "ranges": 0,
     "sharding": 0,
     "tokenizer": 0,
