@@ -90,14 +90,15 @@ def test_a_workdir_is_needed():
 
 
 def test_an_empty_workdir_is_not_the_current_folder(tmp_path):
-    before = sorted(os.listdir(REPO))
-    process = start(PRETRAIN, "--workdir=")
+    process = start(
+        f"--config={REPO}/configs/pretrain.py:smoke", "--workdir=", cwd=tmp_path
+    )
     _, err = process.communicate()
     assert process.returncode == 1
     assert err.strip() == (
         "error: --workdir is empty; name a folder for what the run keeps"
     )
-    assert sorted(os.listdir(REPO)) == before
+    assert not list(tmp_path.iterdir())
 
 
 def test_paths_count_from_where_the_command_is_typed(tmp_path):

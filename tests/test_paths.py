@@ -24,7 +24,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "here"
 
 
-ODD = ("a b", "a[b]c", "ä ö", "-dash", "~tilde", "a:b", "a#b", "%41", "x,y", "a@2")
+ODD = ("a b", "a[b]c", "ä ö", "-dash", "~", "~tilde", "a:b", "a#b", "%41", "x,y", "a@2")
 
 
 @pytest.mark.parametrize("typed", [".", "..", "../a/../b", "runs/data", *ODD])
