@@ -384,7 +384,7 @@ def _without_patterns(directory: epath.Path) -> epath.Path:
     Orbax looks for its files by patterns, in which it puts the folder's own name.
     """
     text = os.fspath(directory)
-    if "://" in text or not any(letter in text for letter in "[]*?"):
+    if "://" in text or not any(letter in text for letter in "[]*?\\"):
         return directory
     name = f"instructgpt-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     link = Path(tempfile.gettempdir()) / name

@@ -12,7 +12,7 @@ its `tokenizer` folder as `--config.data.tokenizer`.
 
 import argparse
 import sys
-from pathlib import Path
+from os.path import expanduser
 
 from instructgpt.errors import UserError
 from instructgpt.stages.export import export_checkpoint
@@ -25,10 +25,10 @@ def main(argv: list[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     importing = commands.add_parser("import", help="public files to a checkpoint")
     importing.add_argument("source", help="folder, .gguf file or name on the hub")
-    importing.add_argument("checkpoint", type=Path, help="a new workdir")
+    importing.add_argument("checkpoint", type=expanduser, help="a new workdir")
     exporting = commands.add_parser("export", help="a checkpoint to public files")
-    exporting.add_argument("checkpoint", type=Path, help="a stage's workdir")
-    exporting.add_argument("folder", type=Path, help="a new folder")
+    exporting.add_argument("checkpoint", type=expanduser, help="a stage's workdir")
+    exporting.add_argument("folder", type=expanduser, help="a new folder")
     exporting.add_argument("--part", default="params", help="params, or PPO's ema")
     exporting.add_argument("--step", type=int, help="default: the newest")
     exporting.add_argument(

@@ -21,6 +21,7 @@ LEVELS = {
     "finite": 0,
     "manifest": 0,
     "outputs": 0,
+    "paths": 0,
     "ranges": 0,
     "reading": 0,
     "sharding": 0,

@@ -1,8 +1,9 @@
 """What every stage does first: check the config, open the workdir, mesh and data.
 
 A ConfigDict stops here: below, only frozen dataclasses and keyword arguments.
-Relative paths in a config are relative to the stage's workdir, so that a recipe's
-folders can be moved as a whole.
+Relative paths in a config are relative to the stage's workdir, all of them, so that a
+recipe's folders can be moved as a whole. What is typed on a command line is relative to
+the current folder: `take_typed` makes the one into the other.
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ from instructgpt.errors import UserError
 from instructgpt.loop import LoopConfig
 from instructgpt.models.config import ModelConfig, for_devices
 from instructgpt.outputs import new_file
+from instructgpt.paths import for_config, from_shell, resolve
 from instructgpt.ranges import Every, NonNegativeInt, PositiveInt, check_values
 from instructgpt.sharding import MeshConfig, check_divides, make_mesh, put_batch
 from instructgpt.stages.identity import (
@@ -36,6 +38,7 @@ from instructgpt.stages.identity import (
     flat,
     is_finished,
     is_parent,
+    is_path,
     of_workdir,
     own_keys,
     read_json,
@@ -132,12 +135,41 @@ def start(config: ConfigDict, workdir: str | os.PathLike[str]) -> Context:
 def data_of(config: ConfigDict, workdir: Path) -> DataConfig:
     """The data block of a stage's config, its paths resolved."""
     block = build(DataConfig, config.data, where="config.data")
-    given = block.tokenizer
     return dataclasses.replace(
         block,
         dir=resolve(block.dir, workdir),
-        tokenizer=resolve(given, workdir) if given else "",
+        jsonl=resolve(block.jsonl, workdir) if block.jsonl else "",
+        tokenizer=resolve(block.tokenizer, workdir) if block.tokenizer else "",
     )
+
+
+def take_typed(
+    config: ConfigDict, typed: Mapping[str, Any], workdir: str | os.PathLike[str]
+) -> None:
+    """Has the paths that were typed on a command line count from the current folder.
+
+    Args:
+      config: A stage's or a recipe's, in which they stand as they were typed; they are
+        replaced.
+      typed: The keys that were given there, as in "init.path" or "stages.sft.init".
+      workdir: Of the run; a recipe's stages lie in it under their names.
+    """
+    blocks = {
+        k: v.to_dict() if isinstance(v, ConfigDict) else v for k, v in typed.items()
+    }
+    for key in flat(blocks):
+        stage, own = "", key
+        if key.startswith("stages."):
+            _, stage, own = key.split(".", 2)
+        if not is_path(own):
+            continue
+        *names, last = key.split(".")
+        block = functools.reduce(lambda part, name: part[name], names, config)
+        base, value = Path(workdir) / stage, block[last]
+        if isinstance(value, str):
+            block[last] = for_config(from_shell(value), base)
+        else:
+            block[last] = type(value)(for_config(from_shell(v), base) for v in value)
 
 
 def identity_of(
@@ -227,13 +259,6 @@ def _refuse(workdir: Path, changed: list[str]) -> None:
             f"{workdir} holds a run of something else; changed: {'; '.join(changed)}. "
             "Use another --workdir, or delete this one"
         )
-
-
-def resolve(path: str, workdir: Path) -> str:
-    """A path of the config: absolute and URLs as they are, else under the workdir."""
-    if "://" in path:
-        return path
-    return os.path.normpath(workdir / Path(path).expanduser())
 
 
 def announce(text: str) -> None:

@@ -1,7 +1,6 @@
 """Export of a stage's model as public files."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,11 @@ from instructgpt.models.public.families import write_config
 from instructgpt.models.public.tensors import INDEX, SINGLE
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.outputs import check_new_folder, new_folder
+from instructgpt.paths import resolve
 from instructgpt.sharding import MeshConfig, make_mesh
 from instructgpt.stages import common
 from instructgpt.stages.chat_format import template_of, write_chat_template
+from instructgpt.stages.identity import read_json
 from instructgpt.stages.public import SCORE, SCORE_BIAS, SCORE_VOCAB, TOKENIZER
 from instructgpt.state import params_layout
 from instructgpt.tokenizer import copy_tokenizer, load_tokenizer
@@ -58,6 +59,7 @@ def export_checkpoint(
     """
     check_new_folder(folder)
     checkpoints, step = open_checkpoint(checkpoint, step=step)
+    tokenizer = _tokenizer_of(Path(checkpoint))
     meta = checkpoints.meta(step)
     config = common.build(ModelConfig, meta["model"], where="config.model")
     scalar = meta["kind"] == "scalar"
@@ -86,8 +88,9 @@ def export_checkpoint(
         params, layout = params["trunk"], layout["trunk"]
     items = transfer.expected(family, config, layout)
     with new_folder(folder) as partial:
+        template = "" if scalar else template_of(Path(checkpoint))
         public |= _export_tokenizer(
-            Path(checkpoint), partial, config.vocab_size, chat=not scalar
+            tokenizer, partial, config.vocab_size, template=template
         )
         _write_shards(partial, items, params, config, head, dtype, max_shard_gb)
         common.write_json(partial / "config.json", public)
@@ -96,20 +99,18 @@ def export_checkpoint(
 
 
 def _export_tokenizer(
-    checkpoint: Path, folder: Path, rows: int, *, chat: bool
+    source: Path | None, folder: Path, rows: int, *, template: str
 ) -> dict[str, Any]:
     """Copies the tokenizer that a workdir used; its control ids for config.json.
 
     Padding that was given an id of its own beyond the exported rows is left out: other
     programs look it up in the table.
     """
-    source = _tokenizer_of(checkpoint)
     if source is None or not copy_tokenizer(source, folder):
         common.announce("export: the workdir names no tokenizer; copy one yourself")
         return {}
     tokenizer = load_tokenizer(folder)
-    template = template_of(checkpoint)
-    if chat and template:
+    if template:
         write_chat_template(folder, tokenizer, template)
         tokenizer = load_tokenizer(folder)
     return {
@@ -120,14 +121,27 @@ def _export_tokenizer(
 
 
 def _tokenizer_of(checkpoint: Path) -> Path | None:
+    """Where a workdir's tokenizer lies; None if the workdir names none.
+
+    Raises:
+      UserError: it is not where the run's config says.
+    """
     own = checkpoint / TOKENIZER
     described = checkpoint / "config.json"
     if own.exists() or not described.exists():
         return own if own.exists() else None
-    data = json.loads(described.read_text())["data"]
-    if data["tokenizer"]:
-        return Path(common.resolve(data["tokenizer"], checkpoint.absolute()))
-    return Path(data["jsonl"]).expanduser() if data["jsonl"] else None
+    data = read_json(described, remedy=f"put a tokenizer into {own}")["data"]
+    key = "tokenizer" if data["tokenizer"] else "jsonl"
+    if not data[key]:
+        return None
+    path = Path(resolve(data[key], checkpoint.absolute()))
+    if not path.exists():
+        raise UserError(
+            f"{path}: there is no tokenizer, which config.data.{key} of {checkpoint} "
+            f"names; put its files back there, or into {own}"
+        )
+    load_tokenizer(path)  # what it lacks is told before any weight is read
+    return path
 
 
 def _write_shards(

@@ -14,8 +14,9 @@ from instructgpt.data.datasets import Datasets
 from instructgpt.errors import UserError
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import ScalarModel, Transformer
-from instructgpt.ranges import NonNegativeInt
-from instructgpt.stages.common import Context, check_model, model_config, resolve
+from instructgpt.paths import resolve
+from instructgpt.ranges import FolderPath, NonNegativeInt
+from instructgpt.stages.common import Context, check_model, model_config
 from instructgpt.stages.identity import (
     IDENTITY,
     finished_steps,
@@ -31,7 +32,7 @@ Params = Any
 class InitConfig:
     """Which checkpoint a model comes from."""
 
-    path: str  # a finished stage's workdir
+    path: FolderPath  # a finished stage's workdir
     step: NonNegativeInt = 0  # 0: the newest, of a finished stage
     part: str = "params"  # or "ema", the average of a PPO policy
     selected_by: str = ""  # a select stage's workdir whose choice of step counts

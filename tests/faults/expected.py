@@ -127,11 +127,18 @@ EXPECTED = {
     ),
     "evaluation_batch_on_three_devices": runs(r"ppo +2/2"),
     "every_zeroth_checkpoint": refused(r"config\.select\.every=0"),
+    # Its last command lists the exported folder.
+    "export_started_from_another_folder": runs(
+        r"\nmodel\.safetensors\ntokenizer\.json\n", never=("names no tokenizer",)
+    ),
     "held_out_rankings_that_are_all_ties": runs(r"tie", never=(r"\bnan\b",)),
     "log_every_of_zero": runs(r"sft +\d+/\d+"),
     "microbatches_of_zero": refused(r"config\.train\.microbatches=0"),
     "negative_number_of_epochs": refused(r"config\.train\.num_epochs=-1"),
     "no_samples_asked_for_in_sft": runs(r"sft +\d+/\d+", never=(r"response at step",)),
+    "paths_relative_to_the_current_folder": runs(
+        r"sft +\d+/\d+", r"\nmodel\.safetensors\ntokenizer\.json\n"
+    ),
     "policy_microbatches_of_zero": refused(r"config\.ppo\.microbatches=0"),
     # Its last command lists the samples, of each evaluation one file.
     "ppo_evaluates_after_every_epoch": runs(r"1\.\w+\n.*2\.\w+\n.*3\.\w+\n"),

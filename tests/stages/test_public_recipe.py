@@ -71,13 +71,13 @@ def write_records(folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text(text)
 
 
-def get_config(records: Path) -> ConfigDict:
+def get_config() -> ConfigDict:
     """The variant for SmolLM2, cut down to seconds on eight small devices."""
     config = recipe_config.get_config("smollm2")
     for name in config.order:
         stage = config.stages[name]
         stage.mesh = MESH
-        stage.data.update(jsonl=str(records), max_prompt=PROMPT, max_response=RESPONSE)
+        stage.data.update(max_prompt=PROMPT, max_response=RESPONSE)
         if "model" in stage:
             stage.model.update(compute_dtype="float32", remat="none")
         if "train" in stage:
@@ -121,9 +121,9 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params = public_models.params_of(config)
     tensors = public_models.public_tensors(config, params)
     public_models.write_folder(theirs, config, tensors)
-    write_records(root / "records")
     import_checkpoint(str(theirs), workdir / "base")
-    recipe.run(get_config(root / "records"), workdir)
+    write_records(workdir / "records")
+    recipe.run(get_config(), workdir)
     export_checkpoint(workdir / "reward", workdir / "export" / "reward")
     export_checkpoint(workdir / "ppo_ptx", workdir / "export" / "policy", part="ema")
     return workdir
