@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 
 from instructgpt.checkpoints import open_checkpoint
 from instructgpt.distributed import is_first
+from instructgpt.errors import UserError
 from instructgpt.metrics import Progress
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.public import transfer
