@@ -6,7 +6,7 @@ from typing import Literal
 
 from instructgpt.errors import UserError
 from instructgpt.ranges import (
-    FractionBelowOne,
+    Fraction,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -73,9 +73,7 @@ class ModelConfig:
     # The learned position table starts as noise, or as sines of many wavelengths, in
     # which near positions are alike: small models learn to look back much sooner.
     position_init: Literal["normal", "sinusoidal"] = "normal"
-    residual_dropout: FractionBelowOne = (
-        0.0  # after attention and MLP, before the residual add
-    )
+    residual_dropout: Fraction = 0.0  # after attention and MLP, before adding
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     # What float32 activations and weights are rounded to before they are multiplied;
     # sums stay float32, as do the products that are the weights' gradients. TPUs round

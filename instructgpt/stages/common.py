@@ -234,7 +234,7 @@ def check_train(train: TrainConfig, mesh: Mesh) -> None:
 def _same_config(config: ConfigDict, workdir: Path) -> None:
     """Checks that the run in this workdir, if one has begun, has the same config."""
     path = workdir / CONFIG
-    if not (workdir / IDENTITY).exists() or not path.exists():
+    if not path.exists() or all(p.name in BEGUN for p in workdir.iterdir()):
         return
     old = read_json(path, remedy="delete this workdir, or name another --workdir")
     before, now = own_keys(flat(old)), own_keys(flat(config.to_dict()))
