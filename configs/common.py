@@ -30,7 +30,9 @@ def data(variant: str) -> ConfigDict:
             dict(
                 dir="../data",
                 # Yours: KIND.SPLIT.jsonl files and, for a model of yours, a tokenizer.
-                jsonl="data",
+                # Beside the stages, as `dir`, which holds what is made of them, so that
+                # a run moves with its records; --config.data.jsonl names others.
+                jsonl="../records",
                 tokenizer="../base/tokenizer" if public else "",
                 template="chatml" if variant == "smollm2" else "plain",
                 max_prompt=prompt,

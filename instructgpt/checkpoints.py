@@ -18,16 +18,11 @@ import jax
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from instructgpt.checksums import (
-    MANIFEST,
-    array_checksums,
-    first_damaged,
-    value_checksum,
-    write_manifest,
-)
+from instructgpt.checksums import array_checksums
 from instructgpt.distributed import on_first
 from instructgpt.errors import UserError
 from instructgpt.finite import first_not_finite
+from instructgpt.manifest import MANIFEST, first_damaged, value_checksum, write_manifest
 from instructgpt.outputs import not_writable
 
 T = TypeVar("T")
@@ -385,7 +380,7 @@ def _without_patterns(directory: epath.Path) -> epath.Path:
     Orbax looks for its files by patterns, in which it puts the folder's own name.
     """
     text = os.fspath(directory)
-    if "://" in text or not any(letter in text for letter in "[]*?"):
+    if "://" in text or not any(letter in text for letter in "[]*?\\"):
         return directory
     name = f"instructgpt-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     link = Path(tempfile.gettempdir()) / name

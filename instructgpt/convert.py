@@ -4,17 +4,19 @@
     python -m instructgpt.convert export CHECKPOINT FOLDER
 
 SOURCE is a folder with config.json, *.safetensors and a tokenizer's files, a .gguf
-file, or the name of a model on the Hugging Face hub. CHECKPOINT is a workdir like any
-stage's: give it to a stage as `--config.init.path`, and its `tokenizer` folder as
-`--config.data.tokenizer`.
+file (any part of a split one) or a folder with one, or the name of a model on the
+Hugging Face hub. CHECKPOINT is a workdir like any stage's: give it to a stage as
+`--config.init.path`, or PPO's `--config.reward_init.path` if it is a reward model, and
+its `tokenizer` folder as `--config.data.tokenizer`.
 """
 
 import argparse
 import sys
-from pathlib import Path
+from os.path import expanduser
 
 from instructgpt.errors import UserError
-from instructgpt.stages.public import export_checkpoint, import_checkpoint
+from instructgpt.stages.export import export_checkpoint
+from instructgpt.stages.public import import_checkpoint
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -23,10 +25,10 @@ def main(argv: list[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     importing = commands.add_parser("import", help="public files to a checkpoint")
     importing.add_argument("source", help="folder, .gguf file or name on the hub")
-    importing.add_argument("checkpoint", type=Path, help="a new workdir")
+    importing.add_argument("checkpoint", type=expanduser, help="a new workdir")
     exporting = commands.add_parser("export", help="a checkpoint to public files")
-    exporting.add_argument("checkpoint", type=Path, help="a stage's workdir")
-    exporting.add_argument("folder", type=Path, help="a new folder")
+    exporting.add_argument("checkpoint", type=expanduser, help="a stage's workdir")
+    exporting.add_argument("folder", type=expanduser, help="a new folder")
     exporting.add_argument("--part", default="params", help="params, or PPO's ema")
     exporting.add_argument("--step", type=int, help="default: the newest")
     exporting.add_argument(

@@ -17,6 +17,7 @@ input is read once, and memory does not grow with its size, unless a file is one
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -73,8 +74,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         prog="python -m instructgpt.curate", description=__doc__.splitlines()[0]
     )
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="INPUT.jsonl")
-    add("outdir", metavar="OUTDIR", help="a new or an empty folder")
+    home = os.path.expanduser  # ~ in front of a path
+    add("inputs", nargs="+", type=home, metavar="INPUT.jsonl")
+    add("outdir", type=home, metavar="OUTDIR", help="a new or an empty folder")
     add("--kind", choices=KINDS, required=True)
     add(
         "--prefix-chars",
@@ -94,7 +96,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--min-chars", type=int, default=default.min_chars, help="of a prompt")
     add("--max-chars", type=int, help="of a prompt")
     add("--max-tokens", type=int, help="of a prompt; needs --tokenizer")
-    add("--tokenizer", metavar="FILE", help="SentencePiece model; lengths in tokens")
+    add(
+        "--tokenizer",
+        type=home,
+        metavar="FILE",
+        help="SentencePiece model; lengths in tokens",
+    )
     add(
         "--languages", type=_names, default=(), metavar="en,...", help="keep only these"
     )

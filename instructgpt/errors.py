@@ -12,8 +12,12 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 class UserError(ValueError):
     """Bad input: the message names the file, line or key and says what to do.
 
-    `main.py` prints the message alone, without a traceback.
+    `main.py` prints the message alone, without a traceback. It is one line, whatever
+    a library said that is quoted in it.
     """
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.splitlines()))
 
 
 @contextlib.contextmanager

@@ -6,6 +6,9 @@
 On several machines each starts the same line, and --coordinator says who they are: see
 distributed.py.
 
+All paths on the command line are relative to the current folder; those that a config
+gives by default are relative to the stage's workdir.
+
 Kept short, so that everything it does can be called from a test or a notebook.
 """
 
@@ -22,11 +25,14 @@ from instructgpt import distributed
 from instructgpt.cli import keep_memory, parse_flags
 from instructgpt.errors import UserError
 from instructgpt.outputs import in_one_line
+from instructgpt.paths import from_shell
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configs/STAGE.py:VARIANT", lock_config=True
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run keeps everything.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where the run keeps everything; from the current folder, as all."
+)
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", "", "auto, or HOST:PORT of process 0; empty: one process."
 )
@@ -52,18 +58,24 @@ def main(argv: list[str]) -> None:
     """
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
-    if not _WORKDIR.value:
-        sys.exit("error: --workdir= is empty; name a folder, such as runs/mini")
     # Orbax warns of checkpoint parts that it reads well all the same, and what goes
     # wrong in its threads it prints there besides raising it here.
     absl_logging.set_verbosity(absl_logging.FATAL)
     config = _CONFIG.value
     if config.stage not in STAGES:
         sys.exit(f"error: config.stage={config.stage!r}; known stages: {STAGES}")
+    if not _WORKDIR.value:
+        sys.exit("error: --workdir is empty; name a folder for what the run keeps")
+    workdir = from_shell(_WORKDIR.value)
     try:
         distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+        typed = config_flags.get_override_values(flags.FLAGS["config"])
+        # Only now, as it takes seconds that a mistake in a flag need not wait for.
+        from instructgpt.stages.common import take_typed
+
         stage = importlib.import_module(f"instructgpt.stages.{config.stage}")
-        stage.run(config, _WORKDIR.value)
+        take_typed(config, typed, workdir)
+        stage.run(config, workdir)
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:

@@ -283,7 +283,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         epilog="; ".join(f"{name}: {', '.join(SETS[name].kinds)}" for name in SETS),
         allow_abbrev=False,
     )
-    parser.add_argument("outdir", help="new folder for KIND.SPLIT.jsonl")
+    parser.add_argument(
+        "outdir", type=os.path.expanduser, help="new folder for KIND.SPLIT.jsonl"
+    )
     for kind in FIELDS:
         parser.add_argument(
             f"--{kind}",

@@ -66,8 +66,23 @@ class OneOf(NamedTuple):
         return value in self.known
 
 
-Limit = AtLeast | Within | OneOf
+class Named(NamedTuple):
+    """Text that may not be empty, as it names something, and how a user is told."""
 
+    words: str
+
+    def describe(self) -> str:
+        """What may be given."""
+        return self.words
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value names something."""
+        return isinstance(value, str) and bool(value)
+
+
+Limit = AtLeast | Within | OneOf | Named
+
+FolderPath = Annotated[str, Named("the path of a folder")]
 PositiveInt = Annotated[int, AtLeast(1)]
 NonNegativeInt = Annotated[int, AtLeast(0)]
 # Two answers or more, so that one can be better than another.
@@ -132,7 +147,7 @@ def _limits(hint: Any) -> Iterator[Limit]:
         yield OneOf(typing.get_args(hint))
         return
     marks = getattr(hint, "__metadata__", ())
-    found: list[Limit] = [x for x in marks if isinstance(x, AtLeast | Within)]
+    found: list[Limit] = [x for x in marks if isinstance(x, AtLeast | Within | Named)]
     if typing.get_origin(hint) in (tuple, typing.Union, types.UnionType):
         for inner in typing.get_args(hint):
             found += _limits(inner)

@@ -30,6 +30,7 @@ fi
 # shellcheck source=launch/setup_env.sh
 source "$root/launch/setup_env.sh"
 setup_env
+go_back
 pids=()
 for ((i = 0; i < PROCESSES; i++)); do
   eval "exec $(line_of "$i")" 2> >(sed -u "s/^/[process $i] /" >&2) &

@@ -6,7 +6,6 @@
 #   WORKDIR=elsewhere bash launch/quickstart.sh
 set -euo pipefail
 
-caller=$PWD
 # shellcheck source=launch/setup_env.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 setup_env
@@ -27,9 +26,8 @@ if ! command -v nvidia-smi > /dev/null; then
   export XLA_FLAGS="$flags ${XLA_FLAGS:-}"
 fi
 
-workdir=${WORKDIR:-$PWD/runs/mini}
-[[ $workdir == /* ]] || workdir=$caller/$workdir
+go_back
 
 # Ends with the table of results and the path of report.html.
 exec python -m instructgpt.main \
-  --config=configs/recipe.py:mini --workdir="$workdir" "$@"
+  --config="$root/configs/recipe.py:mini" --workdir="${WORKDIR:-$root/runs/mini}" "$@"

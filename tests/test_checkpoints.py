@@ -209,7 +209,7 @@ def open_checkpoint_in(directory):
     return reader, reader.latest
 
 
-@pytest.mark.parametrize("name", ["a[1]", "a b", "*", "ü?", "[x", "{n}"])
+@pytest.mark.parametrize("name", ["a[1]", "a b", "*", "ü?", "[x", "{n}", "a\\b"])
 def test_folders_of_any_name(tmp_path, name):
     workdir = tmp_path / name
     checkpoints, save = small(workdir / "checkpoints")

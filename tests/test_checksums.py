@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from instructgpt.checksums import array_checksums, file_checksum, value_checksum
+from instructgpt.checksums import array_checksums
+from instructgpt.manifest import file_checksum, value_checksum
 from tests import tiny
 
 DTYPES = ["float32", "bfloat16", "float16", "int32", "uint8", "bool"]

@@ -112,6 +112,39 @@ def test_what_is_there_is_not_overwritten(source, tmp_path):
     assert "no checkpoint in" in refusal("export", tmp_path / "none", tmp_path / "out")
 
 
+@pytest.mark.parametrize("key", ["tokenizer", "jsonl"])
+def test_the_tokenizer_that_a_run_names_is_found_from_any_folder(
+    key, source, tmp_path, monkeypatch
+):
+    workdir, records = tmp_path / "runs" / "sft", tmp_path / "runs" / "my records"
+    convert.main(["import", str(source), str(workdir)])
+    (workdir / "tokenizer").rename(records)
+    data = {"tokenizer": "", "jsonl": "", key: "../my records"}
+    (workdir / "config.json").write_text(json.dumps({"data": data}))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    convert.main(["export", "../runs/sft", "theirs"])
+    written = json.loads((tmp_path / "elsewhere/theirs/config.json").read_text())
+    assert written["eos_token_id"] == V - 1
+    assert (tmp_path / "elsewhere/theirs/tokenizer.json").exists()
+    (records / "tokenizer.json").rename(tmp_path / "tokenizer.json")
+    assert f"{records}: no tokenizer" in refusal("export", workdir, "again")
+    records.rename(tmp_path / "gone")
+    message = refusal("export", "../runs/sft", "again")
+    assert f"{records}: there is no tokenizer" in message
+    assert f"config.data.{key} of ../runs/sft" in message
+    assert not (tmp_path / "elsewhere/again").exists()
+
+
+def test_home_is_meant_by_its_sign(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(source)
+    convert.main(["import", "~/theirs", "~/ours"])
+    convert.main(["export", "~/ours", "~/back"])
+    assert (tmp_path / "back" / "config.json").exists()
+    assert not (source / "~").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -259,7 +259,7 @@ def test_a_missing_language_package_is_named(prompts, tmp_path, monkeypatch):
         (["--given-splits=dev"], "error: given splits dev: choose from train, valid"),
         (["--language-sample=-1"], "error: language_sample=-1: give 0 or more"),
         (["--max-chars=1"], r"raw\.jsonl: nothing was kept of 6 lines \(length 6\)"),
-        (["--tokenizer=gone"], "error: gone: cannot read the tokenizer"),
+        (["--tokenizer=gone"], "error: gone: cannot read the file"),
     ],
 )
 def test_mistakes_end_in_one_line_and_leave_nothing(flags, problem, prompts, tmp_path):

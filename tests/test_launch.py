@@ -80,7 +80,9 @@ def test_quickstart_runs_the_recipe_where_it_was_called(tmp_path):
     (repo / ".venv" / "bin").mkdir()
     for name in ("python", "python3"):
         (repo / ".venv" / name).rename(repo / ".venv" / "bin" / name)
-        (repo / ".venv" / "bin" / name).write_text('#!/bin/sh\necho "$@"\n')
+        (repo / ".venv" / "bin" / name).write_text(
+            '#!/bin/sh\necho "$PWD:$PYTHONPATH" "$@"\n'
+        )
     (repo / ".venv" / "bin" / "activate").write_text(f"PATH={repo}/.venv/bin:$PATH\n")
     wanted = run("bash", "-c", "cat requirements.txt pyproject.toml | cksum", cwd=repo)
     (repo / ".venv" / "installed-").write_text(wanted.stdout)
@@ -91,8 +93,9 @@ def test_quickstart_runs_the_recipe_where_it_was_called(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [
-        *("-m", "instructgpt.main", "--config=configs/recipe.py:mini"),
-        *(f"--workdir={tmp_path}/here", "--config.seed=3"),
+        *(f"{tmp_path}:{repo}", "-m", "instructgpt.main"),
+        *(f"--config={repo}/configs/recipe.py:mini", "--workdir=here"),
+        "--config.seed=3",
     ]
 
 

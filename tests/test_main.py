@@ -15,11 +15,11 @@ REPO = Path(__file__).resolve().parents[1]
 PRETRAIN = "--config=configs/pretrain.py:smoke"
 
 
-def start(*flags: str) -> subprocess.Popen:
+def start(*flags: str, cwd: Path = REPO) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "instructgpt.main", *flags],
-        cwd=REPO,
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
+        cwd=cwd,
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(REPO)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -55,6 +55,14 @@ MISTAKES = {
         [PRETRAIN, "--config.mesh.data=3"],
         ["config.mesh", "does not use all 1 devices"],
     ),
+    "empty path": (
+        ["--config=configs/sft.py:smoke", "--config.init.path="],
+        ["config.init.path=''", "the path of a folder"],
+    ),
+    "records": (
+        [PRETRAIN, "--config.data.jsonl=nowhere"],
+        [f"config.data.jsonl={REPO}/nowhere", "no such folder"],
+    ),
     "no config": ([], ["--config"]),
     "flag": ([PRETRAIN, "--confg.seed=1"], ["confg.seed"]),
 }
@@ -81,12 +89,9 @@ def test_a_workdir_is_needed():
     assert "Traceback" not in err
 
 
-def test_an_empty_workdir_and_one_that_is_a_file_are_one_line(tmp_path):
+def test_a_workdir_that_is_a_file_is_one_line(tmp_path):
     (tmp_path / "file").touch()
-    for workdir, says in (
-        ("", "--workdir= is empty"),
-        (tmp_path / "file", "a file is"),
-    ):
+    for workdir, says in ((tmp_path / "file", "a file is"),):
         process = start(PRETRAIN, f"--workdir={workdir}")
         _, err = process.communicate()
         assert process.returncode == 1
@@ -104,6 +109,39 @@ def test_asked_to_stop_outside_of_the_loop_it_ends_in_one_line(tmp_path, asked):
     assert process.returncode == 128 + asked, err
     assert err.startswith(f"stopped by {asked.name}; what is whole stays")
     assert err.count("\n") == 1, err
+
+
+def test_an_empty_workdir_is_not_the_current_folder(tmp_path):
+    process = start(
+        f"--config={REPO}/configs/pretrain.py:smoke", "--workdir=", cwd=tmp_path
+    )
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert err.strip() == (
+        "error: --workdir is empty; name a folder for what the run keeps"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_paths_count_from_where_the_command_is_typed(tmp_path):
+    """And a run is opened again from elsewhere, by other paths to the same."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "-a [b]").mkdir()
+    config = f"--config={REPO}/configs/pretrain.py:smoke"
+    steps = "--config.train.num_steps=1"
+    line = "--workdir=pretrain", "--config.data.dir=../home/sets"
+    process = start(config, steps, *line, cwd=tmp_path / "-a [b]")
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert "pretrain   1/1" in out
+    assert [p.name for p in (tmp_path / "home").iterdir()] == ["sets"]
+    assert [p.name for p in (tmp_path / "-a [b]").iterdir()] == ["pretrain"]
+    line = "--workdir=../-a [b]/pretrain", "--config.data.dir=sets"
+    process = start(config, steps, *line, cwd=tmp_path / "home")
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert not out  # there was nothing to do
+    assert [p.name for p in (tmp_path / "home").iterdir()] == ["sets"]
 
 
 @pytest.mark.slow

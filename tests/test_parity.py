@@ -24,11 +24,9 @@ from instructgpt.models.config import ModelConfig  # noqa: E402
 from instructgpt.models.scoring import response_scores  # noqa: E402
 from instructgpt.models.transformer import ScalarModel, Transformer  # noqa: E402
 from instructgpt.sampling import SamplingConfig, sample  # noqa: E402
+from instructgpt.stages.export import export_checkpoint  # noqa: E402
 from instructgpt.stages.loading import model_meta  # noqa: E402
-from instructgpt.stages.public import (  # noqa: E402
-    export_checkpoint,
-    import_checkpoint,
-)
+from instructgpt.stages.public import import_checkpoint  # noqa: E402
 from instructgpt.state import params_layout, scalar_params_from  # noqa: E402
 from tests import tiny  # noqa: E402
 from tests.public_models import V, layout_of, logits_of  # noqa: E402
@@ -181,6 +179,50 @@ def test_export_loads_in_transformers_and_comes_back_bit_for_bit(public, tmp_pat
     first, second = load(checkpoint), load(tmp_path / "again")
     assert first[0] == second[0]
     tiny.assert_equal(first[1], second[1])
+
+
+def test_a_trained_head_of_a_tied_model_gives_the_logits(tmp_path):
+    shared = dict(_SHARED, num_key_value_heads=2)
+    untied = spread(
+        transformers.AutoModelForCausalLM.from_config(
+            transformers.LlamaConfig(**shared, tie_word_embeddings=False)
+        )
+    )
+    untied.save_pretrained(tmp_path / "theirs")
+    path = tmp_path / "theirs" / "config.json"
+    path.write_text(path.read_text().replace('embeddings": false', 'embeddings": true'))
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "theirs")
+    assert model.config.tie_word_embeddings
+    import_checkpoint(str(tmp_path / "theirs"), tmp_path / "ours")
+    config, params = load(tmp_path / "ours")
+    tokens = tokens_of(B, T)
+    want = public_logits(model.eval().float(), tokens)
+    np.testing.assert_array_equal(want, public_logits(untied, tokens))
+    got = logits_of(config, params, tokens)
+    np.testing.assert_allclose(got[..., :V], want, atol=CLOSE, rtol=0)
+
+
+def test_a_public_classifier_gives_the_same_scores(tmp_path):
+    shared = dict(_SHARED, num_key_value_heads=2, num_labels=1, pad_token_id=0)
+    for name in ("LlamaForSequenceClassification", "Qwen2ForSequenceClassification"):
+        public = getattr(transformers, name)
+        classifier = spread(public(public.config_class(**shared)))
+        classifier.save_pretrained(tmp_path / name)
+        import_checkpoint(str(tmp_path / name), tmp_path / f"our {name}")
+        checkpoints, step = open_checkpoint(tmp_path / f"our {name}")
+        meta = checkpoints.meta(step)
+        assert meta["kind"] == "scalar"
+        model = ScalarModel(ModelConfig(**meta["model"]))
+        layout = params_layout(model, tiny.mesh_of())
+        params = checkpoints.restore(step, {"params": layout})[0]["params"]
+        checkpoints.close()
+        tokens = tokens_of(B, T)
+        prompt, response = (tokens[:, :40], tokens[:, 40:])
+        whole = (prompt, np.ones_like(prompt, bool))
+        answers = (response[:, None], np.ones_like(response, bool)[:, None])
+        scores = response_scores(model, params, whole, answers)
+        want = public_logits(classifier, tokens)
+        np.testing.assert_allclose(scores, want, atol=CLOSE, rtol=0)
 
 
 def test_a_reward_model_becomes_a_classifier_with_one_label(public, tmp_path):

@@ -28,7 +28,7 @@ from instructgpt.data.templates import PromptFormat
 from instructgpt.data.world import World
 from instructgpt.errors import UserError
 from instructgpt.outputs import writing
-from instructgpt.ranges import NonNegativeInt, PositiveInt
+from instructgpt.ranges import FolderPath, NonNegativeInt, PositiveInt
 from instructgpt.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 # What the world makes.
@@ -39,7 +39,7 @@ KINDS = ("documents", "demonstrations", "prompts", "rm_prompts")
 class DataConfig:
     """Where the sets are, how they come to be, and how long rows may be."""
 
-    dir: str  # holds the sets and the tokenizer
+    dir: FolderPath  # holds the sets and the tokenizer
     # Tokens of a prompt with its template; longer ones are left out.
     max_prompt: PositiveInt
     max_response: PositiveInt  # tokens of a response with its EOS
@@ -119,8 +119,6 @@ def open_datasets(config: DataConfig, *, log: Callable[[str], None]) -> Datasets
     Raises:
       UserError: a file is missing or bad.
     """
-    if not config.dir:
-        raise UserError("config.data.dir is not set; name a folder for the data")
     directory = Path(config.dir)
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -154,7 +152,7 @@ def _prompt_format(config: DataConfig, own: Path) -> PromptFormat:
 
 
 def _from_files(config: DataConfig, directory: Path) -> Datasets:
-    folder = Path(config.jsonl).expanduser()
+    folder = Path(config.jsonl)
     if not folder.is_dir():
         raise UserError(f"config.data.jsonl={config.jsonl}: no such folder")
     names: dict[str, str] = {}

@@ -19,33 +19,53 @@ def document_tokens(documents: Records, tokenizer: Tokenizer) -> np.ndarray:
     Where the tokenizer's convention begins a text with BOS, each begins with it.
 
     They are computed once and kept beside the set, in a file whose name carries a
-    hash of the tokenizer and of the set. They are uint16 if the vocabulary fits,
+    hash of the tokenizer and of the set, and one of the tokens, by which damage is
+    seen. They are uint16 if the vocabulary fits,
     else uint32, and mapped from disk rather than read.
 
     Returns:
       A read-only array [number of tokens].
+
+    Raises:
+      UserError: the file is damaged.
     """
     key = f"{tokenizer.fingerprint} {file_hash(documents.files)}"
     fingerprint = hashlib.sha256(key.encode()).hexdigest()[:16]
-    path = documents.directory / f"tokens-{fingerprint}.npy"
-    if not path.exists():
-        _write_tokens(path, documents, tokenizer)
+    start = f"tokens-{fingerprint}-"
+    found = [p for p in documents.directory.iterdir() if p.name.startswith(start)]
+    if not found:
+        return np.load(_write_tokens(start, documents, tokenizer), mmap_mode="r")
+    path = found[0]
     try:
-        return np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: damaged ({error}); delete it, and it is written again."
-        ) from error
+        tokens = np.load(path, mmap_mode="r")
+    except (OSError, EOFError, ValueError) as error:
+        raise _damaged(path) from error
+    if path.stem != f"{start}{_checksum(tokens)}":
+        raise _damaged(path)
+    return tokens
 
 
-def _write_tokens(path: Path, documents: Records, tokenizer: Tokenizer) -> None:
-    tokens = array.array("H" if tokenizer.vocab_size <= 1 << 16 else "I")
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path}: damaged; delete it, and it is written again.")
+
+
+def _checksum(tokens: np.ndarray) -> str:
+    digest = hashlib.sha256(f"{tokens.dtype} {tokens.shape}".encode())
+    digest.update(tokens.data)
+    return digest.hexdigest()[:16]
+
+
+def _write_tokens(start: str, documents: Records, tokenizer: Tokenizer) -> Path:
+    ids = array.array("H" if tokenizer.vocab_size <= 1 << 16 else "I")
     for document in documents:
-        tokens.extend(tokenizer.start_ids)
-        tokens.extend(tokenizer.encode(document["text"]))
-        tokens.append(tokenizer.eos_id)
+        ids.extend(tokenizer.start_ids)
+        ids.extend(tokenizer.encode(document["text"]))
+        ids.append(tokenizer.eos_id)
+    tokens = np.frombuffer(ids, dtype=ids.typecode)
+    path = documents.directory / f"{start}{_checksum(tokens)}.npy"
     with new_file(path) as partial, partial.open("wb") as file:
-        np.save(file, np.frombuffer(tokens, dtype=tokens.typecode))
+        np.save(file, tokens)
+    return path
 
 
 class TokenWindows:

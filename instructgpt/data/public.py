@@ -71,13 +71,13 @@ def find_files(
         if not entry.files:
             where = f"; get it from {entry.homepage}" if entry.homepage else ""
             raise UserError(f"{name}: give its file or folder, as {name}:FILE{where}.")
-        folder = Path(cache).expanduser()
+        folder = Path(os.path.expanduser(cache))
         return [
             SetFile(remote.fetch(folder), split, remote.url)
             for split, remotes in entry.files.items()
             for remote in remotes
         ]
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     if not path.is_dir():
         return [SetFile(path, None, str(path))]
     if entry.files:

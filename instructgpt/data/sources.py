@@ -30,6 +30,7 @@ from instructgpt.data.records import (
     read_jsonl,
 )
 from instructgpt.errors import UserError
+from instructgpt.manifest import MANIFEST, first_damaged, write_manifest
 from instructgpt.outputs import not_writable
 
 __all__ = [
@@ -143,7 +144,10 @@ def build(
                     f"{directory}: the set cannot be written ({reason}); make room "
                     "there, or name another folder, and start again"
                 ) from error
-    there = set(tfds.builder_from_directory(directory).info.splits)
+    # Of what lies there now, if a kill came before.
+    if not (directory / MANIFEST).exists():
+        write_manifest(directory)
+    there = set(_opened(directory).info.splits)
     if there != set(splits):
         raise UserError(
             f"{directory}: holds the splits {sorted(there)} but {sorted(splits)} were"
@@ -222,7 +226,7 @@ class Records(Sequence[Record]):
     def __init__(self, directory: Path, *, split: str, label: str):
         self.directory = directory
         self.label = label
-        builder = tfds.builder_from_directory(directory)
+        builder = _opened(directory)
         self.files = [Path(file) for file in builder.info.splits[split].filepaths]
         self._source = builder.as_data_source(split)
 
@@ -260,7 +264,7 @@ def open_source(
             f" instructgpt.data.sources.build({kind!r}, {name!r}, ...) or correct the"
             " data directory."
         )
-    splits = tfds.builder_from_directory(directory).info.splits
+    splits = _opened(directory).info.splits
     if split not in splits:
         raise UserError(
             f"{directory}: no split {split!r}, only {sorted(splits)}; choose one of"
@@ -277,7 +281,25 @@ def has_split(
 ) -> bool:
     """Whether a set that `build` wrote has this split."""
     directory = _directory(kind, name, data_dir)
-    return split in tfds.builder_from_directory(directory).info.splits
+    return split in _opened(directory).info.splits
+
+
+@functools.cache
+def _opened(directory: Path) -> tfds.core.DatasetBuilder:
+    """The set as TFDS opens it, once its files are what they were when it was built.
+
+    They are read once a process, at about 1 GB/s; an ArrayRecord file is checked again
+    piece by piece as it is read.
+    """
+    damaged = first_damaged(directory)
+    if damaged is None:
+        try:
+            return tfds.builder_from_directory(directory)
+        except Exception:  # TFDS has many of its own
+            damaged = "dataset_info.json"
+    raise UserError(
+        f"{directory / damaged}: damaged; delete its directory and build the set again."
+    )
 
 
 def _check_file(file: Path, length: int) -> None:

@@ -16,10 +16,11 @@ class Template(NamedTuple):
     """The text around a prompt and its response; control tokens by name."""
 
     user: str = ""  # before a prompt
-    assistant: str = ""  # between a prompt and its response, which EOS ends
-    after: str = ""  # between an earlier response's EOS and the next prompt's `user`
+    assistant: str = ""  # between a prompt and its response
+    after: str = ""  # between an earlier response's end and the next prompt's `user`
     lead: str = ""  # what a response's first word joins on to, such as a space
     controls: tuple[str, ...] = ()
+    end: str = ""  # the control that ends a response; "" is the tokenizer's EOS
 
 
 TEMPLATES = {
@@ -27,18 +28,20 @@ TEMPLATES = {
     "plain": Template(assistant="\n"),
     # Bai et al. 2022 (hh-rlhf).
     "dialogue": Template(user="\n\nHuman: ", assistant="\n\nAssistant:", lead=" "),
-    # Qwen2, SmolLM2, whose chat models have <|im_end|> as EOS.
+    # Qwen2, SmolLM2; their chat models have <|im_end|> as EOS, the base models do not.
     "chatml": Template(
         user="<|im_start|>user\n",
         assistant="<|im_end|>\n<|im_start|>assistant\n",
         after="\n",
         controls=("<|im_start|>", "<|im_end|>"),
+        end="<|im_end|>",
     ),
     # Its chat models have <|eot_id|> as EOS.
     "llama3": Template(
         user="<|start_header_id|>user<|end_header_id|>\n\n",
         assistant="<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
         controls=("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+        end="<|eot_id|>",
     ),
 }
 
@@ -48,13 +51,15 @@ class PromptFormat:
 
     Attributes:
       tokenizer: The tokenizer.
+      end_id: What ends a response: the template's own mark, else the tokenizer's EOS.
     """
 
     def __init__(self, tokenizer: Tokenizer, template: str = "plain"):
         """Joins the two.
 
         Raises:
-          UserError: there is no such template, or the tokenizer lacks its controls.
+          UserError: there is no such template, or the tokenizer lacks its controls or
+            drops line breaks, which every template has.
         """
         if template not in TEMPLATES:
             raise UserError(
@@ -70,6 +75,12 @@ class PromptFormat:
             }
         except UserError as error:
             raise UserError(f"config.data.template={template!r}: {error}") from error
+        self.end_id: int = self._controls.get(self._template.end, tokenizer.eos_id)
+        if "\n" not in tokenizer.decode(tokenizer.encode("a\nb")):
+            raise UserError(
+                f"config.data.template={template!r}: the tokenizer drops line breaks, "
+                "which stand between a prompt and its response; use one that keeps them"
+            )
 
     @property
     def pad_id(self) -> int:
@@ -97,9 +108,9 @@ class PromptFormat:
         return ids + self._turn_ids(before, record["prompt"])
 
     def response_ids(self, text: str) -> list[int]:
-        """A response and its EOS."""
+        """A response and its end."""
         encoded = self.tokenizer.encode(self._template.lead + text)
-        return [*encoded, self.tokenizer.eos_id]
+        return [*encoded, self.end_id]
 
     def response_text(self, ids: Iterable[int]) -> str:
         """The inverse of `response_ids`, for sampled ids too."""

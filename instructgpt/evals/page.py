@@ -60,7 +60,8 @@ def _model_sections(results: Results) -> Iterable[Section]:
     yield Section(
         "Results",
         f"Judged by the gold judge on {_split(results)} prompts, of customers and with "
-        "questions that no model was trained on; 95 % intervals over prompts.",
+        "questions that no training text holds word for word; 95 % intervals over "
+        "prompts.",
         _models_html(results),
     )
     yield Section(

@@ -22,6 +22,15 @@ def format_results_table(results: Results, *, markdown: bool = False) -> str:
     return "\n\n".join(layout(rows, columns) for columns, rows in tables if rows)
 
 
+def describe_results(results: Results) -> str:
+    """What was compared: prompts, split, and the seeds of the world and of training."""
+    meta = results["meta"]
+    return (
+        f"{results['num_prompts']} {results.get('split', 'test')} prompts, world "
+        f"{meta.get('world_seed', meta['seed'])}, training seed {meta['seed']}"
+    )
+
+
 def model_table(results: Results) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of the first table of `format_results_table`."""
     measures = {

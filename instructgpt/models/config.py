@@ -6,7 +6,7 @@ from typing import Literal
 
 from instructgpt.errors import UserError
 from instructgpt.ranges import (
-    FractionBelowOne,
+    Fraction,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -45,12 +45,16 @@ class ModelConfig:
     rotary_base: PositiveFloat = 10_000.0
     # Longer contexts than the model was trained for: all angles divided by the factor,
     # or only the slow ones as in Llama 3.1, between two wavelengths given as fractions
-    # 1 / high_freq and 1 / low_freq of the original context.
-    rotary_scaling: Literal["none", "linear", "llama3"] = "none"
+    # 1 / high_freq and 1 / low_freq of the original context; or each plane's rate by a
+    # number of its own.
+    rotary_scaling: Literal["none", "linear", "llama3", "table"] = "none"
     rotary_factor: PositiveFloat = 1.0
     rotary_low_freq: PositiveFloat = 1.0
     rotary_high_freq: PositiveFloat = 4.0
     rotary_original_context: NonNegativeInt = 0
+    rotary_table: tuple[
+        PositiveFloat, ...
+    ] = ()  # divisors of the rates, fastest plane first
     norm: Literal["layer_norm", "rms_norm"] = "layer_norm"
     norm_eps: PositiveFloat = 1e-5
     activation: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu_tanh"
@@ -69,9 +73,7 @@ class ModelConfig:
     # The learned position table starts as noise, or as sines of many wavelengths, in
     # which near positions are alike: small models learn to look back much sooner.
     position_init: Literal["normal", "sinusoidal"] = "normal"
-    residual_dropout: FractionBelowOne = (
-        0.0  # after attention and MLP, before the residual add
-    )
+    residual_dropout: Fraction = 0.0  # after attention and MLP, before adding
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     # What float32 activations and weights are rounded to before they are multiplied;
     # sums stay float32, as do the products that are the weights' gradients. TPUs round
@@ -101,6 +103,8 @@ class ModelConfig:
 
     def __post_init__(self):
         check_values(type(self), vars(self), where="config.model")
+        # JSON, where checkpoints keep their configs, knows lists alone.
+        object.__setattr__(self, "rotary_table", tuple(self.rotary_table))
         if self.sequence_parallel and not self.scan_layers:
             raise UserError(
                 "config.model: sequence_parallel needs scan_layers; turn that on or "
@@ -150,6 +154,12 @@ class ModelConfig:
             raise UserError(
                 "config.model.rotary_scaling='llama3' needs rotary_original_context "
                 "and rotary_low_freq < rotary_high_freq"
+            )
+        size = self.rotary_dim // 2 if self.rotary_scaling == "table" else 0
+        if len(self.rotary_table) != size or not all(x > 0 for x in self.rotary_table):
+            raise UserError(
+                f"config.model.rotary_table={self.rotary_table}: with rotary_scaling="
+                f"{self.rotary_scaling!r} give {size} numbers above 0"
             )
 
     @property

@@ -28,6 +28,8 @@ def frequencies(config: ModelConfig) -> Array:
     rates = config.rotary_base ** -(exponents / config.rotary_dim)
     if config.rotary_scaling == "none":
         return rates
+    if config.rotary_scaling == "table":
+        return rates / jnp.asarray(config.rotary_table, jnp.float32)
     slow = rates / config.rotary_factor
     if config.rotary_scaling == "linear":
         return slow

@@ -20,6 +20,7 @@ from ml_collections import config_flags
 
 from instructgpt.cli import parse_flags
 from instructgpt.errors import UserError
+from instructgpt.paths import from_shell
 from instructgpt.plan.plan import Request, plan_stage
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -67,7 +68,7 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {error}")
     print(text)
     if _JSON.value:
-        Path(_JSON.value).write_text(json.dumps(numbers, indent=2) + "\n")
+        Path(from_shell(_JSON.value)).write_text(json.dumps(numbers, indent=2) + "\n")
 
 
 def _log(text: str) -> None:

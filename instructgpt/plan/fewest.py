@@ -43,8 +43,8 @@ def fewest(
             lines.append(f"fewest chips at these settings: {count}, {topology}")
             return Smallest(plan, tried, "\n".join(lines))
         tried.append({"topology": topology, "reason": _reason(plan)})
-    rows = "\n".join(f"{row['topology']}: {row['reason']}" for row in tried)
-    raise UserError(f"--topology={kind}: the stage fits on no slice\n{rows}")
+    rows = "; ".join(f"{row['topology']}: {row['reason']}" for row in tried)
+    raise UserError(f"--topology={kind}: the stage fits on no slice: {rows}")
 
 
 def _reason(plan: Estimate) -> str:

@@ -1,8 +1,9 @@
 """What every stage does first: check the config, open the workdir, mesh and data.
 
 A ConfigDict stops here: below, only frozen dataclasses and keyword arguments.
-Relative paths in a config are relative to the stage's workdir, so that a recipe's
-folders can be moved as a whole.
+Relative paths in a config are relative to the stage's workdir, all of them, so that a
+recipe's folders can be moved as a whole. What is typed on a command line is relative to
+the current folder: `take_typed` makes the one into the other.
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ from instructgpt.errors import UserError
 from instructgpt.loop import LoopConfig
 from instructgpt.models.config import ModelConfig, for_devices
 from instructgpt.outputs import new_file
+from instructgpt.paths import for_config, from_shell, resolve
 from instructgpt.ranges import Every, NonNegativeInt, PositiveInt, check_values
 from instructgpt.sharding import MeshConfig, check_divides, make_mesh, put_batch
 from instructgpt.stages.identity import (
@@ -40,6 +42,7 @@ from instructgpt.stages.identity import (
     flat,
     is_finished,
     is_parent,
+    is_path,
     newest_step,
     of_workdir,
     own_keys,
@@ -159,12 +162,41 @@ def _take(workdir: Path) -> None:
 def data_of(config: ConfigDict, workdir: Path) -> DataConfig:
     """The data block of a stage's config, its paths resolved."""
     block = build(DataConfig, config.data, where="config.data")
-    given = block.tokenizer
     return dataclasses.replace(
         block,
         dir=resolve(block.dir, workdir),
-        tokenizer=resolve(given, workdir) if given else "",
+        jsonl=resolve(block.jsonl, workdir) if block.jsonl else "",
+        tokenizer=resolve(block.tokenizer, workdir) if block.tokenizer else "",
     )
+
+
+def take_typed(
+    config: ConfigDict, typed: Mapping[str, Any], workdir: str | os.PathLike[str]
+) -> None:
+    """Has the paths that were typed on a command line count from the current folder.
+
+    Args:
+      config: A stage's or a recipe's, in which they stand as they were typed; they are
+        replaced.
+      typed: The keys that were given there, as in "init.path" or "stages.sft.init".
+      workdir: Of the run; a recipe's stages lie in it under their names.
+    """
+    blocks = {
+        k: v.to_dict() if isinstance(v, ConfigDict) else v for k, v in typed.items()
+    }
+    for key in flat(blocks):
+        stage, own = "", key
+        if key.startswith("stages."):
+            _, stage, own = key.split(".", 2)
+        if not is_path(own):
+            continue
+        *names, last = key.split(".")
+        block = functools.reduce(lambda part, name: part[name], names, config)
+        base, value = Path(workdir) / stage, block[last]
+        if isinstance(value, str):
+            block[last] = for_config(from_shell(value), base)
+        else:
+            block[last] = type(value)(for_config(from_shell(v), base) for v in value)
 
 
 def identity_of(
@@ -230,7 +262,7 @@ def check_train(train: TrainConfig, mesh: Mesh) -> None:
 def _same_config(config: ConfigDict, workdir: Path) -> None:
     """Checks that the run in this workdir, if one has begun, has the same config."""
     path = workdir / CONFIG
-    if not (workdir / IDENTITY).exists() or not path.exists():
+    if not path.exists() or all(p.name in BEGUN for p in workdir.iterdir()):
         return
     old = read_json(path, remedy="delete this workdir, or name another --workdir")
     before, now = own_keys(flat(old)), own_keys(flat(config.to_dict()))
@@ -308,13 +340,6 @@ def hint_to_go_on(workdir: Path) -> str:
     if is_finished(workdir) or not newest_step(workdir):
         return ""
     return ", or name the keys in --config.resume.changed to go on with the new values"
-
-
-def resolve(path: str, workdir: Path) -> str:
-    """A path of the config: absolute and URLs as they are, else under the workdir."""
-    if "://" in path:
-        return path
-    return os.path.normpath(workdir / Path(path).expanduser())
 
 
 def announce(text: str) -> None:

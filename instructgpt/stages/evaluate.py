@@ -1,7 +1,8 @@
 """Compares the models: gold win rates, Likert, flags, losses, and the report.
 
 The five models of the paper's Fig. 1 (GPT, GPT-prompted, SFT, PPO, PPO-ptx) answer
-the same prompts, of customers and with questions never seen in training. In the
+the same prompts, of customers that training has not and with questions that it does
+not hold word for word. In the
 miniature world the gold judge decides; it has trained nothing.
 """
 
@@ -28,9 +29,17 @@ from instructgpt.evals.preferences import (
     make_ranking_evaluator,
     shared_pair_counts,
 )
-from instructgpt.evals.report import format_results_table, load_results, write_report
+from instructgpt.evals.report import load_results, write_report
+from instructgpt.evals.tables import describe_results, format_results_table
 from instructgpt.models.config import ModelConfig
-from instructgpt.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, RankedInt
+from instructgpt.paths import resolve
+from instructgpt.ranges import (
+    FolderPath,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    RankedInt,
+)
 from instructgpt.sampling import SamplingConfig
 from instructgpt.stages import common, loading
 from instructgpt.stages.identity import check_left, is_finished, read_json
@@ -58,14 +67,14 @@ class EvaluateConfig:
     """What is compared on how many prompts."""
 
     baseline: str  # key of the model the others are compared with
-    reward: str  # a reward stage's workdir
+    reward: FolderPath  # a reward stage's workdir
     # A label stage's workdir; "": the rankings of the reward model are not here.
     comparisons: str
-    select: str  # a select stage's workdir, for the table of epochs
+    select: FolderPath  # a select stage's workdir, for the table of epochs
     max_responses: RankedInt
     # Whose prompts and documents: tune on valid, report test once.
     split: Literal["valid", "test"] = "test"
-    curves: tuple[str, ...] = ()  # stages' workdirs whose metrics are plotted
+    curves: tuple[FolderPath, ...] = ()  # stages' workdirs whose metrics are plotted
     num_prompts: NonNegativeInt = 0  # prompts of the split; 0: all
     batch_size: PositiveInt = 64
     num_samples: NonNegativeInt = 12  # side-by-side samples in the report
@@ -91,6 +100,7 @@ def show(workdir: Path) -> None:
     """Prints the table of a finished evaluation and where its report is."""
     check_left(workdir / "results.json", remedy=_AGAIN)
     results = load_results(workdir / "results.json")
+    common.announce(f"\n{describe_results(results)}\n")
     common.announce(format_results_table(results))
     common.announce(f"report: {workdir / 'report.html'}")
 
@@ -170,7 +180,7 @@ def _check_needs(
     for model_config in found.values():
         _windows(context, model_config, settings)
     if settings.comparisons:
-        directory = common.resolve(settings.comparisons, context.workdir)
+        directory = resolve(settings.comparisons, context.workdir)
         for split in _LABELERS:
             open_comparisons(directory, split)
     _selected_epochs(context, settings)
@@ -298,7 +308,7 @@ def _reward_accuracy(
     """
     if not settings.comparisons:
         return {}
-    directory = common.resolve(settings.comparisons, context.workdir)
+    directory = resolve(settings.comparisons, context.workdir)
     evaluate = make_ranking_evaluator(reward.model, context.mesh)
     out: dict[str, Any] = {}
     for split, name in _LABELERS.items():
@@ -327,7 +337,7 @@ def _reward_accuracy(
 def _from_stages(context: common.Context, settings: EvaluateConfig) -> dict[str, Any]:
     curves = {}
     for path in settings.curves:
-        metrics = Path(common.resolve(path, context.workdir)) / "metrics.jsonl"
+        metrics = Path(resolve(path, context.workdir)) / "metrics.jsonl"
         if metrics.exists():
             relative = os.path.relpath(metrics, context.workdir)
             curves[metrics.parent.name] = relative
@@ -341,7 +351,7 @@ def _selected_epochs(
     context: common.Context, settings: EvaluateConfig
 ) -> list[dict[str, Any]]:
     """What the select stage says of each epoch of SFT."""
-    path = Path(common.resolve(settings.select, context.workdir)) / "selected.json"
+    path = Path(resolve(settings.select, context.workdir)) / "selected.json"
     return loading.read_selected(path)["epochs"]
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from instructgpt.checkpoints import newest_checkpoint
-from instructgpt.checksums import file_checksum, value_checksum
 from instructgpt.errors import UserError
+from instructgpt.manifest import file_checksum, value_checksum
 from instructgpt.outputs import new_file
 
 IDENTITY, FINISHED, CONFIG = "identity.json", "finished.json", "config.json"
@@ -36,12 +36,14 @@ FREE_KEYS = (
     "resume.changed",
 )
 
-# Keys that name other stages' workdirs.
+# Keys that hold paths. These name other stages' workdirs,
 _PARENTS = re.compile(
     r"(.*\.)?(init|reward_init|rl_init)\.(path|selected_by)|label\.policies|"
     r"reward\.comparisons|select\.(candidates|reward)|"
     r"evaluate\.(reward|comparisons|select)"
 )
+# and these what else a run reads or leaves, and a recipe's reward model.
+_OTHER_PATHS = re.compile(r"data\.(dir|jsonl|tokenizer)|evaluate\.curves|reward_model")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +149,11 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def is_parent(key: str) -> bool:
     """Whether a flat key names other stages' workdirs."""
     return _PARENTS.fullmatch(key) is not None
+
+
+def is_path(key: str) -> bool:
+    """Whether a flat key of a stage or a recipe holds one path, or several."""
+    return is_parent(key) or _OTHER_PATHS.fullmatch(key) is not None
 
 
 def own_keys(values: dict[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,13 @@ from instructgpt.distributed import first_then_others, on_first
 from instructgpt.errors import UserError, about
 from instructgpt.evals.preferences import agreement_interval
 from instructgpt.outputs import new_file
-from instructgpt.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, RankedInt
+from instructgpt.ranges import (
+    FolderPath,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    RankedInt,
+)
 from instructgpt.sampling import SamplingConfig
 from instructgpt.stages import common, loading
 from instructgpt.stages.identity import check_left, is_finished, read_json
@@ -39,7 +45,7 @@ from instructgpt.stages.sampling import Prompts, stage_sampler
 class LabelConfig:
     """How many answers of whom are ranked by how many."""
 
-    policies: tuple[str, ...]  # workdirs of the stages whose models answer
+    policies: tuple[FolderPath, ...]  # workdirs of the stages whose models answer
     # Their checkpoints, by step as a fraction of the newest; answers are shared out.
     fractions: tuple[float, ...] = (1.0,)
     train_prompts: NonNegativeInt = 0  # 0: all of the split

@@ -14,8 +14,9 @@ from instructgpt.data.datasets import Datasets
 from instructgpt.errors import UserError
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import ScalarModel, Transformer
-from instructgpt.ranges import NonNegativeInt
-from instructgpt.stages.common import Context, check_model, model_config, resolve
+from instructgpt.paths import resolve
+from instructgpt.ranges import FolderPath, NonNegativeInt
+from instructgpt.stages.common import Context, check_model, model_config
 from instructgpt.stages.identity import (
     IDENTITY,
     finished_steps,
@@ -31,7 +32,7 @@ Params = Any
 class InitConfig:
     """Which checkpoint a model comes from."""
 
-    path: str  # a finished stage's workdir
+    path: FolderPath  # a finished stage's workdir
     step: NonNegativeInt = 0  # 0: the newest, of a finished stage
     part: str = "params"  # or "ema", the average of a PPO policy
     selected_by: str = ""  # a select stage's workdir whose choice of step counts
@@ -173,23 +174,26 @@ def made_with(data: Datasets) -> dict[str, Any]:
 
 
 def model_meta(
-    context: Context, model: nn.Module, *, kind: str, templated: bool = True
+    model: nn.Module,
+    *,
+    kind: str,
+    context: Context | None = None,
+    templated: bool = True,
 ) -> dict[str, Any]:
     """What a checkpoint says of its model.
 
     Args:
-      context: The stage that trains it.
       model: Its module.
       kind: language or scalar.
+      context: The stage that trains it; None of a model that no stage has trained.
       templated: Whether it was trained on prompts in the stage's template.
     """
-    return {
-        "model": dataclasses.asdict(model.config),
-        "kind": kind,
-        "templated": templated,
-        "made_with": made_with(context.data),
-        "identity": context.identity.digest,
-    }
+    meta: dict[str, Any] = {"model": dataclasses.asdict(model.config), "kind": kind}
+    if context is not None:
+        meta["templated"] = templated
+        meta["made_with"] = made_with(context.data)
+        meta["identity"] = context.identity.digest
+    return meta
 
 
 def checkpoint_steps(path: str, context: Context) -> list[int]:

@@ -135,7 +135,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             schedule=schedules[0],
             updates=minibatches * rollout.epochs,
             rates=("policy_optimizer.learning_rate", "value_optimizer.learning_rate"),
-            meta=loading.model_meta(context, policy.model, kind="language"),
+            meta=loading.model_meta(policy.model, kind="language", context=context),
         )
         state = train(
             job, state, config=loop_config, key=context.key, workdir=context.workdir

@@ -73,7 +73,9 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             watch=("loss", "valid_loss", "grad_norm"),
             evaluate=_make_evaluate(context, model, valid, train_config),
             schedule=make_schedule(optimizer_config, loop_config.num_steps),
-            meta=loading.model_meta(context, model, kind="language", templated=False),
+            meta=loading.model_meta(
+                model, kind="language", context=context, templated=False
+            ),
         )
         state = train(job, state, config=loop_config, key=key, workdir=context.workdir)
         common.finish(context)

@@ -1,46 +1,69 @@
-"""Import of public checkpoints into a workdir, and export of a stage's model."""
+"""Import of public checkpoints into a workdir."""
 
 import dataclasses
-import json
+import shutil
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import ml_dtypes  # noqa: F401  (makes NumPy know "bfloat16")
-import numpy as np
-from safetensors.numpy import save_file
+import jax
 
-from instructgpt.checkpoints import Checkpoints, open_checkpoint
+from instructgpt.checkpoints import Checkpoints
 from instructgpt.distributed import is_first
-from instructgpt.errors import UserError
+from instructgpt.errors import UserError, about
 from instructgpt.metrics import Progress
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.public import transfer
-from instructgpt.models.public.families import Family, read_config, write_config
+from instructgpt.models.public.families import Family, read_config
 from instructgpt.models.public.gguf_file import GGUFFile
 from instructgpt.models.public.hub import find_model
-from instructgpt.models.public.tensors import (
-    INDEX,
-    SINGLE,
-    SafetensorsFolder,
-    TensorSource,
-)
+from instructgpt.models.public.tensors import SafetensorsFolder, TensorSource
+from instructgpt.models.public.values import finite, whole
 from instructgpt.models.transformer import ScalarModel, Transformer
-from instructgpt.outputs import check_new_folder, new_folder
+from instructgpt.reading import read_object
 from instructgpt.sharding import MeshConfig, make_mesh
 from instructgpt.stages import common
 from instructgpt.state import params_layout
 from instructgpt.tokenizer import Tokenizer, copy_tokenizer, load_tokenizer
-from instructgpt.tokenizer.gguf import write_gguf_tokenizer
+from instructgpt.tokenizer.gguf import UnknownTokenizerError, write_gguf_tokenizer
 
 TOKENIZER = "tokenizer"  # folder of a workdir
+SCORE = "score.weight"  # the head of a public reward model
+# What our exported reward models say besides: their bias, and how many of their rows
+# are tokens that a language model would predict.
+SCORE_BIAS, SCORE_VOCAB = "score_bias", "score_vocab_size"
 _ROWS = 128  # the embedding grows to a multiple of this, so that it shards
+
+
+class _Public(NamedTuple):
+    """Public files whose headers have been read."""
+
+    tensors: TensorSource
+    family: Family
+    config: ModelConfig
+    where: str  # what describes the model, for messages
+    described: dict[str, Any]  # its content
+
+    @property
+    def scalar(self) -> bool:
+        """Whether it is a reward model."""
+        names = self.described.get("architectures") or [""]
+        named = isinstance(names, list) and self.family.classifier in names
+        return named or SCORE in self.tensors.tensors()
+
+
+class Imported(NamedTuple):
+    """A public model as parameters of ours."""
+
+    params: Any
+    meta: dict[str, Any]  # what a checkpoint says of it
 
 
 def import_checkpoint(source: str, workdir: str | Path) -> dict[str, Any]:
     """Writes a public model as a checkpoint of ours, with its tokenizer beside it.
 
     The tensors stream onto the mesh of all devices one by one. The checkpoint appears
-    under its name when it is whole.
+    under its name when it is whole, and nothing is written before all tensors are read.
 
     Args:
       source: A folder, a .gguf file or a name on the hub.
@@ -57,20 +80,164 @@ def import_checkpoint(source: str, workdir: str | Path) -> dict[str, Any]:
     directory = workdir / "checkpoints"
     if directory.exists() and Checkpoints(directory, clean=False).steps:
         raise UserError(f"{workdir} holds checkpoints; name a new folder")
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = Path(folder) / TOKENIZER
+        params, meta = read_public(source, tokenizer)
+        if is_first() and tokenizer.exists():
+            shutil.copytree(tokenizer, workdir / TOKENIZER, dirs_exist_ok=True)
+    checkpoints = Checkpoints(directory)
+    checkpoints.save(0, {"params": params}, meta)
+    checkpoints.close()
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    common.announce(f"import: {size:,} parameters in {workdir}")
+    return meta
+
+
+def read_public(source: str, tokenizer_folder: Path) -> Imported:
+    """Reads a public model onto the mesh of all devices, and writes its tokenizer.
+
+    Args:
+      source: As of `import_checkpoint`.
+      tokenizer_folder: Made if the model comes with a tokenizer.
+
+    Raises:
+      UserError: a file is missing, damaged or of another model.
+    """
     path = find_model(source)
-    tensors, family, config = _open(path)
-    common.announce(f"import: {family.name} from {path}")
-    tokenizer = _import_tokenizer(path, tensors, workdir / TOKENIZER)
-    config = _with_padding(config, tokenizer, where=str(path))
-    mesh = make_mesh(MeshConfig(data=1, fsdp=-1))
-    layout = params_layout(Transformer(config), mesh)
-    items = transfer.expected(family, config, layout)
+    public = _open(path)
+    common.announce(f"import: {public.family.name} from {path}")
+    tokenizer = _import_tokenizer(path, public.tensors, tokenizer_folder)
+    public = _settle_head(public)
+    config = _with_rows(public, tokenizer)
+    params = _read_params(public, config)
+    if public.scalar and SCORE_VOCAB in public.described:
+        config = dataclasses.replace(config, vocab_size=_score_vocab(public))
+    meta = {
+        "model": dataclasses.asdict(config),
+        "kind": "scalar" if public.scalar else "language",
+        "family": public.family.name,
+        "source": source,
+    }
+    return Imported(params, meta)
+
+
+def _open(path: Path) -> _Public:
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise UserError(f"{path}: give a folder or a .gguf file")
+        file = GGUFFile(path)
+        return _Public(
+            file, *read_config(file.config, where=str(path)), str(path), file.config
+        )
+    where = path / "config.json"
+    described = read_object(where)
+    family, config = read_config(described, where=str(where))
+    folder = SafetensorsFolder(path)
+    if folder.left_alone:
+        common.announce(
+            f"import: {', '.join(folder.left_alone)} beside the model left alone"
+        )
+    return _Public(folder, family, config, str(where), described)
+
+
+def _import_tokenizer(
+    path: Path, tensors: TensorSource, folder: Path
+) -> Tokenizer | None:
+    """Copies the tokenizer's files; None if the model comes without."""
+    why = "the model has no tokenizer"
     if isinstance(tensors, GGUFFile):
-        tensors.rename(list(items))
-    names = transfer.check_tensors(tensors.tensors(), items, family)
+        try:
+            said = write_gguf_tokenizer(tensors.metadata, folder, where=str(path))
+            if said:
+                common.announce(f"import: {said}")
+            with about(str(path)):
+                return load_tokenizer(folder)
+        except UnknownTokenizerError as error:
+            why = str(error)
+    elif copy_tokenizer(path, folder):
+        return load_tokenizer(path)
+    common.announce(f"import: {why}; name one by --config.data.tokenizer")
+    return None
+
+
+def _settle_head(public: _Public) -> _Public:
+    """A language model with the head that its files hold, a reward model without."""
+    family, config = public.family, public.config
+    held = family.head in public.tensors.tensors()
+    if public.scalar:
+        if held:
+            common.announce(f"import: a reward model has no use for {family.head}")
+        return public._replace(config=dataclasses.replace(config, tied_head=True))
+    settled = transfer.settle_head(public.tensors, family, config)
+    if settled != config:
+        common.announce(
+            f"import: {family.head} is no copy of the embedding and is used, although "
+            f"{public.where} says that they are tied"
+        )
+    return public._replace(config=settled)
+
+
+def _with_rows(public: _Public, tokenizer: Tokenizer | None) -> ModelConfig:
+    """Gives padding an id of its own, and the embedding rows that shard."""
+    config = public.config
+    wanted = config.vocab_size
+    if tokenizer is None:
+        wanted += not public.scalar
+    elif tokenizer.vocab_size > config.vocab_size:
+        raise UserError(
+            f"{public.where}: the tokenizer has {tokenizer.vocab_size} tokens, the "
+            f"model {config.vocab_size}; do they belong together?"
+        )
+    else:
+        wanted = max(wanted, tokenizer.num_ids)
+    if not (public.scalar and SCORE_VOCAB in public.described):
+        wanted = -(-wanted // _ROWS) * _ROWS
+    return dataclasses.replace(config, padded_vocab_size=wanted)
+
+
+def _score_vocab(public: _Public) -> int:
+    size = whole(public.described[SCORE_VOCAB], f"{public.where}: {SCORE_VOCAB}")
+    if size > public.config.vocab_size:
+        raise UserError(
+            f"{public.where}: {SCORE_VOCAB}={size} is more than vocab_size="
+            f"{public.config.vocab_size}; copy the file again"
+        )
+    return size
+
+
+def _read_params(public: _Public, config: ModelConfig) -> Any:
+    """All parameters; a reward model's are its trunk, kernel and bias."""
+    source, family = public.tensors, public.family
+    found = dict(source.tensors())
+    if config.num_layers > len(found):
+        raise UserError(
+            f"{public.where}: {family.keys['num_layers']}={config.num_layers}, but the "
+            f"files hold {len(found)} tensors; do they belong together?"
+        )
+    mesh = make_mesh(MeshConfig(data=1, fsdp=-1))
+    model: Any = ScalarModel(config) if public.scalar else Transformer(config)
+    layout = params_layout(model, mesh)
+    head: dict[str, Any] = {}
+    if public.scalar:
+        bias = public.described.get(SCORE_BIAS, 0.0)
+        head = transfer.import_score(
+            source,
+            found.pop(SCORE, None),
+            layout,
+            name=SCORE,
+            where=public.where,
+            bias=finite(bias, f"{public.where}: {SCORE_BIAS}"),
+        )
+        layout = layout["trunk"]
+    items = transfer.expected(family, config, layout)
+    if isinstance(source, GGUFFile):
+        source.rename(list(items))
+        found = dict(source.tensors())
+    quantised = _quantisation(public.described)
+    names = transfer.check_tensors(found, items, family, quantised=quantised)
     progress = Progress("import", len(items))
     params = transfer.import_params(
-        tensors,
+        source,
         items,
         names,
         config=config,
@@ -78,194 +245,15 @@ def import_checkpoint(source: str, workdir: str | Path) -> dict[str, Any]:
         progress=lambda done, total: progress.update(done, {}),
     )
     progress.close()
-    meta = {
-        "model": dataclasses.asdict(config),
-        "kind": "language",
-        "family": family.name,
-        "source": source,
-    }
-    checkpoints = Checkpoints(directory)
-    checkpoints.save(0, {"params": params}, meta)
-    checkpoints.close()
-    common.announce(f"import: {config.num_params:,} parameters in {workdir}")
-    return meta
+    return {"trunk": params, **head} if public.scalar else params
 
 
-def _open(path: Path) -> tuple[TensorSource, Family, ModelConfig]:
-    if path.is_file():
-        if path.suffix != ".gguf":
-            raise UserError(f"{path}: give a folder or a .gguf file")
-        file = GGUFFile(path)
-        return file, *read_config(file.config, where=str(path))
-    described = path / "config.json"
-    try:
-        public = json.loads(described.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"{described}: cannot read the file ({error.strerror}); give the folder of "
-            "a model"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{described}: not valid JSON ({error})") from error
-    return SafetensorsFolder(path), *read_config(public, where=str(described))
-
-
-def _import_tokenizer(
-    path: Path, tensors: TensorSource, folder: Path
-) -> Tokenizer | None:
-    """Copies the tokenizer's files; None if the model comes without."""
-    if isinstance(tensors, GGUFFile):
-        write_gguf_tokenizer(tensors.metadata, folder, where=str(path))
-    elif not copy_tokenizer(path, folder):
-        common.announce(
-            "import: the model has no tokenizer; name one by --config.data.tokenizer"
-        )
-        return None
-    return load_tokenizer(folder)
-
-
-def _with_padding(
-    config: ModelConfig, tokenizer: Tokenizer | None, *, where: str
-) -> ModelConfig:
-    """Gives padding an id of its own, and the embedding rows that shard."""
-    wanted = config.vocab_size
-    if tokenizer is None:
-        wanted += 1
-    elif tokenizer.vocab_size > config.vocab_size:
-        raise UserError(
-            f"{where}: the tokenizer has {tokenizer.vocab_size} tokens, the model "
-            f"{config.vocab_size}; do they belong together?"
-        )
-    else:
-        wanted = max(wanted, tokenizer.pad_id + 1)
-    return dataclasses.replace(config, padded_vocab_size=-(-wanted // _ROWS) * _ROWS)
-
-
-def export_checkpoint(
-    checkpoint: str | Path,
-    folder: str | Path,
-    *,
-    part: str = "params",
-    step: int | None = None,
-    dtype: str = "float32",
-    max_shard_gb: float = 5.0,
-) -> dict[str, Any]:
-    """Writes a stage's model as public files: config.json, safetensors, tokenizer.
-
-    A reward model becomes a sequence classifier with one label. Public classifiers
-    have no bias, so config.json keeps ours as `score_bias`: other programs give scores
-    that are lower by it.
-
-    Args:
-      checkpoint: A stage's workdir.
-      folder: A new folder, which appears when it is whole.
-      part: "params", or "ema" for the averaged policy of PPO.
-      step: Which checkpoint; None is the newest.
-      dtype: Of the tensors.
-      max_shard_gb: Largest file, in 1e9 bytes.
-
-    Returns:
-      The content of config.json.
-
-    Raises:
-      UserError: there is no such checkpoint, no public family has this model, or the
-        folder exists.
-    """
-    check_new_folder(folder)
-    checkpoints, step = open_checkpoint(checkpoint, step=step)
-    meta = checkpoints.meta(step)
-    config = common.build(ModelConfig, meta["model"], where="config.model")
-    scalar = meta["kind"] == "scalar"
-    if scalar:
-        # Padding is looked up by the classifier, so its row stays.
-        config = dataclasses.replace(
-            config, tied_head=True, vocab_size=config.padded_vocab_size
-        )
-    family, public = write_config(config)
-    mesh = make_mesh(MeshConfig(data=1, fsdp=-1))
-    model: Any = ScalarModel(config) if scalar else Transformer(config)
-    layout = params_layout(model, mesh)
-    params = checkpoints.restore(step, {part: layout})[0][part]
-    checkpoints.close()
-    public |= {"torch_dtype": dtype, "architectures": [family.model]}
-    head: dict[str, np.ndarray] = {}
-    if scalar:
-        head = {"score.weight": np.asarray(params["kernel"], np.float32)[None]}
-        public |= {
-            "architectures": [family.classifier],
-            "id2label": {"0": "score"},
-            "score_bias": float(params["bias"]),
-        }
-        params, layout = params["trunk"], layout["trunk"]
-    items = transfer.expected(family, config, layout)
-    with new_folder(folder) as partial:
-        public |= _export_tokenizer(Path(checkpoint), partial, config.vocab_size)
-        _write_shards(partial, items, params, config, head, dtype, max_shard_gb)
-        common.write_json(partial / "config.json", public)
-    common.announce(f"export: {family.name}, {public['architectures'][0]}, in {folder}")
-    return public
-
-
-def _export_tokenizer(checkpoint: Path, folder: Path, rows: int) -> dict[str, Any]:
-    """Copies the tokenizer that a workdir used; its control ids for config.json.
-
-    Padding that was given an id of its own beyond the exported rows is left out: other
-    programs look it up in the table.
-    """
-    source = _tokenizer_of(checkpoint)
-    if source is None or not copy_tokenizer(source, folder):
-        common.announce("export: the workdir names no tokenizer; copy one yourself")
-        return {}
-    tokenizer = load_tokenizer(folder)
-    return {
-        "bos_token_id": tokenizer.bos_id,
-        "eos_token_id": tokenizer.eos_id,
-        "pad_token_id": tokenizer.pad_id if tokenizer.pad_id < rows else None,
-    }
-
-
-def _tokenizer_of(checkpoint: Path) -> Path | None:
-    own = checkpoint / TOKENIZER
-    described = checkpoint / "config.json"
-    if own.exists() or not described.exists():
-        return own if own.exists() else None
-    data = json.loads(described.read_text())["data"]
-    if data["tokenizer"]:
-        return Path(common.resolve(data["tokenizer"], checkpoint.absolute()))
-    return Path(data["jsonl"]).expanduser() if data["jsonl"] else None
-
-
-def _write_shards(
-    folder: Path,
-    items: dict[str, transfer.Item],
-    params: Any,
-    config: ModelConfig,
-    head: dict[str, np.ndarray],
-    dtype: str,
-    max_shard_gb: float,
-) -> None:
-    """One file at a time is in memory."""
-    width = np.dtype(dtype).itemsize
-    groups = list(
-        transfer.shards(items, bytes_per_value=width, max_bytes=int(max_shard_gb * 1e9))
+def _quantisation(described: dict[str, Any]) -> str:
+    """What a config.json says of how its weights are quantised."""
+    said = described.get("quantization_config")
+    if not isinstance(said, dict):
+        return ""
+    keys = {k: said[k] for k in ("quant_method", "bits") if k in said}
+    return "quantization_config: " + (
+        ", ".join(f"{k}={v!r}" for k, v in keys.items()) or "no quant_method"
     )
-    progress, done, total = Progress("export", len(items)), 0, 0
-    weight_map: dict[str, str] = {}
-    for number, group in enumerate(groups, start=1):
-        name = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
-        name = name if len(groups) > 1 else SINGLE
-        tensors = dict(head) if number == len(groups) else {}
-        for key in group:
-            tensors[key] = transfer.export_tensor(items[key], params, config=config)
-        tensors = {key: value.astype(dtype) for key, value in tensors.items()}
-        if is_first():
-            save_file(tensors, folder / name, metadata={"format": "pt"})
-            (folder / name).chmod(0o644)  # written for its owner alone
-        weight_map |= dict.fromkeys(tensors, name)
-        total += sum(value.nbytes for value in tensors.values())
-        done += len(group)
-        progress.update(done, {})
-    progress.close()
-    if len(groups) > 1:
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        common.write_json(folder / INDEX, index)

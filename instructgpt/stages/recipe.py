@@ -21,6 +21,7 @@ from instructgpt.distributed import on_first
 from instructgpt.errors import UserError, about
 from instructgpt.models.config import ModelConfig
 from instructgpt.optim import OptimizerConfig
+from instructgpt.paths import one_deeper, resolve
 from instructgpt.ranges import check_values
 from instructgpt.sharding import MeshConfig, make_mesh
 from instructgpt.stages import (
@@ -111,7 +112,7 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
             raise UserError(
                 f"config.together: {name!r} is not in config.order={config.order}"
             )
-    _check_reward_model(config)
+    _check_reward_model(config, workdir)
     order = stage_order(config)
     for name in order:
         check_blocks(stage_config(config, name), where=f"config.stages.{name}")
@@ -224,11 +225,11 @@ def _recipe_key(text: str, stage: str) -> str:
     return f"config.stages.{stage}{text.removeprefix('config')}"
 
 
-def _check_reward_model(config: ConfigDict) -> None:
+def _check_reward_model(config: ConfigDict, workdir: Path) -> None:
     """Raises UserError if a reward model is needed and neither given nor trained."""
     given = config.reward_model
     if given:
-        _check_given(config, Path(given).expanduser().absolute())
+        _check_given(config, Path(resolve(given, workdir)))
         return
     needed = _READ_REWARD_MODEL & set(config.order)
     if needed and "reward" not in config.order:
@@ -342,7 +343,7 @@ def stage_config(config: ConfigDict, name: str) -> ConfigDict:
     stage.seed = config.seed
     stage.data.world_seed = config.world_seed
     if config.reward_model:
-        path = str(Path(config.reward_model).expanduser().absolute())
+        path = one_deeper(config.reward_model)
         if "reward_init" in stage:
             stage.reward_init.path = path
         if stage.stage in ("select", "evaluate"):

@@ -36,6 +36,7 @@ from instructgpt.evals.tables import format_interval
 from instructgpt.loop import Job, train
 from instructgpt.models.transformer import ScalarModel
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
+from instructgpt.paths import resolve
 from instructgpt.ranges import NonNegativeFloat, RankedInt
 from instructgpt.sharding import batch_share, local_ways, put_batch
 from instructgpt.stages import common, loading
@@ -113,7 +114,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             evaluate=evaluate,
             schedule=make_schedule(optimizer_config, loop_config.num_steps),
             finish=_shifting(context, demonstrations, model, train_config.batch_size),
-            meta=loading.model_meta(context, model, kind="scalar"),
+            meta=loading.model_meta(model, kind="scalar", context=context),
         )
         state = train(job, state, config=loop_config, key=key, workdir=context.workdir)
         common.finish(context)
@@ -156,7 +157,7 @@ def _reads_own(context: common.Context, reward: RewardConfig) -> bool:
     """Whether the rankings are the data's own, as no label stage has made others."""
     if not reward.comparisons:
         return True
-    made = has_report(common.resolve(reward.comparisons, context.workdir))
+    made = has_report(resolve(reward.comparisons, context.workdir))
     return not made and context.data.has("comparisons", "train")
 
 
@@ -171,7 +172,7 @@ def _open_rankings(
         if context.data.has("comparisons", "test"):
             sources["heldout"] = context.data.source("comparisons", "test")
     else:
-        directory = common.resolve(reward.comparisons, context.workdir)
+        directory = resolve(reward.comparisons, context.workdir)
         sources = {s: open_comparisons(directory, s) for s in ("train", *_HELD_OUT)}
     return {
         name: _Split(source, keep_short(context, source, f"{name} rankings"))
@@ -224,8 +225,8 @@ def _rankings(
 
 def _tell_cut(context: common.Context, name: str, rows: Rows) -> None:
     """Prints how many answers of a split are longer than a response may be."""
-    limit, eos_id = context.data_config.max_response, context.data.tokenizer.eos_id
-    cut = sum(count_cut(rows[i], eos_id) for i in range(len(rows)))
+    limit, end_id = context.data_config.max_response, context.data.prompt_format.end_id
+    cut = sum(count_cut(rows[i], end_id) for i in range(len(rows)))
     if cut:
         count = sum(int(rows[i].present.sum()) for i in range(len(rows)))
         common.announce(

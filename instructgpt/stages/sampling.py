@@ -22,9 +22,10 @@ from instructgpt.stages.loading import Loaded
 
 
 def stop_ids(context: Context, *, newline: bool = False) -> tuple[int, ...]:
-    """What ends a response: EOS, and the newline for prompted base models."""
+    """What ends a response: the template's mark, EOS, for prompted models a newline."""
     tokenizer = context.data.tokenizer
-    return (tokenizer.eos_id, *([tokenizer.token_id("\n")] if newline else []))
+    ends = [context.data.prompt_format.end_id, tokenizer.eos_id]
+    return tuple(dict.fromkeys(ends + [tokenizer.token_id("\n")] * newline))
 
 
 def banned_ids(context: Context) -> tuple[int, ...]:

@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 from instructgpt.distributed import is_first
 from instructgpt.errors import about
 from instructgpt.metrics import MetricWriter, print_table, read_metrics
-from instructgpt.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
+from instructgpt.paths import resolve
+from instructgpt.ranges import FolderPath, NonNegativeFloat, NonNegativeInt, PositiveInt
 from instructgpt.sampling import SamplingConfig
 from instructgpt.stages import common, loading
 from instructgpt.stages.identity import check_left
@@ -25,8 +26,8 @@ from instructgpt.stages.sampling import Prompts, ScoreTexts, stage_sampler
 class SelectConfig:
     """Which checkpoints compete, and on what."""
 
-    candidates: str  # an SFT stage's workdir with a checkpoint an epoch
-    reward: str  # a reward stage's workdir
+    candidates: FolderPath  # an SFT stage's workdir with a checkpoint an epoch
+    reward: FolderPath  # a reward stage's workdir
     num_prompts: NonNegativeInt = 0  # validation prompts; 0: all
     every: PositiveInt = 1  # consider each n-th checkpoint, and the last
     temperature: NonNegativeFloat = 1.0
@@ -88,7 +89,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
 
 def _valid_losses(candidates: str, context: common.Context) -> dict[int, float]:
-    path = Path(common.resolve(candidates, context.workdir)) / "metrics.jsonl"
+    path = Path(resolve(candidates, context.workdir)) / "metrics.jsonl"
     if not path.exists():
         return {}
     check_left(path, remedy="run that stage again")

@@ -101,7 +101,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             watch=("loss", "valid_loss", "grad_norm"),
             evaluate=_make_evaluate(context, sft, model, encode, train_config),
             schedule=make_schedule(optimizer_config, loop_config.num_steps),
-            meta=loading.model_meta(context, model, kind="language"),
+            meta=loading.model_meta(model, kind="language", context=context),
         )
         state = train(
             job, state, config=loop_config, key=context.key, workdir=context.workdir

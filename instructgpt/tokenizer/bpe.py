@@ -7,6 +7,7 @@ import tokenizers
 
 from instructgpt.errors import UserError
 from instructgpt.tokenizer.interface import not_unicode, single_token
+from instructgpt.tokenizer.settings import MAX_IDS, AddedToken
 
 
 class BPETokenizer:
@@ -20,6 +21,7 @@ class BPETokenizer:
         bos: str | None = None,
         pad: str | None = None,
         add_bos: bool | None = None,
+        added: Iterable[AddedToken] = (),
         name: str = "the tokenizer",
     ):
         """Wraps a pipeline, which is this object's alone from now on.
@@ -32,28 +34,35 @@ class BPETokenizer:
             gives it an id of its own.
           add_bos: whether BOS stands before every text; None does as the pipeline's
             post-processor does.
+          added: tokens that the files beside the pipeline's give it besides its own.
           name: for error messages.
 
         Raises:
-          UserError: the vocabulary lacks EOS or BOS, or text can spell a control token.
+          UserError: the vocabulary lacks EOS or BOS, or text can spell a control token;
+            or an id is far out of range, or given to two tokens.
         """
         self._pipeline = pipeline
         self._name = name
+        self._check_ids()
+        for token in added:
+            self._add(token)
         # A file carries the length limits of its last use.
         pipeline.no_truncation()
         pipeline.no_padding()
         vocabulary = pipeline.get_vocab(with_added_tokens=True)
-        # Not their number, since ids may have gaps.
-        self.vocab_size: int = 1 + max(vocabulary.values(), default=-1)
         # "<|im_end|>" in a text is its characters, not the control token.
         pipeline.add_special_tokens([t for t in (eos, bos, pad) if t in vocabulary])
         pipeline.encode_special_tokens = True
         self.eos_id = self.control_id(eos)
         self.bos_id = None if bos is None else self.control_id(bos)
+        # Not their number, since ids may have gaps.
+        ids = 1 + max(vocabulary.values(), default=-1)
         if pad is None or pad == eos or pad not in vocabulary:
-            self.pad_id = self.vocab_size
+            self.pad_id = ids
         else:
             self.pad_id = self.control_id(pad)
+        self.num_ids: int = max(ids, self.pad_id + 1)
+        self.vocab_size: int = self._count_predicted(vocabulary)
         if add_bos is None:
             text = self.encode("a")
             framed = pipeline.encode("a").ids
@@ -64,12 +73,53 @@ class BPETokenizer:
         key = f"{pipeline.to_str()} {self.eos_id} {self.start_ids}"
         self.fingerprint = hashlib.sha256(key.encode()).hexdigest()[:16]
 
+    def _check_ids(self) -> None:
+        """Refuses what the library would count up to, one by one."""
+        vocabulary = self._pipeline.get_vocab(with_added_tokens=True)
+        token = max(vocabulary, key=vocabulary.__getitem__, default=None)
+        if token is not None and vocabulary[token] >= MAX_IDS:
+            raise UserError(
+                f"{self._name}: token {token!r} has the id {vocabulary[token]}; ids "
+                f"are below {MAX_IDS:,}, correct it or copy the file again"
+            )
+
+    def _add(self, token: AddedToken) -> None:
+        """Gives the pipeline a token, or marks it as what the settings say it is."""
+        own = tokenizers.AddedToken(
+            token.content, special=token.control, normalized=False
+        )
+        found = self._pipeline.token_to_id(token.content)
+        if found is None or token.control:
+            self._pipeline.add_tokens([own])
+            found = self._pipeline.token_to_id(token.content)
+        if found != token.id:
+            raise UserError(
+                f"{token.where} gives {token.content!r} the id {token.id}, but with "
+                f"{self._name} it is {found}; copy the files of one tokenizer"
+            )
+
+    def _count_predicted(self, vocabulary: dict[str, int]) -> int:
+        """One more than the largest id that a text can have, EOS and BOS included."""
+        ends = [i for i in (self.eos_id, self.bos_id) if i is not None]
+        added = self._pipeline.get_added_tokens_decoder()
+        controls = {i: t.content for i, t in added.items() if t.special}
+        largest = max([*ends, *(i for i in vocabulary.values() if i not in controls)])
+        for token, content in controls.items():
+            if token > largest and token in self.encode(content):
+                largest = token
+        return largest + 1
+
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
         try:
             return self._pipeline.encode(text, add_special_tokens=False).ids
         except (UnicodeEncodeError, TypeError) as error:
             raise not_unicode(text) from error
+        except Exception as error:  # the library raises nothing narrower
+            raise UserError(
+                f"{self._name}: cannot encode {text[:60]!r} ({error}); copy the file"
+                " again or use another tokenizer"
+            ) from error
 
     def decode(self, ids: Iterable[int]) -> str:
         """See `Tokenizer.decode`."""
@@ -94,3 +144,7 @@ class BPETokenizer:
                 " mark it as special in tokenizer.json, or use another tokenizer."
             )
         return token
+
+    def control_name(self, token: int) -> str:
+        """See `Tokenizer.control_name`."""
+        return self._pipeline.id_to_token(token) or ""

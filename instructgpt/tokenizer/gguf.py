@@ -10,6 +10,7 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from instructgpt.errors import UserError
+from instructgpt.tokenizer.settings import CONFIG
 
 # Types of a token, the same as SentencePiece's.
 _CONTROL, _USER_DEFINED, _BYTE = 3, 4, 6
@@ -17,9 +18,10 @@ _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 # What each kind of tokenizer is made of.
 _PARTS = {
-    "gpt2": ("tokens", "token_type", "merges"),
-    "llama": ("tokens", "token_type", "scores"),
+    "gpt2": {"tokens": str, "token_type": int, "merges": str},
+    "llama": {"tokens": str, "token_type": int, "scores": float},
 }
+_ROLES = {"eos": "eos", "bos": "bos", "pad": "padding"}  # in GGUF's keys
 _ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 
 
@@ -35,19 +37,27 @@ def _gpt2() -> list[Any]:
     return [pre_tokenizers.ByteLevel(add_prefix_space=False)]
 
 
-# tokenizer.ggml.pre -> how text is cut before byte pairs are merged. Files from before
-# there was such a key were cut as GPT-2 does.
+# tokenizer.ggml.pre -> how text is cut before byte pairs are merged.
 _CUTS = {
     "gpt-2": _gpt2,
+    "olmo": _gpt2,
+    "mpt": _gpt2,  # Pythia's, too
     "smollm": lambda: [pre_tokenizers.Digits(individual_digits=True), *_gpt2()],
     "llama-bpe": lambda: _split(r"\p{N}{1,3}"),
     "qwen2": lambda: _split(r"\p{N}"),
+    "deepseek-r1-qwen": lambda: _split(r"\p{N}"),
 }
+_QWEN = ("qwen2", "deepseek-r1-qwen")
+_PRE = "tokenizer.ggml.pre"
+
+
+class UnknownTokenizerError(UserError):
+    """A tokenizer that is whole, but of a kind that is not known here."""
 
 
 def write_gguf_tokenizer(
     metadata: Mapping[str, Any], folder: Path, *, where: str
-) -> None:
+) -> str:
     """Writes tokenizer.json or tokenizer.model, and tokenizer_config.json.
 
     Args:
@@ -55,49 +65,107 @@ def write_gguf_tokenizer(
       folder: Made if need be.
       where: Named at the start of error messages.
 
+    Returns:
+      What a user should know of it; "" if nothing.
+
     Raises:
-      UserError: the file has no tokenizer, half of one, or one of an unknown kind.
+      UnknownTokenizerError: the file has no tokenizer, or one of an unknown kind.
+      UserError: it has half of one, or a damaged one.
     """
     kind = metadata.get("tokenizer.ggml.model")
-    if kind not in _PARTS:
-        raise UserError(
-            f"{where}: tokenizer {kind!r} is not supported; known: "
-            f"{', '.join(_PARTS)}. Import the model's safetensors instead"
+    if not isinstance(kind, str) or kind not in _PARTS:
+        raise UnknownTokenizerError(
+            f"{where}: tokenizer {kind!r} is not supported; known: {', '.join(_PARTS)}"
         )
-    for part in _PARTS[kind]:
-        if f"tokenizer.ggml.{part}" not in metadata:
+    try:
+        _check(metadata, kind, where)
+        if kind == "gpt2":
+            name = "tokenizer.json"
+            content = _byte_level(metadata, where).to_str(pretty=True).encode()
+        else:
+            name, content = "tokenizer.model", _sentencepiece(metadata)
+        settings = _settings(metadata, kind)
+    except UserError:
+        raise
+    except Exception as error:  # values of other types, in three libraries
+        raise UserError(
+            f"{where}: the tokenizer is damaged ({error}); download the file again"
+        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
+    (folder / CONFIG).write_text(json.dumps(settings, indent=2))
+    if kind == "gpt2" and _PRE not in metadata:
+        return (
+            f"{where} does not tell how text is cut (no {_PRE}); it is cut as GPT-2 "
+            "does, and where the model was trained otherwise, give its tokenizer as "
+            "--config.data.tokenizer"
+        )
+    return ""
+
+
+def _check(metadata: Mapping[str, Any], kind: str, where: str) -> None:
+    """Raises UserError unless the parts are there and fit each other."""
+    lengths = {}
+    for part, item in _PARTS[kind].items():
+        key = f"tokenizer.ggml.{part}"
+        if key not in metadata:
             raise UserError(
                 f"{where}: the tokenizer has no {part}; download the file again"
             )
-    if kind == "gpt2":
-        name = "tokenizer.json"
-        content = _byte_level(metadata, where).to_str(pretty=True).encode()
-    else:
-        name, content = "tokenizer.model", _sentencepiece(metadata)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_bytes(content)
+        if not isinstance(metadata[key], list):
+            raise UserError(f"{where}: {key} is no list; download the file again")
+        for value in metadata[key]:
+            if type(value) is not item:
+                raise UserError(f"{where}: {key} holds {value!r}; download it again")
+        lengths[part] = len(metadata[key])
+    size = lengths["tokens"]
+    if {n for part, n in lengths.items() if part != "merges"} != {size}:
+        raise UserError(
+            f"{where}: the tokenizer's parts differ in length ({lengths}); download "
+            "the file again"
+        )
+    for switch in ("add_bos_token", "add_space_prefix"):
+        key = f"tokenizer.ggml.{switch}"
+        if not isinstance(metadata.get(key, True), bool):
+            raise UserError(
+                f"{where}: {key}={metadata[key]!r} is neither true nor false; download "
+                "the file again"
+            )
+    for role in _ROLES.values():
+        key = f"tokenizer.ggml.{role}_token_id"
+        number = metadata.get(key, 0)
+        if not isinstance(number, int) or not 0 <= number < size:
+            raise UserError(
+                f"{where}: {key}={number!r} is none of {size} tokens; download the "
+                "file again"
+            )
+
+
+def _settings(metadata: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The content of tokenizer_config.json."""
     tokens = metadata["tokenizer.ggml.tokens"]
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
-    for role, key in (("eos", "eos"), ("bos", "bos"), ("pad", "padding")):
+    for role, key in _ROLES.items():
         token = metadata.get(f"tokenizer.ggml.{key}_token_id")
         if token is not None:
             settings[f"{role}_token"] = tokens[token]
     # Most Llama 3 files, too, leave it to the reader to know.
     settings["add_bos_token"] = metadata.get(
         "tokenizer.ggml.add_bos_token",
-        kind == "llama" or metadata.get("tokenizer.ggml.pre") == "llama-bpe",
+        kind == "llama" or metadata.get(_PRE) == "llama-bpe",
     )
-    if "tokenizer.chat_template" in metadata:
-        settings["chat_template"] = metadata["tokenizer.chat_template"]
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2))
+    template = metadata.get("tokenizer.chat_template")
+    if isinstance(template, str):
+        settings["chat_template"] = template
+    return settings
 
 
 def _byte_level(metadata: Mapping[str, Any], where: str) -> tokenizers.Tokenizer:
-    cut = metadata.get("tokenizer.ggml.pre", "gpt-2")
-    if cut not in _CUTS:
-        raise UserError(
+    cut = metadata.get(_PRE, "gpt-2")
+    if not isinstance(cut, str) or cut not in _CUTS:
+        raise UnknownTokenizerError(
             f"{where}: pre-tokenizer {cut!r} is not supported; known: "
-            f"{', '.join(_CUTS)}. Import the model's safetensors instead"
+            f"{', '.join(_CUTS)}"
         )
     tokens = metadata["tokenizer.ggml.tokens"]
     kinds = metadata["tokenizer.ggml.token_type"]
@@ -114,7 +182,7 @@ def _byte_level(metadata: Mapping[str, Any], where: str) -> tokenizers.Tokenizer
             " the file again"
         ) from error
     pipeline = tokenizers.Tokenizer(model)
-    if cut == "qwen2":
+    if cut in _QWEN:
         pipeline.normalizer = normalizers.NFC()
     pipeline.pre_tokenizer = pre_tokenizers.Sequence(_CUTS[cut]())
     pipeline.decoder = decoders.ByteLevel()

@@ -11,7 +11,7 @@ class Tokenizer(Protocol):
 
     @property
     def pad_id(self) -> int:
-        """Never EOS; vocab_size where the tokenizer has no padding of its own."""
+        """Never EOS; beyond all other ids where the tokenizer has no padding."""
         ...
 
     @property
@@ -31,7 +31,15 @@ class Tokenizer(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """Its tokens run from 0 to vocab_size - 1."""
+        """One more than the largest id that a text can have, EOS and BOS included.
+
+        Control tokens that lie beyond, such as padding, are never predicted.
+        """
+        ...
+
+    @property
+    def num_ids(self) -> int:
+        """One more than the largest id of all, padding and control tokens included."""
         ...
 
     @property
@@ -65,6 +73,10 @@ class Tokenizer(Protocol):
         Raises:
           UserError: there is no such token.
         """
+        ...
+
+    def control_name(self, token: int) -> str:
+        """The inverse of `control_id`."""
         ...
 
 
@@ -126,4 +138,10 @@ def check_tokenizer(
         raise UserError(
             f"padding has the id {pad} but the embedding has {padded_vocab_size} rows;"
             f" raise config.model.padded_vocab_size to {pad + 1} or more."
+        )
+    if tokenizer.num_ids > padded_vocab_size:
+        raise UserError(
+            f"the tokenizer has control tokens up to the id {tokenizer.num_ids - 1} but"
+            f" the embedding has {padded_vocab_size} rows; raise"
+            f" config.model.padded_vocab_size to {tokenizer.num_ids} or more."
         )

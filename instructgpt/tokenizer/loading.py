@@ -1,26 +1,31 @@
 """A tokenizer from what is on disk: a file, or a folder as public models have it."""
 
-import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from instructgpt.errors import UserError
+from instructgpt.reading import check_content
 from instructgpt.tokenizer.bpe import BPETokenizer
 from instructgpt.tokenizer.interface import Tokenizer
 from instructgpt.tokenizer.pieces import SentencePieceTokenizer
+from instructgpt.tokenizer.settings import (
+    ADDED,
+    CONFIG,
+    MAP,
+    Settings,
+    read_settings,
+)
 
 # Vocabulary and merges of GPT-2, under the names of transformers and of OpenAI.
 _MERGES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 _END_OF_TEXT = "<|endoftext|>"
 # Every file of a public tokenizer.
 _FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
-    *("added_tokens.json", "tokenizer.model", "chat_template.jinja"),
+    *("tokenizer.json", "tokenizer.model", CONFIG, MAP, ADDED, "chat_template.jinja"),
     *(name for pair in _MERGES for name in pair),
 )
 
@@ -41,7 +46,7 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
         return _from_folder(path)
     if path.suffix == ".json":
         return _from_json(path)
-    return _from_model(path, {})
+    return _from_model(path, Settings())
 
 
 def copy_tokenizer(source: str | os.PathLike[str], folder: Path) -> bool:
@@ -49,6 +54,9 @@ def copy_tokenizer(source: str | os.PathLike[str], folder: Path) -> bool:
 
     Returns:
       Whether there were any.
+
+    Raises:
+      UserError: one cannot be read or is a Git LFS pointer.
     """
     source = Path(source)
     if source.is_file():
@@ -58,6 +66,7 @@ def copy_tokenizer(source: str | os.PathLike[str], folder: Path) -> bool:
     if found:
         folder.mkdir(parents=True, exist_ok=True)
     for name, path in found.items():
+        check_content(path)
         shutil.copyfile(path, folder / name)
     return bool(found)
 
@@ -66,7 +75,7 @@ def _from_folder(folder: Path) -> Tokenizer:
     if (folder / "tokenizer.json").exists():
         return _from_json(folder / "tokenizer.json")
     if (folder / "tokenizer.model").exists():
-        return _from_model(folder / "tokenizer.model", _settings(folder))
+        return _from_model(folder / "tokenizer.model", read_settings(folder))
     for vocabulary, merges in _MERGES:
         if (folder / vocabulary).exists():
             return _from_merges(folder / vocabulary, folder / merges)
@@ -76,22 +85,19 @@ def _from_folder(folder: Path) -> Tokenizer:
     )
 
 
-def _from_model(path: Path, settings: dict[str, Any]) -> Tokenizer:
-    try:
-        model = path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot read the tokenizer ({error.strerror}); train one, or give"
-            " the path of one."
-        ) from error
-    add_bos = bool(settings.get("add_bos_token", False))
-    return SentencePieceTokenizer(model, name=str(path), add_bos=add_bos)
+def _from_model(path: Path, settings: Settings) -> Tokenizer:
+    check_content(path)
+    return SentencePieceTokenizer(
+        path.read_bytes(),
+        name=str(path),
+        settings=settings,
+    )
 
 
 def _from_json(path: Path) -> Tokenizer:
     pipeline = _pipeline(path)
-    settings = _settings(path.parent)
-    eos = settings.get("eos_token")
+    settings = read_settings(path.parent)
+    eos = settings.eos
     if eos is None and pipeline.token_to_id(_END_OF_TEXT) is not None:
         eos = _END_OF_TEXT
     if eos is None:
@@ -99,23 +105,32 @@ def _from_json(path: Path) -> Tokenizer:
             f"{path}: nothing says which token ends a text; put tokenizer_config.json"
             ' with "eos_token" beside it'
         )
+    return _byte_pairs(pipeline, settings, eos=eos, bos=settings.bos, path=path)
+
+
+def _byte_pairs(
+    pipeline: tokenizers.Tokenizer,
+    settings: Settings,
+    *,
+    eos: str,
+    bos: str | None,
+    path: Path,
+) -> Tokenizer:
     return BPETokenizer(
         pipeline,
         eos=eos,
-        bos=settings.get("bos_token"),
-        pad=settings.get("pad_token"),
-        add_bos=settings.get("add_bos_token"),
+        bos=bos,
+        pad=settings.pad,
+        add_bos=settings.add_bos,
+        added=settings.added,
         name=str(path),
     )
 
 
 def _pipeline(path: Path) -> tokenizers.Tokenizer:
+    check_content(path)
     try:
         return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot read the tokenizer ({error.strerror}); correct the path."
-        ) from error
     except Exception as error:  # the library raises nothing narrower
         raise UserError(
             f"{path}: not a tokenizer.json, or a damaged one ({error}); copy it again."
@@ -127,6 +142,8 @@ def _from_merges(vocabulary: Path, merges: Path) -> Tokenizer:
         raise UserError(
             f"{merges}: missing, but {vocabulary.name} is there; copy both."
         )
+    for path in (vocabulary, merges):
+        check_content(path)
     try:
         model = models.BPE.from_file(str(vocabulary), str(merges))
     except Exception as error:  # the library raises nothing narrower
@@ -137,35 +154,8 @@ def _from_merges(vocabulary: Path, merges: Path) -> Tokenizer:
     pipeline = tokenizers.Tokenizer(model)
     pipeline.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     pipeline.decoder = decoders.ByteLevel()
-    settings = _settings(vocabulary.parent)
-    eos = settings.get("eos_token", _END_OF_TEXT)
-    return BPETokenizer(
-        pipeline,
-        eos=eos,
-        bos=settings.get("bos_token", eos),
-        pad=settings.get("pad_token"),
-        add_bos=settings.get("add_bos_token"),
-        name=str(vocabulary),
+    settings = read_settings(vocabulary.parent)
+    eos = settings.eos or _END_OF_TEXT
+    return _byte_pairs(
+        pipeline, settings, eos=eos, bos=settings.bos or eos, path=vocabulary
     )
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    """tokenizer_config.json over special_tokens_map.json; tokens as their texts."""
-    settings: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        path = folder / name
-        if not path.exists():
-            continue
-        try:
-            given = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise UserError(
-                f"{path}: not valid JSON, or no object ({error}); copy it again."
-            ) from error
-        settings |= {key: value for key, value in given.items() if value is not None}
-
-    def text(token: Any) -> Any:
-        whole = isinstance(token, dict) and "content" in token
-        return token["content"] if whole else token
-
-    return {key: text(value) for key, value in settings.items()}

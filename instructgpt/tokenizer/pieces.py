@@ -4,7 +4,8 @@ SentencePiece alone is not lossless: it writes a space as "▁" (U+2581), so a "
 the text comes back as a space. In a model that otherwise keeps every text, as those
 trained here do, text is cut at "▁", which becomes its three UTF-8 byte pieces, and
 decoding joins the bytes of the pieces. Models that change text (a space put in front,
-no byte pieces, normalised characters) encode and decode as SentencePiece itself does.
+no byte pieces, normalised characters) encode and decode as SentencePiece itself does,
+but for line breaks: a model that drops them and has a piece for their byte keeps them.
 
 Control pieces (pad, BOS, EOS) have no bytes and no text encodes to them, "</s>"
 included: SentencePiece finds control pieces only by id.
@@ -13,14 +14,18 @@ included: SentencePiece finds control pieces only by id.
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
 
 from instructgpt.errors import UserError
 from instructgpt.outputs import new_file
 from instructgpt.tokenizer.interface import not_unicode, single_token
+from instructgpt.tokenizer.settings import AddedToken, Settings
 
 PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"
 NEWLINE = "\n"
@@ -38,46 +43,139 @@ class SentencePieceTokenizer:
     """
 
     def __init__(
-        self, model: bytes, *, name: str = "the tokenizer", add_bos: bool = False
+        self,
+        model: bytes,
+        *,
+        name: str = "the tokenizer",
+        settings: Settings | None = None,
     ):
         """Reads a serialised model.
 
         Args:
           model: the content of a .model file.
           name: for error messages.
-          add_bos: whether BOS stands before every text.
+          settings: what the files beside it say; None is nothing.
 
         Raises:
-          UserError: it is no such model, or has no EOS (or BOS, if it is to be added).
+          UserError: it is no such model, or has no EOS (or BOS, if it is to be added),
+            or the settings name tokens that neither it nor they have.
         """
-        try:
-            # Deserialising an empty model would succeed, so it is refused first.
-            if not model:
-                raise RuntimeError("empty")
-            self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError as error:
-            raise UserError(
-                f"{name}: not a SentencePiece model, or a damaged one; train it again"
-                " or copy it again."
-            ) from error
-        self.vocab_size: int = self._pieces.get_piece_size()
-        self.eos_id: int = self._pieces.eos_id()
-        self.bos_id: int | None = _or_none(self._pieces.bos_id())
+        settings = settings or Settings()
+        self._name = name
+        self._pieces = _parse(model, name)
+        self._pieces = self._as_controls(model, settings)
+        size: int = self._pieces.get_piece_size()
+        self._controls: dict[str, int] = {}
+        self._texts: dict[str, int] = {}
+        for token in settings.added:
+            self._add(token)
+        self.eos_id: int = self._role(settings, "eos", self._pieces.eos_id())
+        bos = self._role(settings, "bos", self._pieces.bos_id())
+        self.bos_id: int | None = None if bos < 0 else bos
+        add_bos = settings.add_bos
+        if add_bos is None:
+            add_bos = settings.class_adds_bos
         if self.eos_id < 0 or (add_bos and self.bos_id is None):
             raise UserError(
                 f"{name}: has no {'BOS' if self.eos_id >= 0 else 'EOS'} piece; use a"
                 " tokenizer that has one."
             )
-        pad = self._pieces.pad_id()
-        self.pad_id: int = self.vocab_size if pad in (-1, self.eos_id) else pad
+        ids = 1 + max([size - 1, *(token.id for token in settings.added)])
+        pad = self._padding(settings)
+        self.pad_id: int = ids if pad in (-1, self.eos_id) else pad
+        self.num_ids: int = max(ids, self.pad_id + 1)
         self.start_ids = (self.bos_id,) if add_bos and self.bos_id is not None else ()
-        self.fingerprint = hashlib.sha256(model + bytes(add_bos)).hexdigest()[:16]
-        self._surfaces = [self._surface(i) for i in range(self.vocab_size)]
+        self._surfaces = [self._surface(i) for i in range(size)]
+        spelt = [i for i in range(size) if not self._is_no_text(i)]
+        self.vocab_size: int = 1 + max(
+            [*spelt, *self._texts.values(), self.eos_id, bos]
+        )
+        self.fingerprint = self._fingerprint(model, settings, add_bos)
         self._space_ids = [
             self._pieces.piece_to_id(f"<0x{byte:02X}>") for byte in _SPACE.encode()
         ]
+        self._newline_id: int | None = None
         self.lossless = True
         self.lossless = self.decode(self.encode(_PROBE)) == _PROBE
+        if NEWLINE not in self.decode(self.encode(f"a{NEWLINE}b")):
+            self._newline_id = self._piece_id("<0x0A>")
+
+    def _as_controls(
+        self, model: bytes, settings: Settings
+    ) -> sentencepiece.SentencePieceProcessor:
+        """The model, in which no text can spell what the settings make a control."""
+        named = {settings.eos, settings.bos, settings.pad}
+        named |= {token.content for token in settings.added if token.control}
+        spelt = [
+            i
+            for i in map(self._piece_id, named - {None})
+            if i is not None and not self._pieces.is_control(i)
+        ]
+        if not spelt:
+            return self._pieces
+        proto: Any = sentencepiece_model_pb2.ModelProto.FromString(model)  # type: ignore[attr-defined]
+        for i in spelt:
+            if not self._pieces.is_unknown(i):
+                proto.pieces[i].type = proto.SentencePiece.CONTROL
+        return _parse(proto.SerializeToString(), self._name)
+
+    def _piece_id(self, piece: str | None) -> int | None:
+        """The id of a piece, None if there is none; the library gives the unknown's."""
+        token = self._pieces.piece_to_id(piece or "")
+        if token < 0 or self._pieces.id_to_piece(token) != piece:
+            return None
+        return token
+
+    def _add(self, token: AddedToken) -> None:
+        """Notes a token that the settings add to the pieces, or name among them."""
+        if token.id < self._pieces.get_piece_size():
+            piece = self._pieces.id_to_piece(token.id)
+            if piece != token.content and not self._is_no_text(token.id):
+                raise UserError(
+                    f"{token.where} gives {token.content!r} the id {token.id}, which"
+                    f" is {piece!r} in {self._name}; copy the files of one tokenizer"
+                )
+            if piece == token.content:
+                return
+        (self._controls if token.control else self._texts)[token.content] = token.id
+
+    def _is_no_text(self, token: int) -> bool:
+        """Whether no text has this piece."""
+        return self._pieces.is_control(token) or self._pieces.is_unused(token)
+
+    def _find(self, content: str) -> int | None:
+        """The id of an added token or a piece."""
+        added = self._controls.get(content)
+        return self._piece_id(content) if added is None else added
+
+    def _role(self, settings: Settings, role: str, default: int) -> int:
+        """The id of EOS or BOS: what the settings name, else the model's."""
+        content = getattr(settings, role)
+        if content is None:
+            return default
+        token = self._find(content)
+        if token is None:
+            raise UserError(
+                f"{settings.source(role)} is {content!r}, which is no piece of "
+                f"{self._name} and not among the added tokens beside it; correct it or"
+                " copy all files of the tokenizer"
+            )
+        return token
+
+    def _padding(self, settings: Settings) -> int:
+        """The id of padding, -1 if there is none; one that is not there is made."""
+        if settings.pad is None:
+            return self._pieces.pad_id()
+        token = self._find(settings.pad)
+        return -1 if token is None else token
+
+    def _fingerprint(self, model: bytes, settings: Settings, add_bos: bool) -> str:
+        content = model + bytes(add_bos)
+        given = (settings.eos, settings.bos, settings.pad, settings.added)
+        if any(given):
+            added = [token[:3] for token in settings.added]
+            content += f"{self.eos_id} {self.bos_id} {self.pad_id} {added}".encode()
+        return hashlib.sha256(content).hexdigest()[:16]
 
     def _surface(self, token: int) -> bytes:
         piece = self._pieces.id_to_piece(token)
@@ -87,27 +185,49 @@ class SentencePieceTokenizer:
             return bytes([int(piece[3:5], 16)])
         return piece.replace(_SPACE, " ").encode()
 
+    def _cuts(self) -> dict[str, list[int]]:
+        """Texts that stand for ids of their own, whatever the pieces make of them."""
+        cuts = {content: [token] for content, token in self._texts.items()}
+        if self.lossless:
+            cuts[_SPACE] = self._space_ids
+        if self._newline_id is not None:
+            cuts[NEWLINE] = [self._newline_id]
+        return cuts
+
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
-        parts = text.split(_SPACE) if self.lossless else [text]
+        cuts = self._cuts()
+        names = sorted(cuts, key=len, reverse=True)
+        parts = re.split(f"({'|'.join(map(re.escape, names))})", text)
+        ids: list[int] = []
         try:
-            first, *rest = [self._pieces.encode(part) for part in parts]
+            for part in parts if cuts else [text]:
+                ids += cuts[part] if part in cuts else self._pieces.encode(part)
         except RuntimeError as error:
             raise not_unicode(text) from error
-        ids: list[int] = list(first)
-        for part in rest:
-            ids += self._space_ids
-            ids += part
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
         """See `Tokenizer.decode`."""
+        apart = {token: content for content, token in self._texts.items()}
+        if self._newline_id is not None:
+            apart[self._newline_id] = NEWLINE
+        text = ""
+        run: list[int] = []
+        for token in map(int, ids):
+            if token in apart:
+                text += self._decode(run) + apart[token]
+                run = []
+            elif 0 <= token < len(self._surfaces):
+                run.append(token)
+        return text + self._decode(run)
+
+    def _decode(self, ids: list[int]) -> str:
+        """Text of pieces alone."""
         if not self.lossless:
-            known = [int(i) for i in ids if int(i) < self.vocab_size]
-            return self._pieces.decode(known)
+            return self._pieces.decode(ids)
         surfaces = self._surfaces
-        texts = [surfaces[int(i)] for i in ids if int(i) < self.vocab_size]
-        return b"".join(texts).decode(errors="replace")
+        return b"".join([surfaces[i] for i in ids]).decode(errors="replace")
 
     def token_id(self, text: str) -> int:
         """See `Tokenizer.token_id`."""
@@ -115,14 +235,30 @@ class SentencePieceTokenizer:
 
     def control_id(self, name: str) -> int:
         """See `Tokenizer.control_id`."""
-        token = self._pieces.piece_to_id(name)
-        if not self._pieces.is_control(token):
+        if name in self._controls:
+            return self._controls[name]
+        token = self._piece_id(name)
+        if token is None or not self._pieces.is_control(token):
             raise UserError(f"the tokenizer has no control piece {name!r}")
         return token
 
+    def control_name(self, token: int) -> str:
+        """See `Tokenizer.control_name`."""
+        added = {i: name for name, i in self._controls.items()}
+        return added[token] if token in added else self._pieces.id_to_piece(token)
 
-def _or_none(piece_id: int) -> int | None:
-    return None if piece_id < 0 else piece_id
+
+def _parse(model: bytes, name: str) -> sentencepiece.SentencePieceProcessor:
+    try:
+        # Deserialising an empty model would succeed, so it is refused first.
+        if not model:
+            raise RuntimeError("empty")
+        return sentencepiece.SentencePieceProcessor(model_proto=model)
+    except RuntimeError as error:
+        raise UserError(
+            f"{name}: not a SentencePiece model, or a damaged one; train it again"
+            " or copy it again."
+        ) from error
 
 
 def train_tokenizer(

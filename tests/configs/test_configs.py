@@ -6,6 +6,7 @@ import importlib
 import math
 import typing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ml_collections import ConfigDict
@@ -15,11 +16,11 @@ from instructgpt.data.datasets import DataConfig
 from instructgpt.errors import UserError
 from instructgpt.models.config import ModelConfig
 from instructgpt.optim import OptimizerConfig
-from instructgpt.ranges import AtLeast, OneOf, Within, limited_fields
+from instructgpt.ranges import AtLeast, Named, OneOf, Within, limited_fields
 from instructgpt.sharding import AXES, MeshConfig
 from instructgpt.stages.common import TrainConfig, build
 from instructgpt.stages.evaluate import EvaluateConfig, ModelEntry
-from instructgpt.stages.identity import ResumeConfig
+from instructgpt.stages.identity import ResumeConfig, flat, is_path
 from instructgpt.stages.label import LabelConfig
 from instructgpt.stages.loading import InitConfig
 from instructgpt.stages.ppo import RolloutConfig
@@ -108,7 +109,7 @@ def test_a_whole_number_out_of_its_range_is_named(block, name):
     """Before it can divide anything, or end a loop before its first step."""
     cls = BLOCKS[block]
     limit = limited_fields(cls)[name]
-    given = {f.name: 4 for f in dataclasses.fields(cls) if _is_required(f)}
+    given = _required(cls)
     in_tuple = typing.get_type_hints(cls)[name] is not int
     for bad in (limit.low - 1, -7, 1.5):
         value = (4, bad, 4) if in_tuple else bad
@@ -132,8 +133,10 @@ def others():
 def test_a_number_or_word_that_a_field_may_not_hold_is_named(block, name):
     cls = BLOCKS[block]
     limit = limited_fields(cls)[name]
-    given = {f.name: 4 for f in dataclasses.fields(cls) if _is_required(f)}
-    bad = ["lose", "", 3] if isinstance(limit, OneOf) else [-0.1, math.nan, "1e-3"]
+    given = _required(cls)
+    bad = {OneOf: ["lose", "", 3], Named: ["", 3, ("../sft", "")]}.get(
+        type(limit), [-0.1, math.nan, "1e-3"]
+    )
     if isinstance(limit, Within) and limit.high == 1:
         bad.append(1.5)
     for value in bad:
@@ -153,8 +156,24 @@ def test_ranges_reach_their_ends():
     assert dataclasses.asdict(train).items() >= least.items()
 
 
-def _is_required(field: dataclasses.Field) -> bool:
-    return field.default is field.default_factory is dataclasses.MISSING
+def _required(cls: type) -> dict[str, Any]:
+    """Values that the fields without a default may hold."""
+    return {
+        field.name: "a" if isinstance(limited_fields(cls).get(field.name), Named) else 4
+        for field in dataclasses.fields(cls)
+        if field.default is field.default_factory is dataclasses.MISSING
+    }
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_path_that_a_config_gives_is_known_as_one(stage):
+    """Else what is typed in its place would count from another folder."""
+    for variant in common.VARIANTS:
+        for key, value in flat(load(stage, variant).to_dict()).items():
+            given = value if isinstance(value, list) else [value]
+            has_path = any(isinstance(v, str) and "/" in v for v in given)
+            assert is_path(key) or not has_path, key
+            assert not has_path or all(v.startswith("../") for v in given), key
 
 
 @pytest.mark.parametrize("variant", common.VARIANTS)

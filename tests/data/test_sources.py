@@ -316,3 +316,31 @@ def test_sets_lie_in_a_folder_of_any_name(name, tmp_path):
     found = build_jsonl("prompts", "mine", data_dir, {"train": path, "valid": path})
     for split in ("train", "valid"):
         assert len(open_source("prompts", found, data_dir, split)) == 1
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "records"])
+@pytest.mark.parametrize("change", ["flip", "cut", "gone"])
+def test_a_damaged_set_is_named(tmp_path, name, change):
+    build("prompts", "mine", tmp_path, {"train": lambda: PROMPTS})
+    # As in a process that opens the set for the first time.
+    (directory,) = (tmp_path / "mine").glob("prompts/*")
+    moved = tmp_path / "moved" / "mine" / "prompts" / directory.name
+    moved.parent.mkdir(parents=True)
+    directory.rename(moved)
+    file = next(moved.glob("*array_record*")) if name == "records" else moved / name
+    whole = file.read_bytes()
+    half = len(whole) // 2
+    file.write_bytes(
+        whole[:half]
+        if change == "cut"
+        else whole[:half] + bytes([whole[half] ^ 4]) + whole[half + 1 :]
+    )
+    if change == "gone":
+        file.unlink()
+    says = (
+        "no set mine/prompts"
+        if not (moved / "dataset_info.json").exists()
+        else (f"{file.name}: damaged")
+    )
+    with pytest.raises(UserError, match=says):
+        open_source("prompts", "mine", tmp_path / "moved", "train")

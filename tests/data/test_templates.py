@@ -7,13 +7,14 @@ from tokenizers import processors
 
 from instructgpt.data.templates import TEMPLATES, PromptFormat
 from instructgpt.errors import UserError
-from instructgpt.tokenizer import train_tokenizer
+from instructgpt.tokenizer import load_tokenizer, train_tokenizer
 from instructgpt.tokenizer.bpe import BPETokenizer
 from tests.tokenizer.samples import (
     AWKWARD,
     CORPUS,
     random_texts,
     train_byte_level,
+    train_pieces,
 )
 
 # EOS as the chat models of a template have it.
@@ -185,3 +186,23 @@ def test_templates_that_cannot_be_used_are_named(tmp_path):
     tokenizer = BPETokenizer(without, eos="<|endoftext|>")
     with pytest.raises(UserError, match=r"'chatml': .* no token '<\|im_end\|>'"):
         PromptFormat(tokenizer, "chatml")
+
+
+@pytest.mark.parametrize("template", ["plain", "dialogue"])
+@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
+def test_a_tokenizer_that_drops_line_breaks_is_refused(template, model_type, tmp_path):
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(train_pieces(model_type=model_type, vocab_size=60))
+    with pytest.raises(
+        UserError, match=rf"template='{template}': .* drops line breaks"
+    ):
+        PromptFormat(load_tokenizer(path), template)
+
+
+def test_the_mark_that_closes_turns_ends_responses(pipeline):
+    base = BPETokenizer(pipeline, eos="<|endoftext|>")
+    for template, end in [("plain", END_OF_TEXT), ("chatml", IM_END), ("llama3", EOT)]:
+        prompts = PromptFormat(base, template)
+        assert prompts.end_id == prompts.response_ids("the cat")[-1] == end
+        history = {"history": ["the", "cat"], "prompt": "sat"}
+        assert prompts.prompt_ids(history).count(END_OF_TEXT) == (template == "plain")

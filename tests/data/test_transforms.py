@@ -28,6 +28,9 @@ class Letters:
     def encode(self, text: str) -> list[int]:
         return [ord(character) for character in text]
 
+    def decode(self, ids: list[int]) -> str:
+        return "".join(map(chr, ids))
+
 
 class BegunLetters(Letters):
     """BOS stands before every text."""
@@ -248,9 +251,12 @@ def test_damaged_document_tokens_are_named(tmp_path):
     source = documents(tmp_path, ["ab"])
     document_tokens(source, LETTERS.tokenizer)
     (file,) = source.directory.glob("tokens-*")
-    file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(UserError, match=r"tokens-\w+\.npy: damaged"):
-        document_tokens(source, LETTERS.tokenizer)
+    whole = file.read_bytes()
+    flipped = whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:]
+    for damaged in (whole[:-1], flipped, whole.replace(b"<u2", b"<i2"), b"", b"x"):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"tokens-[\w-]+\.npy: damaged"):
+            document_tokens(source, LETTERS.tokenizer)
 
 
 def test_a_real_tokenizer_gives_back_the_documents(tmp_path):

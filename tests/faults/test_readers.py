@@ -45,7 +45,7 @@ def broken(error: Exception):
         (KeyError("prompt"), "KeyError"),
         (RecursionError("deep"), "RecursionError"),
         (UserError("something is wrong"), "does not name the file"),
-        (UserError("two\nlines"), "several lines"),
+        (UserError("a bell \x07"), "several lines"),
         (UserWarning("0/0"), "UserWarning"),
     ],
 )

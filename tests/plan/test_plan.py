@@ -182,7 +182,7 @@ def test_the_smallest_slice_that_fits():
 
 
 def test_no_slice_is_large_enough():
-    with pytest.raises(UserError, match=r"fits on no slice\nv5p:2x2x1: what is held"):
+    with pytest.raises(UserError, match="fits on no slice: v5p:2x2x1: what is held"):
         fewest("v5p", lambda topology: slice_of(topology, held=99), log=print)
 
 

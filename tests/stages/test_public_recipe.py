@@ -18,8 +18,9 @@ from configs import recipe as recipe_config
 from instructgpt.checkpoints import open_checkpoint
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import Transformer
-from instructgpt.stages import recipe
-from instructgpt.stages.public import export_checkpoint, import_checkpoint
+from instructgpt.stages import ppo, recipe
+from instructgpt.stages.export import export_checkpoint
+from instructgpt.stages.public import import_checkpoint
 from instructgpt.state import params_layout
 from tests import public_models, tiny
 from tests.stages.recipe_run import MESH
@@ -70,13 +71,13 @@ def write_records(folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text(text)
 
 
-def get_config(records: Path) -> ConfigDict:
+def get_config() -> ConfigDict:
     """The variant for SmolLM2, cut down to seconds on eight small devices."""
     config = recipe_config.get_config("smollm2")
     for name in config.order:
         stage = config.stages[name]
         stage.mesh = MESH
-        stage.data.update(jsonl=str(records), max_prompt=PROMPT, max_response=RESPONSE)
+        stage.data.update(max_prompt=PROMPT, max_response=RESPONSE)
         if "model" in stage:
             stage.model.update(compute_dtype="float32", remat="none")
         if "train" in stage:
@@ -120,9 +121,9 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params = public_models.params_of(config)
     tensors = public_models.public_tensors(config, params)
     public_models.write_folder(theirs, config, tensors)
-    write_records(root / "records")
     import_checkpoint(str(theirs), workdir / "base")
-    recipe.run(get_config(root / "records"), workdir)
+    write_records(workdir / "records")
+    recipe.run(get_config(), workdir)
     export_checkpoint(workdir / "reward", workdir / "export" / "reward")
     export_checkpoint(workdir / "ppo_ptx", workdir / "export" / "policy", part="ema")
     return workdir
@@ -181,3 +182,15 @@ def test_another_library_loads_both(workdir):
     assert classifier.config.num_labels == 1
     # Its padding has a row, since a classifier looks for the last real token.
     assert classifier.config.pad_token_id == config.vocab_size
+
+
+def test_an_imported_reward_model_rewards_as_the_one_that_was_exported(workdir):
+    import_checkpoint(str(workdir / "export" / "reward"), workdir / "reward again")
+    described = json.loads((workdir / "ppo_ptx" / "config.json").read_text())
+    config = ConfigDict(described)
+    config.reward_init.path = "../reward again"
+    ppo.run(config, workdir / "ppo again")
+    expected, params = (
+        saved(workdir / n, "params")[1] for n in ("ppo_ptx", "ppo again")
+    )
+    tiny.assert_equal(params, expected)

@@ -1,5 +1,6 @@
 """The whole recipe at `smoke`: what every stage leaves, and a second run."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -229,9 +230,12 @@ def test_report_is_one_file_that_opens_offline(run):
 
 def test_no_config_field_is_a_flag_that_nothing_reads(run):
     # The recipe's models have learned positions.
-    config = CONFIGS["llama 3.1"]
+    llama = CONFIGS["llama 3.1"]
+    rates = (1.0,) * (llama.rotary_dim // 2)
+    table = dict(rotary_scaling="table", rotary_table=rates)
     with reads_of_config_fields() as unread:
-        jax.eval_shape(lambda: rotation(jnp.zeros((1, 1, 1), jnp.int32), config))
+        for config in (llama, dataclasses.replace(llama, **table)):
+            rotation(jnp.zeros((1, 1, 1), jnp.int32), config)
     left = {cls: fields & unread[cls] for cls, fields in run.unread.items()}
     assert not {cls: fields for cls, fields in left.items() if fields}
 

@@ -8,9 +8,11 @@ from instructgpt.errors import UserError
 from instructgpt.tokenizer import check_tokenizer
 
 
-def check(pad, bos, eos, *, rows=10, padded_rows=10):
+def check(pad, bos, eos, *, rows=10, padded_rows=10, num_ids=10):
     """With a vocabulary of 10."""
-    tokenizer = SimpleNamespace(pad_id=pad, bos_id=bos, eos_id=eos, vocab_size=10)
+    tokenizer = SimpleNamespace(
+        **dict(pad_id=pad, bos_id=bos, eos_id=eos, vocab_size=10, num_ids=num_ids),
+    )
     check_tokenizer(tokenizer, vocab_size=rows, padded_vocab_size=padded_rows)
 
 
@@ -31,3 +33,5 @@ def test_check_refuses_what_would_train_wrongly():
         check(0, 1, 10)
     with pytest.raises(UserError, match="id 10 but the embedding has 10 rows"):
         check(10, 1, 2)
+    with pytest.raises(UserError, match=r"up to the id 12 but .* 11 rows"):
+        check(10, 1, 2, num_ids=13, padded_rows=11)

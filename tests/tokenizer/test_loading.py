@@ -62,16 +62,20 @@ def test_control_tokens_are_those_of_the_settings(folder, name, spelt):
     assert not {*ids} & {*tokenizer.encode("<|im_start|>the<|im_end|><pad>")}
 
 
-def test_the_config_has_precedence_over_the_map_but_where_it_is_null(folder):
-    write(
-        folder / "special_tokens_map.json",
-        {"eos_token": "<|endoftext|>", "pad_token": "<pad>"},
-    )
-    write(
-        folder / "tokenizer_config.json", {"eos_token": "<|im_end|>", "pad_token": None}
-    )
+def test_the_map_overrules_an_older_config_but_where_it_is_null(folder):
+    config = {"eos_token": "<|im_end|>", "bos_token": "<|im_start|>"}
+    write(folder / "tokenizer_config.json", config)
+    given = {"eos_token": "<|endoftext|>", "pad_token": "<pad>", "bos_token": None}
+    write(folder / "special_tokens_map.json", given)
     tokenizer = load_tokenizer(folder)
-    assert (tokenizer.eos_id, tokenizer.pad_id) == (IM_END, PAD)
+    ids = (tokenizer.eos_id, tokenizer.bos_id, tokenizer.pad_id)
+    assert ids == (0, IM_START, PAD)
+    # A config that lists the added tokens is of a time when the map says no more.
+    decoder = {"2": {"content": "<|im_end|>", "special": True}}
+    write(folder / "tokenizer_config.json", config | {"added_tokens_decoder": decoder})
+    tokenizer = load_tokenizer(folder)
+    ids = (tokenizer.eos_id, tokenizer.bos_id, tokenizer.pad_id)
+    assert ids == (IM_END, IM_START, tokenizer.vocab_size)
 
 
 def test_add_bos_token_of_the_config_overrules_the_post_processor(folder):

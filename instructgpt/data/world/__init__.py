@@ -83,7 +83,10 @@ class World:
         return list(drawn)
 
     def rm_prompts(self, split: str, n: int) -> list[Prompt]:
-        """`n` prompts whose answers are ranked; a fifth are labelers' (Table 6)."""
+        """`n` prompts whose answers are ranked; a fifth are labelers' (Table 6).
+
+        Another draw than `ppo_prompts`, in which the same prompt may stand.
+        """
         return self.prompts(split, n, stream="rm")
 
     def ppo_prompts(self, split: str, n: int) -> list[Prompt]:

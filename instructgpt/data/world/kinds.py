@@ -119,8 +119,9 @@ class Kind:
     def question(self, task: Task) -> str:
         """The core question: the prompt without the frame of a dialogue around it.
 
-        Tasks of any kind with the same core question belong to the same split, so a
-        kind whose wordings ask the same thing of the same text names it once.
+        Tasks of any kind with the same core question belong to the same split. It is
+        the text, word for word: another wording of the same thing may be in another
+        split, unless the kind gives all of its wordings one core question.
         """
         text = self.prompt(task)
         if self.dialogue:

@@ -9,12 +9,16 @@ f feed-forward, t context, n the arrays that one tensor joins.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import typing
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from instructgpt.errors import UserError
+from instructgpt.errors import UserError, about
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.public.rotary_keys import read_rotary, write_rotary
+from instructgpt.models.public.values import positive, truth
+from instructgpt.models.public.values import whole as whole_number
+from instructgpt.reading import describe
 
 _ATTENTION, _MLP = "layers/attention", "layers/mlp"
 
@@ -51,6 +55,11 @@ class Family:
     # Ends of names of tensors that carry no parameters (masks, tables of angles).
     buffers: tuple[str, ...] = ()
     partial_rotary: bool = False  # whether only a share of a head's channels may turn
+
+    @property
+    def embedding(self) -> str:
+        """Name of the embedding, without the trunk's prefix."""
+        return self.rules[0].theirs
 
 
 def _norm(theirs: str, ours: str, *, bias: bool = True) -> tuple[Rule, ...]:
@@ -253,36 +262,69 @@ def read_config(public: Mapping[str, Any], *, where: str) -> tuple[Family, Model
         this model cannot follow.
     """
     kind = public.get("model_type")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise UserError(
             f"{where}: model_type={kind!r} is not supported; known: "
             f"{', '.join(FAMILIES)}"
         )
     family = FAMILIES[kind]
     whole = {**family.defaults, **public}
-    for key in (*family.keys.values(), family.activation_key):
-        if key not in whole:
-            raise UserError(f"{where}: key {key!r} is missing; copy the file again")
-    for key, value in family.needed.items():
-        if whole.get(key, value) != value:
-            raise UserError(
-                f"{where}: {key}={whole[key]!r} is not supported, only {value!r}"
-            )
+    _check_needed(family, whole, where)
     activation = whole[family.activation_key]
-    if activation not in family.activations:
+    if not isinstance(activation, str) or activation not in family.activations:
         raise UserError(
             f"{where}: {family.activation_key}={activation!r} is not supported; known: "
             f"{', '.join(family.activations)}"
         )
-    fields = {ours: whole[theirs] for ours, theirs in family.keys.items()}
-    # null stands for the default, as 0 does in ModelConfig.
-    fields = {name: value for name, value in fields.items() if value is not None}
+    fields: dict[str, Any] = {}
+    for ours, theirs in family.keys.items():
+        # null stands for the default, as 0 does in ModelConfig.
+        if whole[theirs] is not None or family.defaults.get(theirs, ...) is not None:
+            fields[ours] = _READERS[_HINTS[ours]](whole[theirs], f"{where}: {theirs}")
     fields |= family.switches
     fields["activation"] = family.activations[activation]
     if family.switches["positions"] == "rotary":
-        head_dim = fields.get("head_dim") or fields["width"] // fields["num_heads"]
-        fields |= read_rotary(whole, head_dim=head_dim, where=where)
-    return family, ModelConfig(**fields)
+        fields |= read_rotary(
+            whole,
+            head_dim=fields.get("head_dim") or fields["width"] // fields["num_heads"],
+            where=where,
+            partial=family.partial_rotary,
+        )
+    with about(where):
+        return family, ModelConfig(**fields)
+
+
+# Reads a value by the type of our field; whole numbers have ranges in their types.
+_HINTS = {
+    name: hint if hint in (bool, float) else int
+    for name, hint in typing.get_type_hints(ModelConfig).items()
+}
+_READERS: dict[Any, Callable[[Any, str], Any]] = {
+    bool: truth,
+    float: positive,
+    int: whole_number,
+}
+
+
+def _check_needed(family: Family, public: Mapping[str, Any], where: str) -> None:
+    """Raises UserError if a key is missing, or asks for what the model cannot do."""
+    for key in (*family.keys.values(), family.activation_key):
+        if key not in public:
+            raise UserError(f"{where}: key {key!r} is missing; copy the file again")
+    for key, value in family.needed.items():
+        if public.get(key) not in (None, value):
+            raise UserError(
+                f"{where}: {key}={public[key]!r} is not supported, only {value!r}"
+            )
+    kinds = public.get("layer_types")
+    if kinds is not None and any(
+        kind != "full_attention"
+        for kind in (kinds if isinstance(kinds, list) else [kinds])
+    ):
+        raise UserError(
+            f"{where}: layer_types is {describe(kinds)}; only 'full_attention' is "
+            "supported"
+        )
 
 
 def write_config(config: ModelConfig) -> tuple[Family, dict[str, Any]]:

@@ -13,7 +13,9 @@ import gguf
 import numpy as np
 
 from instructgpt.errors import UserError
+from instructgpt.models.public.gguf_parts import read_parts
 from instructgpt.models.public.tensors import Tensor
+from instructgpt.models.public.values import positive, truth, whole
 
 # Ends of public names -> their layout in GGUF and ours. Letters as in families.py; r is
 # the two channels of a rotary plane, neighbours in GGUF's Llama.
@@ -36,7 +38,7 @@ _ARCHITECTURES: dict[str, tuple[str, gguf.MODEL_ARCH, dict[str, str]]] = {
     "gpt2": ("gpt2", gguf.MODEL_ARCH.GPT2, _GPT2),
     "gptneox": ("gpt_neox", gguf.MODEL_ARCH.GPTNEOX, _NEOX),
 }
-_HEAD = "output.weight"
+_HEAD, _TABLE = "output.weight", "rope_freqs.weight"
 
 
 class GGUFFile:
@@ -44,105 +46,152 @@ class GGUFFile:
 
     Attributes:
       metadata: key -> value.
-      config: what config.json would hold.
+      config: what config.json would hold, and `rotary_table`.
     """
 
     def __init__(self, path: Path):
-        """Reads the header.
+        """Reads the headers of the file, and of the other parts of a split model.
 
         Raises:
-          UserError: the file is damaged, truncated or of an unknown architecture.
+          UserError: a file is damaged, truncated, missing or of an unknown
+            architecture, or a key is missing or of another type.
         """
         self._path = path
-        try:
-            self._reader = gguf.GGUFReader(path)
-        except (ValueError, IndexError, KeyError, UnicodeDecodeError, OSError) as error:
-            raise UserError(
-                f"{path}: not a GGUF file, or a truncated one ({error}); copy it again"
-            ) from error
-        self.metadata = {
-            key: field.contents() for key, field in self._reader.fields.items()
-        }
+        self.metadata, self._stored = read_parts(path)
         kind = self.metadata.get("general.architecture")
-        if kind not in _ARCHITECTURES:
+        if not isinstance(kind, str) or kind not in _ARCHITECTURES:
             raise UserError(
                 f"{path}: architecture {kind!r} is not supported; known: "
                 f"{', '.join(_ARCHITECTURES)}"
             )
         self._kind: str = kind
         model_type, arch, self._layouts = _ARCHITECTURES[kind]
-        self._stored = {tensor.name: tensor for tensor in self._reader.tensors}
         self.config = self._config(model_type)
-        self._names = gguf.get_tensor_name_map(arch, self._key("block_count"))
+        blocks = self._whole("block_count")
+        if blocks > len(self._stored):
+            raise UserError(
+                f"{path}: {kind}.block_count is {blocks}, but the file holds only "
+                f"{len(self._stored)} tensors; copy it again"
+            )
+        self._names = gguf.get_tensor_name_map(arch, blocks)
         self._public: dict[str, str] = {}
 
-    def _key(self, name: str, default: Any = None) -> Any:
+    def _where(self, name: str) -> str:
+        return f"{self._path}: {self._kind}.{name}"
+
+    def _get(self, name: str, default: Any = None) -> Any:
+        """A value, which must be there unless there is a default."""
         value = self.metadata.get(f"{self._kind}.{name}", default)
         if value is None:
             raise UserError(f"{self._path}: key {self._kind}.{name} is missing")
         return value
 
+    def _whole(self, name: str, default: int | None = None) -> int:
+        return whole(self._get(name, default), self._where(name))
+
     def _config(self, model_type: str) -> dict[str, Any]:
-        heads = self._key("attention.head_count")
-        width = self._key("embedding_length")
-        eps = "layer_norm_rms_epsilon"
+        heads = self._whole("attention.head_count")
+        width = self._whole("embedding_length")
+        eps = "attention.layer_norm_rms_epsilon"
         if model_type in ("gpt2", "gpt_neox"):
-            eps = "layer_norm_epsilon"
-        vocab_size = int(self._embedding().shape[-1])
+            eps = "attention.layer_norm_epsilon"
+        norm_eps = _clean(positive(self._get(eps), self._where(eps)))
         shared = {
             "model_type": model_type,
-            "vocab_size": vocab_size,
+            "vocab_size": self._vocab_size(),
             "tie_word_embeddings": _HEAD not in self._stored,
         }
         if model_type == "gpt2":
             return shared | {
-                "n_positions": self._key("context_length"),
-                "n_layer": self._key("block_count"),
+                "n_positions": self._whole("context_length"),
+                "n_layer": self._whole("block_count"),
                 "n_embd": width,
                 "n_head": heads,
-                "n_inner": self._key("feed_forward_length"),
-                "layer_norm_epsilon": _clean(self._key(f"attention.{eps}")),
+                "n_inner": self._whole("feed_forward_length"),
+                "layer_norm_epsilon": norm_eps,
                 "activation_function": "gelu_new",
             }
-        channels = self._key("attention.key_length", width // heads)
-        turning = self._key("rope.dimension_count", channels)
+        channels = self._whole("attention.key_length", width // heads)
+        turning = self._turning(channels, partial=model_type == "gpt_neox")
+        base = "rope.freq_base"
         public = shared | {
-            "max_position_embeddings": self._key("context_length"),
-            "num_hidden_layers": self._key("block_count"),
+            "max_position_embeddings": self._whole("context_length"),
+            "num_hidden_layers": self._whole("block_count"),
             "hidden_size": width,
             "num_attention_heads": heads,
-            "num_key_value_heads": self._key("attention.head_count_kv", heads),
-            "intermediate_size": self._key("feed_forward_length"),
-            "rope_theta": self._key("rope.freq_base", 10_000.0),
+            "num_key_value_heads": self._whole("attention.head_count_kv", heads),
+            "intermediate_size": self._whole("feed_forward_length"),
+            "rope_theta": positive(self._get(base, 10_000.0), self._where(base)),
+            "rope_scaling": self._scaling(),
+            "rotary_table": self._table(turning // 2),
             "hidden_act": "silu",
         }
-        eps_value = _clean(self._key(f"attention.{eps}"))
         if model_type == "gpt_neox":
+            parallel = "use_parallel_residual"
             return public | {
-                "layer_norm_eps": eps_value,
-                "use_parallel_residual": self._key("use_parallel_residual", True),
+                "layer_norm_eps": norm_eps,
+                parallel: truth(self._get(parallel, True), self._where(parallel)),
                 "rotary_pct": turning / channels,
                 "hidden_act": "gelu",
             }
         if model_type == "llama":
             public["head_dim"] = channels
-        return public | {"rms_norm_eps": eps_value, "rope_scaling": self._scaling()}
+        return public | {"rms_norm_eps": norm_eps}
+
+    def _turning(self, channels: int, *, partial: bool) -> int:
+        """How many channels of a head turn with the position."""
+        turning = self._whole("rope.dimension_count", channels)
+        if turning > channels or (turning < channels and not partial):
+            raise UserError(
+                f"{self._where('rope.dimension_count')} is {turning}, of {channels} "
+                "channels a head, which is not supported; copy the file again"
+            )
+        return turning
 
     def _scaling(self) -> dict[str, Any] | None:
-        kind = self._key("rope.scaling.type", "none")
-        if kind == "none" and "rope_freqs.weight" not in self._stored:
+        """Linear scaling, as llama.cpp reads it: the same keys in all architectures."""
+        kind = self._get("rope.scaling.type", "linear")
+        if kind not in ("none", "linear"):
+            raise UserError(
+                f"{self._path}: rotary scaling {kind!r} is not supported in GGUF; "
+                "import the model's safetensors instead"
+            )
+        keys = ("rope.scaling.factor", "rope.scale_linear")  # the latter before 2024
+        given = (n for n in keys if f"{self._kind}.{n}" in self.metadata)
+        key = next(given, keys[0])
+        # 0 stands for none.
+        factor = self._get(key, 0.0) or 1.0
+        factor = positive(factor, self._where(key))
+        attention = "rope.scaling.attn_factor"
+        if self._get(attention, 1.0) != 1.0:
+            raise UserError(f"{self._where(attention)} is not supported, only 1.0")
+        if factor == 1.0:
             return None
-        if kind == "linear":
-            return {"rope_type": "linear", "factor": self._key("rope.scaling.factor")}
-        raise UserError(
-            f"{self._path}: rotary scaling {kind!r} with a table of frequencies is not "
-            "supported in GGUF; import the model's safetensors instead"
-        )
+        if kind == "none":
+            raise UserError(
+                f"{self._where(key)} is {factor}, but {self._kind}.rope.scaling.type "
+                "is 'none'; import the model's safetensors instead"
+            )
+        return {"rope_type": "linear", "factor": factor}
 
-    def _embedding(self) -> Any:
-        if "token_embd.weight" not in self._stored:
-            raise UserError(f"{self._path}: tensor 'token_embd.weight' is missing")
-        return self._stored["token_embd.weight"]
+    def _table(self, size: int) -> list[float] | None:
+        """What each plane's frequency is divided by, in most files of Llama 3.1."""
+        stored = self._stored.get(_TABLE)
+        if stored is None:
+            return None
+        table = gguf.dequantize(stored.tensor.data, stored.tensor.tensor_type)
+        if table.shape != (size,) or not (np.isfinite(table) & (table > 0)).all():
+            raise UserError(
+                f"{stored.file}: {_TABLE!r} must hold {size} numbers above 0, one for "
+                "each two channels that turn; copy the file again"
+            )
+        return [float(value) for value in table]
+
+    def _vocab_size(self) -> int:
+        name = "token_embd.weight"
+        if name not in self._stored:
+            raise UserError(f"{self._path}: tensor {name!r} is missing")
+        return int(self._stored[name].tensor.shape[-1])
 
     def rename(self, wanted: list[str]) -> None:
         """Finds the public names of the tensors.
@@ -158,30 +207,35 @@ class GGUFFile:
     def tensors(self) -> Mapping[str, Tensor]:
         known = {stored: name for name, stored in self._public.items()}
         out = {}
-        for stored, tensor in self._stored.items():
+        for stored, (tensor, file) in self._stored.items():
+            if stored == _TABLE:
+                continue
             name = known.get(stored, stored)
             shape = tuple(int(n) for n in tensor.shape[::-1])
             pattern = self._layout(name)
             if pattern == "o i -> i o":
                 shape = shape[::-1]
-            out[name] = Tensor(shape, str(self._path))
+            out[name] = Tensor(shape, file)
         return out
 
     def read(self, name: str) -> np.ndarray:
-        tensor = self._stored[self._public[name]]
-        value = gguf.dequantize(tensor.data, tensor.tensor_type)
-        pattern = self._layout(name)
-        if not pattern:
-            return value
-        heads = self._key("attention.head_count")
+        tensor, file = self._stored[self._public[name]]
+        heads = self._whole("attention.head_count")
         sizes = {
             "h": heads,
-            "g": self._key("attention.head_count_kv", heads),
+            "g": self._whole("attention.head_count_kv", heads),
             "n": 3,
             "r": 2,
         }
+        pattern = self._layout(name)
         used = {axis: n for axis, n in sizes.items() if axis in pattern.split("->")[0]}
-        return einops.rearrange(value, pattern, **used)
+        try:
+            value = gguf.dequantize(tensor.data, tensor.tensor_type)
+            return einops.rearrange(value, pattern, **used) if pattern else value
+        except (ValueError, einops.EinopsError) as error:
+            raise UserError(
+                f"{file}: tensor {tensor.name!r} is damaged; copy the file again"
+            ) from error
 
     def _layout(self, name: str) -> str:
         ends = (p for end, p in self._layouts.items() if name.endswith(end))

@@ -4,7 +4,7 @@ Only headers are read when a folder is opened; a tensor is mapped from its file 
 is asked for, so that no more than one is in memory.
 """
 
-import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from instructgpt.errors import UserError
+from instructgpt.reading import check_content, read_object
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -23,6 +24,7 @@ class Tensor(NamedTuple):
 
     shape: tuple[int, ...]
     file: str  # for messages
+    dtype: str = "F32"  # as safetensors names types
 
 
 class TensorSource(Protocol):
@@ -38,7 +40,11 @@ class TensorSource(Protocol):
 
 
 class SafetensorsFolder:
-    """The tensors of `model.safetensors`, or of the shards that its index names."""
+    """The tensors of `model.safetensors`, or of the shards that its index names.
+
+    Attributes:
+      left_alone: Names of other safetensors files in the folder, which are not read.
+    """
 
     def __init__(self, folder: Path):
         """Reads the headers.
@@ -49,14 +55,18 @@ class SafetensorsFolder:
         """
         self._tensors: dict[str, Tensor] = {}
         self._open: tuple[str, Any] | None = None
-        for path in _files(folder):
-            for name, shape in _header(path):
+        files = _files(folder)
+        self.left_alone = sorted(
+            path.name for path in folder.glob("*.safetensors") if path not in files
+        )
+        for path in files:
+            for name, shape, dtype in _header(path):
                 if name in self._tensors:
                     raise UserError(
                         f"{path}: tensor {name!r} is in {self._tensors[name].file} too;"
                         " keep one of the two files"
                     )
-                self._tensors[name] = Tensor(shape, str(path))
+                self._tensors[name] = Tensor(shape, str(path), dtype)
 
     def tensors(self) -> Mapping[str, Tensor]:
         return self._tensors
@@ -69,28 +79,69 @@ class SafetensorsFolder:
 
 
 def _files(folder: Path) -> list[Path]:
+    """The files that are the model, chosen as transformers does: the single file first.
+
+    Adapters, other programs' layouts and older shards may lie beside it.
+    """
+    if (folder / SINGLE).exists():
+        return [folder / SINGLE]
     index = folder / INDEX
     if index.exists():
-        try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise UserError(f"{index}: damaged ({error}); copy it again") from error
-        for name in names:
-            if not (folder / name).exists():
-                raise UserError(f"{folder / name}: missing, but {index} names it")
-        return [folder / name for name in names]
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
+        return _indexed(index)
+    found = sorted(path.name for path in folder.glob("*.safetensors"))
+    if not found:
         raise UserError(
             f"{folder}: no *.safetensors file; only safetensors and GGUF can be read"
         )
-    return files
+    shards = [_SHARD.fullmatch(name) for name in found]
+    models = {(m["name"], m["count"]) for m in shards if m}
+    if len(models) == 1:
+        name, count = models.pop()
+        return [
+            _present(
+                folder / f"{name}-{i:05d}-of-{count}.safetensors",
+                "other parts are there",
+            )
+            for i in range(1, int(count) + 1)
+        ]
+    names = [name for name in found if not name.startswith(_NO_MODELS)]
+    if not names:
+        raise UserError(
+            f"{folder}: holds {', '.join(found)}, which is no whole model; give a "
+            f"folder that has {SINGLE}"
+        )
+    return [folder / name for name in names]
 
 
-def _header(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+_SHARD = re.compile(r"(?P<name>.+)-\d{5}-of-(?P<count>\d{5})\.safetensors")
+_NO_MODELS = ("adapter", "optimizer")
+
+
+def _indexed(index: Path) -> list[Path]:
+    weight_map = read_object(index).get("weight_map")
+    names = weight_map.values() if isinstance(weight_map, dict) else [None]
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise UserError(
+            f"{index}: damaged (key 'weight_map' does not name the file of each "
+            "tensor); copy it again"
+        )
+    folder = index.parent
+    return [_present(folder / name, f"{index} names it") for name in sorted(set(names))]
+
+
+def _present(path: Path, why: str) -> Path:
+    if not path.is_file():
+        raise UserError(f"{path}: missing, but {why}; copy all files of the model")
+    return path
+
+
+def _header(path: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    """Name, shape and type of each tensor, in the order in which they lie."""
+    check_content(path)
     try:
         with safe_open(path, "numpy") as file:
             for name in file.offset_keys():
-                yield name, tuple(file.get_slice(name).get_shape())
+                part = file.get_slice(name)
+                yield name, tuple(part.get_shape()), str(part.get_dtype())
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: damaged ({error}); copy the file again") from error

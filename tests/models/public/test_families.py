@@ -156,6 +156,106 @@ def test_what_the_model_cannot_follow_is_refused(name, changes, message):
         read_config(public, where="a/config.json")
 
 
+LLAMA_3 = PUBLISHED["llama-3.1-8b"]["rope_scaling"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        (dict(hidden_size="576"), 'hidden_size is "576"'),
+        (dict(hidden_size=None), "hidden_size is null"),
+        (dict(num_hidden_layers=0), "num_hidden_layers is 0"),
+        (dict(num_hidden_layers=2**31), "num_hidden_layers is 2147483648"),
+        (dict(num_attention_heads=True), "num_attention_heads is true"),
+        (dict(vocab_size=[49152]), "vocab_size is [49152]"),
+        (dict(vocab_size=-5), "vocab_size is -5"),
+        (dict(max_position_embeddings=8192.0), "max_position_embeddings is 8192.0"),
+        (dict(rms_norm_eps=float("nan")), "rms_norm_eps is NaN"),
+        (dict(rms_norm_eps=10**400), "rms_norm_eps is 1000"),
+        (dict(rms_norm_eps=0), "rms_norm_eps is 0"),
+        (dict(tie_word_embeddings="false"), 'tie_word_embeddings is "false"'),
+        (dict(mlp_bias=None), "mlp_bias is null"),
+        (dict(hidden_act=["silu"]), "hidden_act=['silu'] is not supported"),
+        (dict(model_type=["llama"]), "model_type=['llama'] is not supported"),
+        (dict(layer_types=["sliding_attention"] * 30), "layer_types is"),
+        (dict(layer_types="full"), "layer_types is"),
+        (dict(num_key_value_heads=2), "config.model: num_kv_heads=2 does not divide"),
+        (dict(rope_theta=0), "rope_theta is 0;"),
+        (dict(rope_theta="1e5"), 'rope_theta is "1e5"'),
+        (dict(partial_rotary_factor=0.5), "partial_rotary_factor is 0.5"),
+        (dict(rope_scaling="linear"), 'rope_scaling is "linear"; it must be null or'),
+        (dict(rope_scaling=0), "rope_scaling is 0;"),
+        (dict(rope_scaling=False), "rope_scaling is false"),
+        (dict(rope_scaling=[4.0]), "rope_scaling is [4.0]"),
+        (dict(rope_parameters="none"), 'rope_parameters is "none"'),
+        (dict(rope_scaling=dict(factor=4.0)), "rope_scaling.factor is 4.0, which"),
+        (dict(rope_scaling=dict(type=None, factor=2)), "and rope_type is missing"),
+        (dict(rope_scaling=dict(type="linear")), "rope_scaling.factor is missing"),
+        (dict(rope_scaling=dict(type="linear", factor=None)), "factor is missing or n"),
+        (dict(rope_scaling=dict(type="linear", factor=0)), "rope_scaling.factor is 0"),
+        (dict(rope_scaling=dict(type="linear", factor=-2)), "factor is -2; it must be"),
+        (dict(rope_scaling=dict(type="linear", factor="4")), 'factor is "4"'),
+        (dict(rope_scaling=dict(rope_type="linear", type="llama3")), "differ"),
+        (dict(rope_scaling=dict(type=3)), "rotary scaling 3 is not supported"),
+        (
+            dict(rope_parameters=dict(sliding_attention=dict(rope_type="default"))),
+            "rope_parameters.sliding_attention is",
+        ),
+        (
+            dict(rope_parameters=dict(rope_type="default", mrope_section=[1, 2])),
+            "rope_parameters.mrope_section is [1, 2]",
+        ),
+        (
+            dict(rope_scaling={**LLAMA_3, "high_freq_factor": None}),
+            "rope_scaling.high_freq_factor is missing",
+        ),
+        (
+            dict(rope_scaling={**LLAMA_3, "low_freq_factor": 4.0}),
+            "low_freq_factor=4.0 must be below high_freq_factor=4.0",
+        ),
+        (
+            dict(rope_scaling={**LLAMA_3, "original_max_position_embeddings": 8e3}),
+            "rope_scaling.original_max_position_embeddings is 8000.0",
+        ),
+        (
+            dict(rope_parameters=dict(rope_type="linear", factor=2, rope_theta=-1)),
+            "rope_parameters.rope_theta is -1",
+        ),
+    ],
+    ids=str,
+)
+def test_values_of_another_kind_are_named_with_their_key(changes, key):
+    public = {**PUBLISHED["smollm2-135m"], **changes}
+    with pytest.raises(UserError) as error:
+        read_config(public, where="a/config.json")
+    message = str(error.value)
+    assert message.startswith("a/config.json: ") and key in message
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(rope_scaling={}),
+        dict(rope_parameters=None, rope_scaling=None),
+        dict(rope_scaling=dict(rope_type="default", factor=None)),
+        dict(attention_bias=None, layer_types=["full_attention"] * 30),
+        dict(rope_parameters=dict(type="default", rope_theta=100_000)),
+    ],
+    ids=str,
+)
+def test_what_says_nothing_changes_nothing(changes):
+    public = PUBLISHED["smollm2-135m"]
+    assert read_config({**public, **changes}, where="a") == read_config(
+        public, where="a"
+    )
+
+
+def test_a_quarter_of_gpt_neox_channels_turn_unless_it_says_otherwise():
+    public = PUBLISHED["pythia-1b"]
+    without = {k: v for k, v in public.items() if not k.startswith("rotary")}
+    assert read_config(without, where="a") == read_config(public, where="a")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -3,85 +3,18 @@
 import dataclasses
 import re
 
-import einops
 import gguf
-import numpy as np
 import pytest
 
 from instructgpt.errors import UserError
 from instructgpt.models.public import transfer
-from instructgpt.models.public.families import read_config, write_config
+from instructgpt.models.public.families import read_config
 from instructgpt.models.public.gguf_file import GGUFFile
 from tests import tiny
-from tests.public_models import CONFIGS, layout_of, params_of, public_tensors
+from tests.models.public.gguf_writing import write_gguf
+from tests.public_models import CONFIGS, layout_of, params_of
 
 Q8 = gguf.GGMLQuantizationType.Q8_0
-# GGUF's name of the architecture, and its order of the tensors whose names end so.
-LAYOUTS = {
-    "llama": (
-        "llama",
-        {
-            "q_proj.weight": "(h r c) d -> (h c r) d",
-            "k_proj.weight": "(g r c) d -> (g c r) d",
-        },
-    ),
-    "qwen2": ("qwen2", {}),
-    "gpt2": (
-        "gpt2",
-        dict.fromkeys(("c_attn.weight", "c_proj.weight", "c_fc.weight"), "i o -> o i"),
-    ),
-    "gpt_neox": (
-        "gptneox",
-        {
-            "query_key_value.weight": "(h n c) d -> (n h c) d",
-            "query_key_value.bias": "(h n c) -> (n h c)",
-        },
-    ),
-}
-
-
-def write_gguf(path, config, params, *, quantization=None, changes=()):
-    """A file as llama.cpp's converter makes it."""
-    family, _ = write_config(config)
-    arch, layouts = LAYOUTS[family.name]
-    writer = gguf.GGUFWriter(path, arch)
-    writer.add_context_length(config.context_length)
-    writer.add_embedding_length(config.width)
-    writer.add_block_count(config.num_layers)
-    writer.add_feed_forward_length(config.mlp_width)
-    writer.add_head_count(config.num_heads)
-    writer.add_head_count_kv(config.num_kv_heads)
-    writer.add_key_length(config.head_dim)
-    if config.norm == "rms_norm":
-        writer.add_layer_norm_rms_eps(config.norm_eps)
-    else:
-        writer.add_layer_norm_eps(config.norm_eps)
-    if config.positions == "rotary":
-        writer.add_rope_dimension_count(config.rotary_dim)
-        writer.add_rope_freq_base(config.rotary_base)
-        writer.add_parallel_residual(config.parallel_residual)
-    for key, value in changes:
-        writer.add_string(key, value)
-    architectures = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
-    names = gguf.get_tensor_name_map(architectures[arch], config.num_layers)
-    sizes = dict(h=config.num_heads, g=config.num_kv_heads, n=3, r=2)
-    for name, tensor in public_tensors(config, params).items():
-        pattern = next((p for end, p in layouts.items() if name.endswith(end)), None)
-        if pattern:
-            used = {a: n for a, n in sizes.items() if a in pattern.split("->")[0]}
-            tensor = einops.rearrange(tensor, pattern, **used)
-        tensor = np.ascontiguousarray(tensor)
-        stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        if quantization and tensor.ndim == 2:
-            tensor = gguf.quantize(tensor, quantization)
-            writer.add_tensor(stored, tensor, raw_dtype=quantization)
-        else:
-            writer.add_tensor(stored, tensor)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 def read_gguf(path):

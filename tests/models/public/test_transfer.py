@@ -168,7 +168,10 @@ def test_shards_are_joined_by_their_index(tensors, tmp_path):
     (tmp_path / "s1.safetensors").unlink()
     assert "s1.safetensors: missing" in refusal(tmp_path)
     (tmp_path / INDEX).write_text("{")
-    assert "index.json: damaged" in refusal(tmp_path)
+    assert "index.json: not valid JSON" in refusal(tmp_path)
+    for weight_map in ({}, {"a": 1}, ["s0.safetensors"]):
+        (tmp_path / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+        assert "index.json: damaged (key 'weight_map'" in refusal(tmp_path)
 
 
 def test_one_tensor_at_a_time_is_on_the_host(tensors, tmp_path):
@@ -212,3 +215,132 @@ def test_names_are_those_of_the_public_library(tmp_path):
     names = load_file(tmp_path / "model.safetensors")
     assert "model.layers.2.self_attn.k_proj.weight" in names
     assert names["model.layers.2.self_attn.k_proj.weight"].shape == (16, 32)
+
+
+def test_adapters_and_other_layouts_beside_the_model_are_left_alone(tensors, tmp_path):
+    write_folder(tmp_path, CONFIG, tensors)
+    others = ["adapter_model", "consolidated", "model.fp16", "optimizer"]
+    for name in others:
+        save_file({"other": np.ones(2, np.float32)}, tmp_path / f"{name}.safetensors")
+    source = SafetensorsFolder(tmp_path)
+    assert source.left_alone == [f"{name}.safetensors" for name in others]
+    tiny.assert_equal(read_back(tmp_path, CONFIG, source=source), params_of(CONFIG))
+    # And where the shards of an index are the model.
+    (tmp_path / "model.safetensors").unlink()
+    names = list(tensors)
+    shard(tmp_path, tensors, [names[:4], names[4:]])
+    tiny.assert_equal(read_back(tmp_path, CONFIG), params_of(CONFIG))
+
+
+def test_a_single_file_goes_before_older_shards(tensors, tmp_path):
+    older = {name: value + 1 for name, value in tensors.items()}
+    shard(tmp_path, older, [list(older)])
+    write_folder(tmp_path, CONFIG, tensors)
+    tiny.assert_equal(read_back(tmp_path, CONFIG), params_of(CONFIG))
+
+
+def test_shards_without_an_index_are_joined_if_all_are_there(tensors, tmp_path):
+    names = list(tensors)
+    for i, part in enumerate([names[:9], names[9:]], start=1):
+        path = tmp_path / f"model-0000{i}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in part}, path)
+    save_file({"a": np.ones(2, np.float32)}, tmp_path / "adapter_model.safetensors")
+    tiny.assert_equal(read_back(tmp_path, CONFIG), params_of(CONFIG))
+    path.unlink()
+    assert "00002-of-00002.safetensors: missing, but other parts" in refusal(tmp_path)
+
+
+def test_a_folder_of_an_adapter_alone_is_named(tmp_path):
+    save_file({"a": np.ones(2, np.float32)}, tmp_path / "adapter_model.safetensors")
+    assert "adapter_model.safetensors, which is no whole model" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [np.int8, np.uint8, np.int32, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2],
+)
+def test_integers_and_8_bit_floats_are_no_weights(dtype, tensors, tmp_path):
+    name = "model.layers.1.mlp.up_proj.weight"
+    tensors[name] = np.ones(tensors[name].shape, dtype)
+    message = refusal(write_folder(tmp_path, CONFIG, tensors))
+    assert f"model.safetensors: {name!r} is of type " in message
+    assert "quantised weights; take the model's plain weights" in message
+
+
+@pytest.mark.parametrize("end", [".weight_scale_inv", ".scales", ".weight_scale"])
+def test_scales_of_quantised_weights_are_named_with_what_config_json_says(
+    end, tensors, tmp_path
+):
+    tensors[f"model.layers.0.mlp.up_proj{end}"] = np.ones(1, np.float32)
+    write_folder(tmp_path, CONFIG, tensors)
+    items = transfer.expected(write_config(CONFIG)[0], CONFIG, layout_of(CONFIG))
+    with pytest.raises(UserError, match=rf"up_proj{end}' holds .* \(by gptq\); take"):
+        transfer.check_tensors(
+            SafetensorsFolder(tmp_path).tensors(),
+            items,
+            write_config(CONFIG)[0],
+            quantised="by gptq",
+        )
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        (np.nan, np.float32),
+        (np.inf, np.float16),
+        (-np.inf, ml_dtypes.bfloat16),
+        (1e300, np.float64),  # which float32 does not hold
+    ],
+)
+@pytest.mark.parametrize(
+    "name", ["model.layers.2.input_layernorm.weight", "lm_head.weight"]
+)
+def test_what_is_not_finite_is_named(name, value, dtype, tensors, tmp_path):
+    tensors[name] = tensors[name].astype(dtype)
+    tensors[name].flat[-1] = value
+    message = refusal(write_folder(tmp_path, CONFIG, tensors))
+    assert f"model.safetensors: {name!r} holds NaN or infinity" in message
+
+
+@pytest.mark.parametrize("name", ["llama tied", "gpt2"])
+def test_a_tied_table_may_have_the_name_of_the_head(name, tmp_path):
+    config = CONFIGS[name]
+    params = params_of(config)
+    tensors = public_tensors(config, params)
+    embedding = next(iter(tensors))
+    tensors["lm_head.weight"] = tensors.pop(embedding)
+    write_folder(tmp_path, config, tensors)
+    tiny.assert_equal(read_back(tmp_path, config), params)
+
+
+@pytest.mark.parametrize("name", ["llama tied", "gpt2"])
+def test_a_trained_head_is_used_whatever_config_json_says(name, tmp_path):
+    config = CONFIGS[name]
+    tensors = public_tensors(config, params_of(config))
+    embedding = tensors[next(iter(tensors))]
+    family = write_config(config)[0]
+
+    def settled(head):
+        tensors["lm_head.weight"] = head
+        write_folder(tmp_path, config, tensors)
+        return transfer.settle_head(SafetensorsFolder(tmp_path), family, config)
+
+    assert settled(embedding.copy()) == config
+    trained = embedding + 1
+    untied = settled(trained)
+    assert untied == dataclasses.replace(config, tied_head=False)
+    layout = layout_of(untied)
+    items = transfer.expected(family, untied, layout)
+    source = SafetensorsFolder(tmp_path)
+    names = transfer.check_tensors(source.tensors(), items, family)
+    params = transfer.import_params(source, items, names, config=untied, layout=layout)
+    np.testing.assert_array_equal(params["unembedding"][: len(trained)], trained)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", INDEX])
+def test_git_lfs_pointers_are_named(name, tensors, tmp_path):
+    if name == INDEX:
+        shard(tmp_path, tensors, [list(tensors)])
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    (tmp_path / name).write_text(pointer)
+    assert f"{name}: a Git LFS pointer" in refusal(tmp_path)

@@ -1,0 +1,61 @@
+"""Files of others, read whole or refused in one line that says what they are."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from instructgpt.errors import UserError
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def check_content(path: str | os.PathLike[str]) -> None:
+    """Refuses a file that stands for another one.
+
+    Args:
+      path: Of a file to be read.
+
+    Raises:
+      UserError: it cannot be read, or is a Git LFS pointer, as a clone without Git LFS
+        leaves them in place of large files.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_POINTER))
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot read the file ({error.strerror}); correct the path or copy"
+            " the file again"
+        ) from error
+    if start == _POINTER:
+        raise UserError(
+            f"{path}: a Git LFS pointer, not the content of the file; fetch that with"
+            " `git lfs pull`, or download the file"
+        )
+
+
+def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of a JSON file that holds an object.
+
+    Raises:
+      UserError: it cannot be read, is a Git LFS pointer, or holds something else.
+    """
+    path = Path(path)
+    check_content(path)
+    try:
+        value = json.loads(path.read_bytes())
+        if not isinstance(value, dict):
+            raise ValueError(f"it holds {describe(value)}")
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path}: not valid JSON, or no object ({error}); copy it again"
+        ) from error
+    return value
+
+
+def describe(value: Any) -> str:
+    """A JSON value for an error message, cut where it is long."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
