@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 from etils import epath
@@ -166,23 +166,19 @@ class Checkpoints:
         if name is not None:
             raise self._damaged(step, name)
 
-    def _check_meta(self, step: int, meta: dict[str, Any]) -> dict[str, Any]:
-        """The list of arrays, which is taken out of `meta`; {} if it has none."""
-        if not isinstance(meta, dict):
-            raise self._damaged(step, META)
-        if _OWN not in meta:
-            return {}  # of a version that had no checksums
-        if meta.pop(_OWN) != value_checksum(meta):
+    def _check_meta(self, step: int, meta: Any) -> dict[str, Any]:
+        """The list of arrays by path, which is taken out of `meta`."""
+        checksum = meta.pop(_OWN, None) if isinstance(meta, dict) else None
+        if checksum is None or checksum != value_checksum(meta):
             raise self._damaged(step, META)
         return meta.pop(_ARRAYS)
 
     def _check_arrays(
         self, step: int, parts: dict[str, Any], listed: dict[str, Any]
     ) -> None:
-        if not (self._verify and listed and parts):
+        if not self._verify:
             return
-        arrays = _by_path(parts)
-        for name, found in array_checksums(arrays).items():
+        for name, found in array_checksums(_by_path(parts)).items():
             if found != listed[name][-1]:
                 raise self._damaged(step, name)
 
@@ -206,7 +202,7 @@ class Checkpoints:
         # Before anything is read: the message names the array, and Orbax is not
         # stopped half way.
         where = self.directory / str(step)
-        whole = {name.partition("/")[0] for name in listed} or stored.keys() - {META}
+        whole = {name.partition("/")[0] for name in listed}
         for name, tree in parts.items():
             if name not in whole:
                 raise UserError(f"{where} has no {name!r}; it has {sorted(whole)}")
@@ -218,7 +214,7 @@ class Checkpoints:
                 for array, shape in listed.items()
                 if array.startswith(f"{name}/")
             }
-            if listed and saved != have:
+            if saved != have:
                 raise self._damaged(step, name)
             for array in sorted(have.keys() | want.keys()):
                 if have.get(array) != want.get(array):
@@ -290,22 +286,15 @@ class Checkpoints:
             self._checkpointer.close()
 
 
-class Newest(NamedTuple):
-    """The newest checkpoint of a workdir, and what stands for its weights."""
-
-    step: int
-    weights: str
-
-
-def newest_checkpoint(workdir: Path) -> Newest | None:
-    """Looks for a workdir's newest checkpoint; None if it has none."""
+def newest_weights(workdir: Path) -> str:
+    """What stands for the arrays of a workdir's newest checkpoint; "" without any."""
     directory = workdir / "checkpoints"
     if not directory.is_dir():
-        return None
+        return ""
     checkpoints = Checkpoints(directory, keep=None, clean=False, verify=False)
     try:
         step = checkpoints.latest
-        return None if step is None else Newest(step, checkpoints.weights(step))
+        return "" if step is None else checkpoints.weights(step)
     finally:
         checkpoints.close()
 

@@ -54,8 +54,6 @@ def summarise(
         if baseline is None
         else list(win_rate(utilities, [j.utility for j in baseline])),
         "likert": list(mean_interval(likert, limits=LIKERT)),
-        # Of a single prompt there is no interval.
-        "utility": list(mean_interval(utilities))[: 3 if len(utilities) > 1 else 1],
         "flags": _flags(records, judgements),
         "categories": {
             c: list(

@@ -52,9 +52,8 @@ class ModelConfig:
     rotary_low_freq: PositiveFloat = 1.0
     rotary_high_freq: PositiveFloat = 4.0
     rotary_original_context: NonNegativeInt = 0
-    rotary_table: tuple[
-        PositiveFloat, ...
-    ] = ()  # divisors of the rates, fastest plane first
+    # Divisors of the rates, that of the fastest plane first.
+    rotary_table: tuple[PositiveFloat, ...] = ()
     norm: Literal["layer_norm", "rms_norm"] = "layer_norm"
     norm_eps: PositiveFloat = 1e-5
     activation: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu_tanh"
@@ -73,7 +72,7 @@ class ModelConfig:
     # The learned position table starts as noise, or as sines of many wavelengths, in
     # which near positions are alike: small models learn to look back much sooner.
     position_init: Literal["normal", "sinusoidal"] = "normal"
-    residual_dropout: Fraction = 0.0  # after attention and MLP, before adding
+    residual_dropout: Fraction = 0.0  # after attention and MLP, before the residual add
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     # What float32 activations and weights are rounded to before they are multiplied;
     # sums stay float32, as do the products that are the weights' gradients. TPUs round
@@ -156,7 +155,7 @@ class ModelConfig:
                 "and rotary_low_freq < rotary_high_freq"
             )
         size = self.rotary_dim // 2 if self.rotary_scaling == "table" else 0
-        if len(self.rotary_table) != size or not all(x > 0 for x in self.rotary_table):
+        if len(self.rotary_table) != size:
             raise UserError(
                 f"config.model.rotary_table={self.rotary_table}: with rotary_scaling="
                 f"{self.rotary_scaling!r} give {size} numbers above 0"

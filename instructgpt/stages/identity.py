@@ -1,13 +1,14 @@
 """What a stage's run is made of: kept with it, and compared by all who come after.
 
 A run's identity is its config, its data, its tokenizer, and the identity of every stage
-that it reads. It lies in the workdir as `identity.json` from the first
-step, and in `finished.json`, with the checksums of what the stage leaves, after the
-last. A run that is started again must have the same identity, but for `FREE_KEYS` and
-for what its user says has changed (`ResumeConfig`), which it then keeps a note of; a
-recipe asks of a finished stage whether it is what would run now; a stage that loads
-another's model must share its tokenizer, template and held-out data, but not its seed,
-rate or size.
+that it reads. It lies in the workdir as `identity.json` from the first step on, and
+after the last in `finished.json`, with the checksums of what the stage leaves.
+
+- A run that is started again must have the same identity, but for `FREE_KEYS` and for
+  what its user says has changed (`ResumeConfig`), of which it keeps a note.
+- A recipe compares each finished stage with what would run now.
+- A stage that loads another's model must share its tokenizer, template and held-out
+  data, but not its seed, rate or size.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from instructgpt.checkpoints import newest_checkpoint
+from instructgpt.checkpoints import newest_weights
 from instructgpt.errors import UserError
 from instructgpt.manifest import file_checksum, value_checksum
 from instructgpt.outputs import new_file
@@ -167,8 +168,8 @@ def of_workdir(workdir: Path) -> str:
         if (workdir / name).exists():
             return f"{prefix}{Identity.read(workdir / name).digest}"
     # A model that no stage made is what its weights are.
-    newest = newest_checkpoint(workdir)
-    return f"weights {newest.weights}" if newest else ""
+    weights = newest_weights(workdir)
+    return f"weights {weights}" if weights else ""
 
 
 def is_finished(workdir: Path) -> bool:
