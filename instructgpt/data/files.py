@@ -6,8 +6,8 @@ import lzma
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ _OPENERS: dict[str, Callable[..., Any]] = {
 _DAMAGE = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
 
 
-def read_lines(path: str | os.PathLike[str]) -> Iterator[bytes]:
+def read_lines(path: str | os.PathLike[str]) -> Generator[bytes, None, None]:
     """Lines with their line ends; of a .gz or .xz file, those of its contents.
+
+    Who may end early closes it, and so the file: `with closing(read_lines(path))`.
 
     Raises:
       UserError: the file cannot be read, is a damaged or cut-off archive, or by its
@@ -56,19 +58,25 @@ def read_text_lines(path: str | os.PathLike[str]) -> Iterator[str]:
     Raises:
       UserError: as `read_lines`, or a line is not UTF-8 or has a NUL.
     """
-    for number, line in enumerate(read_lines(path), start=1):
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{path}:{number}: not UTF-8 ({error.reason}); save the file as UTF-8."
-            ) from error
-        if "\0" in text:
-            raise UserError(
-                f"{path}:{number}: a NUL character, which no text has; copy the file"
-                " again, or give a text file."
-            )
-        yield f"{text[:-2]}\n" if text.endswith("\r\n") else text
+    with closing(read_lines(path)) as lines:
+        for number, line in enumerate(lines, start=1):
+            text = _decoded(line, f"{path}:{number}", first=number == 1)
+            yield f"{text[:-2]}\n" if text.endswith("\r\n") else text
+
+
+def _decoded(line: bytes, where: str, *, first: bool) -> str:
+    try:
+        text = line.decode("utf-8-sig" if first else "utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{where}: not UTF-8 ({error.reason}); save the file as UTF-8."
+        ) from error
+    if "\0" in text:
+        raise UserError(
+            f"{where}: a NUL character, which no text has; copy the file again, or give"
+            " a text file."
+        )
+    return text
 
 
 def _open(path: Path, stack: ExitStack) -> Any:

@@ -3,7 +3,8 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ class JSONValue(NamedTuple):
     value: Any
 
 
-def json_values(path: str | os.PathLike[str]) -> Iterator[JSONValue]:
+def json_values(path: str | os.PathLike[str]) -> Generator[JSONValue, None, None]:
     """The values of a file, in order; blank lines are skipped.
 
     A file with a value a line is read line by line. One that is a single list, or whose
@@ -39,8 +40,11 @@ def json_values(path: str | os.PathLike[str]) -> Iterator[JSONValue]:
       UserError: "PATH:LINE: what is wrong; what to do" for text that is not UTF-8 or
         not JSON, or a file that has no value; or as `read_lines`.
     """
-    path = Path(path)
-    lines = enumerate(read_lines(path), start=1)
+    with closing(read_lines(path)) as lines:
+        yield from _values(enumerate(lines, start=1), Path(path))
+
+
+def _values(lines: Iterator[tuple[int, bytes]], path: Path) -> Iterator[JSONValue]:
     found = False
     for number, line in lines:
         text = line if number > 1 else line.removeprefix(_MARK)

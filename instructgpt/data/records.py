@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -172,7 +173,7 @@ class Line(NamedTuple):
     value: Any
 
 
-def parse_lines(path: str | os.PathLike[str]) -> Iterator[Line]:
+def parse_lines(path: str | os.PathLike[str]) -> Generator[Line, None, None]:
     """Values of a file with one JSON value a line, or one list of all.
 
     A name in .gz or .xz is unpacked on the way.
@@ -181,8 +182,9 @@ def parse_lines(path: str | os.PathLike[str]) -> Iterator[Line]:
       UserError: as `json_values`.
     """
     name = Path(path).stem
-    for where, number, value in json_values(path):
-        yield Line(where, f"{name}:{number}", value)
+    with closing(json_values(path)) as values:
+        for where, number, value in values:
+            yield Line(where, f"{name}:{number}", value)
 
 
 def check_line(line: Line, kind: str) -> Record:
@@ -214,8 +216,9 @@ def read_jsonl(path: str | os.PathLike[str], kind: str) -> Iterator[Record]:
         read, has no records or is no text at all.
     """
     check_kind(kind)
-    for line in parse_lines(path):
-        yield check_line(line, kind)
+    with closing(parse_lines(path)) as lines:
+        for line in lines:
+            yield check_line(line, kind)
 
 
 def check_kind(kind: str) -> None:

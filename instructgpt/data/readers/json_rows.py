@@ -1,6 +1,7 @@
 """JSON objects of a file, read field by field with errors that name the place."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,8 +103,9 @@ def json_rows(path: Path) -> Iterator[Row]:
       UserError: as `json_values`; a value that is not an object.
     """
     name = path.name.split(".json")[0]
-    for where, number, value in json_values(path):
-        yield _object(value, where, f"{name}:{number}")
+    with closing(json_values(path)) as values:
+        for where, number, value in values:
+            yield _object(value, where, f"{name}:{number}")
 
 
 def _object(value: Any, where: str, id_: str) -> Row:
