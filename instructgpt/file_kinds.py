@@ -29,15 +29,15 @@ class FileKind(NamedTuple):
 _AS_LINES = "write its rows as JSON Lines, for example with Python: "
 _PANDAS = _AS_LINES + "pandas.{}(FILE).to_json(NEW, orient='records', lines=True)"
 _UNPACK = "unpack it, and give what is inside"
-_LFS = (
+LFS_POINTER = FileKind(
     "a Git LFS pointer, not the content that it stands for",
     "fetch the content with git lfs pull",
 )
 _BINARY = "give a text file"
 # The bytes at the start, and the kind.
 _STARTS: tuple[tuple[bytes, FileKind], ...] = (
-    (b"version https://git-lfs.github.com/", FileKind(*_LFS)),
-    (b"version https://hawser.github.com/", FileKind(*_LFS)),
+    (b"version https://git-lfs.github.com/", LFS_POINTER),
+    (b"version https://hawser.github.com/", LFS_POINTER),
     (b"PAR1", FileKind("a Parquet table", _PANDAS.format("read_parquet"))),
     (b"PARE", FileKind("an encrypted Parquet table", "decrypt it first")),
     (b"ARROW1", FileKind("an Arrow table", _PANDAS.format("read_feather"))),

@@ -1,6 +1,6 @@
-"""One run a folder: a lock that the system takes back when its process ends.
+"""One process at a time in a folder, by locks that end with the process.
 
-However that ends: a run that was killed leaves a file, and no lock.
+A process that was killed leaves the file, and no lock.
 """
 
 import contextlib
@@ -9,12 +9,12 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from instructgpt.errors import UserError
 
-# Of file systems that have no locks, or cannot be written.
+# What file systems answer that have no locks, or cannot be written.
 _NONE = {
     *(errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EROFS),
 }
@@ -83,3 +83,19 @@ def give_back(path: Path) -> None:
     file = _held.pop(os.path.realpath(path), None)
     if file is not None:
         os.close(file)
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Waits until no other process is in such a block with the same file.
+
+    Where the file system has no locks, or cannot be written, none is waited for.
+
+    Args:
+      path: The file, which is made; its folder is there.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            file = stack.enter_context(path.open("a"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

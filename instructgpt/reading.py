@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from instructgpt.errors import UserError
-
-_POINTER = b"version https://git-lfs.github.com/spec/"
+from instructgpt.file_kinds import HEAD, LFS_POINTER, check_is_text, kind_of
 
 
 def check_content(path: str | os.PathLike[str]) -> None:
@@ -23,17 +22,14 @@ def check_content(path: str | os.PathLike[str]) -> None:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            start = file.read(len(_POINTER))
+            head = file.read(HEAD)
     except OSError as error:
         raise UserError(
             f"{path}: cannot read the file ({error.strerror}); correct the path or copy"
             " the file again"
         ) from error
-    if start == _POINTER:
-        raise UserError(
-            f"{path}: a Git LFS pointer, not the content of the file; fetch that with"
-            " `git lfs pull`, or download the file"
-        )
+    if kind_of(head) == LFS_POINTER:
+        check_is_text(path, head)
 
 
 def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:

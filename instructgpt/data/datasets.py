@@ -4,11 +4,9 @@ The sets are written once through TFDS as ArrayRecord under `dir`, and the
 tokenizer beside them; later runs open them again.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +25,7 @@ from instructgpt.data.sources import (
 from instructgpt.data.templates import PromptFormat
 from instructgpt.data.world import World
 from instructgpt.errors import UserError
+from instructgpt.locks import one_at_a_time
 from instructgpt.outputs import writing
 from instructgpt.ranges import FolderPath, NonNegativeInt, PositiveInt
 from instructgpt.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -122,7 +121,7 @@ def open_datasets(config: DataConfig, *, log: Callable[[str], None]) -> Datasets
     directory = Path(config.dir)
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    with _one_at_a_time(directory):
+    with one_at_a_time(directory / ".lock"):
         return _from_files(config, directory) if config.jsonl else _world(config, log)
 
 
@@ -173,17 +172,3 @@ def _from_files(config: DataConfig, directory: Path) -> Datasets:
             "demonstrations.train.jsonl"
         )
     return Datasets(names, given, directory, _prompt_format(config, folder), None)
-
-
-@contextlib.contextmanager
-def _one_at_a_time(directory: Path) -> Iterator[None]:
-    """Lets one process make the sets while others wait to open them.
-
-    Where the file system has no locks, or cannot be written, none is taken: a set gets
-    its name when it is whole.
-    """
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):
-            file = stack.enter_context((directory / ".lock").open("a"))
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -30,7 +30,12 @@ from instructgpt.data.records import (
     read_jsonl,
 )
 from instructgpt.errors import UserError
-from instructgpt.manifest import MANIFEST, first_damaged, write_manifest
+from instructgpt.manifest import (
+    MANIFEST,
+    file_checksum,
+    first_damaged,
+    write_manifest,
+)
 from instructgpt.outputs import not_writable
 
 __all__ = [
@@ -144,7 +149,7 @@ def build(
                     f"{directory}: the set cannot be written ({reason}); make room "
                     "there, or name another folder, and start again"
                 ) from error
-    # Of what lies there now, if a kill came before.
+    # A kill between the two leaves a set without its list, which is made now.
     if not (directory / MANIFEST).exists():
         write_manifest(directory)
     there = set(_opened(directory).info.splits)
@@ -205,8 +210,7 @@ def file_hash(paths: Iterable[str | os.PathLike[str]]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         try:
-            with open(path, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(bytes.fromhex(file_checksum(path)))
         except OSError as error:
             raise UserError(
                 f"{path}: cannot read the file ({error.strerror}); correct the path."
@@ -288,8 +292,7 @@ def has_split(
 def _opened(directory: Path) -> tfds.core.DatasetBuilder:
     """The set as TFDS opens it, once its files are what they were when it was built.
 
-    They are read once a process, at about 1 GB/s; an ArrayRecord file is checked again
-    piece by piece as it is read.
+    They are read for that once a process.
     """
     damaged = first_damaged(directory)
     if damaged is None:
@@ -322,7 +325,7 @@ def _check_file(file: Path, length: int) -> None:
 
 
 def _safe_name(name: str) -> str:
-    """Of any name one that a set may have, not longer than 60 characters."""
+    """A name that a set may have, made of any name; at most 60 characters."""
     safe = re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII)[:60].lstrip(".-")
     return safe or "records"
 

@@ -11,7 +11,7 @@ import difflib
 import functools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -52,7 +52,6 @@ from instructgpt.stages.identity import (
 from instructgpt.tokenizer import check_tokenizer
 
 T = TypeVar("T")
-Params = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +138,7 @@ def start(
     data_config = data_of(config, workdir)
     if "train" in config:
         check_train(build(TrainConfig, config.train, where="config.train"), mesh)
-    check_resume(config, where="config")
+    check_resume(config)
     if not reading:
         on_first(lambda: _take(workdir))
     first_then_others(lambda: _same_config(config, workdir))
@@ -267,7 +266,7 @@ def _same_config(config: ConfigDict, workdir: Path) -> None:
     old = read_json(path, remedy="delete this workdir, or name another --workdir")
     before, now = own_keys(flat(old)), own_keys(flat(config.to_dict()))
     free = may_differ(config, workdir)
-    _refuse(workdir, config_differences(before, now, but=free))
+    refuse(workdir, config_differences(before, now, but=free))
 
 
 def _same_identity(
@@ -282,7 +281,7 @@ def _same_identity(
     # A run that was refused left its config alone, which may be corrected.
     if path.exists() and any(p.name not in BEGUN for p in workdir.iterdir()):
         old, free = Identity.read(path), may_differ(config, workdir)
-        _refuse(workdir, differences(old, identity, but=free))
+        refuse(workdir, differences(old, identity, but=free))
         goes_on_as_it_was = not differences(old, identity)
         identity = identity.after(old, step=newest_step(workdir))
         if goes_on_as_it_was:
@@ -301,45 +300,47 @@ def may_differ(config: ConfigDict, workdir: Path) -> frozenset[str]:
     """
     if is_finished(workdir):
         return frozenset()
-    return check_resume(config, where="config")
+    return check_resume(config)
 
 
-def check_resume(config: ConfigDict, *, where: str) -> frozenset[str]:
+def check_resume(config: ConfigDict) -> frozenset[str]:
     """The keys of `config.resume`; none where a stage does not go on from checkpoints.
 
     Args:
       config: A stage's.
-      where: What comes before its keys in the error.
 
     Raises:
       UserError: the config has no such key.
     """
     if "resume" not in config:
         return frozenset()
-    keys = build(ResumeConfig, config.resume, where=f"{where}.resume").keys
+    keys = build(ResumeConfig, config.resume, where="config.resume").keys
     known = flat(config.to_dict())
     for key in sorted(keys - known.keys()):
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         raise UserError(
-            f"{where}.resume.changed: the stage has no key {key!r}; "
+            f"config.resume.changed: the stage has no key {key!r}; "
             + (f"did you mean {near[0]!r}?" if near else "give such as seed")
         )
     return keys
 
 
-def _refuse(workdir: Path, changed: list[str]) -> None:
-    if changed:
-        raise UserError(
-            f"{workdir} holds a run of something else; changed: {'; '.join(changed)}. "
-            f"Use another --workdir, or delete this one{hint_to_go_on(workdir)}"
-        )
+def refuse(workdir: Path, changed: Sequence[str]) -> None:
+    """Raises UserError if a run differs from the one that its workdir holds.
 
-
-def hint_to_go_on(workdir: Path) -> str:
-    """Ends a message on what differs: how to go on all the same, where that can be."""
-    if is_finished(workdir) or not newest_step(workdir):
-        return ""
-    return ", or name the keys in --config.resume.changed to go on with the new values"
+    Args:
+      workdir: The stage's.
+      changed: What `differences` gives.
+    """
+    if not changed:
+        return
+    goes_on = not is_finished(workdir) and newest_step(workdir)
+    raise UserError(
+        f"{workdir} holds a run of something else; changed: {'; '.join(changed)}. "
+        "Use another --workdir, or delete this one"
+        + ", or name the keys in --config.resume.changed to go on with the new values"
+        * bool(goes_on)
+    )
 
 
 def announce(text: str) -> None:

@@ -4,10 +4,11 @@ Stages that are finished are opened and left as they are, so the same command
 resumes wherever it was stopped, and ends at once when all is done.
 """
 
+import contextlib
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,9 @@ _BLOCKS: dict[str, type] = {
     "value_optimizer": OptimizerConfig,
 }
 
-# What stages share -> the recipe's key for it.
-_SHARED_KEYS = {
-    "config.seed:": "config.seed:",
-    "config.data.world_seed:": "config.world_seed:",
-}
+# What begins a stage's own keys in a message, and one that all stages share.
+_STAGE_KEY = rf"(?<![\w./])config\.(?=({'|'.join((*_BLOCKS, 'model', 'models'))})\b)"
+_WORLD_SEED = r"(?<![\w./])config\.data\.world_seed\b"
 
 _READ_REWARD_MODEL = {"select", "ppo", "ppo_ptx", "evaluate"}
 
@@ -115,7 +114,8 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     _check_reward_model(config, workdir)
     order = stage_order(config)
     for name in order:
-        check_blocks(stage_config(config, name), where=f"config.stages.{name}")
+        with _recipe_keys(name):
+            check_blocks(stage_config(config, name))
     on_first(lambda: _take(workdir, order))
     try:
         _check_same(config, workdir, order)
@@ -188,8 +188,10 @@ def _check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None
     for name, made in begun.items():
         stage = stage_config(config, name)
         wanted = own_keys(flat(stage.to_dict()))
-        free = common.may_differ(stage, workdir / name)
-        _refuse(workdir, name, config_differences(made.config, wanted, but=free))
+        with _recipe_keys(name):
+            free = common.may_differ(stage, workdir / name)
+            changed = config_differences(made.config, wanted, but=free)
+            common.refuse(workdir / name, changed)
     opened: dict[DataConfig, Datasets] = {}
     known: dict[Path, str] = {}
     for name in order if begun else ():
@@ -199,30 +201,22 @@ def _check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None
             opened[found] = open_datasets(found, log=common.announce)
         identity = common.identity_of(stage, path, opened[found], known)
         if name in begun:
-            free = common.may_differ(stage, path)
-            _refuse(workdir, name, differences(begun[name], identity, but=free))
+            with _recipe_keys(name):
+                free = common.may_differ(stage, path)
+                common.refuse(path, differences(begun[name], identity, but=free))
             identity = identity.after(begun[name], step=newest_step(path))
         known[path] = identity.digest
 
 
-def _refuse(workdir: Path, name: str, changed: list[str]) -> None:
-    if changed:
-        keys = "; ".join(_recipe_key(text, name) for text in changed)
-        raise UserError(
-            f"{workdir / name} holds a run of something else; changed: {keys}. Use "
-            "another --workdir, or delete this stage and those after it"
-            + common.hint_to_go_on(workdir / name).replace(
-                "config.", f"config.stages.{name}."
-            )
-        )
-
-
-def _recipe_key(text: str, stage: str) -> str:
-    """A difference between a stage's configs, by the recipe's own key."""
-    for own, shared in _SHARED_KEYS.items():
-        if text.startswith(own):
-            return shared + text.removeprefix(own)
-    return f"config.stages.{stage}{text.removeprefix('config')}"
+@contextlib.contextmanager
+def _recipe_keys(stage: str) -> Iterator[None]:
+    """Has the errors of a stage name its keys as those of the recipe."""
+    try:
+        yield
+    except UserError as error:
+        text = re.sub(_WORLD_SEED, "config.world_seed", str(error))
+        text = re.sub(_STAGE_KEY, f"config.stages.{stage}.", text)
+        raise UserError(text) from error
 
 
 def _check_reward_model(config: ConfigDict, workdir: Path) -> None:
@@ -240,7 +234,7 @@ def _check_reward_model(config: ConfigDict, workdir: Path) -> None:
         )
 
 
-def check_blocks(stage: ConfigDict, *, where: str) -> None:
+def check_blocks(stage: ConfigDict) -> None:
     """Checks a stage's config, as far as that goes before any stage has run.
 
     Raises:
@@ -250,25 +244,23 @@ def check_blocks(stage: ConfigDict, *, where: str) -> None:
     built: dict[str, Any] = {}
     for key, cls in _BLOCKS.items():
         if key in stage:
-            built[key] = common.build(cls, stage[key], where=f"{where}.{key}")
-    common.check_resume(stage, where=where)
+            built[key] = common.build(cls, stage[key], where=f"config.{key}")
+    common.check_resume(stage)
     if "model" in stage:  # of which fine-tuning stages give a part
-        values = stage.model.to_dict()
-        check_values(ModelConfig, values, where=f"{where}.model")
-    with about(where.removeprefix("config.")):
-        mesh = make_mesh(built["mesh"])
-        if "train" in built:
-            common.check_train(built["train"], mesh)
-        if stage.stage == "ppo":
-            ppo.check_sizes(
-                mesh,
-                built["data"].max_response,
-                built["ppo"],
-                built["rollout"],
-                built["train"],
-            )
-        if stage.stage == "evaluate":
-            evaluate.check_entries(stage, built["evaluate"])
+        check_values(ModelConfig, stage.model.to_dict(), where="config.model")
+    mesh = make_mesh(built["mesh"])
+    if "train" in built:
+        common.check_train(built["train"], mesh)
+    if stage.stage == "ppo":
+        ppo.check_sizes(
+            mesh,
+            built["data"].max_response,
+            built["ppo"],
+            built["rollout"],
+            built["train"],
+        )
+    if stage.stage == "evaluate":
+        evaluate.check_entries(stage, built["evaluate"])
 
 
 def run_stage(config: ConfigDict, workdir: str | Path, name: str) -> Path:
@@ -287,12 +279,8 @@ def run_stage(config: ConfigDict, workdir: str | Path, name: str) -> Path:
 
 def _run_one(stage: dict[str, Any], workdir: Path) -> None:
     try:
-        _RUN[stage["stage"]](ConfigDict(stage), workdir)
-    except UserError as error:
-        # What it says of rates and of going on is the stage's; here they lie deeper.
-        own = r"config\.(?=(resume|\w*optimizer)\.)"
-        text = re.sub(own, f"config.stages.{workdir.name}.", str(error))
-        raise UserError(text) from error
+        with _recipe_keys(workdir.name):
+            _RUN[stage["stage"]](ConfigDict(stage), workdir)
     finally:
         locks.give_back(workdir / LOCK)
 

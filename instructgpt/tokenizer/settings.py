@@ -130,7 +130,7 @@ def _from_decoder(
     for number, token in tokens.items():
         content = _content(token, f"{where}.{number}")
         control = isinstance(token, dict) and bool(token.get("special"))
-        # Of a token that has a role transformers makes a control token, too.
+        # transformers makes a control token of each that has a role, too.
         yield AddedToken(
             content,
             check_id(number, f"{where}: {content!r}"),

@@ -34,7 +34,7 @@ def prepares(*says: str) -> Expected:
 
 
 _QUANTISED = r"quantised weights.*take the model's plain weights"
-_POINTER = r"a Git LFS pointer"
+_POINTER = r"is a Git LFS pointer"
 _TIED = r"tied_head=True"
 
 EXPECTED = {

@@ -62,7 +62,7 @@ class Fault(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Of one reader."""
+    """What became of the inputs of one reader."""
 
     counts: Counter[str]  # read, refused, other
     faults: list[Fault]

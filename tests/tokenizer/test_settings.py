@@ -205,7 +205,7 @@ def test_an_added_token_that_gets_another_id_is_named(merges):
 def test_git_lfs_pointers_are_named(pieces, name):
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
     (pieces / name).write_text(pointer)
-    refused(pieces, f"{name}: a Git LFS pointer", "git lfs pull")
+    refused(pieces, f"{name}: is a Git LFS pointer", "git lfs pull")
 
 
 @pytest.mark.parametrize("prefix", [True, False])

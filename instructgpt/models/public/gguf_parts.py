@@ -91,7 +91,7 @@ def models_in(folder: Path) -> list[Path]:
 
 
 def first_parts(paths: list[Path]) -> list[Path]:
-    """Of files, those that are whole models or the first of a model's parts there."""
+    """The files that are whole models, or the first part there of a split one."""
     seen: dict[tuple[str, str], Path] = {}
     for path in paths:
         match = _PART.fullmatch(path.name)

@@ -231,7 +231,7 @@ def test_git_lfs_pointers_are_named(tmp_path):
     path.write_text(
         "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
     )
-    refused(path, "a.gguf: a Git LFS pointer", "git lfs pull")
+    refused(path, "a.gguf: is a Git LFS pointer", "git lfs pull")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

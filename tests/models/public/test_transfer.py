@@ -343,4 +343,4 @@ def test_git_lfs_pointers_are_named(name, tensors, tmp_path):
         shard(tmp_path, tensors, [list(tensors)])
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
     (tmp_path / name).write_text(pointer)
-    assert f"{name}: a Git LFS pointer" in refusal(tmp_path)
+    assert f"{name}: is a Git LFS pointer" in refusal(tmp_path)
