@@ -286,6 +286,23 @@ def test_a_checkpoint_alone_that_is_damaged(saved, state, tmp_path):
     reader.close()
 
 
+@pytest.mark.parametrize("key", ["checksum", "arrays", "n"])
+def test_meta_without_one_of_its_keys_is_damaged(tmp_path, key):
+    """Also where a kill left no list of the files."""
+    checkpoints, save = small(tmp_path / "checkpoints")
+    save(1)
+    checkpoints.close()
+    (tmp_path / "checkpoints/1/files.json").unlink()
+    meta = tmp_path / "checkpoints/1/meta/data.json"
+    text = meta.read_text()
+    assert f'"{key}"' in text
+    meta.write_text(text.replace(f'"{key}"', '"_"'))
+    reader, step = open_checkpoint(tmp_path)
+    with pytest.raises(UserError, match="1 is damaged: meta is not what was saved"):
+        reader.meta(step)
+    reader.close()
+
+
 def test_no_room_is_one_line(tmp_path, monkeypatch):
     checkpoints, save = small(tmp_path, keep=2)
     save(1)
