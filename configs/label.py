@@ -3,7 +3,11 @@
     python -m instructgpt.main --config=configs/label.py:mini --workdir=runs/mini/label
 
 In `mini` K is 8, of which two answer other prompts (`misplaced` in stages/label.py).
-One labeler ranks a training prompt, as in the paper.
+One labeler ranks a training prompt, as in the paper. For as many rankings, 20,000, the
+reward model was right on 0.670 [0.655, 0.684] of held-out labelers' pairs about
+validation prompts; with 10,000 prompts and the mean of two labelers on 0.660
+[0.645, 0.675], with 6,667 and three on 0.647 [0.632, 0.662] (world and seed 0, commit
+637d4e7, 2026-11-29).
 
 The paper's set has 33,207 training and 17,887 validation prompts. Only the miniature
 world has simulated labelers; elsewhere the answers are written for people to rank.
