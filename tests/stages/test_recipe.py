@@ -187,7 +187,7 @@ def test_results_compare_the_five_models(run):
     assert set(results["models"]) == set(MODELS)
     assert results["num_prompts"] == 32
     for model in results["models"].values():
-        for key in ("win_rate", "likert", "utility"):
+        for key in ("win_rate", "likert"):
             mean, low, high = model[key]
             assert low <= mean <= high
         assert len(model["flags"]) >= 3
