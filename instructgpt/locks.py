@@ -14,6 +14,8 @@ from pathlib import Path
 
 from instructgpt.errors import UserError
 
+LOCK = ".lock"  # the file's name
+
 # What file systems answer that have no locks, or cannot be written.
 _NONE = {
     *(errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EROFS),
@@ -24,7 +26,7 @@ _PATIENCE = 3.0
 _held: dict[str, int] = {}  # the files that this process has locked, open
 
 
-def take(path: Path, *, log: Callable[[str], None]) -> None:
+def take(path: Path, *, log: Callable[[str], None]) -> bool:
     """Locks a file until `give_back`, or until this process ends.
 
     A process that has the lock may take it again. Where the file system has no locks
@@ -34,13 +36,16 @@ def take(path: Path, *, log: Callable[[str], None]) -> None:
       path: The file, which is made; its folder is there.
       log: Is told that there are no locks.
 
+    Returns:
+      Whether this process has the lock.
+
     Raises:
       UserError: another process has the lock.
       OSError: the file cannot be opened.
     """
     key = os.path.realpath(path)
     if key in _held:
-        return
+        return True
     file = None
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -54,11 +59,12 @@ def take(path: Path, *, log: Callable[[str], None]) -> None:
             f"{path.parent}: its file system has no locks, so see to it that no second "
             "run is started there"
         )
-        return
+        return False
     with contextlib.suppress(OSError):  # it says who, and is no part of the lock
         os.ftruncate(file, 0)
         os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     _held[key] = file
+    return True
 
 
 def _lock(file: int, path: Path) -> None:
@@ -86,16 +92,21 @@ def give_back(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def one_at_a_time(path: Path) -> Iterator[None]:
+def one_at_a_time(path: Path) -> Iterator[bool]:
     """Waits until no other process is in such a block with the same file.
 
     Where the file system has no locks, or cannot be written, none is waited for.
 
     Args:
       path: The file, which is made; its folder is there.
+
+    Yields:
+      Whether no other process can be in such a block.
     """
+    alone = False
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             file = stack.enter_context(path.open("a"))
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            alone = True
+        yield alone

@@ -6,8 +6,9 @@ And what is said where they cannot be written.
 import contextlib
 import errno
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from instructgpt.errors import UserError
@@ -15,6 +16,9 @@ from instructgpt.errors import UserError
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 _NO_FOLDER = {errno.EEXIST, errno.ENOTDIR}
+
+# The names of what a killed program leaves: `_partial`'s, and those of TFDS.
+_LEFT = re.compile(r"\..+\.\d+\.partial|incomplete\.\w+_\d[\d.]*")
 
 
 def in_one_line(error: OSError, path: str | os.PathLike[str]) -> str:
@@ -123,6 +127,19 @@ def check_new_folder(path: str | os.PathLike[str]) -> None:
         raise UserError(
             f"{path}: is there already and not empty; delete it or name a new folder."
         )
+
+
+def delete_partial(paths: Iterable[Path]) -> None:
+    """Deletes those of the files and folders that a killed program has left half-made.
+
+    Nobody may be writing there now.
+    """
+    for path in [path for path in paths if _LEFT.fullmatch(path.name)]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _partial(path: Path) -> Path:

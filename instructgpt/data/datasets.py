@@ -25,8 +25,8 @@ from instructgpt.data.sources import (
 from instructgpt.data.templates import PromptFormat
 from instructgpt.data.world import World
 from instructgpt.errors import UserError
-from instructgpt.locks import one_at_a_time
-from instructgpt.outputs import writing
+from instructgpt.locks import LOCK, one_at_a_time
+from instructgpt.outputs import delete_partial, writing
 from instructgpt.ranges import FolderPath, NonNegativeInt, PositiveInt
 from instructgpt.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
@@ -109,7 +109,9 @@ class Datasets:
 
     def tokens(self, split: str) -> np.ndarray:
         """The documents of a split as one long array of tokens."""
-        return document_tokens(self.source("documents", split), self.tokenizer)
+        records = self.source("documents", split)
+        with one_at_a_time(self.dir / LOCK):
+            return document_tokens(records, self.tokenizer)
 
 
 def open_datasets(config: DataConfig, *, log: Callable[[str], None]) -> Datasets:
@@ -121,7 +123,9 @@ def open_datasets(config: DataConfig, *, log: Callable[[str], None]) -> Datasets
     directory = Path(config.dir)
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    with one_at_a_time(directory / ".lock"):
+    with one_at_a_time(directory / LOCK) as alone:
+        if alone:
+            delete_partial(directory.rglob("*"))
         return _from_files(config, directory) if config.jsonl else _world(config, log)
 
 

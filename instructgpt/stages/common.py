@@ -26,7 +26,7 @@ from instructgpt.distributed import first_then_others, is_first, on_first
 from instructgpt.errors import UserError
 from instructgpt.loop import LoopConfig
 from instructgpt.models.config import ModelConfig, for_devices
-from instructgpt.outputs import new_file
+from instructgpt.outputs import delete_partial, new_file
 from instructgpt.paths import for_config, from_shell, resolve
 from instructgpt.ranges import Every, NonNegativeInt, PositiveInt, check_values
 from instructgpt.sharding import MeshConfig, check_divides, make_mesh, put_batch
@@ -34,7 +34,6 @@ from instructgpt.stages.identity import (
     BEGUN,
     CONFIG,
     IDENTITY,
-    LOCK,
     Identity,
     ResumeConfig,
     config_differences,
@@ -154,8 +153,8 @@ def start(
 def _take(workdir: Path) -> None:
     """Keeps other processes out, unless all that was to be written is."""
     workdir.mkdir(parents=True, exist_ok=True)
-    if not is_finished(workdir):
-        locks.take(workdir / LOCK, log=announce)
+    if not is_finished(workdir) and locks.take(workdir / locks.LOCK, log=announce):
+        delete_partial(workdir.rglob("*"))
 
 
 def data_of(config: ConfigDict, workdir: Path) -> DataConfig:
@@ -233,7 +232,7 @@ def finish(context: Context) -> None:
     def say() -> None:
         if not is_finished(context.workdir):
             write_finished(context.workdir, context.identity)
-        locks.give_back(context.workdir / LOCK)
+        locks.give_back(context.workdir / locks.LOCK)
 
     on_first(say)
 

@@ -20,11 +20,11 @@ from typing import Any
 
 from instructgpt.checkpoints import newest_weights
 from instructgpt.errors import UserError
+from instructgpt.locks import LOCK
 from instructgpt.manifest import file_checksum, value_checksum
 from instructgpt.outputs import new_file
 
 IDENTITY, FINISHED, CONFIG = "identity.json", "finished.json", "config.json"
-LOCK = ".lock"
 BEGUN = {CONFIG, IDENTITY, LOCK}  # what a run that has done nothing yet leaves
 
 # Keys that may differ when a run is started again in the same workdir: they change

@@ -22,6 +22,7 @@ from instructgpt.distributed import on_first
 from instructgpt.errors import UserError, about
 from instructgpt.models.config import ModelConfig
 from instructgpt.optim import OptimizerConfig
+from instructgpt.outputs import delete_partial
 from instructgpt.paths import one_deeper, resolve
 from instructgpt.ranges import check_values
 from instructgpt.sharding import MeshConfig, make_mesh
@@ -39,7 +40,6 @@ from instructgpt.stages import (
 )
 from instructgpt.stages.identity import (
     IDENTITY,
-    LOCK,
     Identity,
     ResumeConfig,
     config_differences,
@@ -121,14 +121,15 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
         _check_same(config, workdir, order)
         _run_all(config, workdir, order)
     finally:
-        locks.give_back(workdir / LOCK)
+        locks.give_back(workdir / locks.LOCK)
 
 
 def _take(workdir: Path, order: Sequence[str]) -> None:
     """Keeps other processes out, unless nothing is left to do."""
     if not all(is_finished(workdir / name) for name in order):
         workdir.mkdir(parents=True, exist_ok=True)
-        locks.take(workdir / LOCK, log=common.announce)
+        if locks.take(workdir / locks.LOCK, log=common.announce):
+            delete_partial(workdir.glob(".*"))
 
 
 def _run_all(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None:
@@ -282,7 +283,7 @@ def _run_one(stage: dict[str, Any], workdir: Path) -> None:
         with _recipe_keys(workdir.name):
             _RUN[stage["stage"]](ConfigDict(stage), workdir)
     finally:
-        locks.give_back(workdir / LOCK)
+        locks.give_back(workdir / locks.LOCK)
 
 
 def _run_on_share(stage: dict[str, Any], workdir: Path) -> None:

@@ -1,0 +1,131 @@
+"""Runs the command line in a process that dies, or is told to stop, at a moment.
+
+    MOMENT='{...}' LEDGER=FILE python -m tests.faults.dying --config=... --workdir=...
+
+An event is an update of the training loop, or a change of the file system below the
+workdir that Python makes: a file opened to be written, a folder made, a name changed
+or deleted. Each is a line of LEDGER. At the event that MOMENT names, or a little after
+it, the process sends itself the signal; of SIGKILL nothing is flushed or closed.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from instructgpt import loop, main
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+# Of the audit events: the place of a path, and of the folder that it may count from.
+_CHANGES = {"os.mkdir": (0, 2), "os.rename": (1, 3), "os.remove": (0, 1)}
+_CHANGES |= {"os.rmdir": (0, 1)}
+# What is another in each run: a process's number, a time, letters drawn by lot.
+_BY_CHANCE = re.compile(
+    r"(?<=\.)\d+\.(?=partial$)|(?<=incomplete)\.\w+?(?=_\d)|(?<=tfevents)\..*"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """When a process gets a signal.
+
+    Attributes:
+      event: A line of the ledger, such as "update sft 3" or "os.mkdir sft/checkpoints".
+      delay: Seconds from it to the signal.
+      number: Of the signal.
+    """
+
+    event: str
+    delay: float = 0.0
+    number: int = signal.SIGKILL
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+
+class _Watch:
+    """Writes the ledger, and sends the signal once."""
+
+    def __init__(self, workdir: str, ledger: str, moment: Moment | None):
+        self._root = os.path.abspath(workdir) + os.sep
+        self._ledger = os.open(ledger, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._moment = moment
+
+    def audit(self, event: str, args: tuple[Any, ...]) -> None:
+        """A hook of `sys.addaudithook`."""
+        if event == "open":
+            path, mode, flags = args
+            changes = any(c in mode for c in "wax+") if mode else flags & _WRITING
+            if changes:
+                self._see("open", path, -1)
+        elif event in _CHANGES:
+            path, folder = (args[place] for place in _CHANGES[event])
+            self._see(event, path, folder)
+
+    def _see(self, kind: str, path: Any, folder: int | None) -> None:
+        if not isinstance(path, str | bytes | os.PathLike):
+            return  # a number of an open file
+        name = os.fsdecode(path)
+        if folder is not None and folder >= 0:
+            name = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), name)
+        name = os.path.abspath(name)
+        if name.startswith(self._root):
+            path = _BY_CHANCE.sub("", name.removeprefix(self._root))
+            self.note(f"{kind} {path}")
+
+    def note(self, event: str) -> None:
+        """Something has happened."""
+        os.write(self._ledger, f"{event}\n".encode())
+        moment = self._moment
+        if moment is not None and event == moment.event:
+            self._moment = None
+            if moment.delay:
+                threading.Thread(target=self._send, args=[moment], daemon=True).start()
+            else:
+                self._send(moment)
+
+    def _send(self, moment: Moment) -> None:
+        time.sleep(moment.delay)
+        os.write(self._ledger, b"signal\n")
+        os.kill(os.getpid(), moment.number)
+
+
+def _watch_updates(watch: _Watch) -> None:
+    """Has the training loop tell of each update, before it is known to have ended."""
+    name, begin, agree = [""], loop._Feed.__init__, loop.agree_to_stop
+
+    def beginning(self: Any, job: Any, count: int) -> None:
+        name[0] = job.name
+        begin(self, job, count)
+
+    def agreeing(asked: bool, step: int) -> bool:
+        watch.note(f"update {name[0]} {step}")
+        return agree(asked, step)
+
+    loop._Feed.__init__ = beginning  # type: ignore[method-assign]
+    loop.agree_to_stop = agreeing
+
+
+def run() -> None:
+    """The command line, watched."""
+    # A shell may have started the parent so that it hears no Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    workdir = next(a for a in sys.argv if a.startswith("--workdir=")).partition("=")[2]
+    said = os.environ.get("MOMENT", "")
+    moment = Moment(**json.loads(said)) if said else None
+    ledger = os.environ["LEDGER"]
+    Path(ledger).parent.mkdir(parents=True, exist_ok=True)
+    watch = _Watch(workdir, ledger, moment)
+    _watch_updates(watch)
+    sys.addaudithook(watch.audit)
+    main.entry_point()
+
+
+if __name__ == "__main__":
+    run()
