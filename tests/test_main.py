@@ -101,7 +101,8 @@ def test_a_workdir_that_is_a_file_is_one_line(tmp_path):
 
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_stop_outside_of_the_loop_it_ends_in_one_line(tmp_path, asked):
-    process = start(PRETRAIN, f"--workdir={tmp_path}", "--config.data.dir=data")
+    sets = f"--config.data.dir={tmp_path / 'sets'}"
+    process = start(PRETRAIN, f"--workdir={tmp_path}", sets)
     while not (tmp_path / ".lock").exists() and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(asked)
