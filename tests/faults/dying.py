@@ -1,11 +1,11 @@
 """Runs the command line in a process that dies, or is told to stop, at a moment.
 
-    MOMENT='{...}' LEDGER=FILE python -m tests.faults.dying --config=... --workdir=...
+    MOMENTS='[{...}]' LEDGER=FILE python -m tests.faults.dying --config=... --workdir=...
 
 An event is an update of the training loop, or a change of the file system below the
 workdir that Python makes: a file opened to be written, a folder made, a name changed
-or deleted. Each is a line of LEDGER. At the event that MOMENT names, or a little after
-it, the process sends itself the signal; of SIGKILL nothing is flushed or closed.
+or deleted. Each is a line of LEDGER. At the first event that one of MOMENTS names, or a
+little after it, the process sends itself the signal; of SIGKILL nothing is flushed.
 """
 
 import dataclasses
@@ -16,11 +16,13 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from instructgpt import loop, main
 
+SENT = "signal at"  # begins the ledger's line of the signal
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 # Of the audit events: the place of a path, and of the folder that it may count from.
 _CHANGES = {"os.mkdir": (0, 2), "os.rename": (1, 3), "os.remove": (0, 1)}
@@ -45,17 +47,19 @@ class Moment:
     delay: float = 0.0
     number: int = signal.SIGKILL
 
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
+
+def to_text(moments: Sequence[Moment]) -> str:
+    """As the variable MOMENTS has them."""
+    return json.dumps([dataclasses.asdict(moment) for moment in moments])
 
 
 class _Watch:
-    """Writes the ledger, and sends the signal once."""
+    """Writes the ledger, and sends one signal."""
 
-    def __init__(self, workdir: str, ledger: str, moment: Moment | None):
+    def __init__(self, workdir: str, ledger: str, moments: Sequence[Moment]):
         self._root = os.path.abspath(workdir) + os.sep
         self._ledger = os.open(ledger, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        self._moment = moment
+        self._moments = {moment.event: moment for moment in moments}
 
     def audit(self, event: str, args: tuple[Any, ...]) -> None:
         """A hook of `sys.addaudithook`."""
@@ -82,9 +86,9 @@ class _Watch:
     def note(self, event: str) -> None:
         """Something has happened."""
         os.write(self._ledger, f"{event}\n".encode())
-        moment = self._moment
-        if moment is not None and event == moment.event:
-            self._moment = None
+        moment = self._moments.get(event)
+        if moment is not None:
+            self._moments = {}
             if moment.delay:
                 threading.Thread(target=self._send, args=[moment], daemon=True).start()
             else:
@@ -92,7 +96,7 @@ class _Watch:
 
     def _send(self, moment: Moment) -> None:
         time.sleep(moment.delay)
-        os.write(self._ledger, b"signal\n")
+        os.write(self._ledger, f"{SENT} {moment.event}\n".encode())
         os.kill(os.getpid(), moment.number)
 
 
@@ -117,11 +121,10 @@ def run() -> None:
     # A shell may have started the parent so that it hears no Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     workdir = next(a for a in sys.argv if a.startswith("--workdir=")).partition("=")[2]
-    said = os.environ.get("MOMENT", "")
-    moment = Moment(**json.loads(said)) if said else None
+    moments = [Moment(**m) for m in json.loads(os.environ.get("MOMENTS", "[]"))]
     ledger = os.environ["LEDGER"]
     Path(ledger).parent.mkdir(parents=True, exist_ok=True)
-    watch = _Watch(workdir, ledger, moment)
+    watch = _Watch(workdir, ledger, moments)
     _watch_updates(watch)
     sys.addaudithook(watch.audit)
     main.entry_point()

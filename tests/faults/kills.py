@@ -29,7 +29,7 @@ REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO))
 
 from instructgpt.metrics import format_table  # noqa: E402
-from tests.faults.dying import Moment  # noqa: E402
+from tests.faults.dying import SENT, Moment, to_text  # noqa: E402
 from tests.faults.same_end import differences  # noqa: E402
 from tests.stages.processes import free_port  # noqa: E402
 
@@ -50,7 +50,7 @@ class Ended(NamedTuple):
 
     code: int  # of the process that had a moment to die at
     text: str  # what all printed
-    sent: bool  # whether the moment came
+    moment: Moment | None  # that came
 
 
 def kind_of(event: str) -> str:
@@ -92,40 +92,38 @@ def draw_moments(
     ]
 
 
-def environment(ledger: Path, moment: Moment | None, devices: int) -> dict[str, str]:
+def environment(ledger: Path, moments: Sequence[Moment]) -> dict[str, str]:
     """What a launch sees."""
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(REPO / ".cache" / "jax"))
     return {
         **os.environ,
         "LEDGER": str(ledger),
-        "MOMENT": moment.to_json() if moment else "",
-        "JAX_NUM_CPU_DEVICES": str(devices),
+        "MOMENTS": to_text(moments),
+        "JAX_NUM_CPU_DEVICES": "1",
         "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
 
 
-def launch(
-    flags: Sequence[str], ledger: Path, moment: Moment | None, *, devices: int = 1
-) -> Ended:
-    """The command line as one process, with a moment to die at."""
+def launch(flags: Sequence[str], ledger: Path, moments: Sequence[Moment]) -> Ended:
+    """The command line as one process, with moments at the first of which it dies."""
     ledger.unlink(missing_ok=True)
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.dying", *flags],
         cwd=REPO,
-        env=environment(ledger, moment, devices),
+        env=environment(ledger, moments),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         timeout=LONGEST,
         check=False,
     )
-    return Ended(done.returncode, done.stdout, "signal\n" in ledger.read_text())
+    return Ended(done.returncode, done.stdout, _came(ledger, moments))
 
 
 def launch_two(
-    flags: Sequence[str], ledgers: Sequence[Path], moment: Moment | None, which: int
+    flags: Sequence[str], ledgers: Sequence[Path], moments: Sequence[Moment], which: int
 ) -> Ended:
     """The command line as two processes of one program, one of which is to die.
 
@@ -137,37 +135,44 @@ def launch_two(
         ledger.unlink(missing_ok=True)
         where = f"--coordinator=localhost:{port}"
         line = [where, "--num_processes=2", f"--process_id={number}", *flags]
-        processes.append(
-            subprocess.Popen(
+        with ledger.with_suffix(".log").open("w") as log:
+            process = subprocess.Popen(
                 [sys.executable, "-m", "tests.faults.dying", *line],
                 cwd=REPO,
-                env=environment(ledger, moment if number == which else None, 1),
-                stdout=(ledger.with_suffix(".log")).open("w"),
+                env=environment(ledger, moments if number == which else []),
+                stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        )
+        processes.append(process)
     late = time.monotonic() + LONGEST
     try:
         while all(p.poll() is None for p in processes) and time.monotonic() < late:
             time.sleep(0.05)
-        sent = "signal\n" in ledgers[which].read_text()
-        if not sent:
-            for process in processes:
-                process.wait(timeout=max(1, late - time.monotonic()))
+        came = _came(ledgers[which], moments)
+        for process in processes if came is None else []:
+            process.wait(timeout=max(1, late - time.monotonic()))
     finally:
         for process in processes:
             process.kill()
             process.wait()
     text = "".join(ledger.with_suffix(".log").read_text() for ledger in ledgers)
     codes = [process.returncode for process in processes]
-    return Ended(codes[which] if sent else max(codes, key=abs), text, sent)
+    return Ended(codes[which] if came else max(codes, key=abs), text, came)
 
 
-def wrong_ending(ended: Ended, moment: Moment | None) -> str:
+def _came(ledger: Path, moments: Sequence[Moment]) -> Moment | None:
+    """The moment that a launch died at, if it lived to see one."""
+    lines = ledger.read_text().splitlines() if ledger.exists() else []
+    by_line = {f"{SENT} {moment.event}": moment for moment in moments}
+    return next((by_line[line] for line in lines if line in by_line), None)
+
+
+def wrong_ending(ended: Ended) -> str:
     """What is wrong with how a launch ended; "" if nothing is."""
+    moment = ended.moment
     if "Traceback (most recent" in ended.text:
         return "a traceback"
-    if not ended.sent or moment is None:
+    if moment is None:
         return f"exit code {ended.code}" if ended.code else ""
     if moment.number == signal.SIGKILL:
         # Within the delay the run may have ended by itself.
@@ -204,9 +209,9 @@ class Harness:
         workdir = self.root / name
         ledgers = [self.root / f"{name}.{i}.ledger" for i in range(1 + two)]
         if two:
-            ended = launch_two(self._flags(workdir, two=True), ledgers, None, 0)
+            ended = launch_two(self._flags(workdir, two=True), ledgers, [], 0)
         else:
-            ended = launch(self._flags(workdir, two=False), ledgers[0], None)
+            ended = launch(self._flags(workdir, two=False), ledgers[0], [])
         if ended.code:
             raise SystemExit(f"the unbroken run failed:\n{ended.text}")
         return workdir, [path.read_text().splitlines() for path in ledgers]
@@ -227,23 +232,24 @@ class Harness:
         count = min(PER_RUN, most)
         drawn = draw_moments(ledgers[which], self.draw, count=count, numbers=numbers)
         paths = [self.root / f"{name}.{i}.ledger" for i in range(len(ledgers))]
-        for moment in [*drawn, None]:
-            flags = self._flags(workdir, two=two)
+        flags, left = self._flags(workdir, two=two), drawn
+        while True:
             if two:
-                ended = launch_two(flags, paths, moment, which)
+                ended = launch_two(flags, paths, left, which)
             else:
-                ended = launch(flags, paths[0], moment)
-            about = f"{name}: {moment and moment.to_json()} (process {which})"
-            wrong = wrong_ending(ended, moment)
+                ended = launch(flags, paths[0], left)
+            wrong = wrong_ending(ended)
             if wrong:
+                about = f"{name}: {ended.moment} (process {which})"
                 self._fault(f"{about}: {wrong}", ended.text)
                 return hit
-            if ended.sent and moment:
-                hit += 1
-                sent = signal.Signals(moment.number).name + " of two" * two
-                self.hits[sent, kind_of(moment.event)] += 1
-            elif not ended.code:
+            if ended.moment is None:
                 break
+            # Those that have gone by without a signal do not come again.
+            left = left[left.index(ended.moment) + 1 :]
+            hit += 1
+            sent = signal.Signals(ended.moment.number).name + " of two" * two
+            self.hits[sent, kind_of(ended.moment.event)] += 1
         different = differences(expected, workdir)
         if different:
             self._fault(f"{name}: {'; '.join(different)}", str(drawn))
