@@ -1,6 +1,6 @@
 """Runs the command line in a process that dies, or is told to stop, at a moment.
 
-    MOMENTS='[{...}]' LEDGER=FILE python -m tests.faults.dying --config=... --workdir=...
+    MOMENTS='[{...}]' LEDGER=FILE python -m tests.faults.dying --config=... --workdir=W
 
 An event is an update of the training loop, or a change of the file system below the
 workdir that Python makes: a file opened to be written, a folder made, a name changed
