@@ -17,6 +17,11 @@ T = TypeVar("T")
 
 # A process that is not heard of for so long takes the others down with it.
 HEARTBEAT_SECONDS = 30
+# What Gloo, NCCL and JAX's own service say when the other end is gone.
+_LOST = (
+    *("Gloo", "NCCL", "Connection reset", "Connection closed", "heartbeat"),
+    *("coordination service", "UNAVAILABLE", "DEADLINE_EXCEEDED"),
+)
 _JOIN_SECONDS = 300  # that a process waits for the others when it starts
 
 
@@ -70,6 +75,13 @@ def initialize(coordinator: str, num_processes: int, process_id: int) -> None:
         )
         first = str(error).strip().splitlines()[0]
         raise UserError(f"--coordinator={coordinator}: {first}; {hint}") from error
+
+
+def lost_contact(error: Exception) -> str:
+    """What a computation says that failed as another process ended; "" otherwise."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    several = jax.process_count() > 1
+    return text if several and any(word in str(error) for word in _LOST) else ""
 
 
 def is_first() -> bool:

@@ -108,11 +108,12 @@ def train(
     )
     writer = MetricWriter(workdir, enabled=is_first())
     try:
-        state, start, key = _restore(job, state, config, checkpoints, key)
+        state, start, key, pending = _restore(job, state, config, checkpoints, key)
         writer.resume(start)
         with _Preemption() as preemption:
             return _steps(
-                job, state, start, config, key, checkpoints, writer, preemption
+                *(job, state, start, config, key),
+                *(pending, checkpoints, writer, preemption),
             )
     finally:
         try:
@@ -125,11 +126,12 @@ def _restore(
     job: Job, state: Any, config: LoopConfig, checkpoints: Checkpoints, key: Array
 ):
     # 1. no checkpoint: the given state, step 0
-    # 2. else state, iterator and key of the newest complete one; the given state is
-    #    freed first, which the stage that made it still refers to
+    # 2. else state, iterator, key and metrics not yet written of the newest complete
+    #    one; the given state is freed first, which the stage that made it still refers
+    #    to
     step = checkpoints.latest
     if step is None:
-        return state, 0, key
+        return state, 0, key, []
     layout = layout_of(state.parts())
     free(state)
     parts, meta = checkpoints.restore(step, layout)
@@ -137,7 +139,7 @@ def _restore(
         _tell(f"{job.name}: going on from step {step}")
     job.data.set_state(meta["data"])
     key = jax.random.wrap_key_data(jnp.array(meta["key"], jnp.uint32))
-    return type(state).from_parts(parts), step, key
+    return type(state).from_parts(parts), step, key, meta.get("pending", [])
 
 
 class _Feed:
@@ -163,10 +165,10 @@ class _Feed:
         self.seconds += time.monotonic() - began
 
 
-def _steps(job, state, start, config, key, checkpoints, writer, preemption):
+def _steps(job, state, start, config, key, pending, checkpoints, writer, preemption):
     progress = Progress(job.name, config.num_steps, start=start, enabled=is_first())
     # Metrics stay on the device until they are logged, so the host runs ahead.
-    pending, tokens, began = [], 0, time.monotonic()
+    tokens, began = 0, time.monotonic()
     shown: dict[str, float] = {}
     feed = _Feed(job, config.num_steps - start)
     step, stopping = start, False
@@ -181,12 +183,13 @@ def _steps(job, state, start, config, key, checkpoints, writer, preemption):
         # Read once a step: a signal that comes later is for the next one.
         stopping = agree_to_stop(bool(preemption.asked), step)
         saving = stopping or config.saves(step)
+        logging = config.saves(step) or _due(step, config.log_every)
         # Before each save too, so that a state gone bad never replaces a good one.
-        if saving or _due(step, config.log_every):
-            fetched = jax.device_get(pending)
-            scaling = state.scaling()
-            _check_finite(job, step, fetched, half="loss_scale" in scaling)
-            means = mean_metrics(fetched)
+        if saving or logging:
+            pending, scaling = jax.device_get(pending), state.scaling()
+            _check_finite(job, step, pending, half="loss_scale" in scaling)
+        if logging:
+            means = mean_metrics(pending)
             elapsed = time.monotonic() - began
             means |= _learning_rate(job, step, scaling) | scaling
             means["tokens_per_second"] = tokens / elapsed
@@ -211,6 +214,11 @@ def _steps(job, state, start, config, key, checkpoints, writer, preemption):
             began += time.monotonic() - paused  # no part of tokens/s and input share
         if saving:
             meta = {"data": feed.position, "key": _key_data(key), **job.meta}
+            if pending:  # stopped between two lines of metrics, which stay as they are
+                meta["pending"] = [
+                    {name: [float(total), float(weight)] for name, (total, weight) in m}
+                    for m in map(dict.items, pending)
+                ]
             if last and job.finish is not None:
                 state, more = job.finish(state)
                 meta |= more

@@ -80,6 +80,14 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {in_one_line(error, _WORKDIR.value)}")
+    except RuntimeError as error:
+        lost = distributed.lost_contact(error)
+        if not lost:
+            raise
+        sys.exit(
+            f"error: another process of this run has ended ({lost}); start the same "
+            "line again in all of them: it goes on from the last checkpoint"
+        )
 
 
 def stop_in_one_line() -> None:

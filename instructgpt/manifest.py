@@ -44,7 +44,7 @@ def first_damaged(folder: Path) -> str | None:
             return MANIFEST
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return MANIFEST
     there = _files(folder)
     for name, checksum in files.items():

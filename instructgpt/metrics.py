@@ -57,18 +57,19 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     by a kill is left out.
 
     Raises:
-      UserError: an earlier line is not JSON.
+      UserError: an earlier line is no such row.
     """
     rows = []
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    lines = Path(path).read_bytes().splitlines()
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            row = json.loads(line)
+            rows.append({**row, "step": int(row["step"])})
+        except (ValueError, KeyError, TypeError) as error:
             if number == len(lines):
                 break
             raise UserError(
-                f"{path}, line {number}: not JSON ({error.msg}); delete the line"
+                f"{path}, line {number}: not JSON with a step; delete the line"
             ) from error
     return rows
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import time
 
-import numpy as np
 import pytest
 
 from instructgpt.errors import UserError
@@ -146,18 +145,22 @@ def test_a_full_disk_ends_in_one_line_and_with_room_the_bits_are_the_same(
     assert losses(workdir) == unbroken[1]
 
 
-def test_sigterm_between_logging_and_saving_loses_no_metric(tmp_path, unbroken):
-    def evaluate(state, step):
-        if step == 4:
-            terminate()
-        return {}
+@pytest.mark.parametrize("log_every", [0, 2, 3, STEPS])
+def test_a_stop_between_two_lines_of_metrics_changes_none(tmp_path, log_every):
+    config = LoopConfig(num_steps=STEPS, log_every=log_every, eval_every=1)
+    run(tmp_path / "unbroken", config=config)
 
-    config = LoopConfig(num_steps=STEPS, log_every=STEPS, eval_every=1)
-    with pytest.raises(Preempted):
-        run(tmp_path, config=config, evaluate=evaluate)
-    assert saved_steps(tmp_path) == [5]
-    assert bits(run(tmp_path, config=config)) == unbroken[0]
-    each = [loss for _, loss in unbroken[1]]
-    (five, first), (last, second) = losses(tmp_path)
-    assert (five, last) == (5, STEPS)
-    np.testing.assert_allclose([first, second], [np.mean(each[:5]), np.mean(each[5:])])
+    def stops(after):
+        def evaluate(state, step):
+            if step == after:
+                terminate()
+            return {}
+
+        with pytest.raises(Preempted):
+            run(tmp_path / "stopped", config=config, evaluate=evaluate)
+        assert saved_steps(tmp_path / "stopped") == [after + 1]
+
+    stops(2)  # twice within the same two lines, if they are far apart
+    stops(4)
+    run(tmp_path / "stopped", config=config)
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "unbroken")

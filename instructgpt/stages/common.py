@@ -47,6 +47,7 @@ from instructgpt.stages.identity import (
     own_keys,
     read_json,
     write_finished,
+    write_json,
 )
 from instructgpt.tokenizer import check_tokenizer
 
@@ -262,8 +263,12 @@ def _same_config(config: ConfigDict, workdir: Path) -> None:
     path = workdir / CONFIG
     if not path.exists() or all(p.name in BEGUN for p in workdir.iterdir()):
         return
-    old = read_json(path, remedy="delete this workdir, or name another --workdir")
-    before, now = own_keys(flat(old)), own_keys(flat(config.to_dict()))
+    if (workdir / IDENTITY).exists():
+        before = Identity.read(workdir / IDENTITY).config
+    else:
+        remedy = "delete this workdir, or name another --workdir"
+        before = own_keys(flat(read_json(path, remedy=remedy)))
+    now = own_keys(flat(config.to_dict()))
     free = may_differ(config, workdir)
     refuse(workdir, config_differences(before, now, but=free))
 
@@ -411,14 +416,6 @@ def model_config(values: Any, mesh: Mesh) -> ModelConfig:
 def to_device(mesh: Mesh) -> Callable[[Any], Any]:
     """Moves a batch of this process to its devices."""
     return lambda batch: put_batch(batch, mesh)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON, on process 0, so that a kill leaves the old file or the new one."""
-    if not is_first():
-        return
-    with new_file(path) as partial:
-        partial.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def count_valid(batch: Any) -> int:

@@ -42,7 +42,7 @@ from instructgpt.ranges import (
 )
 from instructgpt.sampling import SamplingConfig
 from instructgpt.stages import common, loading
-from instructgpt.stages.identity import check_left, is_finished, read_json
+from instructgpt.stages.identity import MINUTES, check_left, is_finished, read_json
 from instructgpt.stages.label import open_comparisons
 from instructgpt.stages.reward import comparison_encoder
 from instructgpt.stages.sampling import Prompts, ScoreTexts, stage_sampler
@@ -339,6 +339,7 @@ def _from_stages(context: common.Context, settings: EvaluateConfig) -> dict[str,
     for path in settings.curves:
         metrics = Path(resolve(path, context.workdir)) / "metrics.jsonl"
         if metrics.exists():
+            check_left(metrics, remedy="run that stage again")
             relative = os.path.relpath(metrics, context.workdir)
             curves[metrics.parent.name] = relative
     return {
@@ -379,7 +380,7 @@ def _samples(
 
 
 def _meta(context: common.Context) -> dict[str, Any]:
-    minutes = context.workdir.parent / "minutes.json"
+    minutes = context.workdir.parent / MINUTES
     device = context.mesh.devices.flat[0]
     return {
         "commit": _commit(),

@@ -19,12 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from instructgpt.checkpoints import newest_weights
+from instructgpt.distributed import is_first
 from instructgpt.errors import UserError
 from instructgpt.locks import LOCK
 from instructgpt.manifest import file_checksum, value_checksum
 from instructgpt.outputs import new_file
 
 IDENTITY, FINISHED, CONFIG = "identity.json", "finished.json", "config.json"
+MINUTES = "minutes.json"  # of a recipe: how long each stage took
+_WITH_CHECKSUM = (IDENTITY, FINISHED, MINUTES)  # each has its own
 BEGUN = {CONFIG, IDENTITY, LOCK}  # what a run that has done nothing yet leaves
 
 # Keys that may differ when a run is started again in the same workdir: they change
@@ -204,9 +207,7 @@ def write_finished(workdir: Path, identity: Identity) -> None:
             p.relative_to(workdir).as_posix(): file_checksum(p) for p in sorted(left)
         },
     }
-    with new_file(workdir / FINISHED) as partial:
-        whole = {**value, "checksum": value_checksum(value)}
-        partial.write_text(json.dumps(whole, indent=1) + "\n")
+    write_json(workdir / FINISHED, value)
 
 
 def _steps(workdir: Path) -> list[int]:
@@ -229,10 +230,20 @@ def check_left(path: Path, *, remedy: str) -> None:
             raise UserError(f"{path} is damaged, or was changed by hand; {remedy}")
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Writes a small JSON file, on process 0: a kill leaves the old one or the new."""
+    if not is_first():
+        return
+    if path.name in _WITH_CHECKSUM:
+        value = {**value, "checksum": value_checksum(value)}
+    with new_file(path) as partial:
+        partial.write_text(json.dumps(value, indent=2) + "\n")
+
+
 def read_json(path: Path, *, remedy: str) -> Any:
     """A small JSON file that a stage has left.
 
-    It is compared with its checksum, where the stage is finished.
+    It is compared with its checksum: its own, or that of the finished stage.
 
     Raises:
       UserError: it is missing, damaged, or not what was written.
@@ -243,7 +254,7 @@ def read_json(path: Path, *, remedy: str) -> Any:
         raise UserError(f"{path} is missing; {remedy}") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged or cannot be read; {remedy}") from error
-    if path.name != FINISHED:
+    if path.name not in _WITH_CHECKSUM:
         check_left(path, remedy=remedy)
         return value
     checksum = value.pop("checksum", None) if isinstance(value, dict) else None

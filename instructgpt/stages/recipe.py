@@ -40,6 +40,7 @@ from instructgpt.stages import (
 )
 from instructgpt.stages.identity import (
     IDENTITY,
+    MINUTES,
     Identity,
     ResumeConfig,
     config_differences,
@@ -49,6 +50,7 @@ from instructgpt.stages.identity import (
     newest_step,
     own_keys,
     read_json,
+    write_json,
 )
 from instructgpt.steps.ppo import PPOConfig
 
@@ -315,7 +317,7 @@ def _run_together(config: ConfigDict, workdir: Path, names: Sequence[str]) -> No
 
 def _minutes(workdir: Path) -> dict[str, float]:
     """The minutes that each finished stage took."""
-    path = workdir / "minutes.json"
+    path = workdir / MINUTES
     remedy = "delete it: no more than these numbers is lost"
     return read_json(path, remedy=remedy) if path.exists() else {}
 
@@ -323,7 +325,7 @@ def _minutes(workdir: Path) -> dict[str, float]:
 def _add_minutes(workdir: Path, names: Sequence[str], seconds: float) -> None:
     share = round(seconds / 60 / len(names), 2)
     minutes = _minutes(workdir) | dict.fromkeys(names, share)
-    common.write_json(workdir / "minutes.json", minutes)
+    write_json(workdir / MINUTES, minutes)
 
 
 def stage_config(config: ConfigDict, name: str) -> ConfigDict:

@@ -69,6 +69,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             rows.append({"step": step, "rm_score": float(scores.mean())})
     losses = _valid_losses(select.candidates, context)
     with MetricWriter(context.workdir, enabled=is_first()) as writer:
+        writer.resume(0)  # forgets those of a run that was killed here
         for row in rows:
             row["epoch"] = steps.index(row["step"]) + 1
             row["valid_loss"] = losses.get(row["step"])

@@ -259,7 +259,7 @@ def test_free_keys_of_a_finished_recipe_are_free(run, capsys):
 
 def test_a_stage_that_is_gone_is_made_again_and_no_other(copied, capsys):
     shutil.rmtree(copied / "select")
-    (copied / "minutes.json").write_text("{}")
+    (copied / "minutes.json").unlink()
     recipe.run(get_config(), copied)
     said = capsys.readouterr().out
     assert said.count("===") == 2 and "=== select ===" in said
@@ -342,7 +342,9 @@ def test_a_seed_a_rate_and_a_size_are_free_between_stages(run, tmp_path):
         ("select/selected.json", lambda text: text.replace("1", "2", 1)),
         ("sft/identity.json", lambda text: text.replace('"data"', '"date"', 1)),
         ("evaluate/results.json", lambda text: text.replace("0.", "1.", 1)),
+        ("sft/identity.json", lambda text: text.replace("0.001", "0.002", 1)),
         ("minutes.json", lambda text: text[1:]),
+        ("minutes.json", lambda text: text.replace("0.", "1.", 1)),
     ],
 )
 def test_damage_to_small_files_is_named(copied, file, damage):

@@ -1,6 +1,5 @@
 """Calls in processes of their own: their cores, their mistakes, their end."""
 
-import json
 import os
 import shutil
 import signal
@@ -131,7 +130,7 @@ def test_stages_side_by_side_leave_the_same_bits(run, tmp_path, monkeypatch, cap
     config.together = names
     recipe.run(config, workdir)
     assert "=== ppo and ppo_ptx, side by side ===" in capfd.readouterr().out
-    assert json.loads((workdir / "minutes.json").read_text()).keys() == set(names)
+    assert recipe._minutes(workdir).keys() == set(names)
     for name in names:
         one, other = (
             ocp.load_checkpointables(root / name / "checkpoints" / "4")["params"]
