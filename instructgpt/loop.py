@@ -108,12 +108,12 @@ def train(
     )
     writer = MetricWriter(workdir, enabled=is_first())
     try:
-        state, start, key, pending = _restore(job, state, config, checkpoints, key)
-        writer.resume(start)
+        state, start, key, meta = _restore(job, state, config, checkpoints, key)
+        writer.resume(start, checksum=meta.get("metrics", ""))
         with _Preemption() as preemption:
             return _steps(
                 *(job, state, start, config, key),
-                *(pending, checkpoints, writer, preemption),
+                *(meta.get("pending", []), checkpoints, writer, preemption),
             )
     finally:
         try:
@@ -126,12 +126,12 @@ def _restore(
     job: Job, state: Any, config: LoopConfig, checkpoints: Checkpoints, key: Array
 ):
     # 1. no checkpoint: the given state, step 0
-    # 2. else state, iterator, key and metrics not yet written of the newest complete
-    #    one; the given state is freed first, which the stage that made it still refers
-    #    to
+    # 2. else state, iterator and key of the newest complete one, and what else its
+    #    `meta` says; the given state is freed first, which the stage that made it still
+    #    refers to
     step = checkpoints.latest
     if step is None:
-        return state, 0, key, []
+        return state, 0, key, {}
     layout = layout_of(state.parts())
     free(state)
     parts, meta = checkpoints.restore(step, layout)
@@ -139,7 +139,7 @@ def _restore(
         _tell(f"{job.name}: going on from step {step}")
     job.data.set_state(meta["data"])
     key = jax.random.wrap_key_data(jnp.array(meta["key"], jnp.uint32))
-    return type(state).from_parts(parts), step, key, meta.get("pending", [])
+    return type(state).from_parts(parts), step, key, meta
 
 
 class _Feed:
@@ -214,6 +214,7 @@ def _steps(job, state, start, config, key, pending, checkpoints, writer, preempt
             began += time.monotonic() - paused  # no part of tokens/s and input share
         if saving:
             meta = {"data": feed.position, "key": _key_data(key), **job.meta}
+            meta["metrics"] = writer.checksum()
             if pending:  # stopped between two lines of metrics, which stay as they are
                 meta["pending"] = [
                     {name: [float(total), float(weight)] for name, (total, weight) in m}

@@ -25,10 +25,36 @@ def file_checksum(path: str | os.PathLike[str]) -> str:
 
 def write_manifest(folder: Path) -> None:
     """Lists the checksums of a folder's files in one more, `files.json`."""
-    files = {name: file_checksum(folder / name) for name in sorted(_files(folder))}
+    _write(folder, {n: file_checksum(folder / n) for n in sorted(_files(folder))})
+
+
+def note_file(path: Path) -> None:
+    """Adds a file to the list of its folder, or makes one that holds it alone."""
+    _write(path.parent, {**listed(path.parent), path.name: file_checksum(path)})
+
+
+def listed(folder: Path) -> dict[str, str]:
+    """The checksums by name that a folder's `files.json` holds; none without one.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    try:
+        whole = json.loads((folder / MANIFEST).read_bytes())
+        files = whole["files"]
+        if whole["checksum"] != value_checksum(files):
+            raise ValueError("another checksum")
+    except FileNotFoundError:
+        return {}
+    except (OSError, KeyError, TypeError) as error:
+        raise ValueError("not a list of files") from error
+    return files
+
+
+def _write(folder: Path, files: dict[str, str]) -> None:
     with new_file(folder / MANIFEST) as partial:
-        listed = {"files": files, "checksum": value_checksum(files)}
-        partial.write_text(json.dumps(listed, indent=1) + "\n")
+        whole = {"files": files, "checksum": value_checksum(files)}
+        partial.write_text(json.dumps(whole, indent=1) + "\n")
 
 
 def first_damaged(folder: Path) -> str | None:
@@ -38,13 +64,8 @@ def first_damaged(folder: Path) -> str | None:
       None if there is none, or no list.
     """
     try:
-        listed = json.loads((folder / MANIFEST).read_bytes())
-        files = listed["files"]
-        if listed["checksum"] != value_checksum(files):
-            return MANIFEST
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError):
+        files = listed(folder)
+    except ValueError:
         return MANIFEST
     there = _files(folder)
     for name, checksum in files.items():

@@ -6,6 +6,7 @@ a device: the caller fetches first.
 """
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -22,6 +23,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from instructgpt.errors import UserError
+from instructgpt.manifest import file_checksum
 from instructgpt.outputs import new_file, writing
 
 METRICS_FILE = "metrics.jsonl"
@@ -92,10 +94,22 @@ class MetricWriter:
         self._purge_step: int | None = None
         self._enabled = enabled
 
-    def resume(self, step: int) -> None:
+    def checksum(self) -> str:
+        """What stands for all lines so far; "" if there are none."""
+        there = self._enabled and self._path.exists()
+        return file_checksum(self._path) if there else ""
+
+    def resume(self, step: int, *, checksum: str = "") -> None:
         """Forgets what was written after `step`, the one restored from a checkpoint.
 
         The file is replaced in one move, so a kill leaves the old or the new one.
+
+        Args:
+          step: 0 forgets all.
+          checksum: What `checksum` was at that step, if it is known.
+
+        Raises:
+          UserError: the lines up to there are not those that were written.
         """
         if not self._enabled:
             return
@@ -105,6 +119,11 @@ class MetricWriter:
             return
         kept = [row for row in read_metrics(self._path) if row["step"] <= step]
         text = "".join(map(_line, kept))
+        if checksum not in ("", hashlib.sha256(text.encode()).hexdigest()):
+            raise UserError(
+                f"{self._path} is damaged, or was changed by hand; delete it to go on "
+                "without the lines so far"
+            )
         if text != self._path.read_text(encoding="utf-8"):
             with new_file(self._path) as partial:
                 partial.write_text(text, encoding="utf-8")

@@ -35,6 +35,8 @@ def in_one_line(error: OSError, path: str | os.PathLike[str]) -> str:
         remedy = "make room there, and start the same line again: what is whole stays"
     elif error.errno in _READ_ONLY:
         remedy = "allow it, or name another folder"
+    elif error.errno == errno.EISDIR:
+        why, remedy = "a folder is where a file must be", "delete or rename it"
     elif error.errno in _NO_FOLDER:
         why, remedy = "a file is where a folder must be", "name another folder"
     else:
@@ -64,7 +66,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL | _READ_ONLY | _NO_FOLDER:
+        if error.errno not in _FULL | _READ_ONLY | _NO_FOLDER | {errno.EISDIR}:
             raise  # what the block reads may be to blame
         error.filename = os.fspath(path)  # and not a name that it has meanwhile
         raise UserError(in_one_line(error, path)) from error

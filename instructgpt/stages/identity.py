@@ -22,7 +22,7 @@ from instructgpt.checkpoints import newest_weights
 from instructgpt.distributed import is_first
 from instructgpt.errors import UserError
 from instructgpt.locks import LOCK
-from instructgpt.manifest import file_checksum, value_checksum
+from instructgpt.manifest import MANIFEST, file_checksum, listed, value_checksum
 from instructgpt.outputs import new_file
 
 IDENTITY, FINISHED, CONFIG = "identity.json", "finished.json", "config.json"
@@ -199,6 +199,7 @@ def finished_steps(workdir: Path) -> list[int] | None:
 
 def write_finished(workdir: Path, identity: Identity) -> None:
     """Says that a stage has run to its end, and what it left."""
+    (workdir / MANIFEST).unlink(missing_ok=True)  # of files that it noted on its way
     left = (p for p in workdir.rglob("*") if p.is_file() and _lasts(p, workdir))
     value = {
         "identity": dataclasses.asdict(identity),
@@ -223,11 +224,20 @@ def _lasts(path: Path, workdir: Path) -> bool:
 
 
 def check_left(path: Path, *, remedy: str) -> None:
-    """Raises UserError if a finished stage left this file otherwise than it is."""
+    """Raises UserError if a stage left this file otherwise than it is.
+
+    What a stage that is not finished has left is known if it was noted.
+    """
     if (path.parent / FINISHED).exists():
         left = read_json(path.parent / FINISHED, remedy=remedy)["files"]
-        if path.exists() and left.get(path.name, "") not in ("", file_checksum(path)):
-            raise UserError(f"{path} is damaged, or was changed by hand; {remedy}")
+    else:
+        try:
+            left = listed(path.parent)
+        except ValueError as error:
+            where = path.parent / MANIFEST
+            raise UserError(f"{where} is damaged; delete it, and {path} too") from error
+    if path.exists() and left.get(path.name, "") not in ("", file_checksum(path)):
+        raise UserError(f"{path} is damaged, or was changed by hand; {remedy}")
 
 
 def write_json(path: Path, value: Any) -> None:

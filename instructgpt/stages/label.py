@@ -27,6 +27,7 @@ from instructgpt.data.world import (
 from instructgpt.distributed import first_then_others, on_first
 from instructgpt.errors import UserError, about
 from instructgpt.evals.preferences import agreement_interval
+from instructgpt.manifest import note_file
 from instructgpt.outputs import new_file
 from instructgpt.ranges import (
     FolderPath,
@@ -103,7 +104,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         loading.find(init, context)
     for split in missing:
         rows = _answer(context, label, prompts[split], split)
-        on_first(functools.partial(_write_lines, paths[split], rows))
+        on_first(functools.partial(_write_answers, paths[split], rows))
     if world is None:
         raise UserError(
             f"{context.workdir}/answers.*.jsonl hold the answers: have people rank "
@@ -346,6 +347,11 @@ def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     with new_file(path) as partial:
         text = "".join(json.dumps(row) + "\n" for row in rows)
         partial.write_text(text, encoding="utf-8")
+
+
+def _write_answers(path: Path, rows: list[dict[str, Any]]) -> None:
+    _write_lines(path, rows)
+    note_file(path)  # which a run that is stopped before its end goes on from
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

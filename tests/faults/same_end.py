@@ -34,8 +34,8 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
         for name, tree in ocp.checkpointables_metadata(folder).metadata.items()
     }
     found = ocp.load_checkpointables(folder, layout)
-    for checksums in ("arrays", "checksum"):
-        del found["meta"][checksums]
+    for checksums in ("arrays", "checksum", "metrics"):
+        found["meta"].pop(checksums, None)
     return {"step": folder.name, **found}
 
 
@@ -73,8 +73,13 @@ def _files(workdir: Path) -> dict[str, Path]:
             name = "/".join(parts[: parts.index("checkpoints") + 2])
             paths[name] = workdir / name
         elif path.is_file() and not path.name.startswith(_EVENTS):
-            paths[_TOKENS.sub("", "/".join(parts))] = path
+            paths[named("/".join(parts))] = path
     return paths
+
+
+def named(file: str) -> str:
+    """A file's name in `differences`."""
+    return _TOKENS.sub("", file)
 
 
 def _alike(expected: Path, actual: Path) -> bool:

@@ -8,13 +8,12 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import pytest
 from ml_collections import ConfigDict
-from orbax.checkpoint import v1 as ocp
 
 from configs import recipe as recipe_config
 from instructgpt.stages import recipe
+from tests.faults import same_end
 from tests.stages.compile_spy import compilations
 from tests.stages.read_spy import reads_of_config_fields
 
@@ -68,17 +67,4 @@ def newest_checkpoint(stage: Path) -> Path:
 
 def load_checkpoint(stage: Path) -> dict:
     """All that the newest checkpoint holds: parameters, optimiser, iterator, key."""
-    newest = newest_checkpoint(stage)
-    # Onto one device: those that saved it may be another process's.
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    layout = {
-        name: tree
-        and jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), tree
-        )
-        for name, tree in ocp.checkpointables_metadata(newest).metadata.items()
-    }
-    found = ocp.load_checkpointables(newest, layout)
-    for checksums in ("arrays", "checksum"):
-        del found["meta"][checksums]
-    return {"step": newest.name, **found}
+    return same_end.load_checkpoint(newest_checkpoint(stage))
