@@ -28,12 +28,14 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO))
 
+from configs import recipe  # noqa: E402
 from instructgpt.metrics import format_table  # noqa: E402
 from tests.faults.dying import SENT, Moment, to_text  # noqa: E402
 from tests.faults.same_end import differences  # noqa: E402
 from tests.stages.processes import free_port  # noqa: E402
 
 RECIPE = ("--config=configs/recipe.py:smoke",)
+STAGES = tuple(recipe._STAGES)
 # Two processes on one machine are slow: each stage once, and no report.
 OF_TWO = "('pretrain','sft','rl_init','label','reward','select','ppo_ptx')"
 PER_RUN = 8  # moments drawn for each run
@@ -96,10 +98,10 @@ def environment(ledger: Path, moments: Sequence[Moment]) -> dict[str, str]:
     """What a launch sees."""
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(REPO / ".cache" / "jax"))
     return {
+        "JAX_NUM_CPU_DEVICES": "1",
         **os.environ,
         "LEDGER": str(ledger),
         "MOMENTS": to_text(moments),
-        "JAX_NUM_CPU_DEVICES": "1",
         "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "TF_CPP_MIN_LOG_LEVEL": "3",

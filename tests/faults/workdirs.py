@@ -39,6 +39,8 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPO / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 sys.path.insert(0, str(REPO))
 
+from ml_collections import ConfigDict  # noqa: E402
+
 from configs import recipe as recipe_config  # noqa: E402
 from instructgpt.errors import UserError  # noqa: E402
 from instructgpt.manifest import MANIFEST, note_file  # noqa: E402
@@ -160,11 +162,6 @@ WAYS: tuple[Way, ...] = (
 )
 
 
-def config_of_run() -> Any:
-    """The smoke recipe."""
-    return recipe_config.get_config("smoke")
-
-
 def prepare(command: Command, workdir: Path) -> None:
     """Makes of a finished workdir what a command finds."""
     stage = workdir / command.stage
@@ -183,19 +180,20 @@ def printed() -> Iterator[list[str]]:
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(1), os.dup(2)]
-    with tempfile.TemporaryFile() as file:
+    with tempfile.TemporaryFile("w+", errors="replace") as file:
         for number in (1, 2):
             os.dup2(file.fileno(), number)
         try:
-            yield out
+            # These may write elsewhere than to 1 and 2, as in a notebook.
+            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+                yield out
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            file.flush()
             for number, old in zip((1, 2), kept, strict=True):
                 os.dup2(old, number)
                 os.close(old)
             file.seek(0)
-            out.append(file.read().decode(errors="replace"))
+            out.append(file.read())
 
 
 class _Reads:
@@ -257,14 +255,15 @@ class Harness:
 
     Args:
       root: A folder for all of it.
+      config: The recipe's.
       finished: A finished smoke recipe; None runs one.
     """
 
-    def __init__(self, root: Path, finished: Path | None = None):
-        self.root, self.whole = root, root / "whole"
+    def __init__(self, root: Path, config: ConfigDict, finished: Path | None = None):
+        self.root, self.whole, self.config = root, root / "whole", config
         if finished is None:
             with printed():
-                recipe.run(config_of_run(), self.whole)
+                recipe.run(config, self.whole)
         else:
             shutil.copytree(finished, self.whole)
         files = (p for p in self.whole.rglob("*") if p.is_file() and p.name != ".lock")
@@ -281,7 +280,7 @@ class Harness:
             shutil.copytree(self.whole, end)
             prepare(command, end)
             with self._reads.below(end) as seen, printed() as text:
-                recipe.run(config_of_run(), end)
+                recipe.run(self.config, end)
             for file in seen.intersection(self.files):
                 made = command.what == "anew" and file.startswith(f"{command.stage}/")
                 if not made:
@@ -322,7 +321,7 @@ class Harness:
             warnings.simplefilter("error")
             warnings.filterwarnings("ignore", "Sharding info not provided")
             try:
-                recipe.run(config_of_run(), workdir)
+                recipe.run(self.config, workdir)
             except OSError as raised:  # as `main` puts it
                 error = UserError(in_one_line(raised, workdir))
             except Exception as raised:
@@ -356,7 +355,8 @@ def _wrong_message(said: str, workdir: Path, file: str) -> str:
     if len(said.splitlines()) != 1:
         return "several lines"
     parts = Path(file).parts
-    first = 1 if group_of(file) == "what a run is" else min(2, len(parts))
+    least = {"what a run is": 1, "checkpoints": 3}.get(group_of(file), 2)
+    first = min(least, len(parts))
     paths = [workdir.joinpath(*parts[:n]) for n in range(first, 9)]
     if not any(re.search(rf"{re.escape(str(p))}(?![\w-])", said) for p in paths):
         return "does not name the file"
@@ -394,7 +394,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="damages_") as root:
-        harness = Harness(Path(root), args.finished)
+        harness = Harness(Path(root), recipe_config.get_config("smoke"), args.finished)
         harness.watch()
         unread = sorted({kind_of(f) for f in harness.files if not harness.readers[f]})
         print(f"{len(harness.files)} files; read by no command: {json.dumps(unread)}")
