@@ -80,7 +80,7 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {in_one_line(error, _WORKDIR.value)}")
-    except RuntimeError as error:
+    except Exception as error:  # JAX has several for it
         lost = distributed.lost_contact(error)
         if not lost:
             raise

@@ -1,13 +1,14 @@
 """Kills and stops the smoke recipe at seeded moments: it must end as if undisturbed.
 
-    python tests/faults/kills.py [--kills=35] [--of_two=15] [--stops=20] [--seed=0]
+    python tests/faults/kills.py [--kills=35] [--of_two=15] [--stops=20] [--disks=7]
 
 An unbroken run first tells which moments there are (see `dying.py`). A run is then
 launched with a moment to die at, launched again with a later one, and so on, several
 times before it may end: --kills by SIGKILL in all, --stops by SIGTERM and SIGINT in
-turns, and --of_two by SIGKILL of one of two processes that are one program. What each
-run leaves must be what the unbroken one left, to the bit, with no file more or less
-(`same_end.py`). Exits with 1 if one is not.
+turns, and --of_two by SIGKILL of one of two processes that are one program. One more
+runs on a file system that fills up at --disks sizes, and one while a second is started
+in its workdir (`crowded.py`). What each run leaves must be what the unbroken one left,
+to the bit, with no file more or less (`same_end.py`). Exits with 1 if one is not.
 """
 
 import argparse
@@ -15,14 +16,12 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 REPO = Path(__file__).resolve().parents[2]
@@ -30,29 +29,19 @@ sys.path.insert(0, str(REPO))
 
 from configs import recipe  # noqa: E402
 from instructgpt.metrics import format_table  # noqa: E402
-from tests.faults.dying import SENT, Moment, to_text  # noqa: E402
+from tests.faults.crowded import fill, may_mount, share  # noqa: E402
+from tests.faults.dying import Moment  # noqa: E402
+from tests.faults.launches import launch, launch_two, wrong_ending  # noqa: E402
 from tests.faults.same_end import differences  # noqa: E402
-from tests.stages.processes import free_port  # noqa: E402
 
 RECIPE = ("--config=configs/recipe.py:smoke",)
 STAGES = tuple(recipe._STAGES)
 # Two processes on one machine are slow: each stage once, and no report.
 OF_TWO = "('pretrain','sft','rl_init','label','reward','select','ppo_ptx')"
 PER_RUN = 8  # moments drawn for each run
-LONGEST = 300  # seconds for a launch
 STOPS = (signal.SIGTERM, signal.SIGINT)
-# What a run says when it is asked to stop: in the training loop, and elsewhere.
-SAYS_STOPPED = ("which is saved; start the same line again", "what is whole stays")
 # Between the first and the last of a moment's kinds, the stages' files are written.
 KINDS = ("update", "mid-save", "commit or deletion", "between stages", "other files")
-
-
-class Ended(NamedTuple):
-    """How a launch ended."""
-
-    code: int  # of the process that had a moment to die at
-    text: str  # what all printed
-    moment: Moment | None  # that came
 
 
 def kind_of(event: str) -> str:
@@ -92,100 +81,6 @@ def draw_moments(
         Moment(event, draw.choice([0.0, draw.random() * 0.3]), draw.choice(numbers))
         for event in sorted(chosen, key=first.__getitem__)
     ]
-
-
-def environment(ledger: Path, moments: Sequence[Moment]) -> dict[str, str]:
-    """What a launch sees."""
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(REPO / ".cache" / "jax"))
-    return {
-        "JAX_NUM_CPU_DEVICES": "1",
-        **os.environ,
-        "LEDGER": str(ledger),
-        "MOMENTS": to_text(moments),
-        "JAX_COMPILATION_CACHE_DIR": cache,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
-
-
-def launch(flags: Sequence[str], ledger: Path, moments: Sequence[Moment]) -> Ended:
-    """The command line as one process, with moments at the first of which it dies."""
-    ledger.unlink(missing_ok=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.dying", *flags],
-        cwd=REPO,
-        env=environment(ledger, moments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=LONGEST,
-        check=False,
-    )
-    return Ended(done.returncode, done.stdout, _came(ledger, moments))
-
-
-def launch_two(
-    flags: Sequence[str], ledgers: Sequence[Path], moments: Sequence[Moment], which: int
-) -> Ended:
-    """The command line as two processes of one program, one of which is to die.
-
-    The other is killed as soon as that has happened, as a scheduler does.
-    """
-    port = free_port()
-    processes = []
-    for number, ledger in enumerate(ledgers):
-        ledger.unlink(missing_ok=True)
-        where = f"--coordinator=localhost:{port}"
-        line = [where, "--num_processes=2", f"--process_id={number}", *flags]
-        with ledger.with_suffix(".log").open("w") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.dying", *line],
-                cwd=REPO,
-                env=environment(ledger, moments if number == which else []),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        processes.append(process)
-    late = time.monotonic() + LONGEST
-    try:
-        while all(p.poll() is None for p in processes) and time.monotonic() < late:
-            time.sleep(0.05)
-        came = _came(ledgers[which], moments)
-        for process in processes if came is None else []:
-            process.wait(timeout=max(1, late - time.monotonic()))
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    text = "".join(ledger.with_suffix(".log").read_text() for ledger in ledgers)
-    codes = [process.returncode for process in processes]
-    return Ended(codes[which] if came else max(codes, key=abs), text, came)
-
-
-def _came(ledger: Path, moments: Sequence[Moment]) -> Moment | None:
-    """The moment that a launch died at, if it lived to see one."""
-    lines = ledger.read_text().splitlines() if ledger.exists() else []
-    by_line = {f"{SENT} {moment.event}": moment for moment in moments}
-    return next((by_line[line] for line in lines if line in by_line), None)
-
-
-def wrong_ending(ended: Ended) -> str:
-    """What is wrong with how a launch ended; "" if nothing is."""
-    moment = ended.moment
-    if "Traceback (most recent" in ended.text:
-        return "a traceback"
-    if moment is None:
-        return f"exit code {ended.code}" if ended.code else ""
-    if moment.number == signal.SIGKILL:
-        # Within the delay the run may have ended by itself.
-        return "" if ended.code in (-signal.SIGKILL, 0) else f"exit code {ended.code}"
-    if ended.code == 0 and moment.delay:
-        return ""
-    if ended.code != 128 + moment.number:
-        return f"exit code {ended.code}"
-    if not any(says in ended.text for says in SAYS_STOPPED):
-        return "does not say that it was stopped"
-    return ""
 
 
 class Harness:
@@ -270,7 +165,7 @@ class Harness:
         ledgers: Sequence[Sequence[str]],
         numbers: Sequence[int],
     ) -> None:
-        """Broken runs until there were so many signals, or one run got none."""
+        """Broken runs until there were so many signals, or several faults."""
         done, began = 0, time.monotonic()
         while done < wanted and len(self.faults) < 3:
             hit = self.broken(expected, ledgers, numbers, wanted - done)
@@ -278,6 +173,24 @@ class Harness:
             took = time.monotonic() - began
             print(f"run {self.runs}: {done} of {wanted} signals, {took:.0f} s")
             sys.stdout.flush()
+            if not hit:
+                self._fault(f"run {self.runs} got no signal", "")
+
+    def crowd(self, expected: Path, *, disks: int) -> None:
+        """Runs on a disk that fills up, and in a workdir that another run wants."""
+        if disks and may_mount(self.root):
+            self.runs += 1
+            lines, faults = fill(RECIPE, self.root, expected, sizes=disks)
+            print("\n".join(f"disk of {line}" for line in lines))
+            for fault in faults:
+                self._fault(fault, "")
+        elif disks:
+            print("no small disks: this user may not mount")
+        self.runs += 1
+        said, faults = share(RECIPE, self.root, expected)
+        print(f"second run in a workdir: {said}")
+        for fault in faults:
+            self._fault(fault, "")
 
     def table(self) -> str:
         """How many signals came at which kind of moment."""
@@ -298,13 +211,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--kills", type=int, default=35, help="SIGKILLs of one process (%(default)s)")
     add("--of_two", type=int, default=15, help="of one of two (%(default)s)")
     add("--stops", type=int, default=20, help="SIGTERMs and SIGINTs (%(default)s)")
+    add("--disks", type=int, default=7, help="sizes of a small disk (%(default)s)")
     add("--seed", type=int, default=0, help="of the moments (%(default)s)")
     args = parser.parse_args(argv)
     began = time.monotonic()
     root = Path(tempfile.mkdtemp(prefix="kills_"))
     harness = Harness(root, args.seed)
-    if args.kills or args.stops:
+    if args.kills or args.stops or args.disks:
         expected, ledgers = harness.unbroken("unbroken")
+        harness.crowd(expected, disks=args.disks)
         harness.until(args.kills, expected, ledgers, [signal.SIGKILL])
         for i in range(2):
             harness.until(args.stops // 2, expected, ledgers, [STOPS[i]])

@@ -5,12 +5,13 @@ and is killed in the next one. `kills.py` draws moments, as many as wanted.
 """
 
 import random
+import shutil
 import signal
 from collections import Counter
 
 import pytest
 
-from tests.faults import kills
+from tests.faults import kills, launches
 from tests.faults.dying import Moment
 from tests.faults.same_end import differences
 from tests.stages.processes import environment
@@ -49,8 +50,8 @@ def test_same_end_after_a_kill_in_every_stage(run, tmp_path, monkeypatch):
         ),
     ]
     for i in range(len(MOMENTS) + 1):
-        ended = kills.launch(flags, ledger, MOMENTS[i:])
-        assert kills.wrong_ending(ended) == "", ended.text
+        ended = launches.launch(flags, ledger, MOMENTS[i:])
+        assert launches.wrong_ending(ended) == "", ended.text
         assert ended.moment == (MOMENTS[i] if i < len(MOMENTS) else None), ended.text
     assert differences(run.workdir, workdir) == []
 
@@ -65,7 +66,7 @@ def test_a_difference_is_seen(run, tmp_path):
         return found
 
     copy = tmp_path / "copy"
-    kills.shutil.copytree(run.workdir, copy)
+    shutil.copytree(run.workdir, copy)
     lines = "ppo/metrics.jsonl"
     assert changed(lines, lambda text: text.replace("1", "2", 1)) == [
         f"{lines} differs"
@@ -77,7 +78,7 @@ def test_a_difference_is_seen(run, tmp_path):
     (copy / "sft" / "more").touch()
     assert differences(run.workdir, copy) == ["sft/more is left over"]
     (copy / "sft" / "more").unlink()
-    kills.shutil.rmtree(copy / "ppo" / "checkpoints")
+    shutil.rmtree(copy / "ppo" / "checkpoints")
     steps = sorted(p.name for p in (run.workdir / "ppo" / "checkpoints").iterdir())
     assert differences(run.workdir, copy) == [
         f"ppo/checkpoints/{step} is missing" for step in steps
@@ -124,4 +125,4 @@ def test_moments_are_in_order_and_of_all_kinds():
 )
 def test_a_wrong_ending_is_seen(code, number, text, wrong):
     moment = None if number is None else Moment("update sft 1", number=number)
-    assert kills.wrong_ending(kills.Ended(code, text, moment)) == wrong
+    assert launches.wrong_ending(launches.Ended(code, text, moment)) == wrong
