@@ -72,6 +72,23 @@ def test_a_cluster_that_is_not_there_is_one_clear_error(monkeypatch):
         distributed.initialize("auto", 0, -1)
 
 
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ValueError("UNKNOWN: Gloo AllGather failed: [pair.cc]\nmore"), True),
+        (RuntimeError("Connection reset by peer"), True),
+        (RuntimeError("UNAVAILABLE: the coordination service is gone"), True),
+        (ValueError("shapes do not match"), False),
+        (ValueError(""), False),
+    ],
+)
+def test_a_lost_process_is_told_from_a_mistake(monkeypatch, error, says):
+    assert distributed.lost_contact(error) == ""  # alone there is no other
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    first = str(error).partition("\n")[0]
+    assert distributed.lost_contact(error) == (first if says else "")
+
+
 def test_one_process_does_everything_itself():
     assert distributed.is_first()
     assert distributed.first_then_others(lambda: 3) == 3
