@@ -16,6 +16,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config = ConfigDict(dict(stage="evaluate", name="evaluate", seed=0))
     config.data = common.data(variant)
     config.mesh = common.mesh(variant)
+    config.checkpoints = common.checkpoints(variant)
     gpt = dict(init=dict(path=common.base(variant)), temperature=0.7)
     config.models = dict(
         gpt=dict(label="GPT", **gpt),

@@ -23,6 +23,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config = ConfigDict(dict(stage="label", name="label", seed=0))
     config.data = common.data(variant)
     config.mesh = common.mesh(variant)
+    config.checkpoints = common.checkpoints(variant)
     train, valid = {"smoke": (32, 16), "mini": (20000, 300)}.get(
         variant, (33207, 17887)
     )

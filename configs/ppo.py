@@ -17,6 +17,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config = ConfigDict(dict(stage="ppo", name="ppo", seed=0))
     config.data = common.data(variant)
     config.mesh = common.mesh(variant)
+    config.checkpoints = common.checkpoints(variant)
     config.resume = common.resume()
     # Dropout is off in PPO, as in Ziegler et al. 2019; the paper does not say.
     config.model = common.fine_tuning_model(variant)

@@ -20,6 +20,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config = ConfigDict(dict(stage="pretrain", name="pretrain", seed=0))
     config.data = common.data(variant)
     config.mesh = common.mesh(variant)
+    config.checkpoints = common.checkpoints(variant)
     config.resume = common.resume()
     if variant in common.PAPER:
         _paper(config, variant)

@@ -17,6 +17,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config = ConfigDict(dict(stage="reward", name="reward", seed=0))
     config.data = common.data(variant)
     config.mesh = common.mesh(variant)
+    config.checkpoints = common.checkpoints(variant)
     config.resume = common.resume()
     if variant == "mini":
         # A step over two devices reads all weights twice, for few tokens each.

@@ -14,6 +14,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config = ConfigDict(dict(stage="select", name="select", seed=0))
     config.data = common.data(variant)
     config.mesh = common.mesh(variant)
+    config.checkpoints = common.checkpoints(variant)
     config.select = dict(
         candidates="../sft",
         reward="../reward",

@@ -15,6 +15,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config = ConfigDict(dict(stage="sft", name="sft", seed=0))
     config.data = common.data(variant)
     config.mesh = common.mesh(variant)
+    config.checkpoints = common.checkpoints(variant)
     config.resume = common.resume()
     # Public models were trained without: the first loss in launch/smollm2.sh was
     # 10.72 at 0.2 and 2.366 at 0 (2026-11-25, CPU).

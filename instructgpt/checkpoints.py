@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
 from etils import epath
@@ -26,6 +26,11 @@ from instructgpt.manifest import MANIFEST, first_damaged, value_checksum, write_
 from instructgpt.outputs import not_writable
 
 T = TypeVar("T")
+
+# What is compared with its checksum when a checkpoint is read. "files": the files, by
+# the first process alone, and the arrays; "arrays": these, by the devices that hold
+# them, which finds the same damage later and says less of where it is.
+Verify = Literal["files", "arrays", "nothing"]
 
 META = "meta"
 # Keys of `meta` that are the checkpoint's own.
@@ -43,9 +48,8 @@ class Checkpoints:
         which a run was stopped, is kept while it is the newest and does not count.
       clean: Whether to delete what is not to be kept, and what a killed run left
         half-written. Not for readers: it may be what another process is writing now.
-      verify: Whether files and arrays are compared with their checksums when they are
-        restored, and files get theirs when they are written. Of a `gs://` folder only
-        the arrays have any.
+      verify: What is compared when it is restored. Files get their checksums as they
+        are written for "files" alone, and none in a `gs://` folder.
     """
 
     def __init__(
@@ -55,12 +59,13 @@ class Checkpoints:
         keep: int | None = 1,
         named: Callable[[int], bool] = lambda step: True,
         clean: bool = True,
-        verify: bool = True,
+        verify: Verify = "files",
     ):
         self.directory = epath.Path(_absolute(directory))
         self._keep, self._named = keep, named
         self._clean, self._verify = clean, verify
-        self._is_local = "://" not in os.fspath(self.directory)
+        self._files = verify == "files" and "://" not in os.fspath(self.directory)
+        self._whole: set[int] = set()  # the steps whose files have been compared
         self._checkpointer = ocp.training.Checkpointer(
             _without_patterns(self.directory),
             # `_prune` deletes, so that a stop in between changes nothing.
@@ -119,7 +124,7 @@ class Checkpoints:
         if unwanted:
             on_first(lambda: _delete(self.directory / str(s) for s in unwanted))
             self._checkpointer.reload()
-        if self._verify and self._is_local:
+        if self._files:
             on_first(lambda: self._write_manifests(kept))
 
     def _write_manifests(self, steps: Iterable[int]) -> None:
@@ -145,8 +150,9 @@ class Checkpoints:
             raise UserError(
                 f"{self.directory} has no checkpoint {step}; it has {self.steps}"
             )
-        if self._verify and self._is_local:
+        if self._files and step not in self._whole:
             on_first(lambda: self._check_files(step))
+            self._whole.add(step)
         with _meta_as_json():
             meta = self._load(step, META, None)
             stored = self._read(
@@ -176,7 +182,7 @@ class Checkpoints:
     def _check_arrays(
         self, step: int, parts: dict[str, Any], listed: dict[str, Any]
     ) -> None:
-        if not self._verify:
+        if self._verify == "nothing":
             return
         for name, found in array_checksums(_by_path(parts)).items():
             if found != listed[name][-1]:
@@ -291,7 +297,7 @@ def newest_weights(workdir: Path) -> str:
     directory = workdir / "checkpoints"
     if not directory.is_dir():
         return ""
-    checkpoints = Checkpoints(directory, keep=None, clean=False, verify=False)
+    checkpoints = Checkpoints(directory, keep=None, clean=False, verify="nothing")
     try:
         step = checkpoints.latest
         return "" if step is None else checkpoints.weights(step)
@@ -299,12 +305,15 @@ def newest_weights(workdir: Path) -> str:
         checkpoints.close()
 
 
-def open_checkpoint(path: str | os.PathLike, *, step: int | None = None):
+def open_checkpoint(
+    path: str | os.PathLike, *, step: int | None = None, verify: Verify = "files"
+) -> tuple[Checkpoints, int]:
     """Opens a finished stage's checkpoint for reading.
 
     Args:
       path: A stage's workdir.
       step: Which checkpoint; None is the latest.
+      verify: See Checkpoints.
 
     Returns:
       (Checkpoints, step).
@@ -318,7 +327,7 @@ def open_checkpoint(path: str | os.PathLike, *, step: int | None = None):
             f"no checkpoint in {path}; run the stage that makes it first, or set "
             "config.init to another workdir"
         )
-    checkpoints = Checkpoints(directory, keep=None, clean=False)
+    checkpoints = Checkpoints(directory, keep=None, clean=False, verify=verify)
     step = checkpoints.latest if step is None else step
     if step is None:
         raise UserError(f"{directory} holds no complete checkpoint; finish that stage")

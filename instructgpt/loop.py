@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from instructgpt.checkpoints import Checkpoints
+from instructgpt.checkpoints import Checkpoints, Verify
 from instructgpt.distributed import agree_to_stop, is_first
 from instructgpt.errors import UserError, about
 from instructgpt.finite import first_not_finite
@@ -49,6 +49,7 @@ class LoopConfig:
     eval_every: int = 0  # 0: only at the end
     checkpoint_every: int = 0  # 0: only at the end
     keep: int = 1  # checkpoints to keep; 0 keeps all
+    verify: Verify = "files"  # see Checkpoints
 
     def saves(self, step: int) -> bool:
         """Whether a run that nothing stops saves after this step."""
@@ -104,7 +105,10 @@ def train(
       Preempted: on SIGTERM or SIGINT, after saving.
     """
     checkpoints = Checkpoints(
-        workdir / "checkpoints", keep=config.keep or None, named=config.saves
+        workdir / "checkpoints",
+        keep=config.keep or None,
+        named=config.saves,
+        verify=config.verify,
     )
     writer = MetricWriter(workdir, enabled=is_first())
     try:

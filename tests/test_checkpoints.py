@@ -303,6 +303,59 @@ def test_meta_without_one_of_its_keys_is_damaged(tmp_path, key):
     reader.close()
 
 
+LAYOUT = {"params": {"w": jax.ShapeDtypeStruct((3,), jnp.float32, sharding=ONE)}}
+
+
+@pytest.fixture
+def another(tmp_path):
+    """A workdir whose checkpoint says that its array is another one's."""
+    for name, value in (("run", 1.0), ("other", 2.0)):
+        checkpoints = Checkpoints(tmp_path / name / "checkpoints")
+        checkpoints.save(1, {"params": {"w": jnp.full(3, value)}}, {})
+        checkpoints.close()
+    params = "checkpoints/1/params"
+    shutil.rmtree(tmp_path / "run" / params)
+    shutil.copytree(tmp_path / "other" / params, tmp_path / "run" / params)
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("verify", "found"), [("files", r"params/\S+\."), ("arrays", "params/w "), ("", "")]
+)
+def test_what_is_compared_is_chosen(another, verify, found, monkeypatch):
+    if verify != "files":
+        monkeypatch.setattr("instructgpt.checkpoints.first_damaged", None)
+    reader, step = open_checkpoint(another, verify=verify or "nothing")
+    if found:
+        with pytest.raises(UserError, match=rf"1 is damaged: {found}"):
+            reader.restore(step, LAYOUT)
+    else:
+        assert reader.restore(step, LAYOUT)[0]["params"]["w"].tolist() == [2, 2, 2]
+    reader.close()
+
+
+def test_files_are_read_once_and_listed_for_those_who_compare_them(
+    tmp_path, monkeypatch
+):
+    checkpoints, save = small(tmp_path / "checkpoints")
+    save(1)
+    checkpoints.close()
+    looked = []
+    monkeypatch.setattr(
+        "instructgpt.checkpoints.first_damaged", lambda path: looked.append(path)
+    )
+    reader, step = open_checkpoint(tmp_path)
+    reader.meta(step)
+    reader.restore(step, LAYOUT)
+    reader.close()
+    assert looked == [tmp_path / "checkpoints/1"]
+    (tmp_path / "checkpoints/1/files.json").unlink()
+    for verify in ("nothing", "arrays", "files"):
+        Checkpoints(tmp_path / "checkpoints", verify=verify).close()
+        listed = (tmp_path / "checkpoints/1/files.json").exists()
+        assert listed == (verify == "files")
+
+
 def test_no_room_is_one_line(tmp_path, monkeypatch):
     checkpoints, save = small(tmp_path, keep=2)
     save(1)

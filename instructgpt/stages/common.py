@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from instructgpt import locks
+from instructgpt.checkpoints import Verify
 from instructgpt.data.datasets import DataConfig, Datasets, open_datasets
 from instructgpt.data.documents import TokenWindows
 from instructgpt.distributed import first_then_others, is_first, on_first
@@ -68,8 +69,8 @@ class TrainConfig:
     checkpoint_every: Every = 0
     keep: NonNegativeInt = 1  # checkpoints to keep; 0 keeps all
 
-    def loop(self, steps_per_epoch: int) -> LoopConfig:
-        """In steps."""
+    def loop(self, steps_per_epoch: int, *, verify: Verify) -> LoopConfig:
+        """In steps, with what is compared of a checkpoint that is gone on from."""
 
         def every(value: int) -> int:
             return steps_per_epoch if value == -1 else value
@@ -80,7 +81,15 @@ class TrainConfig:
             eval_every=every(self.eval_every),
             checkpoint_every=every(self.checkpoint_every),
             keep=self.keep,
+            verify=verify,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointsConfig:
+    """How checkpoints are read."""
+
+    verify: Verify = "files"  # what is compared with its checksum, see Checkpoints
 
 
 class Context(NamedTuple):
@@ -93,6 +102,7 @@ class Context(NamedTuple):
     data: Datasets
     data_config: DataConfig
     identity: Identity
+    verify: Verify
 
 
 def build(cls: type[T], block: Any, *, where: str) -> T:
@@ -138,6 +148,8 @@ def start(
     data_config = data_of(config, workdir)
     if "train" in config:
         check_train(build(TrainConfig, config.train, where="config.train"), mesh)
+    block = config.get("checkpoints", {})
+    verify = build(CheckpointsConfig, block, where="config.checkpoints").verify
     check_resume(config)
     if not reading:
         on_first(lambda: _take(workdir))
@@ -148,7 +160,7 @@ def start(
         lambda: _same_identity(identity, config, workdir, reading=reading)
     )
     key = jax.random.key(config.seed)
-    return Context(config, workdir, mesh, key, data, data_config, identity)
+    return Context(config, workdir, mesh, key, data, data_config, identity, verify)
 
 
 def _take(workdir: Path) -> None:

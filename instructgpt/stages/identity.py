@@ -37,7 +37,7 @@ FREE_KEYS = (
     *("train.log_every", "train.eval_every", "train.keep"),
     *("mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.cpu_devices"),
     *("data.dir", "data.jsonl", "data.tokenizer", "evaluate.curves"),
-    "resume.changed",
+    *("checkpoints.verify", "resume.changed"),
 )
 
 # Keys that hold paths. These name other stages' workdirs,

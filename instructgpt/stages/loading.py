@@ -63,7 +63,7 @@ def _opened(
             f"{path} is not finished: start that stage again and let it run to its "
             "end, or name one of its checkpoints by the key step of this init"
         )
-    checkpoints, step = open_checkpoint(path, step=step)
+    checkpoints, step = open_checkpoint(path, step=step, verify=context.verify)
     try:
         meta = checkpoints.meta(step)
         check_made_alike(path, meta, made_with(context.data))

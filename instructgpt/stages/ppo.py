@@ -102,7 +102,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     prompts = _prompt_loader(context, rollout, train_config)
     ptx = _text_loader(context, rollout, train_config, policy_config)
     held_out = _HeldOut.open(context, rollout, policy_config)
-    loop_config = train_config.loop(prompts.steps_per_epoch)
+    loop_config = train_config.loop(prompts.steps_per_epoch, verify=context.verify)
     minibatches = train_config.batch_size // rollout.minibatch_size
     updates = loop_config.num_steps * minibatches * rollout.epochs
     optimizers, schedules = [], []

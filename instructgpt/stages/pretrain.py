@@ -49,7 +49,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         seed=config.seed,
         **batch_share(context.mesh)._asdict(),
     )
-    loop_config = train_config.loop(loader.steps_per_epoch)
+    loop_config = train_config.loop(loader.steps_per_epoch, verify=context.verify)
     optimizer_config = common.build(
         OptimizerConfig, config.optimizer, where="config.optimizer"
     )

@@ -66,6 +66,7 @@ _RUN = {
 
 # The blocks of the stages' configs and what they become.
 _BLOCKS: dict[str, type] = {
+    "checkpoints": common.CheckpointsConfig,
     "data": DataConfig,
     "evaluate": evaluate.EvaluateConfig,
     "init": loading.InitConfig,

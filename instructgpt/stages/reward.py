@@ -87,7 +87,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         # All batches have room for the largest, so the smaller that is, the better.
         sizes=[rows_needed(rows[i]) for i in range(len(rows))],
     )
-    loop_config = train_config.loop(loader.steps_per_epoch)
+    loop_config = train_config.loop(loader.steps_per_epoch, verify=context.verify)
     optimizer_config = common.build(
         OptimizerConfig, config.optimizer, where="config.optimizer"
     )

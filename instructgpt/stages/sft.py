@@ -69,7 +69,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             _check_packing(context, sft)
         model = loaded.model
         loader = _loader(context, sft, train_config, encode)
-        loop_config = train_config.loop(loader.steps_per_epoch)
+        loop_config = train_config.loop(loader.steps_per_epoch, verify=context.verify)
         optimizer_config = common.build(
             OptimizerConfig, config.optimizer, where="config.optimizer"
         )

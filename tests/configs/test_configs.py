@@ -18,7 +18,7 @@ from instructgpt.models.config import ModelConfig
 from instructgpt.optim import OptimizerConfig
 from instructgpt.ranges import AtLeast, Named, OneOf, Within, limited_fields
 from instructgpt.sharding import AXES, MeshConfig
-from instructgpt.stages.common import TrainConfig, build
+from instructgpt.stages.common import CheckpointsConfig, TrainConfig, build
 from instructgpt.stages.evaluate import EvaluateConfig, ModelEntry
 from instructgpt.stages.identity import ResumeConfig, flat, is_path
 from instructgpt.stages.label import LabelConfig
@@ -34,6 +34,7 @@ REPO = Path(__file__).resolve().parents[2]
 STAGES = tuple(recipe.get_config("smoke").order)
 BLOCKS = {
     "data": DataConfig,
+    "checkpoints": CheckpointsConfig,
     "mesh": MeshConfig,
     "model": ModelConfig,
     "optimizer": OptimizerConfig,

@@ -69,6 +69,8 @@ def test_what_is_left_out_without_a_valid_split_is_told(capsys):
 
 @pytest.mark.parametrize("key", ["log_every", "eval_every", "checkpoint_every"])
 def test_every_epoch_is_so_many_steps(key):
-    config = TrainConfig(batch_size=8, num_epochs=3, **{key: -1}).loop(5)
+    config = TrainConfig(batch_size=8, num_epochs=3, **{key: -1}).loop(
+        5, verify="files"
+    )
     expected = {"num_steps": 15, key: 5}
     assert config == LoopConfig(**expected)
