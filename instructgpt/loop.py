@@ -218,12 +218,7 @@ def _steps(job, state, start, config, key, pending, checkpoints, writer, preempt
             began += time.monotonic() - paused  # no part of tokens/s and input share
         if saving:
             meta = {"data": feed.position, "key": _key_data(key), **job.meta}
-            meta["metrics"] = writer.checksum()
-            if pending:  # stopped between two lines of metrics, which stay as they are
-                meta["pending"] = [
-                    {name: [float(total), float(weight)] for name, (total, weight) in m}
-                    for m in map(dict.items, pending)
-                ]
+            meta |= _metrics_so_far(writer, pending)
             if last and job.finish is not None:
                 state, more = job.finish(state)
                 meta |= more
@@ -249,6 +244,19 @@ def _leave(name: str, step: int, preemption: "_Preemption") -> NoReturn:
 def _tell(text: str) -> None:
     if is_first():
         print(text, flush=True)
+
+
+def _metrics_so_far(
+    writer: MetricWriter, pending: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What `meta` says of the metrics, which a stop leaves as they would be without."""
+    out: dict[str, Any] = {"metrics": writer.checksum()}
+    if pending:  # between two lines
+        out["pending"] = [
+            {name: [float(total), float(weight)] for name, (total, weight) in m.items()}
+            for m in pending
+        ]
+    return out
 
 
 def _learning_rate(job: Job, step: int, scaling: dict[str, float]) -> dict[str, float]:
