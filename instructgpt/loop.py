@@ -200,8 +200,7 @@ def _steps(job, state, start, config, key, pending, checkpoints, writer, preempt
             means["input_share"] = feed.seconds / elapsed
             writer.write(step, means)
             shown.update({k: means[k] for k in job.watch if k in means})
-            speed = means["tokens_per_second"]
-            progress.update(step, shown, tokens_per_second=speed)
+            progress.update(step, shown, tokens_per_second=tokens / elapsed)
             pending, tokens, began, feed.seconds = [], 0, time.monotonic(), 0.0
         evaluating = job.evaluate and (last or _due(step, config.eval_every))
         if saving or evaluating:
@@ -217,8 +216,7 @@ def _steps(job, state, start, config, key, pending, checkpoints, writer, preempt
             progress.update(step, shown)
             began += time.monotonic() - paused  # no part of tokens/s and input share
         if saving:
-            meta = {"data": feed.position, "key": _key_data(key), **job.meta}
-            meta |= _metrics_so_far(writer, pending)
+            meta = _meta(job, feed, key, writer, pending)
             if last and job.finish is not None:
                 state, more = job.finish(state)
                 meta |= more
@@ -246,12 +244,11 @@ def _tell(text: str) -> None:
         print(text, flush=True)
 
 
-def _metrics_so_far(
-    writer: MetricWriter, pending: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """What `meta` says of the metrics, which a stop leaves as they would be without."""
-    out: dict[str, Any] = {"metrics": writer.checksum()}
-    if pending:  # between two lines
+def _meta(job: Job, feed: _Feed, key: Array, writer: MetricWriter, pending: list):
+    """The JSON part of a checkpoint, from which a run goes on."""
+    out: dict[str, Any] = {"data": feed.position, "key": _key_data(key), **job.meta}
+    out["metrics"] = writer.checksum()
+    if pending:  # stopped between two lines of metrics, which stay as they would be
         out["pending"] = [
             {name: [float(total), float(weight)] for name, (total, weight) in m.items()}
             for m in pending
