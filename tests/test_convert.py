@@ -15,9 +15,11 @@ from tokenizers import models, pre_tokenizers
 
 from instructgpt import convert
 from instructgpt.checkpoints import open_checkpoint
+from instructgpt.errors import UserError
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import Transformer
 from instructgpt.sharding import MeshConfig, make_mesh
+from instructgpt.stages import export
 from instructgpt.state import params_layout
 from instructgpt.tokenizer import load_tokenizer
 from tests import tiny
@@ -136,6 +138,17 @@ def test_the_tokenizer_that_a_run_names_is_found_from_any_folder(
     assert not (tmp_path / "elsewhere/again").exists()
 
 
+def test_a_tokenizer_that_is_not_the_runs_is_not_exported(source, tmp_path):
+    own = load_tokenizer(source)
+    export._check_tokenizer(source, {}, tmp_path)  # imported, or made by hand
+    made = {"made_with": {"tokenizer": own.fingerprint}}
+    export._check_tokenizer(source, made, tmp_path)
+    made["made_with"]["tokenizer"] = "another"
+    with pytest.raises(UserError, match=f"{source} is another tokenizer than the one"):
+        export._check_tokenizer(source, made, tmp_path)
+    export._check_tokenizer(None, made, tmp_path)
+
+
 def test_home_is_meant_by_its_sign(source, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(source)
@@ -180,6 +193,7 @@ def test_neither_a_file_nor_a_name_on_the_hub(tmp_path, monkeypatch):
     (tmp_path / "weights.bin").touch()
     message = refusal("import", tmp_path / "weights.bin", tmp_path / "a")
     assert "give a folder or a .gguf file" in message
+    assert "no such file" in refusal("import", "~nobody/x/y/z", tmp_path / "a")
 
     def offline(*args, **kwargs):
         raise OSError("Name or service not known")

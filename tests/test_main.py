@@ -112,6 +112,28 @@ def test_asked_to_stop_outside_of_the_loop_it_ends_in_one_line(tmp_path, asked):
     assert err.count("\n") == 1, err
 
 
+def test_a_machine_without_semaphores_trains(tmp_path):
+    """As some containers are, and file systems without shared memory."""
+    script = (
+        "import _multiprocessing, runpy, sys\n"
+        "class SemLock(_multiprocessing.SemLock):\n"
+        "    def __new__(cls, *_, **__): raise OSError(38, 'not implemented')\n"
+        "_multiprocessing.SemLock = SemLock\n"
+        "sys.argv[0] = 'main'\n"
+        "runpy.run_module('instructgpt.main', run_name='__main__', alter_sys=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, PRETRAIN, f"--workdir={tmp_path / 'run'}"],
+        cwd=REPO,
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "run" / "finished.json").exists()
+
+
 def test_an_empty_workdir_is_not_the_current_folder(tmp_path):
     process = start(
         f"--config={REPO}/configs/pretrain.py:smoke", "--workdir=", cwd=tmp_path

@@ -62,6 +62,7 @@ def export_checkpoint(
     checkpoints, step = open_checkpoint(checkpoint, step=step)
     tokenizer = _tokenizer_of(Path(checkpoint))
     meta = checkpoints.meta(step)
+    _check_tokenizer(tokenizer, meta, Path(checkpoint))
     config = common.build(ModelConfig, meta["model"], where="config.model")
     scalar = meta["kind"] == "scalar"
     predicted = config.vocab_size
@@ -143,6 +144,16 @@ def _tokenizer_of(checkpoint: Path) -> Path | None:
         )
     load_tokenizer(path)  # what it lacks is told before any weight is read
     return path
+
+
+def _check_tokenizer(path: Path | None, meta: dict[str, Any], checkpoint: Path) -> None:
+    """Raises UserError if the model was trained with another tokenizer."""
+    made = meta.get("made_with")
+    if path and made and load_tokenizer(path).fingerprint != made["tokenizer"]:
+        raise UserError(
+            f"{path} is another tokenizer than the one that {checkpoint} was trained "
+            f"with; put that one back there, or into {checkpoint / TOKENIZER}"
+        )
 
 
 def _write_shards(

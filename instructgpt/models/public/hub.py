@@ -1,5 +1,6 @@
 """A model's files by its name on the Hugging Face hub."""
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ def find_model(source: str) -> Path:
       UserError: there is no such path, no such model can be downloaded, or it is one
         of several GGUF models.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.exists():
         return _one_model(path)
     if path.suffix == ".gguf" or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
