@@ -66,6 +66,11 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: config.stage={config.stage!r}; known stages: {STAGES}")
     if not _WORKDIR.value:
         sys.exit("error: --workdir is empty; name a folder for what the run keeps")
+    if "://" in _WORKDIR.value:
+        sys.exit(
+            f"error: --workdir={_WORKDIR.value}: a run keeps its files in a folder that "
+            "all its processes share; mount the bucket, and name its folder"
+        )
     workdir = from_shell(_WORKDIR.value)
     try:
         distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)

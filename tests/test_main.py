@@ -55,6 +55,10 @@ MISTAKES = {
         [PRETRAIN, "--config.mesh.data=3"],
         ["config.mesh", "does not use all 1 devices"],
     ),
+    "bucket": (
+        [PRETRAIN, "--workdir=gs://bucket/run"],
+        ["--workdir=gs://bucket/run", "mount the bucket"],
+    ),
     "empty path": (
         ["--config=configs/sft.py:smoke", "--config.init.path="],
         ["config.init.path=''", "the path of a folder"],
@@ -71,7 +75,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line(mistake, tmp_path):
     flags, words = MISTAKES[mistake]
-    process = start(*flags, f"--workdir={tmp_path / 'run'}")
+    process = start(f"--workdir={tmp_path / 'run'}", *flags)
     _, err = process.communicate()
     assert process.returncode == 1
     lines = err.strip().splitlines()
