@@ -68,8 +68,8 @@ def main(argv: list[str]) -> None:
         sys.exit("error: --workdir is empty; name a folder for what the run keeps")
     if "://" in _WORKDIR.value:
         sys.exit(
-            f"error: --workdir={_WORKDIR.value}: a run keeps its files in a folder that "
-            "all its processes share; mount the bucket, and name its folder"
+            f"error: --workdir={_WORKDIR.value}: a run keeps its files in a folder "
+            "that all its processes share; mount the bucket, and name its folder"
         )
     workdir = from_shell(_WORKDIR.value)
     try:
