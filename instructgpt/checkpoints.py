@@ -6,9 +6,12 @@ A checkpoint is a folder `checkpoints/STEP` with named parts (`params`,
 array and its own, which are compared when they are read.
 """
 
+import atexit
 import contextlib
+import functools
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -92,6 +95,7 @@ class Checkpoints:
             which was still being written, or the folder cannot be written.
         """
         self.wait()
+        _without_patterns(self.directory)  # anew, where a cleaner has deleted the link
         arrays = _by_path(parts)
         sums = array_checksums(arrays)
         listed = {name: [*map(int, arrays[name].shape), sums[name]] for name in arrays}
@@ -380,9 +384,17 @@ def _without_patterns(directory: epath.Path) -> epath.Path:
     text = os.fspath(directory)
     if "://" in text or not any(letter in text for letter in "[]*?\\"):
         return directory
-    name = f"instructgpt-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    link = Path(tempfile.gettempdir()) / name
+    link = _links() / hashlib.sha256(text.encode()).hexdigest()[:16]
+    link.parent.mkdir(exist_ok=True)
     Path(text).mkdir(parents=True, exist_ok=True)
     if not link.is_symlink():
         link.symlink_to(text, target_is_directory=True)
     return epath.Path(str(link))
+
+
+@functools.cache
+def _links() -> Path:
+    """A folder for links, of this process alone, which goes when it ends."""
+    folder = tempfile.mkdtemp(prefix="instructgpt-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)

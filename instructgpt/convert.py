@@ -11,10 +11,12 @@ its `tokenizer` folder as `--config.data.tokenizer`.
 """
 
 import argparse
+import math
 import sys
 from os.path import expanduser
 
 from instructgpt.errors import UserError
+from instructgpt.outputs import in_one_line
 from instructgpt.stages.export import export_checkpoint
 from instructgpt.stages.public import import_checkpoint
 
@@ -35,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
         "--dtype", default="float32", choices=("float32", "bfloat16", "float16")
     )
     exporting.add_argument(
-        "--max-shard-gb", type=float, default=5.0, help="size of a file, in 1e9 bytes"
+        "--max-shard-gb", type=_size, default=5.0, help="size of a file, in 1e9 bytes"
     )
     args = vars(parser.parse_args(argv))
     command = args.pop("command")
@@ -46,6 +48,15 @@ def main(argv: list[str] | None = None) -> None:
             export_checkpoint(**args)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {in_one_line(error, args['checkpoint'])}")
+
+
+def _size(text: str) -> float:
+    size = float(text)
+    if not 0 < size < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: give a number above 0")
+    return size
 
 
 if __name__ == "__main__":

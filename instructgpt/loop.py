@@ -139,7 +139,14 @@ def _restore(
     layout = layout_of(state.parts())
     free(state)
     parts, meta = checkpoints.restore(step, layout)
-    if step < config.num_steps:
+    left = config.num_steps - step
+    if left < 0 or (left == 0 and not meta.get("ended", True)):
+        raise UserError(
+            f"{job.name}: this run is to end after step {config.num_steps}, and its "
+            f"checkpoint is of step {step} of a longer one; set config.train back, or "
+            "start in a new workdir"
+        )
+    if left:
         _tell(f"{job.name}: going on from step {step}")
     job.data.set_state(meta["data"])
     key = jax.random.wrap_key_data(jnp.array(meta["key"], jnp.uint32))
@@ -174,8 +181,7 @@ def _steps(job, state, start, config, key, pending, checkpoints, writer, preempt
     # Metrics stay on the device until they are logged, so the host runs ahead.
     tokens, began = 0, time.monotonic()
     shown: dict[str, float] = {}
-    feed = _Feed(job, config.num_steps - start)
-    step, stopping = start, False
+    feed, step, stopping = _Feed(job, config.num_steps - start), start, False
     for step in range(start + 1, config.num_steps + 1):
         batch, count = feed.ready
         tokens += count
@@ -191,7 +197,8 @@ def _steps(job, state, start, config, key, pending, checkpoints, writer, preempt
         # Before each save too, so that a state gone bad never replaces a good one.
         if saving or logging:
             pending, scaling = jax.device_get(pending), state.scaling()
-            _check_finite(job, step, pending, half="loss_scale" in scaling)
+            half = "loss_scale" in scaling
+            _check_finite(job, step, checkpoints, pending, half=half)
         if logging:
             means = mean_metrics(pending)
             elapsed = time.monotonic() - began
@@ -205,7 +212,7 @@ def _steps(job, state, start, config, key, pending, checkpoints, writer, preempt
         evaluating = job.evaluate and (last or _due(step, config.eval_every))
         if saving or evaluating:
             # The metrics are those of the states before the updates.
-            _check_state(job, step, state)
+            _check_state(job, step, checkpoints, state)
         if evaluating:
             paused = time.monotonic()
             with about(f"{job.name}: evaluation at step {step}"):
@@ -216,7 +223,7 @@ def _steps(job, state, start, config, key, pending, checkpoints, writer, preempt
             progress.update(step, shown)
             began += time.monotonic() - paused  # no part of tokens/s and input share
         if saving:
-            meta = _meta(job, feed, key, writer, pending)
+            meta = _meta(job, feed, key, writer, pending) | {"ended": last}
             if last and job.finish is not None:
                 state, more = job.finish(state)
                 meta |= more
@@ -271,31 +278,44 @@ def _key_data(key: Array) -> list[int]:
     return np.asarray(jax.random.key_data(key)).tolist()
 
 
-def _check_state(job: Job, step: int, state: Any) -> None:
+def _check_state(job: Job, step: int, checkpoints: Checkpoints, state: Any) -> None:
     bad = first_not_finite(state.parts())
     if bad is not None:
         raise UserError(
-            f"{job.name}: {bad} is not finite after step {step}; {_lower(job, [bad])}"
+            f"{job.name}: {bad} is not finite after step {step}; "
+            + _lower(job, [bad], checkpoints)
         )
 
 
-def _lower(job: Job, bad: list[str]) -> str:
-    """How to go on from what was saved before these were not finite."""
+def _lower(job: Job, bad: list[str], checkpoints: Checkpoints) -> str:
+    """How to go on from the step that was saved before these were not finite."""
+    checkpoints.wait()
+    saved = checkpoints.latest
 
     def is_of(rate: str) -> bool:
         part = rate.partition("_optimizer")[0]
         return all(name.startswith(part) for name in bad)
 
     rate = next(filter(is_of, job.rates), job.rates[0])
+    again = (
+        f"lower config.{rate}: the same line again with --config.{rate}=LOWER "
+        f"--config.resume.changed={rate}"
+    )
+    if saved is None:
+        return f"nothing is saved yet; {again} begins anew"
     return (
-        f"the last checkpoint is kept. Lower config.{rate}, and start the same line "
-        f"again with --config.{rate}=LOWER --config.resume.changed={rate} to go on "
-        "from there"
+        f"checkpoint {saved} is kept; {again} goes on from there. If that diverges "
+        "too, start in a new workdir"
     )
 
 
 def _check_finite(
-    job: Job, step: int, metrics: list[dict[str, Any]], *, half: bool = False
+    job: Job,
+    step: int,
+    checkpoints: Checkpoints,
+    metrics: list[dict[str, Any]],
+    *,
+    half: bool = False,
 ) -> None:
     # Sums, not means: a mean is made of several steps, and the step is told.
     bad = {
@@ -309,13 +329,13 @@ def _check_finite(
         # The answers are tokens, whatever became of the policy.
         raise UserError(
             f"{job.name}: the reward model's score of an answer is not finite at step "
-            f"{step}; the last checkpoint is kept. Give another config.reward_init, or "
-            "a config.model.compute_dtype that holds its numbers, in a new workdir"
+            f"{step}; give another config.reward_init, or a config.model.compute_dtype "
+            "that holds its numbers, in a new workdir"
         )
     if bad:
         raise UserError(
             f"{job.name}: {', '.join(sorted(bad))} is not finite at step {step}; "
-            + _lower(job, sorted(bad))
+            + _lower(job, sorted(bad), checkpoints)
             + "; or compute in bfloat16, whose range is float32's" * half
         )
 

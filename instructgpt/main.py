@@ -13,9 +13,12 @@ Kept short, so that everything it does can be called from a test or a notebook.
 """
 
 import importlib
-import os
-import signal
 import sys
+
+from instructgpt.signals import stop_in_one_line
+
+if __name__ == "__main__":  # before the imports that take a second
+    stop_in_one_line()
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -95,24 +98,6 @@ def main(argv: list[str]) -> None:
         )
 
 
-def stop_in_one_line() -> None:
-    """Has Ctrl-C and SIGTERM end the program, where no loop saves before it ends.
-
-    At once, as a kill does, after which every stage goes on: an exception would be lost
-    where it happens to be raised in a callback, as of the garbage collector.
-    """
-
-    def stop(number: int, _: object) -> None:
-        name = signal.Signals(number).name
-        text = f"stopped by {name}; what is whole stays: start the same line again"
-        os.write(2, f"{text} to go on\n".encode())
-        os._exit(128 + number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup and & in a script set
-            signal.signal(number, stop)
-
-
 def parse(argv: list[str]) -> list[str]:
     """The flags; a mistake is one clear line."""
     return parse_flags(_CONFIG, argv)
@@ -122,7 +107,7 @@ def entry_point() -> None:
     """Marks the flags that must be given, and runs."""
     keep_memory()
     flags.mark_flags_as_required(["config", "workdir"])
-    stop_in_one_line()
+    stop_in_one_line()  # again, for those who call this
     app.run(main, flags_parser=parse)
 
 

@@ -32,7 +32,11 @@ def write_manifest(folder: Path) -> None:
 
 def note_file(path: Path) -> None:
     """Adds a file to the list of its folder, or makes one that holds it alone."""
-    _write(path.parent, {**listed(path.parent), path.name: file_checksum(path)})
+    try:
+        files = listed(path.parent)
+    except ValueError:
+        files = {}
+    _write(path.parent, {**files, path.name: file_checksum(path)})
 
 
 def listed(folder: Path) -> dict[str, str]:

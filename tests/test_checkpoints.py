@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from instructgpt import checkpoints as checkpoints_module
 from instructgpt.checkpoints import Checkpoints, open_checkpoint
 from instructgpt.errors import UserError
 from instructgpt.models.transformer import Transformer
@@ -354,6 +355,23 @@ def test_files_are_read_once_and_listed_for_those_who_compare_them(
         Checkpoints(tmp_path / "checkpoints", verify=verify).close()
         listed = (tmp_path / "checkpoints/1/files.json").exists()
         assert listed == (verify == "files")
+
+
+def test_a_folder_with_letters_of_a_pattern_survives_a_cleaner_of_temporary_files(
+    tmp_path,
+):
+    directory = tmp_path / "[run] *" / "checkpoints"
+    checkpoints, save = small(directory)
+    save(1)
+    for link in checkpoints_module._links().iterdir():
+        link.unlink()
+    save(2)
+    assert checkpoints.steps == [2]
+    checkpoints.close()
+    assert {path.name for path in directory.iterdir()} == {"2"}
+    reader, step = open_checkpoint(directory.parent)
+    assert reader.restore(step, LAYOUT)[0]["params"]["w"].tolist() == [2, 2, 2]
+    reader.close()
 
 
 def test_no_room_is_one_line(tmp_path, monkeypatch):

@@ -149,6 +149,24 @@ def test_a_tokenizer_that_is_not_the_runs_is_not_exported(source, tmp_path):
     export._check_tokenizer(None, made, tmp_path)
 
 
+def test_what_the_system_refuses_is_one_line(source, tmp_path):
+    (tmp_path / "file").touch()
+    says = refusal("import", source, tmp_path / "file" / "below")
+    assert "a file is where a folder must be" in says
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "of mine.txt").touch()
+    assert "notes is not empty; name a new folder" in refusal(
+        "import", source, tmp_path / "notes"
+    )
+
+
+@pytest.mark.parametrize("size", ["nan", "0", "-1", "inf", "big"])
+def test_sizes_of_shards_are_numbers_above_zero(size, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        convert.main(["export", "a", str(tmp_path / "b"), f"--max-shard-gb={size}"])
+    assert "--max-shard-gb: " in capsys.readouterr().err
+
+
 def test_home_is_meant_by_its_sign(source, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(source)

@@ -20,6 +20,7 @@ LEVELS = {
     "file_kinds": 0,
     "finite": 0,
     "locks": 0,
+    "signals": 0,
     "manifest": 0,
     "outputs": 0,
     "paths": 0,

@@ -71,6 +71,17 @@ def test_a_signal_while_the_last_step_is_saved_stops_what_would_follow(
     assert bits(run(tmp_path)) == unbroken[0]
 
 
+def test_a_run_is_not_made_shorter_than_what_is_saved(tmp_path):
+    with pytest.raises(Preempted):
+        run(tmp_path, update=at_step(4, terminate))
+    for steps in (3, 4):  # at the fourth it was stopped, and did not end
+        with pytest.raises(
+            UserError, match=rf"end after step {steps}, .* of step 4 of"
+        ):
+            run(tmp_path, config=LoopConfig(num_steps=steps))
+    assert saved_steps(tmp_path) == [4]
+
+
 class FullDisk:
     """Patches what writes metrics so that there is no room from the n-th line on."""
 

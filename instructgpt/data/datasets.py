@@ -26,6 +26,7 @@ from instructgpt.data.templates import PromptFormat
 from instructgpt.data.world import World
 from instructgpt.errors import UserError
 from instructgpt.locks import LOCK, one_at_a_time
+from instructgpt.manifest import MANIFEST, file_checksum, listed, note_file
 from instructgpt.outputs import delete_partial, writing
 from instructgpt.ranges import FolderPath, NonNegativeInt, PositiveInt
 from instructgpt.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -143,10 +144,26 @@ def _world(config: DataConfig, log: Callable[[str], None]) -> Datasets:
         log(f"made the miniature world (seed {config.world_seed}) in {directory}")
         texts = (r["text"] for r in open_source("documents", name, directory, "train"))
         train_tokenizer(texts, path, vocab_size=config.vocab_size)
+        note_file(path)
+    if not config.tokenizer:
+        _check_noted(path)
     names = {kind: name for kind in KINDS if any(sizes[kind])}
     prompt_format = _prompt_format(config, path)
     made = {"world": str(config.world_seed)}
     return Datasets(names, made, directory, prompt_format, world)
+
+
+def _check_noted(path: Path) -> None:
+    """Raises UserError if the world's tokenizer is not the one that was made."""
+    try:
+        whole = listed(path.parent).get(path.name) in (None, file_checksum(path))
+    except ValueError:
+        whole = False
+    if not whole:
+        raise UserError(
+            f"{path}: damaged; delete it and {path.parent / MANIFEST}, and it is made "
+            "again"
+        )
 
 
 def _prompt_format(config: DataConfig, own: Path) -> PromptFormat:

@@ -156,7 +156,8 @@ def _check_fills_a_batch(rows: Rows, batch_size: int, what: str) -> None:
     if len(rows) < batch_size:
         raise UserError(
             f"{what} has {len(rows)} rows, fewer than the {batch_size} of one batch;"
-            " lower batch_size or give more data."
+            " lower config.train.batch_size or give more data: rows that config.data"
+            " leaves out do not count."
         )
 
 

@@ -34,6 +34,7 @@ from instructgpt.sharding import MeshConfig, check_divides, make_mesh, put_batch
 from instructgpt.stages.identity import (
     BEGUN,
     CONFIG,
+    FINISHED,
     IDENTITY,
     Identity,
     ResumeConfig,
@@ -166,8 +167,12 @@ def start(
 def _take(workdir: Path) -> None:
     """Keeps other processes out, unless all that was to be written is."""
     workdir.mkdir(parents=True, exist_ok=True)
-    if not is_finished(workdir) and locks.take(workdir / locks.LOCK, log=announce):
+    if is_finished(workdir):
+        return
+    if locks.take(workdir / locks.LOCK, log=announce):
         delete_partial(workdir.rglob("*"))
+    # Of a stage of which something is missing since: what it makes anew is not that.
+    (workdir / FINISHED).unlink(missing_ok=True)
 
 
 def data_of(config: ConfigDict, workdir: Path) -> DataConfig:

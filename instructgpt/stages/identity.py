@@ -92,9 +92,15 @@ class Identity:
           step: Of its newest checkpoint; 0 if there is none, so that nothing is left of
             what it was.
         """
-        before = list(old.before)
-        if step and differences(old, self):
-            before.append({"identity": old.digest, "step": step})
+        if not step:
+            return self
+        before, trained = list(old.before), old.digest
+        if before and before[-1]["step"] == step:
+            trained = before.pop()["identity"]  # as the old one has trained nothing
+        back = dataclasses.replace(self, before=before)
+        if back.digest == trained:
+            return back
+        before = [*before, {"identity": trained, "step": step}]
         return dataclasses.replace(self, before=before)
 
     @classmethod

@@ -60,8 +60,7 @@ def _opened(
     step = selected_step(init, context) or init.step or None
     if step is None and (path / IDENTITY).exists() and not is_finished(path):
         raise UserError(
-            f"{path} is not finished: start that stage again and let it run to its "
-            "end, or name one of its checkpoints by the key step of this init"
+            f"{path} is not finished: start that stage again and let it run to its end"
         )
     checkpoints, step = open_checkpoint(path, step=step, verify=context.verify)
     try:

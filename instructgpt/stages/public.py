@@ -80,6 +80,9 @@ def import_checkpoint(source: str, workdir: str | Path) -> dict[str, Any]:
     directory = workdir / "checkpoints"
     if directory.exists() and Checkpoints(directory, clean=False).steps:
         raise UserError(f"{workdir} holds checkpoints; name a new folder")
+    left = {directory.name, TOKENIZER}  # what an import that was killed leaves
+    if workdir.is_dir() and any(path.name not in left for path in workdir.iterdir()):
+        raise UserError(f"{workdir} is not empty; name a new folder")
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = Path(folder) / TOKENIZER
         params, meta = read_public(source, tokenizer)

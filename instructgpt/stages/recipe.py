@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from instructgpt import locks
 from instructgpt.checkpoints import open_checkpoint
 from instructgpt.data.datasets import DataConfig, Datasets, open_datasets
-from instructgpt.distributed import on_first
+from instructgpt.distributed import first_then_others, on_first
 from instructgpt.errors import UserError, about
 from instructgpt.models.config import ModelConfig
 from instructgpt.optim import OptimizerConfig
@@ -119,6 +119,8 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     for name in order:
         with _recipe_keys(name):
             check_blocks(stage_config(config, name))
+    if config.reward_model:
+        first_then_others(lambda: _check_given_alike(config, workdir))
     on_first(lambda: _take(workdir, order))
     try:
         _check_same(config, workdir, order)
@@ -158,6 +160,19 @@ def stage_order(config: ConfigDict) -> tuple[str, ...]:
     if config.stages.evaluate.data.jsonl:
         left_out.add("evaluate")
     return tuple(name for name in config.order if name not in left_out)
+
+
+def _check_given_alike(config: ConfigDict, workdir: Path) -> None:
+    """Raises UserError if a given reward model was made with what this run has not."""
+    path = Path(resolve(config.reward_model, workdir))
+    reads = next(n for n in (*config.order, "ppo") if n in _READ_REWARD_MODEL)
+    with about(f"config.reward_model={config.reward_model}"), _recipe_keys(reads):
+        found = common.data_of(stage_config(config, reads), workdir / reads)
+        data = open_datasets(found, log=common.announce)
+        checkpoints, step = open_checkpoint(path)
+        meta = checkpoints.meta(step)
+        checkpoints.close()
+        loading.check_made_alike(path, meta, loading.made_with(data))
 
 
 def _check_given(config: ConfigDict, path: Path) -> None:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from instructgpt.errors import UserError
 from instructgpt.stages import common, identity, loading, recipe
-from instructgpt.stages.identity import FINISHED, IDENTITY
+from instructgpt.stages.identity import FINISHED, IDENTITY, Identity
 from tests.stages.recipe_run import Finished, finished, get_config
 from tests.stages.test_public_recipe import write_records, write_tokenizer
 
@@ -264,6 +264,54 @@ def test_a_stage_that_is_gone_is_made_again_and_no_other(copied, capsys):
     said = capsys.readouterr().out
     assert said.count("===") == 2 and "=== select ===" in said
     assert said.count(": done") == len(STAGES) - 1
+
+
+@pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")
+@pytest.mark.parametrize(
+    ("gone", "then"),
+    [("sft/checkpoints/8", "evaluate"), ("select/metrics.jsonl", "evaluate")],
+)
+def test_what_is_made_again_is_not_called_damaged_after_it(copied, gone, then):
+    """It holds other times than what was there before."""
+    path = copied / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for missing in (None, then):
+        if missing:
+            (copied / then / "results.json").unlink()
+        recipe.run(get_config(), copied)
+        assert all(identity.is_finished(copied / name) for name in STAGES)
+    recipe.run(get_config(), copied)
+
+
+def test_the_worlds_tokenizer_is_compared_with_the_one_that_was_made(copied):
+    (path,) = (copied / "data").glob("*/tokenizer-*.model")
+    made = path.read_bytes()
+    path.write_bytes(made.replace("▁the".encode(), "▁qhe".encode(), 1))
+    with pytest.raises(UserError, match=rf"{path.name}: damaged; delete it and .*json"):
+        recipe.run(get_config(), copied)
+    path.unlink()
+    path.with_name("files.json").unlink()
+    recipe.run(get_config(), copied)
+    assert path.read_bytes() == made
+
+
+def test_an_attempt_that_trains_nothing_leaves_no_mark():
+    def of(rate, **more):
+        return Identity({"rate": rate}, {}, "tokenizer", {}, **more)
+
+    first = of(1.0)
+    assert first.after(first, step=3) == first
+    second = of(0.5).after(first, step=3)
+    assert second.before == [{"identity": first.digest, "step": 3}]
+    assert of(0.5).after(second, step=3) == second
+    # back, or to a third, while nothing was trained as the second
+    assert of(1.0).after(second, step=3) == first
+    third = of(0.2).after(second, step=3)
+    assert third.before == second.before
+    # after two more steps as the second
+    third = of(0.2).after(second, step=5)
+    assert third.before == [*second.before, {"identity": second.digest, "step": 5}]
+    assert of(0.2).after(third, step=0).before == []
 
 
 @pytest.mark.parametrize("gone", ["checkpoints", "metrics.jsonl"])

@@ -277,6 +277,15 @@ def test_a_reward_model_that_is_there_serves_the_recipe(run, tmp_path, capsys):
     assert "label" not in capsys.readouterr().out
 
 
+def test_a_reward_model_of_another_world_is_refused_at_once(run, tmp_path):
+    config = get_config()
+    config.reward_model, config.world_seed = str(run.workdir / "reward"), 1
+    says = r"^config\.reward_model=.*reward: .*another tokenizer than .*select\.data\."
+    with pytest.raises(UserError, match=says):
+        recipe.run(config, tmp_path / "recipe")
+    assert not (tmp_path / "recipe" / "pretrain").exists()
+
+
 @pytest.mark.parametrize("size", ["1.3b", "175b"])
 def test_sizes_that_share_the_paper_s_reward_model_ask_for_it(size, tmp_path):
     config = recipe_config.get_config(size)
