@@ -1,5 +1,6 @@
 """Starts the recipe's command line so that it dies at a moment, and how that ended."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -43,17 +44,21 @@ def environment(ledger: Path, moments: Sequence[Moment]) -> dict[str, str]:
 def launch(flags: Sequence[str], ledger: Path, moments: Sequence[Moment]) -> Ended:
     """The command line as one process, with moments at the first of which it dies."""
     ledger.unlink(missing_ok=True)
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-m", "tests.faults.dying", *flags],
         cwd=REPO,
         env=environment(ledger, moments),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=LONGEST,
-        check=False,
     )
-    return Ended(done.returncode, done.stdout, _came(ledger, moments))
+    try:
+        text = process.communicate(timeout=LONGEST)[0]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        text = process.communicate()[0] + f"\nno end after {LONGEST} s"
+        return Ended(-1, text, None)
+    return Ended(process.returncode, text, _came(ledger, moments))
 
 
 def launch_two(
@@ -84,7 +89,8 @@ def launch_two(
             time.sleep(0.05)
         came = _came(ledgers[which], moments)
         for process in processes if came is None else []:
-            process.wait(timeout=max(1, late - time.monotonic()))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=max(1, late - time.monotonic()))
     finally:
         for process in processes:
             process.kill()
