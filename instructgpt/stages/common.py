@@ -38,6 +38,7 @@ from instructgpt.stages.identity import (
     IDENTITY,
     Identity,
     ResumeConfig,
+    changes,
     config_differences,
     differences,
     flat,
@@ -281,7 +282,10 @@ def _same_config(config: ConfigDict, workdir: Path) -> None:
     if not path.exists() or all(p.name in BEGUN for p in workdir.iterdir()):
         return
     if (workdir / IDENTITY).exists():
-        before = Identity.read(workdir / IDENTITY).config
+        old = Identity.read(workdir / IDENTITY)
+        if not old.has_trained(newest_step(workdir)):
+            return  # it may go back to what it was before, which `_same_identity` knows
+        before = old.config
     else:
         remedy = "delete this workdir, or name another --workdir"
         before = own_keys(flat(read_json(path, remedy=remedy)))
@@ -302,9 +306,10 @@ def _same_identity(
     # A run that was refused left its config alone, which may be corrected.
     if path.exists() and any(p.name not in BEGUN for p in workdir.iterdir()):
         old, free = Identity.read(path), may_differ(config, workdir)
-        refuse(workdir, differences(old, identity, but=free))
+        step = newest_step(workdir)
+        refuse(workdir, changes(old, identity, step=step, but=free))
         goes_on_as_it_was = not differences(old, identity)
-        identity = identity.after(old, step=newest_step(workdir))
+        identity = identity.after(old, step=step)
         if goes_on_as_it_was:
             return identity
     if not reading:

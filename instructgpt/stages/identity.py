@@ -95,13 +95,17 @@ class Identity:
         if not step:
             return self
         before, trained = list(old.before), old.digest
-        if before and before[-1]["step"] == step:
-            trained = before.pop()["identity"]  # as the old one has trained nothing
+        if not old.has_trained(step):
+            trained = before.pop()["identity"]
         back = dataclasses.replace(self, before=before)
         if back.digest == trained:
             return back
         before = [*before, {"identity": trained, "step": step}]
         return dataclasses.replace(self, before=before)
+
+    def has_trained(self, step: int) -> bool:
+        """Whether a run whose newest checkpoint is of this step trained as this."""
+        return not self.before or self.before[-1]["step"] != step
 
     @classmethod
     def read(cls, path: Path) -> "Identity":
@@ -127,6 +131,22 @@ def differences(
         if key not in but:
             out.append(f"config.{key}: another run's models or files lie there")
     return out
+
+
+def changes(
+    old: Identity, new: Identity, *, step: int, but: Collection[str] = ()
+) -> list[str]:
+    """`differences`; none where a run goes back to what it was when it last trained.
+
+    Args:
+      old: What it is said to be.
+      new: What it is to be.
+      step: Of its newest checkpoint.
+      but: Flat keys that may differ.
+    """
+    if len(new.after(old, step=step).before) < len(old.before):
+        return []
+    return differences(old, new, but=but)
 
 
 def config_differences(

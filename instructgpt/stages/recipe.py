@@ -43,8 +43,8 @@ from instructgpt.stages.identity import (
     MINUTES,
     Identity,
     ResumeConfig,
+    changes,
     config_differences,
-    differences,
     flat,
     is_finished,
     newest_step,
@@ -209,8 +209,9 @@ def _check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None
         wanted = own_keys(flat(stage.to_dict()))
         with _recipe_keys(name):
             free = common.may_differ(stage, workdir / name)
-            changed = config_differences(made.config, wanted, but=free)
-            common.refuse(workdir / name, changed)
+            if made.has_trained(newest_step(workdir / name)):
+                changed = config_differences(made.config, wanted, but=free)
+                common.refuse(workdir / name, changed)
     opened: dict[DataConfig, Datasets] = {}
     known: dict[Path, str] = {}
     for name in order if begun else ():
@@ -222,8 +223,10 @@ def _check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None
         if name in begun:
             with _recipe_keys(name):
                 free = common.may_differ(stage, path)
-                common.refuse(path, differences(begun[name], identity, but=free))
-            identity = identity.after(begun[name], step=newest_step(path))
+                step = newest_step(path)
+                changed = changes(begun[name], identity, step=step, but=free)
+                common.refuse(path, changed)
+            identity = identity.after(begun[name], step=step)
         known[path] = identity.digest
 
 

@@ -295,6 +295,23 @@ def test_the_worlds_tokenizer_is_compared_with_the_one_that_was_made(copied):
     assert path.read_bytes() == made
 
 
+def test_after_an_attempt_that_trained_nothing_the_first_line_goes_on(run, begun):
+    workdir = begun("sft")
+    (workdir / "checkpoints" / "4").mkdir(parents=True)
+    first = (workdir / IDENTITY).read_text()
+    config = stage_config(run, "sft")
+    another_rate(config)
+    config.resume.changed = ("optimizer.learning_rate",)
+    common.start(config, workdir)
+    assert (workdir / IDENTITY).read_text() != first
+    with pytest.raises(UserError, match=r"config\.seed: 0 -> 1"):
+        other = stage_config(run, "sft")
+        another_seed(other)
+        common.start(other, workdir)
+    common.start(stage_config(run, "sft"), workdir)
+    assert (workdir / IDENTITY).read_text() == first
+
+
 def test_an_attempt_that_trains_nothing_leaves_no_mark():
     def of(rate, **more):
         return Identity({"rate": rate}, {}, "tokenizer", {}, **more)
