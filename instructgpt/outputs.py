@@ -28,20 +28,27 @@ def in_one_line(error: OSError, path: str | os.PathLike[str]) -> str:
       error: What it raised.
       path: What it is about, if the error does not know.
     """
+    number = _number(error)
     where = path if error.filename is None else error.filename
     where = os.fsdecode(where) if isinstance(where, str | bytes | os.PathLike) else path
-    why = error.strerror or str(error)
-    if error.errno in _FULL:
+    why = error.strerror or (os.strerror(number) if number else str(error))
+    if number in _FULL:
         remedy = "make room there, and start the same line again: what is whole stays"
-    elif error.errno in _READ_ONLY:
+    elif number in _READ_ONLY:
         remedy = "allow it, or name another folder"
-    elif error.errno == errno.EISDIR:
+    elif number == errno.EISDIR:
         why, remedy = "a folder is where a file must be", "delete or rename it"
-    elif error.errno in _NO_FOLDER:
+    elif number in _NO_FOLDER:
         why, remedy = "a file is where a folder must be", "name another folder"
     else:
         remedy = "mend that, and start the same line again"
     return f"{where}: {why}; {remedy}"
+
+
+def _number(error: OSError) -> int | None:
+    """The system's number of an error; NumPy gives none where it wrote but a part."""
+    part = re.fullmatch(r"\d+ requested and \d+ written", str(error))
+    return errno.ENOSPC if part and error.errno is None else error.errno
 
 
 def not_writable(error: BaseException | None) -> str | None:
@@ -51,8 +58,8 @@ def not_writable(error: BaseException | None) -> str | None:
       error: What a library raised; the system's own may lie behind it, or in its text.
     """
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL | _READ_ONLY:
-            return error.strerror
+        if isinstance(error, OSError) and _number(error) in _FULL | _READ_ONLY:
+            return error.strerror or os.strerror(errno.ENOSPC)
         for number in _FULL | {errno.EROFS}:
             if os.strerror(number) in str(error):
                 return os.strerror(number)
@@ -66,7 +73,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL | _READ_ONLY | _NO_FOLDER | {errno.EISDIR}:
+        if _number(error) not in _FULL | _READ_ONLY | _NO_FOLDER | {errno.EISDIR}:
             raise  # what the block reads may be to blame
         error.filename = os.fspath(path)  # and not a name that it has meanwhile
         raise UserError(in_one_line(error, path)) from error

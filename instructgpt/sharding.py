@@ -8,7 +8,7 @@ Code names logical axes only; change the table, not the code.
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -18,6 +18,8 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 from instructgpt.errors import UserError
 from instructgpt.ranges import NonNegativeInt
+
+T = TypeVar("T")
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -257,14 +259,17 @@ def tree_shardings(boxed: Any, mesh: Mesh) -> Any:
     )
 
 
-def settle(outputs: Any) -> None:
-    """Waits for a step, where one more in flight could keep it from ever ending.
+def settle(outputs: T) -> T:
+    """Outputs of a program, waited for where another in flight could keep it for ever.
 
     XLA's devices on a CPU share one pool of threads: while those of a step wait for
-    each other, the next step may hold the threads they need.
+    each other, the next step may hold the threads they need. So whoever starts several
+    programs over the mesh one after the other, without fetching what each gives, calls
+    this on each.
     """
     if jax.default_backend() == "cpu" and jax.local_device_count() > 1:
         jax.block_until_ready(outputs)
+    return outputs
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:

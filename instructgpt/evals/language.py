@@ -10,7 +10,7 @@ from instructgpt.evals.batching import mesh_batches
 from instructgpt.finite import check_finite
 from instructgpt.metrics import mean_metrics
 from instructgpt.models.transformer import Transformer
-from instructgpt.sharding import put_batch
+from instructgpt.sharding import put_batch, settle
 from instructgpt.steps.sft import make_sft_loss
 
 
@@ -47,7 +47,7 @@ def make_loss_evaluator(
             source, encode, batch_size=batch_size, mesh=mesh, keep=keep
         )
         losses = jax.device_get(
-            [run(params, put_batch(batch, mesh)) for batch in batches]
+            [settle(run(params, put_batch(batch, mesh))) for batch in batches]
         )
         check_finite([loss.sum for loss in losses], "held-out losses")
         return mean_metrics([{"loss": loss} for loss in losses])["loss"]

@@ -323,9 +323,9 @@ def _make_update(
         # The policy's step counts updates, so it tells iterations apart as well.
         key = jax.random.fold_in(key, state.policy.step)
         sample_key, order_key, step_key = jax.random.split(key, 3)
-        samples = sample(state.policy.params, batch["prompts"], sample_key)
+        samples = settle(sample(state.policy.params, batch["prompts"], sample_key))
         episodes = score(samples, batch["prompts"], frozen, state.value.params)
-        metrics = [summarise(episodes)]
+        metrics = [settle(summarise(episodes))]
         ptx = cut_ptx(batch["ptx"]) if "ptx" in batch else [None] * minibatches
         for epoch in range(rollout.epochs):
             parts = cut(episodes, jax.random.fold_in(order_key, epoch))
