@@ -73,8 +73,10 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if _number(error) not in _FULL | _READ_ONLY | _NO_FOLDER | {errno.EISDIR}:
+        number = _number(error)
+        if number not in _FULL | _READ_ONLY | _NO_FOLDER | {errno.EISDIR}:
             raise  # what the block reads may be to blame
+        error.errno, error.strerror = number, error.strerror or os.strerror(number)
         error.filename = os.fspath(path)  # and not a name that it has meanwhile
         raise UserError(in_one_line(error, path)) from error
 

@@ -7,6 +7,7 @@ import pytest
 
 from instructgpt.batches import TokenBatch
 from instructgpt.errors import UserError
+from instructgpt.evals import language
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.models.transformer import Transformer
 from instructgpt.steps.sft import make_sft_loss
@@ -50,3 +51,17 @@ def test_a_loss_that_is_not_finite_is_refused(batch):
     params["ln_f"]["scale"] = jnp.full_like(params["ln_f"]["scale"], 3e38)
     with pytest.raises(UserError, match="1 of 1 held-out losses are NaN or infinite"):
         held_out_loss(batch, params, tiny.mesh_of(), 8)
+
+
+def test_each_batch_is_waited_for(batch, monkeypatch):
+    """Two programs in flight may wait for each other on a CPU's devices."""
+    waited = []
+
+    def settle(outputs):
+        waited.append(all(x.is_ready() for x in jax.tree.leaves(real(outputs))))
+        return outputs
+
+    real = language.settle
+    monkeypatch.setattr(language, "settle", settle)
+    held_out_loss(batch, tiny.params_of(MODEL), tiny.mesh_of(2, 2, 2), 4)
+    assert waited == [True, True]
