@@ -80,8 +80,8 @@ def mesh(variant: str) -> ConfigDict:
 def checkpoints(variant: str) -> ConfigDict:
     """What is compared when a checkpoint is read: files and arrays, or one, or nothing.
 
-    One process reads all files, each device sums its own arrays: for the large sizes
-    the files would take an hour.
+    The first process alone reads the files, and each device sums its own arrays, which
+    is what the large sizes do with (`tests/benchmarks/verify.py` measures both).
     """
     return ConfigDict(dict(verify="arrays" if variant in ("6b", "175b") else "files"))
 
