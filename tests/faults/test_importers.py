@@ -10,6 +10,12 @@ from tests.faults.damages import DAMAGES
 NUMBER = 5 * len(DAMAGES)
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """The command holds five seconds; here other tests have the cores as well."""
+    monkeypatch.setattr(importers, "LONGEST", 60.0)
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     return importers.write_models(tmp_path_factory.mktemp("models"))

