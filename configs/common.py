@@ -78,10 +78,11 @@ def mesh(variant: str) -> ConfigDict:
 
 
 def checkpoints(variant: str) -> ConfigDict:
-    """What is compared when a checkpoint is read: files and arrays, or one, or nothing.
+    """What is compared with its checksum when a checkpoint is read.
 
-    The first process alone reads the files, and each device sums its own arrays, which
-    is what the large sizes do with (`tests/benchmarks/verify.py` measures both).
+    "files" stands for files and arrays, and "arrays" for these alone. The files are
+    read by the first process, the arrays summed by the devices that hold them, so that
+    the large sizes leave out the files. `tests/benchmarks/verify.py` measures both.
     """
     return ConfigDict(dict(verify="arrays" if variant in ("6b", "175b") else "files"))
 

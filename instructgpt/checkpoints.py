@@ -30,9 +30,9 @@ from instructgpt.outputs import not_writable
 
 T = TypeVar("T")
 
-# What is compared with its checksum when a checkpoint is read. "files": the files, by
-# the first process alone, and the arrays; "arrays": these, by the devices that hold
-# them, which finds the same damage later and says less of where it is.
+# What is compared with its checksum when a checkpoint is read. "files": its files, all
+# read by the first process, and its arrays, which the devices that hold them sum up.
+# "arrays": these alone; damage is found once they are loaded, and no file is named.
 Verify = Literal["files", "arrays", "nothing"]
 
 META = "meta"

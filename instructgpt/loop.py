@@ -101,7 +101,7 @@ def train(
 
     Raises:
       UserError: a loss, a score or the state is not finite, or the checkpoint does
-        not fit.
+        not fit or is that of a longer run.
       Preempted: on SIGTERM or SIGINT, after saving.
     """
     checkpoints = Checkpoints(
@@ -343,8 +343,8 @@ def _check_finite(
 class _Preemption:
     """Takes note of SIGTERM and SIGINT while the loop runs, in the main thread only.
 
-    Of several processes JAX takes note of SIGTERM, so that they stop together. Who has
-    been started so that it does not hear Ctrl-C goes on not hearing it.
+    Where there are several processes, JAX takes note of SIGTERM, so that they stop
+    together. A process that was started so that it ignores Ctrl-C goes on ignoring it.
     """
 
     def __init__(self) -> None:

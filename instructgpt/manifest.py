@@ -79,7 +79,7 @@ def first_damaged(folder: Path) -> str | None:
 
 
 def _checksums(folder: Path, names: list[str]) -> dict[str, str]:
-    """Of files, several at a time: there may be terabytes."""
+    """The checksums by name; several files are read at a time, as some are large."""
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
         sums = pool.map(lambda name: file_checksum(folder / name), names)
         return dict(zip(names, sums, strict=True))

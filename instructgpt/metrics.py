@@ -118,15 +118,15 @@ class MetricWriter:
         if not self._path.exists():
             return
         kept = [row for row in read_metrics(self._path) if row["step"] <= step]
-        text = "".join(map(_line, kept))
-        if checksum not in ("", hashlib.sha256(text.encode()).hexdigest()):
+        text = "".join(map(_line, kept)).encode()
+        if checksum not in ("", hashlib.sha256(text).hexdigest()):
             raise UserError(
                 f"{self._path} is damaged, or was changed by hand; delete it to go on "
                 "without the lines so far"
             )
-        if text != self._path.read_text(encoding="utf-8"):
+        if text != self._path.read_bytes():
             with new_file(self._path) as partial:
-                partial.write_text(text, encoding="utf-8")
+                partial.write_bytes(text)
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Writes `{name: scalar}` for one step; not-finite numbers become null."""

@@ -13,7 +13,7 @@ def check_content(path: str | os.PathLike[str]) -> None:
     """Refuses a file that stands for another one.
 
     Args:
-      path: Of a file to be read.
+      path: The file to be read.
 
     Raises:
       UserError: it cannot be read, or is a Git LFS pointer, as a clone without Git LFS

@@ -71,6 +71,22 @@ def test_a_signal_while_the_last_step_is_saved_stops_what_would_follow(
     assert bits(run(tmp_path)) == unbroken[0]
 
 
+def test_metrics_that_were_changed_since_the_checkpoint_are_named(tmp_path, unbroken):
+    with pytest.raises(Preempted):
+        run(tmp_path, update=at_step(4, terminate))
+    path = tmp_path / "metrics.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"loss": ', b'"loss": 1', 1))
+    assert path.read_bytes() != whole
+    with pytest.raises(
+        UserError, match=r"metrics\.jsonl is damaged.*; delete it to go"
+    ):
+        run(tmp_path)
+    path.write_bytes(whole + b'{"step": 5, \xff\xfe')  # as a kill leaves its last line
+    assert bits(run(tmp_path)) == unbroken[0]
+    assert losses(tmp_path) == unbroken[1]
+
+
 def test_a_run_is_not_made_shorter_than_what_is_saved(tmp_path):
     with pytest.raises(Preempted):
         run(tmp_path, update=at_step(4, terminate))

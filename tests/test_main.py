@@ -15,9 +15,11 @@ REPO = Path(__file__).resolve().parents[1]
 PRETRAIN = "--config=configs/pretrain.py:smoke"
 
 
-def start(*flags: str, cwd: Path = REPO) -> subprocess.Popen:
+def start(
+    *flags: str, cwd: Path = REPO, program: tuple[str, ...] = ("-m", "instructgpt.main")
+) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "instructgpt.main", *flags],
+        [sys.executable, *program, *flags],
         cwd=cwd,
         env={**os.environ, "JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(REPO)},
         stdout=subprocess.PIPE,
@@ -126,15 +128,10 @@ def test_a_machine_without_semaphores_trains(tmp_path):
         "sys.argv[0] = 'main'\n"
         "runpy.run_module('instructgpt.main', run_name='__main__', alter_sys=True)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, PRETRAIN, f"--workdir={tmp_path / 'run'}"],
-        cwd=REPO,
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    workdir = f"--workdir={tmp_path / 'run'}"
+    process = start(PRETRAIN, workdir, program=("-c", script))
+    out, err = process.communicate()
+    assert process.returncode == 0, out + err
     assert (tmp_path / "run" / "finished.json").exists()
 
 

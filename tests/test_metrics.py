@@ -173,3 +173,16 @@ def test_lines_are_plain_json(tmp_path):
         writer.write(1, {"loss": float("inf")})
     text = (tmp_path / "metrics.jsonl").read_text()
     json.loads(text, parse_constant=lambda name: pytest.fail(name))
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", '{"loss": 1}', "\xff", '{"step": null}'])
+def test_a_line_that_is_no_row_of_metrics_is_named(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    good = b'{"step": 1, "loss": 2.0}\n'
+    path.write_bytes(good + line.encode("latin-1") + b"\n" + good)
+    with pytest.raises(
+        UserError, match=r"metrics\.jsonl, line 2: not JSON with a step"
+    ):
+        read_metrics(path)
+    path.write_bytes(good + line.encode("latin-1"))  # cut short by a kill
+    assert read_metrics(path) == [{"step": 1, "loss": 2.0}]

@@ -22,7 +22,7 @@ def write_chat_template(folder: Path, tokenizer: Tokenizer, name: str) -> None:
     Args:
       folder: Holds the tokenizer's files.
       tokenizer: What they are.
-      name: Of the template in training.
+      name: The name of the template in training.
 
     Raises:
       UserError: a file of settings is damaged.

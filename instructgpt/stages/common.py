@@ -172,7 +172,7 @@ def _take(workdir: Path) -> None:
         return
     if locks.take(workdir / locks.LOCK, log=announce):
         delete_partial(workdir.rglob("*"))
-    # Of a stage of which something is missing since: what it makes anew is not that.
+    # Something that it lists is missing. The stage makes it anew, with other times.
     (workdir / FINISHED).unlink(missing_ok=True)
 
 

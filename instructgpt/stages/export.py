@@ -48,7 +48,7 @@ def export_checkpoint(
       folder: A new folder, which appears when it is whole.
       part: "params", or "ema" for the averaged policy of PPO.
       step: Which checkpoint; None is the newest.
-      dtype: Of the tensors.
+      dtype: What the tensors are written in.
       max_shard_gb: Largest file, in 1e9 bytes.
 
     Returns:

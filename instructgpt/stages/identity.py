@@ -79,18 +79,15 @@ class Identity:
     @property
     def digest(self) -> str:
         """64 hexadecimal digits that stand for all of it."""
-        whole = dataclasses.asdict(self)
-        if not self.before:
-            del whole["before"]  # which identities of older versions lack
-        return value_checksum(whole)
+        return value_checksum(dataclasses.asdict(self))
 
     def after(self, old: "Identity", *, step: int) -> "Identity":
         """This identity, for a run that was another one before.
 
         Args:
           old: What the run was until now.
-          step: Of its newest checkpoint; 0 if there is none, so that nothing is left of
-            what it was.
+          step: That of its newest checkpoint; 0 if there is none, so that nothing is
+            left of what it was.
         """
         if not step:
             return self
@@ -141,7 +138,7 @@ def changes(
     Args:
       old: What it is said to be.
       new: What it is to be.
-      step: Of its newest checkpoint.
+      step: That of its newest checkpoint.
       but: Flat keys that may differ.
     """
     if len(new.after(old, step=step).before) < len(old.before):

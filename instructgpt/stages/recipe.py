@@ -114,13 +114,13 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
             raise UserError(
                 f"config.together: {name!r} is not in config.order={config.order}"
             )
-    _check_reward_model(config, workdir)
+    given = _given_reward_model(config, workdir)
     order = stage_order(config)
     for name in order:
         with _recipe_keys(name):
             check_blocks(stage_config(config, name))
-    if config.reward_model:
-        first_then_others(lambda: _check_given_alike(config, workdir))
+    if given is not None:
+        first_then_others(lambda: _check_alike(config, workdir, given))
     on_first(lambda: _take(workdir, order))
     try:
         _check_same(config, workdir, order)
@@ -162,21 +162,22 @@ def stage_order(config: ConfigDict) -> tuple[str, ...]:
     return tuple(name for name in config.order if name not in left_out)
 
 
-def _check_given_alike(config: ConfigDict, workdir: Path) -> None:
+def _check_alike(config: ConfigDict, workdir: Path, meta: dict[str, Any]) -> None:
     """Raises UserError if a given reward model was made with what this run has not."""
     path = Path(resolve(config.reward_model, workdir))
     reads = next(n for n in (*config.order, "ppo") if n in _READ_REWARD_MODEL)
     with about(f"config.reward_model={config.reward_model}"), _recipe_keys(reads):
         found = common.data_of(stage_config(config, reads), workdir / reads)
         data = open_datasets(found, log=common.announce)
-        checkpoints, step = open_checkpoint(path)
-        meta = checkpoints.meta(step)
-        checkpoints.close()
         loading.check_made_alike(path, meta, loading.made_with(data))
 
 
-def _check_given(config: ConfigDict, path: Path) -> None:
-    """Raises UserError if a reward model that is given cannot be used."""
+def _read_given(config: ConfigDict, path: Path) -> dict[str, Any]:
+    """What the checkpoint of a given reward model says of itself.
+
+    Raises:
+      UserError: it cannot be used.
+    """
     with about(f"config.reward_model={config.reward_model}"):
         if not (path / "checkpoints").is_dir():
             raise UserError(
@@ -184,13 +185,15 @@ def _check_given(config: ConfigDict, path: Path) -> None:
             )
         if (path / IDENTITY).exists() and not is_finished(path):
             raise UserError("is not finished; let that stage run to its end first")
-        checkpoints, step = open_checkpoint(path)
+        # The stages that load it compare all the rest with its checksums.
+        checkpoints, step = open_checkpoint(path, verify="nothing")
         meta = checkpoints.meta(step)
         checkpoints.close()
         if meta["kind"] != "scalar":
             raise UserError(
                 f"holds a {meta['kind']} model; name the workdir of a reward stage"
             )
+        return meta
 
 
 def _check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None:
@@ -241,12 +244,15 @@ def _recipe_keys(stage: str) -> Iterator[None]:
         raise UserError(text) from error
 
 
-def _check_reward_model(config: ConfigDict, workdir: Path) -> None:
-    """Raises UserError if a reward model is needed and neither given nor trained."""
+def _given_reward_model(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
+    """What a given reward model says of itself; None if none is given.
+
+    Raises:
+      UserError: it cannot be used, or one is needed and neither given nor trained.
+    """
     given = config.reward_model
     if given:
-        _check_given(config, Path(resolve(given, workdir)))
-        return
+        return _read_given(config, Path(resolve(given, workdir)))
     needed = _READ_REWARD_MODEL & set(config.order)
     if needed and "reward" not in config.order:
         raise UserError(
@@ -254,6 +260,7 @@ def _check_reward_model(config: ConfigDict, workdir: Path) -> None:
             "policies of every size: run --config=configs/recipe.py:6b up to its stage "
             "reward, and name that stage's workdir here"
         )
+    return None
 
 
 def check_blocks(stage: ConfigDict) -> None:

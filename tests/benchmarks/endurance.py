@@ -15,13 +15,11 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO))
 
-import jax  # noqa: E402
 import matplotlib as mpl  # noqa: E402
 import numpy as np  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
@@ -32,11 +30,11 @@ from instructgpt.cli import keep_memory  # noqa: E402
 from instructgpt.evals.plotting import MODELS, STYLE  # noqa: E402
 from instructgpt.metrics import format_table  # noqa: E402
 from instructgpt.stages import recipe  # noqa: E402
+from tests.stages.compile_spy import compiled_so_far  # noqa: E402
 
 STAGE = "ppo_ptx"
 EVALUATE_EVERY, SAVE_EVERY = 20, 10
 GROWTH = 0.02  # of the memory half-way, allowed to the end
-_EVENT = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 
 
 class Watch:
@@ -45,20 +43,16 @@ class Watch:
     def __init__(self) -> None:
         self.mebibytes: list[float] = []
         self.compiled: list[int] = []
-        self._programs = self._before = 0
-        jax.monitoring.register_event_duration_secs_listener(self._hear)
+        self._before = compiled_so_far()
         self._agree = loop.agree_to_stop
         loop.agree_to_stop = self._after
-
-    def _hear(self, event: str, _: float, **__: Any) -> None:
-        self._programs += event == _EVENT
 
     def _after(self, asked: bool, step: int) -> bool:
         if step == 1:  # of the last job, as all call this
             self.mebibytes, self.compiled = [], []
         self.mebibytes.append(resident())
-        self.compiled.append(self._programs - self._before)
-        self._before = self._programs
+        self.compiled.append(compiled_so_far() - self._before)
+        self._before = compiled_so_far()
         return self._agree(asked, step)
 
 

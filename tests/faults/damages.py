@@ -11,6 +11,8 @@ from typing import Any
 import gguf
 import numpy as np
 
+from tests.faults.bits import flip_bits
+
 POINTER = (
     f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n"
 )
@@ -33,11 +35,8 @@ def _files(folder: Path, draw: random.Random, *ends: str) -> Path | None:
 
 
 def _flip(content: bytes, draw: random.Random, start: int, end: int) -> bytes:
-    changed = bytearray(content)
-    for _ in range(draw.choice([1, 1, 2, 8])):
-        if end > start:
-            changed[draw.randrange(start, end)] ^= 1 << draw.randrange(8)
-    return bytes(changed)
+    number = draw.choice([1, 1, 2, 8])
+    return flip_bits(content, draw, number=number, start=start, end=end)
 
 
 def flipped_header(folder: Path, draw: random.Random) -> str:

@@ -24,7 +24,7 @@ from instructgpt import loop, main
 
 SENT = "signal at"  # begins the ledger's line of the signal
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-# Of the audit events: the place of a path, and of the folder that it may count from.
+# Audit events, and where among their arguments a path is, and what it counts from.
 _CHANGES = {"os.mkdir": (0, 2), "os.rename": (1, 3), "os.remove": (0, 1)}
 _CHANGES |= {"os.rmdir": (0, 1)}
 # What is another in each run: a process's number, a time, letters drawn by lot.
@@ -40,7 +40,7 @@ class Moment:
     Attributes:
       event: A line of the ledger, such as "update sft 3" or "os.mkdir sft/checkpoints".
       delay: Seconds from it to the signal.
-      number: Of the signal.
+      number: The signal's.
     """
 
     event: str

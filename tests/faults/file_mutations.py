@@ -7,6 +7,8 @@ import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from tests.faults.bits import flip_bits
+
 
 class File(NamedTuple):
     """A file to be: its name, which may end in .gz, and what is in it."""
@@ -165,11 +167,8 @@ def _double_key(file: File, rng: random.Random) -> File:
 
 
 def _flip(file: File, rng: random.Random) -> File:
-    data = bytearray(file.data)
-    for _ in range(rng.choice([1, 1, 2, 8])):
-        if data:
-            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-    return file._replace(data=bytes(data))
+    number = rng.choice([1, 1, 2, 8])
+    return file._replace(data=flip_bits(file.data, rng, number=number))
 
 
 def _insert(file: File, rng: random.Random) -> File:

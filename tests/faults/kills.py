@@ -88,7 +88,7 @@ class Harness:
 
     Args:
       root: Where the workdirs lie; those of runs that ended well are deleted.
-      seed: Of all moments.
+      seed: It draws all moments.
     """
 
     def __init__(self, root: Path, seed: int):

@@ -47,10 +47,11 @@ from instructgpt.manifest import MANIFEST, note_file  # noqa: E402
 from instructgpt.metrics import format_table  # noqa: E402
 from instructgpt.outputs import in_one_line  # noqa: E402
 from instructgpt.stages import recipe  # noqa: E402
+from tests.faults.bits import flip_bits  # noqa: E402
 from tests.faults.same_end import differences, named  # noqa: E402
 
 STAGES = tuple(recipe_config._STAGES)
-# Of `group_of`: what may be damaged in ways that change nothing of what it says.
+# Groups whose files may be damaged in ways that change nothing of what they say.
 SMALL = ("what a run is", "what a stage found", "tokens and tokenizer")
 OUTCOMES = ("refused", "mended", "harmless", "fault")
 
@@ -89,14 +90,11 @@ Way = Callable[[Path, list[Path], random.Random], None]
 
 def flipped(path: Path, others: list[Path], draw: random.Random) -> None:
     """One bit."""
-    content = bytearray(path.read_bytes())
-    if content:
-        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
-    path.write_bytes(content)
+    path.write_bytes(flip_bits(path.read_bytes(), draw, number=1))
 
 
 def digit(path: Path, others: list[Path], draw: random.Random) -> None:
-    """Another digit in a number; in a file of bytes another byte."""
+    """Another digit in a number."""
     content = bytearray(path.read_bytes())
     spots = [m.start() for m in re.finditer(rb"\d", content)]
     if spots:

@@ -16,6 +16,11 @@ jax.monitoring.register_event_duration_secs_listener(
 )
 
 
+def compiled_so_far() -> int:
+    """Programs that this process has compiled since this module was imported."""
+    return len(_seen)
+
+
 @contextlib.contextmanager
 def compilations() -> Iterator[dict[str, list[int]]]:
     """Of every job that runs inside, by name: programs compiled in each update."""
@@ -24,9 +29,9 @@ def compilations() -> Iterator[dict[str, list[int]]]:
 
     def counting(job: loop.Job, *args: Any) -> Any:
         def update(*inputs: Any) -> Any:
-            before = len(_seen)
+            before = compiled_so_far()
             out = job.update(*inputs)
-            counts.setdefault(job.name, []).append(len(_seen) - before)
+            counts.setdefault(job.name, []).append(compiled_so_far() - before)
             return out
 
         return steps(dataclasses.replace(job, update=update), *args)

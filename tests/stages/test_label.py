@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from instructgpt.errors import UserError
+from instructgpt.stages import label
 from instructgpt.stages.label import mean_ranking, misplace
 
 
@@ -55,3 +57,19 @@ def test_misplace_takes_any_row_where_the_category_has_one():
     out = misplace(answered("ab"), 2, np.random.default_rng(0))
     assert {t[0] for t in out[0]["responses"]} == {"a", "b"}
     assert len(out[0]["responses"]) == 4
+
+
+def test_answers_of_a_stage_that_was_stopped_are_compared_when_they_are_read(tmp_path):
+    path = tmp_path / "answers.train.jsonl"
+    label._write_answers(path, answered("ab"))
+    assert label._read_lines(path) == answered("ab")
+    path.write_text(path.read_text().replace("b1x", "b1z"))
+    with pytest.raises(
+        UserError, match=r"answers\.train\.jsonl is damaged.*drawn again"
+    ):
+        label._read_lines(path)
+    (tmp_path / "files.json").write_text("{}")
+    with pytest.raises(
+        UserError, match=r"files\.json is damaged; delete it, and .*ans"
+    ):
+        label._read_lines(path)

@@ -50,10 +50,10 @@ def write_gguf(
     """A file, or parts of one, as llama.cpp's converter makes them.
 
     Args:
-      path: Of the file; parts have their numbers in it.
+      path: The file; parts have their numbers in it.
       config: The model's.
       params: The model's.
-      quantization: Of the matrices.
+      quantization: How the matrices are stored.
       changes: Keys and their texts.
       extra: Keys and their values, of the type that the values have.
       tensors: Written besides the model's.
