@@ -16,6 +16,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from configs import recipe as recipe_config
 from instructgpt.checkpoints import open_checkpoint
+from instructgpt.errors import UserError
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import Transformer
 from instructgpt.stages import ppo, recipe
@@ -149,6 +150,21 @@ def test_the_exported_policy_is_the_averaged_one(workdir):
         public_models.logits_of(again, back, tokens)[known],
         public_models.logits_of(config, params, tokens)[known],
     )
+
+
+def test_another_tokenizer_is_not_exported_with_the_policy(workdir, tmp_path):
+    """It lies where the run's lay, with other pieces."""
+    path = workdir / "base" / "tokenizer" / "tokenizer.json"
+    whole = path.read_text()
+    tokenizer = json.loads(whole)
+    tokenizer["model"]["merges"].pop()
+    path.write_text(json.dumps(tokenizer))
+    try:
+        with pytest.raises(UserError, match="is another tokenizer than the one that"):
+            export_checkpoint(workdir / "ppo_ptx", tmp_path / "out", part="ema")
+    finally:
+        path.write_text(whole)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_exported_reward_model_is_a_classifier_with_one_label(workdir):
