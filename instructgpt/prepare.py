@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from instructgpt.data.download import sha256_of
-from instructgpt.data.public import CACHE, SHARES, SetFile, find_files, read_set
+from instructgpt.data.published import CACHE, SHARES, SetFile, find_files, read_set
 from instructgpt.data.readers import SETS, Report, get_set
 from instructgpt.data.records import FIELDS, SPLITS, Record
 from instructgpt.data.splits import Placed, share_for, split_groups

@@ -13,17 +13,17 @@ import pytest
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
-from instructgpt import convert
 from instructgpt.checkpoints import open_checkpoint
+from instructgpt.convert import __main__ as convert
+from instructgpt.convert import exporting
 from instructgpt.errors import UserError
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import Transformer
 from instructgpt.sharding import MeshConfig, make_mesh
-from instructgpt.stages import export
 from instructgpt.state import params_layout
 from instructgpt.tokenizer import load_tokenizer
 from tests import tiny
-from tests.public_models import CONFIGS, V, params_of, public_tensors, write_folder
+from tests.hf_models import CONFIGS, V, params_of, public_tensors, write_folder
 
 CONFIG = CONFIGS["llama tied"]
 
@@ -140,13 +140,13 @@ def test_the_tokenizer_that_a_run_names_is_found_from_any_folder(
 
 def test_a_tokenizer_that_is_not_the_runs_is_not_exported(source, tmp_path):
     own = load_tokenizer(source)
-    export._check_tokenizer(source, {}, tmp_path)  # imported, or made by hand
+    exporting._check_tokenizer(source, {}, tmp_path)  # imported, or made by hand
     made = {"made_with": {"tokenizer": own.fingerprint}}
-    export._check_tokenizer(source, made, tmp_path)
+    exporting._check_tokenizer(source, made, tmp_path)
     made["made_with"]["tokenizer"] = "another"
     with pytest.raises(UserError, match=f"{source} is another tokenizer than the one"):
-        export._check_tokenizer(source, made, tmp_path)
-    export._check_tokenizer(None, made, tmp_path)
+        exporting._check_tokenizer(source, made, tmp_path)
+    exporting._check_tokenizer(None, made, tmp_path)
 
 
 def test_what_the_system_refuses_is_one_line(source, tmp_path):
@@ -239,14 +239,14 @@ def test_an_import_killed_half_way_leaves_no_checkpoint(source, tmp_path):
     """SIGKILL while the tensors stream; the same command then succeeds."""
     script = (
         "import time\n"
-        "from instructgpt.models.public import transfer\n"
+        "from instructgpt.models.hf import transfer\n"
         "write = transfer._write_layer\n"
         "def slow(*args, **options):\n"
         "    print('writing', flush=True)\n"
         "    time.sleep(1)\n"
         "    return write(*args, **options)\n"
         "transfer._write_layer = slow\n"
-        "from instructgpt import convert\n"
+        "from instructgpt.convert import __main__ as convert\n"
         f"convert.main(['import', {str(source)!r}, {str(tmp_path / 'ours')!r}])\n"
     )
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}

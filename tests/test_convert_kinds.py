@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from instructgpt import convert
 from instructgpt.checkpoints import Checkpoints, open_checkpoint
+from instructgpt.convert import __main__ as convert
 from instructgpt.data.templates import PromptFormat
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import ScalarModel, Transformer
@@ -19,8 +19,8 @@ from instructgpt.tokenizer import load_tokenizer
 from tests import tiny
 from tests.faults.valid_models import CONFIGS as WITH_TOKENS
 from tests.faults.valid_models import gguf_tokens
-from tests.models.public.gguf_writing import write_gguf
-from tests.public_models import CONFIGS, V, params_of, public_tensors, write_folder
+from tests.hf_models import CONFIGS, V, params_of, public_tensors, write_folder
+from tests.models.hf.gguf_writing import write_gguf
 from tests.test_convert import refusal
 from tests.tokenizer.samples import train_byte_level, train_pieces
 

@@ -28,6 +28,7 @@ LEVELS = {
     "reading": 0,
     "sharding": 0,
     "tokenizer": 0,
+    "world": 0,
     "checkpoints": 1,
     "checksums": 0,
     "data": 1,
@@ -50,7 +51,7 @@ LEVELS = {
     "plan": 7,
     "prepare": 7,
 }
-FOLDERS = {"data", "evals", "models", "plan", "stages", "steps"}
+FOLDERS = {"convert", "data", "evals", "models", "plan", "stages", "steps", "world"}
 TOP_LEVEL = {
     "README.md",
     "configs",

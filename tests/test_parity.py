@@ -20,16 +20,16 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 
 from instructgpt.checkpoints import Checkpoints, open_checkpoint  # noqa: E402
+from instructgpt.convert.exporting import export_checkpoint  # noqa: E402
+from instructgpt.convert.importing import import_checkpoint  # noqa: E402
 from instructgpt.models.config import ModelConfig  # noqa: E402
 from instructgpt.models.scoring import response_scores  # noqa: E402
 from instructgpt.models.transformer import ScalarModel, Transformer  # noqa: E402
 from instructgpt.sampling import SamplingConfig, sample  # noqa: E402
-from instructgpt.stages.export import export_checkpoint  # noqa: E402
 from instructgpt.stages.loading import model_meta  # noqa: E402
-from instructgpt.stages.public import import_checkpoint  # noqa: E402
 from instructgpt.state import params_layout, scalar_params_from  # noqa: E402
 from tests import tiny  # noqa: E402
-from tests.public_models import V, layout_of, logits_of  # noqa: E402
+from tests.hf_models import V, layout_of, logits_of  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,

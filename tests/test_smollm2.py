@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from instructgpt.checkpoints import open_checkpoint
+from instructgpt.convert.importing import import_checkpoint
 from instructgpt.data.templates import PromptFormat
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.scoring import target_log_probs
 from instructgpt.models.transformer import Transformer
 from instructgpt.sampling import SamplingConfig, sample
-from instructgpt.stages.public import import_checkpoint
 from instructgpt.state import params_layout
 from instructgpt.tokenizer import load_tokenizer
 from tests import tiny

@@ -23,13 +23,13 @@ from instructgpt.data.sources import (
     open_source,
 )
 from instructgpt.data.templates import PromptFormat
-from instructgpt.data.world import World
 from instructgpt.errors import UserError
 from instructgpt.locks import LOCK, one_at_a_time
 from instructgpt.manifest import MANIFEST, file_checksum, listed, note_file
 from instructgpt.outputs import delete_partial, writing
 from instructgpt.ranges import FolderPath, NonNegativeInt, PositiveInt
 from instructgpt.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from instructgpt.world import World
 
 # What the world makes.
 KINDS = ("documents", "demonstrations", "prompts", "rm_prompts")

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from instructgpt.data.world import Judgement, Task, World, judge
-from instructgpt.data.world.prompts import KINDS
 from instructgpt.evals.intervals import mean_interval, win_rate
+from instructgpt.world import Judgement, Task, World, judge
+from instructgpt.world.tasks import KINDS
 
 LIKERT = (1.0, 7.0)  # the ends of the scale
 # The bars of the paper's Fig. 4: name -> (flag of the judge, whether it is negated).

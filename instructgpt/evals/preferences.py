@@ -12,7 +12,6 @@ from jax.sharding import Mesh
 from instructgpt.batches import ComparisonBatch, PackedComparisonBatch
 from instructgpt.data.packing import ComparisonPacker
 from instructgpt.data.rows import Indices, Rows, Source
-from instructgpt.data.world import agreement_counts
 from instructgpt.evals.batching import mesh_batches
 from instructgpt.evals.intervals import Interval, ratio_interval
 from instructgpt.finite import check_finite
@@ -21,6 +20,7 @@ from instructgpt.metrics import mean_metrics
 from instructgpt.models.scoring import comparison_scores
 from instructgpt.models.transformer import ScalarModel
 from instructgpt.sharding import local_ways, put_batch, replicated, settle
+from instructgpt.world import agreement_counts
 
 
 class Rankings:

@@ -223,7 +223,7 @@ GPT3_SIZES: dict[str, ModelConfig] = {
     "175b": _gpt3(96, 12288, 96, 128),
 }
 
-# Public models to train from scratch; `models/public/` imports the trained ones. Tables
+# Public models to train from scratch; `models/hf/` imports the trained ones. Tables
 # grow to a multiple of 128 rows, with room for padding.
 PUBLIC_SIZES: dict[str, ModelConfig] = {
     "gpt2": ModelConfig(  # Radford et al. 2019

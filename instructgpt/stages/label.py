@@ -18,12 +18,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from instructgpt.data.sources import Records, build_jsonl, open_source
-from instructgpt.data.world import (
-    Labeler,
-    Task,
-    World,
-    rank_by_each,
-)
 from instructgpt.distributed import first_then_others, on_first
 from instructgpt.errors import UserError, about
 from instructgpt.evals.preferences import agreement_interval
@@ -40,6 +34,12 @@ from instructgpt.sampling import SamplingConfig
 from instructgpt.stages import common, loading
 from instructgpt.stages.identity import check_left, is_finished, read_json
 from instructgpt.stages.sampling import Prompts, stage_sampler
+from instructgpt.world import (
+    Labeler,
+    Task,
+    World,
+    rank_by_each,
+)
 
 
 @dataclasses.dataclass(frozen=True)

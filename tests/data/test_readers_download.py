@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from instructgpt.data.download import RemoteFile
-from instructgpt.data.public import find_files
+from instructgpt.data.published import find_files
 from instructgpt.data.readers import SETS
 from instructgpt.errors import UserError
 

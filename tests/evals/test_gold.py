@@ -2,9 +2,9 @@
 
 import pytest
 
-from instructgpt.data.world import Judgement, Task
 from instructgpt.evals.gold import FLAGS, summarise
 from instructgpt.evals.intervals import ratio_interval
+from instructgpt.world import Judgement, Task
 
 GOOD = Judgement(4.0, 7, {flag: not negated for flag, negated in FLAGS.values()})
 # A flag that is negated holds where the share does not.

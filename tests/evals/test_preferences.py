@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 
-from instructgpt.data.world import agreement_counts
 from instructgpt.errors import UserError
 from instructgpt.evals.preferences import (
     PairCounts,
@@ -20,6 +19,7 @@ from instructgpt.evals.preferences import (
 from instructgpt.losses import pairwise_ranking
 from instructgpt.models.scoring import response_scores
 from instructgpt.models.transformer import ScalarModel
+from instructgpt.world import agreement_counts
 from tests import tiny
 
 MODEL = ScalarModel(tiny.config())

@@ -30,9 +30,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO))
 
+from instructgpt.convert.importing import read_public  # noqa: E402
 from instructgpt.errors import UserError  # noqa: E402
 from instructgpt.metrics import format_table  # noqa: E402
-from instructgpt.stages.public import read_public  # noqa: E402
 from tests.faults.damages import DAMAGES  # noqa: E402
 from tests.faults.valid_models import MODELS  # noqa: E402
 

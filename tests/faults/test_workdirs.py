@@ -80,7 +80,7 @@ def test_the_table_counts_by_group():
     again = Command("again")
     found = [
         Damage(0, "cut", "sft/checkpoints/8/_METADATA", again, "refused", ""),
-        Damage(1, "cut", "data/world-0/prompts/1/files.json", again, "fault", ""),
+        Damage(1, "cut", "world-0/prompts/1/files.json", again, "fault", ""),
         Damage(2, "cut", "minutes.json", again, "harmless", ""),
     ]
     rows = [row.split() for row in workdirs.table(found).splitlines()]

@@ -10,9 +10,9 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from instructgpt.models.config import ModelConfig
-from instructgpt.models.public.tensors import INDEX, SINGLE
-from tests.models.public.gguf_writing import write_gguf
-from tests.public_models import params_of, public_tensors, write_folder
+from instructgpt.models.hf.tensors import INDEX, SINGLE
+from tests.hf_models import params_of, public_tensors, write_folder
+from tests.models.hf.gguf_writing import write_gguf
 from tests.tokenizer.samples import train_byte_level, train_pieces
 
 CONTROLS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

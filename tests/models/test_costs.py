@@ -13,7 +13,7 @@ from instructgpt.models.scoring import response_values
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.state import params_layout
 from tests import tiny
-from tests.public_models import CONFIGS
+from tests.hf_models import CONFIGS
 
 
 def wide(**changes: Any) -> ModelConfig:

@@ -16,14 +16,14 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from configs import recipe as recipe_config
 from instructgpt.checkpoints import open_checkpoint
+from instructgpt.convert.exporting import export_checkpoint
+from instructgpt.convert.importing import import_checkpoint
 from instructgpt.errors import UserError
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import Transformer
 from instructgpt.stages import ppo, recipe
-from instructgpt.stages.export import export_checkpoint
-from instructgpt.stages.public import import_checkpoint
 from instructgpt.state import params_layout
-from tests import public_models, tiny
+from tests import hf_models, tiny
 from tests.stages.recipe_run import MESH
 
 CONTROLS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -115,13 +115,13 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     theirs, workdir = root / "theirs", root / "run"
     theirs.mkdir()
     config = dataclasses.replace(
-        public_models.CONFIGS["llama tied"],
+        hf_models.CONFIGS["llama tied"],
         vocab_size=write_tokenizer(theirs),
         padded_vocab_size=0,
     )
-    params = public_models.params_of(config)
-    tensors = public_models.public_tensors(config, params)
-    public_models.write_folder(theirs, config, tensors)
+    params = hf_models.params_of(config)
+    tensors = hf_models.public_tensors(config, params)
+    hf_models.write_folder(theirs, config, tensors)
     import_checkpoint(str(theirs), workdir / "base")
     write_records(workdir / "records")
     recipe.run(get_config(), workdir)
@@ -147,8 +147,8 @@ def test_the_exported_policy_is_the_averaged_one(workdir):
     tokens = np.arange(60, dtype=np.int32).reshape(3, 20)
     known = np.s_[..., : config.vocab_size]
     np.testing.assert_array_equal(
-        public_models.logits_of(again, back, tokens)[known],
-        public_models.logits_of(config, params, tokens)[known],
+        hf_models.logits_of(again, back, tokens)[known],
+        hf_models.logits_of(config, params, tokens)[known],
     )
 
 
@@ -190,7 +190,7 @@ def test_another_library_loads_both(workdir):
     )
     with torch.no_grad():
         theirs = policy.eval().double()(rows).logits.numpy()
-    ours = public_models.logits_of(config, params, tokens)
+    ours = hf_models.logits_of(config, params, tokens)
     np.testing.assert_allclose(theirs, ours[..., : config.vocab_size], atol=2e-4)
     classifier = transformers.AutoModelForSequenceClassification.from_pretrained(
         workdir / "export" / "reward"

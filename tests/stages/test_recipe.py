@@ -17,7 +17,7 @@ from instructgpt.metrics import read_metrics
 from instructgpt.models.rotary import rotation
 from instructgpt.sharding import MeshConfig, make_mesh
 from instructgpt.stages import common, evaluate, loading, recipe, reward
-from tests.public_models import CONFIGS
+from tests.hf_models import CONFIGS
 from tests.stages.read_spy import reads_of_config_fields
 from tests.stages.recipe_run import MESH, Finished, finished, get_config
 

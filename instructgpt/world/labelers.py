@@ -1,0 +1,164 @@
+"""Simulated labelers: gold utility, personal taste, and noise.
+
+Two labelers rank the same answers a little differently, as people do; the numbers are
+set so that they agree on about 73 % of the pairs that neither ties, as the paper
+reports (section 3.4).
+"""
+
+import dataclasses
+import itertools
+import random
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from instructgpt.world.facts import Facts, as_random
+from instructgpt.world.grammar import read
+from instructgpt.world.judge import COURTEOUS, judge_response
+from instructgpt.world.kinds import Task
+from instructgpt.world.prompts import Prompt
+
+NOISE = 1.4  # standard deviation, in units of utility
+TASTE = 0.45  # standard deviation of a labeler's weights
+TIE = 0.35  # perceived utilities closer than this share a rank
+MAX_RANK = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Impression:
+    """What everybody sees in an answer: the gold utility and how it is written."""
+
+    utility: float
+    length: float  # words over 10, in eights
+    courtesy: bool
+    directness: bool
+    detail: bool
+    caution: bool
+
+
+def read_answer(facts: Facts, task: Task, response: str) -> Impression:
+    """Reads and judges an answer, once for however many labelers."""
+    reading = read(response)
+    kinds = [unit.kind for unit in reading.units]
+    return Impression(
+        utility=judge_response(facts, task, response).utility,
+        length=(min(reading.words, 40) - 10) / 8,
+        courtesy=any(k in COURTEOUS for k in kinds),
+        directness=len(kinds) == 1,
+        detail=len(kinds) >= 2 and "unreadable" not in kinds,
+        caution=any(k in ("refusal", "unknown") for k in kinds),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Labeler:
+    """A simulated labeler; the weights are per standard unit of a visible feature."""
+
+    name: str
+    held_out: bool
+    facts: Facts = dataclasses.field(repr=False)
+    noise: float
+    tie: float
+    length: float
+    courtesy: float
+    directness: float
+    detail: float
+    caution: float
+
+    def perceive(self, seen: Impression) -> float:
+        """Utility as the labeler sees it, before noise."""
+        return (
+            seen.utility
+            + self.length * seen.length
+            + self.courtesy * seen.courtesy
+            + self.directness * seen.directness
+            + self.detail * seen.detail
+            + self.caution * seen.caution
+        )
+
+    def rank(
+        self, prompt: Prompt | Task, responses: Sequence[str], rng: Any
+    ) -> list[int]:
+        """Ranks from 1 (best) to 5; equal ranks are ties. Equal texts always tie."""
+        return rank_by_each([self], prompt, responses, rng)[0]
+
+    def order(self, seen: dict[str, Impression], rng: random.Random) -> dict[str, int]:
+        """The rank of each text."""
+        felt = {
+            text: self.perceive(answer) + rng.gauss(0.0, self.noise)
+            for text, answer in seen.items()
+        }
+        rank_of, rank, top = {}, 0, float("inf")
+        for text in sorted(felt, key=felt.__getitem__, reverse=True):
+            if top - felt[text] > self.tie or rank == 0:
+                rank, top = rank + 1, felt[text]
+            rank_of[text] = min(rank, MAX_RANK)
+        return rank_of
+
+
+def rank_by_each(
+    labelers: Sequence[Labeler],
+    prompt: Prompt | Task,
+    responses: Sequence[str],
+    rng: Any,
+) -> list[list[int]]:
+    """`Labeler.rank` of several labelers of one world, who read the answers once."""
+    rng = as_random(rng)
+    task = prompt.task if isinstance(prompt, Prompt) else prompt
+    texts = [" ".join(response.split()) for response in responses]
+    originals = dict(zip(reversed(texts), reversed(responses), strict=True))
+    seen = {
+        text: read_answer(labelers[0].facts, task, originals[text])
+        for text in dict.fromkeys(texts)
+    }
+    orders = [labeler.order(seen, rng) for labeler in labelers]
+    return [[order[text] for text in texts] for order in orders]
+
+
+def make_labelers(
+    facts: Facts, seed: int, *, training: int = 15, held_out: int = 5
+) -> list[Labeler]:
+    """The pool: training labelers first, then those kept for evaluation."""
+    labelers = []
+    for i in range(training + held_out):
+        rng = random.Random(f"labeler {seed} {i}")
+        labelers.append(
+            Labeler(
+                name=f"rater_{i + 1:02d}",
+                held_out=i >= training,
+                facts=facts,
+                noise=NOISE * rng.uniform(0.85, 1.15),
+                tie=TIE * rng.uniform(0.7, 1.3),
+                length=rng.gauss(0.0, TASTE),
+                courtesy=rng.gauss(0.0, TASTE),
+                directness=rng.gauss(0.0, TASTE),
+                detail=rng.gauss(0.0, TASTE),
+                caution=rng.gauss(0.0, TASTE),
+            )
+        )
+    return labelers
+
+
+def agreement_counts(rankings: Sequence[Sequence[int]]) -> tuple[int, int]:
+    """Agreements and comparisons between labelers who ranked the same answers.
+
+    Args:
+      rankings: [L][K], a ranking of the K answers by each labeler.
+
+    Returns:
+      (agree, total) over two labelers and two answers that neither ties.
+    """
+    agree = total = 0
+    for one, other in itertools.combinations(rankings, 2):
+        for i, j in itertools.combinations(range(len(one)), 2):
+            first, second = one[i] - one[j], other[i] - other[j]
+            if first and second:
+                total += 1
+                agree += (first > 0) == (second > 0)
+    return agree, total
+
+
+def agreement(items: Iterable[Sequence[Sequence[int]]]) -> float:
+    """Pairwise agreement over prompts: pooled `agreement_counts`; NaN if no pair."""
+    counts = [agreement_counts(rankings) for rankings in items]
+    agree, total = sum(a for a, _ in counts), sum(t for _, t in counts)
+    return agree / total if total else float("nan")
