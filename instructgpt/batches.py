@@ -15,7 +15,7 @@ class TokenBatch(NamedTuple):
     """Rows of text for pretraining and supervised fine-tuning."""
 
     tokens: Array  # int32[B, T]
-    texts: Array  # int32[B, T], which text of its row, from 1; 0 on padding
+    segment_ids: Array  # int32[B, T], which text of its row, from 1; 0 on padding
     # bool[B, T], True where the token is a prediction target; or float32, how much the
     # target counts.
     loss_mask: Array
@@ -23,7 +23,7 @@ class TokenBatch(NamedTuple):
     @property
     def valid(self) -> Array:
         """bool[B, T], False on padding."""
-        return self.texts > 0
+        return self.segment_ids > 0
 
 
 class PromptBatch(NamedTuple):
@@ -60,7 +60,8 @@ class PackedComparisonBatch(NamedTuple):
     prompt: Array  # int32[M, b, P], left-padded
     prompt_valid: Array  # bool[M, b, P]
     rows: Array  # int32[M, N, S], right-padded
-    texts: Array  # int32[M, N, S], which response of its row, from 1; 0 on padding
+    # int32[M, N, S], which response of its row, from 1; 0 on padding.
+    segment_ids: Array
     owner: Array  # int32[M, N], the prompt that a row belongs to, from 0 to b - 1
     last: Array  # int32[M, b, K], where a response ends: row * S + column
     ranks: Array  # int32[M, b, K], as in ComparisonBatch

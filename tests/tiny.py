@@ -75,7 +75,9 @@ def token_batch(rng: np.random.Generator, batch: int = 8) -> TokenBatch:
     response, response_valid = responses(rng, (batch,))
     return TokenBatch(
         tokens=np.concatenate([prompt, response], axis=1),
-        texts=np.concatenate([prompt_valid, response_valid], axis=1).astype(np.int32),
+        segment_ids=np.concatenate([prompt_valid, response_valid], axis=1).astype(
+            np.int32
+        ),
         loss_mask=np.concatenate([prompt_valid & False, response_valid], axis=1),
     )
 

@@ -1,8 +1,8 @@
 """Several short texts in one row, so that little of a batch is padding.
 
-Each text keeps to itself: `texts` tells the model which tokens belong together, and
-positions start again with every text. So a packed text has the same log-probs, or the
-same score, as one with a row of its own.
+Each text keeps to itself: `segment_ids` tells the model which tokens belong together,
+and positions start again with every text. So a packed text has the same log-probs, or
+the same score, as one with a row of its own.
 
 Demonstrations are packed once, before the loader: then an epoch has a known number of
 steps and any row can be read by its number, which Grain's own packing, a stream, does
@@ -84,7 +84,7 @@ class PackedRows:
             real = row.valid
             place = slice(start, start + int(real.sum()))
             packed.tokens[place] = row.tokens[real]
-            packed.texts[place] = number
+            packed.segment_ids[place] = number
             packed.loss_mask[place] = row.loss_mask[real]
             start = place.stop
         return packed
@@ -128,7 +128,7 @@ class ComparisonPacker:
         size, slots, length = batch.responses.shape
         shape = self._groups, self.rows
         rows = np.zeros((*shape, length), np.int32)
-        texts = np.zeros((*shape, length), np.int32)
+        segment_ids = np.zeros((*shape, length), np.int32)
         owner = np.zeros(shape, np.int32)
         last = np.zeros((self._groups, size // self._groups, slots), np.int32)
         for g, group in enumerate(_by_group(batch, self._groups)):
@@ -143,7 +143,7 @@ class ComparisonPacker:
                         tokens = batch.responses[source, k]
                         tokens = tokens[batch.response_valid[source, k]]
                         place = slice(start, start + len(tokens))
-                        rows[g, row, place], texts[g, row, place] = tokens, number
+                        rows[g, row, place], segment_ids[g, row, place] = tokens, number
                         start = place.stop
                         last[g, p, k] = row * length + start - 1
                     row += 1
@@ -155,7 +155,7 @@ class ComparisonPacker:
             prompt=grouped(batch.prompt),
             prompt_valid=grouped(batch.prompt_valid),
             rows=rows,
-            texts=texts,
+            segment_ids=segment_ids,
             owner=owner,
             last=last,
             ranks=grouped(batch.ranks),

@@ -52,8 +52,8 @@ def encode_demonstration(
         loss_mask[valid.argmax()] = False
     else:
         raise UserError(f"loss_on={loss_on!r}: choose 'response' or 'all'.")
-    texts = valid.astype(np.int32)
-    return TokenBatch(np.concatenate([left, right]), texts, loss_mask)
+    segment_ids = valid.astype(np.int32)
+    return TokenBatch(np.concatenate([left, right]), segment_ids, loss_mask)
 
 
 def encode_prompt(

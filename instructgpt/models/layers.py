@@ -40,8 +40,8 @@ class Place(NamedTuple):
 
     positions: Array  # int32[B, K, T]
     valid: Array  # bool[B, K, T], False on padding
-    # int32[B, K, T], which of its row's texts; None where a row is one text.
-    texts: Array | None
+    # int32[B, K, T], which text of its row; None where a row is one text.
+    segment_ids: Array | None
     rotation: Rotation | None  # None without rotary positions
     # int32[M, N], which context row of its group each row reads; None: its own.
     owner: Array | None = None
@@ -51,11 +51,11 @@ class Place(NamedTuple):
 
     def of(self, read: tuple[int, int] | None) -> "Place":
         """Of the tokens of some columns."""
-        of_each = self.positions, self.valid, self.texts, self.rotation
-        positions, valid, texts, rotation = jax.tree.map(
+        of_each = self.positions, self.valid, self.segment_ids, self.rotation
+        positions, valid, segment_ids, rotation = jax.tree.map(
             lambda x: columns(x, read), of_each
         )
-        return Place(positions, valid, texts, rotation, self.owner, self.column)
+        return Place(positions, valid, segment_ids, rotation, self.owner, self.column)
 
 
 class Weights(NamedTuple):
@@ -160,8 +160,9 @@ class Attention(nn.Module):
             mask, distance = visible(asking.positions, segment.positions, segment.valid)
             if cfg.attention_band:
                 mask &= ~banded | (distance < cfg.attention_band)
-            if asking.texts is not None and place.texts is not None and segment is own:
-                mask &= asking.texts[..., :, None] == place.texts[..., None, :]
+            asked, ids = asking.segment_ids, place.segment_ids
+            if asked is not None and ids is not None and segment is own:
+                mask &= asked[..., :, None] == ids[..., None, :]
             mask = constrain(mask, "batch", None, None, None)
             segments.append((segment.keys, segment.values, mask))
         if cfg.fused_attention and not context:
@@ -177,10 +178,10 @@ class Attention(nn.Module):
 
     def masked(self, place: Place, mask: Array) -> tuple[Array | None, Array | None]:
         """A text's mask and numbers as `attend_fused` takes them."""
-        causal = place.texts is None and not self.leading_padding
+        causal = place.segment_ids is None and not self.leading_padding
         if causal and not self.config.attention_band:
             return None, None
-        numbers = 1 if place.texts is None else place.texts + 1
+        numbers = 1 if place.segment_ids is None else place.segment_ids + 1
         return mask, jnp.where(place.valid, numbers, 0)
 
     def merge(self, y: Array) -> Array:

@@ -24,7 +24,7 @@ def target_log_probs(
     tokens: Array,
     valid: Array,
     *,
-    texts: Array | None = None,
+    segment_ids: Array | None = None,
     first: int = 1,
     temperature: float = 1.0,
     dropout_key: Array | None = None,
@@ -36,7 +36,7 @@ def target_log_probs(
       params: Its parameters.
       tokens: int32[B, T].
       valid: bool[B, T].
-      texts: int32[B, T] where a row packs several texts; see Transformer.
+      segment_ids: int32[B, T] where a row packs several texts; see Transformer.
       first: First column that is a target, at least 1. Logits exist for no other.
       temperature: Divides the logits.
       dropout_key: Turns residual dropout on.
@@ -45,7 +45,7 @@ def target_log_probs(
       float32[B, T - first] log-probs and entropies.
     """
     read = first - 1, tokens.shape[1] - 1
-    hidden = _hidden(model, params, tokens, valid, texts, dropout_key, read=read)
+    hidden = _hidden(model, params, tokens, valid, segment_ids, dropout_key, read=read)
     targets = tokens[:, first:]
     out = model.apply(
         {"params": params},
@@ -64,7 +64,7 @@ def target_nll(
     valid: Array,
     loss_mask: Array,
     *,
-    texts: Array | None = None,
+    segment_ids: Array | None = None,
     first: int = 1,
     leading_padding: bool = True,
     dropout_key: Array | None = None,
@@ -80,7 +80,7 @@ def target_nll(
       tokens: int32[B, T].
       valid: bool[B, T].
       loss_mask: bool[B, T], True where a token counts; its first columns are not read.
-      texts: int32[B, T].
+      segment_ids: int32[B, T].
       first: First column that is a target.
       leading_padding: Whether a row may begin with padding; see Transformer.
       dropout_key: Turns residual dropout on.
@@ -101,7 +101,7 @@ def target_nll(
         params,
         tokens,
         valid,
-        texts,
+        segment_ids,
         dropout_key,
         read=read,
         leading_padding=leading_padding,
@@ -116,7 +116,7 @@ def _hidden(
     params: Params,
     tokens: Array,
     valid: Array,
-    texts: Array | None,
+    segment_ids: Array | None,
     dropout_key: Array | None,
     *,
     read: tuple[int, int] | None,
@@ -127,7 +127,7 @@ def _hidden(
         {"params": params},
         tokens[:, None],
         valid[:, None],
-        texts=None if texts is None else texts[:, None],
+        segment_ids=None if segment_ids is None else segment_ids[:, None],
         read=read,
         leading_padding=leading_padding,
         deterministic=dropout_key is None,
@@ -263,8 +263,8 @@ def _packed_scores(
     hidden, _ = model.apply(
         variables,
         row(batch.rows),
-        row(batch.texts) > 0,
-        texts=row(batch.texts),
+        row(batch.segment_ids) > 0,
+        segment_ids=row(batch.segment_ids),
         context=(as_context(segment),),
         owner=batch.owner,
         offset=jnp.take_along_axis(length, batch.owner, axis=1).reshape(-1, 1),

@@ -24,22 +24,23 @@ Array = jax.Array
 Params = Any
 
 
-def positions_of(valid: Array, texts: Array | None = None) -> Array:
+def positions_of(valid: Array, segment_ids: Array | None = None) -> Array:
     """Position of each token among the real ones of its row, or of its text.
 
     Args:
       valid: bool[..., T].
-      texts: int32[..., T], the number of each token's text where a row packs several,
-        one after another; None for one text a row.
+      segment_ids: int32[..., T], the number of each token's text where a row packs
+        several, one after another; None for one text a row.
 
     Returns:
       int32[..., T].
     """
     positions = jnp.maximum(jnp.cumsum(valid.astype(jnp.int32), axis=-1) - 1, 0)
-    if texts is None:
+    if segment_ids is None:
         return positions
-    before = jnp.pad(texts[..., :-1], [(0, 0)] * (texts.ndim - 1) + [(1, 0)])
-    starts = jnp.where(texts != before, positions, 0)
+    padding = [(0, 0)] * (segment_ids.ndim - 1) + [(1, 0)]
+    previous = jnp.pad(segment_ids[..., :-1], padding)
+    starts = jnp.where(segment_ids != previous, positions, 0)
     return positions - jax.lax.cummax(starts, axis=starts.ndim - 1)
 
 
@@ -121,7 +122,7 @@ class Transformer(nn.Module):
         tokens: Array,
         valid: Array,
         *,
-        texts: Array | None = None,
+        segment_ids: Array | None = None,
         context: tuple[Segment, ...] = (),
         owner: Array | None = None,
         offset: Array | None = None,
@@ -135,8 +136,8 @@ class Transformer(nn.Module):
         Args:
           tokens: int32[B, K, T].
           valid: bool[B, K, T], False on padding.
-          texts: int32[B, K, T] where a row packs several texts, each of which sees
-            only itself; None for one text a row.
+          segment_ids: int32[B, K, T] where a row packs several texts, each of which
+            sees only itself; None for one text a row.
           context: Segments that come before these tokens, oldest first.
           owner: int32[M, N], where rows share contexts: B = M N rows, and the contexts
             have M b rows, of which row n of group g reads row owner[g, n] of its group;
@@ -155,7 +156,7 @@ class Transformer(nn.Module):
           the compute dtype, and all tokens as a Segment [L, B, K, G, T, C] (or None).
         """
         cfg = self.config
-        positions = positions_of(valid, texts)
+        positions = positions_of(valid, segment_ids)
         if offset is not None:
             positions = positions + offset[..., None]
         layout: Layout = "tokens" if cfg.sequence_parallel else "rows"
@@ -164,7 +165,7 @@ class Transformer(nn.Module):
         positions, valid = (
             constrain(a, "batch", None, None) for a in (positions, valid)
         )
-        place = Place(positions, valid, texts, self.turns(positions), owner)
+        place = Place(positions, valid, segment_ids, self.turns(positions), owner)
 
         kv = tuple((s.keys, s.values) for s in context)
         masks = tuple((s.positions, s.valid) for s in context)

@@ -72,7 +72,7 @@ def make_sft_loss(
             batch.tokens,
             batch.valid,
             batch.loss_mask,
-            texts=batch.texts if packed else None,
+            segment_ids=batch.segment_ids if packed else None,
             first=first_target,
             leading_padding=leading_padding,
             dropout_key=key if dropout else None,

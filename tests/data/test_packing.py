@@ -46,14 +46,14 @@ def test_packed_row_by_hand():
     assert len(rows) == 1
     packed = rows[0]
     assert packed.tokens.tolist() == [7, 8, 9, 5, 6, 4]
-    assert packed.texts.tolist() == [1, 1, 1, 2, 2, 3]
+    assert packed.segment_ids.tolist() == [1, 1, 1, 2, 2, 3]
     assert packed.loss_mask.tolist() == [0, 1, 1, 0, 1, 1]
     assert [field.dtype for field in packed] == [np.int32, np.int32, bool]
 
 
 def test_what_is_left_of_a_row_is_padding():
     packed = PackedRows([row(5, 6), row(7, 8, 9)], 8)[0]
-    assert packed.texts.tolist() == [1, 1, 1, 2, 2, 0, 0, 0]
+    assert packed.segment_ids.tolist() == [1, 1, 1, 2, 2, 0, 0, 0]
     assert packed.valid.tolist() == [1, 1, 1, 1, 1, 0, 0, 0]
     assert not packed.loss_mask[5:].any()
 
@@ -91,7 +91,7 @@ def test_packed_responses_by_hand():
         [2, 2, 2, 0, 0, 0],
         [10, 10, 10, 10, 12, 0],
     ]
-    assert packed.texts[0].tolist() == [
+    assert packed.segment_ids[0].tolist() == [
         [1, 1, 1, 1, 1, 1],
         [1, 1, 1, 2, 2, 0],
         [1, 1, 1, 1, 2, 0],
@@ -115,17 +115,17 @@ def test_a_packed_batch_holds_every_response_once(groups, rng):
         packed = packer(batch)
         assert packed.rows.shape == (groups, packer.rows, tiny.RESPONSE)
         assert packed.prompt.shape[:2] == (groups, 8 // groups)
-        assert (packed.texts > 0).sum() == batch.response_valid.sum()
+        assert (packed.segment_ids > 0).sum() == batch.response_valid.sum()
         last = packed.last.reshape(8, -1)
         for p, k in np.argwhere(batch.response_valid.any(axis=-1)):
             row, column = divmod(last[p, k], tiny.RESPONSE)
             group, prompt = divmod(p, 8 // groups)
-            texts = packed.texts[group, row]
+            segment_ids = packed.segment_ids[group, row]
             assert packed.owner[group, row] == prompt
-            found = packed.rows[group, row][texts == texts[column]]
+            found = packed.rows[group, row][segment_ids == segment_ids[column]]
             expected = batch.responses[p, k][batch.response_valid[p, k]]
             np.testing.assert_array_equal(found, expected)
-        fewest = max(fewest, (packed.texts > 0).any(axis=-1).sum(axis=-1).max())
+        fewest = max(fewest, (packed.segment_ids > 0).any(axis=-1).sum(axis=-1).max())
     assert fewest == packer.rows
 
 

@@ -159,7 +159,7 @@ def test_packed_texts_are_texts_in_rows_of_their_own(
     model = Transformer(tiny.config(attention_band=band))
     rows = [type(batch)(*(field[i] for field in batch)) for i in range(8)]
     packed = stack_rows(PackedRows(rows, 2 * batch.tokens.shape[1]))
-    assert packed.texts.max() > 2 and len(packed.texts) < 8
+    assert packed.segment_ids.max() > 2 and len(packed.segment_ids) < 8
     tiny.assert_close(
         loss_and_grads(make_sft_loss(model, packed=True), params, packed, key),
         loss_and_grads(make_sft_loss(model), params, batch, key),
