@@ -23,7 +23,7 @@ from instructgpt.distributed import agree_to_stop, is_first
 from instructgpt.errors import UserError, about
 from instructgpt.finite import first_not_finite
 from instructgpt.metrics import MetricWriter, Progress, mean_metrics
-from instructgpt.sharding import settle
+from instructgpt.sharding import block_until_ready_on_cpu
 from instructgpt.state import free, layout_of
 
 Array = jax.Array
@@ -187,7 +187,7 @@ def _steps(job, state, start, config, key, pending, checkpoints, writer, preempt
         tokens += count
         state, metrics = job.update(state, batch, key)
         feed.fetch()
-        settle(metrics)
+        block_until_ready_on_cpu(metrics)
         pending.append(metrics)
         last = step == config.num_steps
         # Read once a step: a signal that comes later is for the next one.

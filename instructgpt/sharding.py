@@ -259,7 +259,7 @@ def tree_shardings(boxed: Any, mesh: Mesh) -> Any:
     )
 
 
-def settle(outputs: T) -> T:
+def block_until_ready_on_cpu(outputs: T) -> T:
     """Outputs of a program, waited for where another in flight could keep it for ever.
 
     XLA's devices on a CPU share one pool of threads: while those of a step wait for

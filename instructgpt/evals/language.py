@@ -10,7 +10,7 @@ from instructgpt.evals.batching import mesh_batches
 from instructgpt.finite import check_finite
 from instructgpt.metrics import mean_metrics
 from instructgpt.models.transformer import Transformer
-from instructgpt.sharding import put_batch, settle
+from instructgpt.sharding import block_until_ready_on_cpu, put_batch
 from instructgpt.steps.sft import make_sft_loss
 
 
@@ -46,9 +46,8 @@ def make_loss_evaluator(
         batches = mesh_batches(
             source, encode, batch_size=batch_size, mesh=mesh, keep=keep
         )
-        losses = jax.device_get(
-            [settle(run(params, put_batch(batch, mesh))) for batch in batches]
-        )
+        outputs = (run(params, put_batch(batch, mesh)) for batch in batches)
+        losses = jax.device_get([block_until_ready_on_cpu(x) for x in outputs])
         check_finite([loss.sum for loss in losses], "held-out losses")
         return mean_metrics([{"loss": loss} for loss in losses])["loss"]
 

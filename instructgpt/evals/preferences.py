@@ -19,7 +19,12 @@ from instructgpt.losses import pairwise_ranking, untied_pairs
 from instructgpt.metrics import mean_metrics
 from instructgpt.models.scoring import comparison_scores
 from instructgpt.models.transformer import ScalarModel
-from instructgpt.sharding import local_ways, put_batch, replicated, settle
+from instructgpt.sharding import (
+    block_until_ready_on_cpu,
+    local_ways,
+    put_batch,
+    replicated,
+)
 from instructgpt.world import agreement_counts
 
 
@@ -134,7 +139,8 @@ def make_ranking_evaluator(
         return scores, *labels, pairwise_ranking(scores, *labels).loss
 
     def evaluate(params: Any, rankings: Rankings) -> RankingResult:
-        found = jax.device_get([settle(run(params, batch)) for batch in rankings])
+        outputs = (run(params, batch) for batch in rankings)
+        found = jax.device_get([block_until_ready_on_cpu(x) for x in outputs])
         *arrays, losses = zip(*found, strict=True)
         # The last batch may end in blank rows, which have no id.
         size = len(rankings.ids)

@@ -36,7 +36,12 @@ from instructgpt.rollouts import (
     split_batch,
 )
 from instructgpt.sampling import SamplingConfig
-from instructgpt.sharding import batch_share, batch_ways, check_divides, settle
+from instructgpt.sharding import (
+    batch_share,
+    batch_ways,
+    block_until_ready_on_cpu,
+    check_divides,
+)
 from instructgpt.stages import common, loading
 from instructgpt.stages.inputs import has_valid, keep_short
 from instructgpt.stages.sampling import (
@@ -323,15 +328,16 @@ def _make_update(
         # The policy's step counts updates, so it tells iterations apart as well.
         key = jax.random.fold_in(key, state.policy.step)
         sample_key, order_key, step_key = jax.random.split(key, 3)
-        samples = settle(sample(state.policy.params, batch["prompts"], sample_key))
+        samples = sample(state.policy.params, batch["prompts"], sample_key)
+        block_until_ready_on_cpu(samples)
         episodes = score(samples, batch["prompts"], frozen, state.value.params)
-        metrics = [settle(summarise(episodes))]
+        metrics = [block_until_ready_on_cpu(summarise(episodes))]
         ptx = cut_ptx(batch["ptx"]) if "ptx" in batch else [None] * minibatches
         for epoch in range(rollout.epochs):
             parts = cut(episodes, jax.random.fold_in(order_key, epoch))
             for part, text in zip(parts, ptx, strict=True):
                 state, step_metrics = step(state, part, text, step_key)
-                settle(step_metrics)
+                block_until_ready_on_cpu(step_metrics)
                 gap = step_metrics.pop("log_prob_gap")
                 if len(metrics) == 1:  # no update yet: what the sampler's cache changed
                     metrics.append({"decode_gap": gap})

@@ -57,11 +57,11 @@ def test_each_batch_is_waited_for(batch, monkeypatch):
     """Two programs in flight may wait for each other on a CPU's devices."""
     waited = []
 
-    def settle(outputs):
+    def block_until_ready_on_cpu(outputs):
         waited.append(all(x.is_ready() for x in jax.tree.leaves(real(outputs))))
         return outputs
 
-    real = language.settle
-    monkeypatch.setattr(language, "settle", settle)
+    real = language.block_until_ready_on_cpu
+    monkeypatch.setattr(language, "block_until_ready_on_cpu", block_until_ready_on_cpu)
     held_out_loss(batch, tiny.params_of(MODEL), tiny.mesh_of(2, 2, 2), 4)
     assert waited == [True, True]
