@@ -83,7 +83,7 @@ def make_sampler(
     return jax.jit(roll_out)
 
 
-def make_scorer(
+def make_rollout_fn(
     policy_model: Transformer,
     reward_model: ScalarModel,
     value_model: ScalarModel,

@@ -21,8 +21,8 @@ from instructgpt.rollouts import (
     generate,
     make_minibatches,
     make_response_scorer,
+    make_rollout_fn,
     make_sampler,
-    make_scorer,
     rollout_metrics,
     split_batch,
 )
@@ -76,7 +76,7 @@ def samples(sampler, params, prompts):
 
 
 def score(samples, prompts, frozen, value_params, **options):
-    scorer = make_scorer(
+    scorer = make_rollout_fn(
         POLICY,
         REWARD,
         VALUE,

@@ -22,7 +22,7 @@ from instructgpt.models.costs import Cost, causal, forward, left_out
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.optim import OptimizerConfig, make_optimizer
 from instructgpt.plan.hlo import ONCE, Trips
-from instructgpt.rollouts import Frozen, cast, make_sampler, make_scorer
+from instructgpt.rollouts import Frozen, cast, make_rollout_fn, make_sampler
 from instructgpt.sampling import Samples
 from instructgpt.sharding import batch_ways, moves_tokens, replicated, spec
 from instructgpt.stages.common import TrainConfig, build, check_train
@@ -359,7 +359,7 @@ def _added(parts: list[Cost]) -> Cost:
 
 
 def _scoring(run: _PPO, frozen: Frozen, value: Any, all_costs: dict[str, Cost]):
-    scorer = make_scorer(
+    scorer = make_rollout_fn(
         run.policy,
         run.scalar,
         run.scalar,

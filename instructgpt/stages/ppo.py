@@ -31,7 +31,7 @@ from instructgpt.rollouts import (
     Frozen,
     cast,
     make_minibatches,
-    make_scorer,
+    make_rollout_fn,
     rollout_metrics,
     split_batch,
 )
@@ -302,7 +302,7 @@ def _make_update(
     policy, reward = models["policy"].model, models["reward"].model
     sampling = rollout.sampling(context.data_config.max_response)
     sample = stage_sampler(context, policy, sampling)
-    score = make_scorer(
+    score = make_rollout_fn(
         policy,
         reward,
         reward,

@@ -34,8 +34,8 @@ from instructgpt.rollouts import (
     Frozen,
     cast,
     make_minibatches,
+    make_rollout_fn,
     make_sampler,
-    make_scorer,
 )
 from instructgpt.sampling import SamplingConfig
 from instructgpt.sharding import MeshConfig, local_ways, make_mesh, put_batch
@@ -299,7 +299,7 @@ def ppo(args: Args) -> Job:
     ema = jax.tree.map(lambda x: x.copy(), start.params)
     state = PPOState(start, bench.state(scalar, 3), ema)
     roll = _sampler(bench, args.ppo_response)
-    score = make_scorer(
+    score = make_rollout_fn(
         policy,
         scalar,
         scalar,

@@ -14,7 +14,7 @@ from instructgpt.models.scoring import response_log_probs, response_values
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.optim import LossScale, OptimizerConfig, make_optimizer
 from instructgpt.rl import clipped_policy_loss, clipped_value_loss
-from instructgpt.rollouts import Frozen, make_sampler, make_scorer
+from instructgpt.rollouts import Frozen, make_rollout_fn, make_sampler
 from instructgpt.sampling import SamplingConfig
 from instructgpt.sharding import put_batch
 from instructgpt.state import PPOState, make_train_state, shardings_of
@@ -148,7 +148,7 @@ def sampled(start):
     sampler = make_sampler(
         POLICY, config=config, pad_id=tiny.PAD, banned_ids=(tiny.PAD,), **stops
     )
-    scorer = make_scorer(POLICY, VALUE, VALUE, temperature=TEMPERATURE, **stops)
+    scorer = make_rollout_fn(POLICY, VALUE, VALUE, temperature=TEMPERATURE, **stops)
     tokens, valid = tiny.prompts(np.random.default_rng(2), 8)
     prompts = PromptBatch(tokens, valid, np.arange(8, dtype=np.int32))
     policy, value = start
