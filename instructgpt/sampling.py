@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 from instructgpt.drawing import draw, token_keys
 from instructgpt.errors import UserError
-from instructgpt.models.attention import Segment
+from instructgpt.models.attention import KVSegment
 from instructgpt.models.transformer import (
     Transformer,
     as_context,
@@ -95,7 +95,7 @@ class _Slots(NamedTuple):
 
     row: Array  # int32[S], number of the prompt; N in an empty slot
     start: Array  # int32[S], the step before which it came
-    prompt: Segment  # L x [S, G, P, C]
+    prompt: KVSegment  # L x [S, G, P, C]
     last: Array  # int32[S, K], the newest token
     drawn: Array  # int32[S, K], tokens so far
     done: Array  # bool[S, K]
@@ -244,12 +244,12 @@ class _Sampler:
         )
         return slots, log_prob
 
-    def read(self, tokens: Array, valid: Array) -> tuple[Array, Segment]:
+    def read(self, tokens: Array, valid: Array) -> tuple[Array, KVSegment]:
         """Prompts [r, P] -> their last states [r, D] and keys and values."""
         limit, count = tokens.shape[1], self.config.prompt_buckets
         widths = [-(-limit * (i + 1) // count) for i in range(count)]
 
-        def narrow(width: int, tokens: Array, valid: Array) -> tuple[Array, Segment]:
+        def narrow(width: int, tokens: Array, valid: Array) -> tuple[Array, KVSegment]:
             hidden, segment = self.model.apply(
                 {"params": self.params},
                 tokens[:, None, limit - width :],
@@ -268,7 +268,7 @@ class _Sampler:
                     x, [before if i == axis else (0, 0) for i in range(x.ndim)]
                 )
 
-            return hidden[:, 0, -1], Segment(
+            return hidden[:, 0, -1], KVSegment(
                 keys=split(segment.keys),
                 values=split(segment.values),
                 spans=(
@@ -342,7 +342,7 @@ class _Sampler:
         spans: tuple[tuple[Array, Array], ...] = ((first, jnp.minimum(stop, limit)),)
         if self.refilled:  # then the ring has come round
             spans = (*spans, (jnp.zeros_like(first), stop - limit))
-        past = Segment(
+        past = KVSegment(
             keys=ring.keys,
             values=ring.values,
             spans=jax.tree.map(lambda x: jnp.broadcast_to(x, slots.last.shape), spans),

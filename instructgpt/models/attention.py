@@ -26,7 +26,7 @@ SMALL = "small"  # names what all remat policies but `full` keep
 _BLOCKS, _BLOCK = 8, 64
 
 
-class Segment(NamedTuple):
+class KVSegment(NamedTuple):
     """Keys and values computed earlier, to attend to. K is absent when shared."""
 
     # Compute dtype [L, B, (K,) G, S, C], keys rotated if positions are; a tuple of L
@@ -39,7 +39,7 @@ class Segment(NamedTuple):
     # known to be spans.
     spans: tuple[tuple[Array, Array], ...] = ()
 
-    def write(self, keys: Array, values: Array, column: Array) -> "Segment":
+    def write(self, keys: Array, values: Array, column: Array) -> "KVSegment":
         """Of one layer, with one token's [B, K, G, 1, C] at column int32[]."""
 
         def put(old: Array, x: Array) -> Array:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from instructgpt.models.attention import Segment
+from instructgpt.models.attention import KVSegment
 from instructgpt.sharding import spec
 
 Array = jax.Array
@@ -35,7 +35,7 @@ def has_kernel(query: Array) -> bool:
     return jax.default_backend() == "gpu" and query.dtype.itemsize == 2
 
 
-def readable(query: Array, context: tuple[Segment, ...], band: int = 0) -> bool:
+def readable(query: Array, context: tuple[KVSegment, ...], band: int = 0) -> bool:
     """Whether the kernel can read this context.
 
     Args:
@@ -47,7 +47,7 @@ def readable(query: Array, context: tuple[Segment, ...], band: int = 0) -> bool:
     return not band and query.shape[3] == 1 and fits and has_kernel(query)
 
 
-def attend_cached(query: Array, context: tuple[Segment, ...]) -> Array:
+def attend_cached(query: Array, context: tuple[KVSegment, ...]) -> Array:
     """`attend` of one token of each row to its context's spans, itself in one of them.
 
     Args:
@@ -77,7 +77,7 @@ def attend_cached(query: Array, context: tuple[Segment, ...]) -> Array:
     )(query, context)
 
 
-def _attend(query: Array, context: tuple[Segment, ...]) -> Array:
+def _attend(query: Array, context: tuple[KVSegment, ...]) -> Array:
     query_heads = query[:, :, :, 0]
     parts = [
         _read(query_heads, segment, first, stop)
@@ -93,7 +93,7 @@ def _attend(query: Array, context: tuple[Segment, ...]) -> Array:
     return out[:, :, :, None].astype(query.dtype)
 
 
-def _read(query: Array, segment: Segment, first: Array, stop: Array) -> _Part:
+def _read(query: Array, segment: KVSegment, first: Array, stop: Array) -> _Part:
     """Of [B, K, H, C] to the columns from `first` until `stop`, int32[B, (K)]."""
     # The library's import is slow, and no other backend has use for it.
     from jax.experimental.pallas.ops.gpu.decode_attention import mqa

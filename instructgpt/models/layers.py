@@ -13,7 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from instructgpt.models.attention import (
     SMALL,
-    Segment,
+    KVSegment,
     attend,
     attend_fused,
     attend_text,
@@ -123,7 +123,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, place: Place, context: tuple[Segment, ...], banded: Array
+        self, x: Array, place: Place, context: tuple[KVSegment, ...], banded: Array
     ) -> tuple[Array, tuple[Array, Array]]:
         """Attends [B, K, T, D] -> [B, K, T, D] and the new keys and values.
 
@@ -148,7 +148,7 @@ class Attention(nn.Module):
             context, keys, values = (*before, last), last.keys, last.values
             if cfg.fused_attention and readable(query, context, cfg.attention_band):
                 return self.merge(attend_cached(query, context)), (keys, values)
-        own = Segment(keys, values, place.positions, place.valid)
+        own = KVSegment(keys, values, place.positions, place.valid)
         segments, owner = [], place.owner
         if owner is not None:
             # In the layer, so that the copies of all layers are never there at once.
@@ -329,7 +329,7 @@ class Block(nn.Module):
         """
         cfg = self.config
         kv, banded = scanned
-        segments = tuple(Segment(*a, *b) for a, b in zip(kv, context, strict=True))
+        segments = tuple(KVSegment(*a, *b) for a, b in zip(kv, context, strict=True))
         drop = Dropout(cfg.residual_dropout, self.deterministic)
         # A backend's kernel wants a query for each key.
         whole = cfg.fused_attention

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from instructgpt.models.attention import SMALL, Segment
+from instructgpt.models.attention import SMALL, KVSegment
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.head import Head, TokenLogProbs, token_log_probs, weighted_nll
 from instructgpt.models.layers import Block, Place, columns
@@ -123,14 +123,14 @@ class Transformer(nn.Module):
         valid: Array,
         *,
         segment_ids: Array | None = None,
-        context: tuple[Segment, ...] = (),
+        context: tuple[KVSegment, ...] = (),
         owner: Array | None = None,
         offset: Array | None = None,
         keep_kv: bool = False,
         read: tuple[int, int] | None = None,
         leading_padding: bool = True,
         deterministic: bool = True,
-    ) -> tuple[Array, Segment | None]:
+    ) -> tuple[Array, KVSegment | None]:
         """Runs the trunk.
 
         Args:
@@ -153,7 +153,7 @@ class Transformer(nn.Module):
 
         Returns:
           Hidden states of the columns read after the last LayerNorm, [B, K, T, D] in
-          the compute dtype, and all tokens as a Segment [L, B, K, G, T, C] (or None).
+          the compute dtype, and all tokens as a KVSegment [L, B, K, G, T, C] (or None).
         """
         cfg = self.config
         positions = positions_of(valid, segment_ids)
@@ -189,7 +189,7 @@ class Transformer(nn.Module):
         if not keep_kv:
             return x, None
         keys, values = kv_new
-        return x, Segment(keys, values, positions, valid)
+        return x, KVSegment(keys, values, positions, valid)
 
     def unrolled(
         self,
@@ -329,10 +329,10 @@ def decode(
     params: Params,
     layers: tuple[Params, ...],
     tokens: Array,
-    context: tuple[Segment, ...],
+    context: tuple[KVSegment, ...],
     positions: Array,
     column: Array,
-) -> tuple[Array, Segment]:
+) -> tuple[Array, KVSegment]:
     """One token of each row, as `Transformer.__call__`, but no loop over layers.
 
     A loop would cut each layer's part out of the cache and so copy all of it in every
@@ -373,9 +373,9 @@ def decode(
     return hidden, context[-1]._replace(keys=keys, values=values)
 
 
-def as_context(segment: Segment) -> Segment:
+def as_context(segment: KVSegment) -> KVSegment:
     """A prefilled prompt [B, 1, P] as a context that K continuations share."""
-    return Segment(
+    return KVSegment(
         keys=segment.keys[:, :, 0],
         values=segment.values[:, :, 0],
         positions=segment.positions[:, 0],

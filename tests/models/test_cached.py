@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from instructgpt.models import cached
-from instructgpt.models.attention import Segment, attend
+from instructgpt.models.attention import KVSegment, attend
 from instructgpt.models.transformer import Transformer
 from instructgpt.sampling import SamplingConfig, sample
 from instructgpt.sharding import MeshConfig, make_mesh
@@ -36,7 +36,7 @@ def inputs(rng, groups):
     query = normal(rng, B, K, H, 1, C)
     first = jnp.asarray(rng.integers(0, P, B), jnp.int32)
     stop = jnp.full(B, P, jnp.int32)
-    prompt = Segment(
+    prompt = KVSegment(
         *(normal(rng, B, groups, P, C) for _ in range(2)),
         positions=jnp.zeros((B, P), jnp.int32),
         valid=columns(first, stop, P),
@@ -45,7 +45,7 @@ def inputs(rng, groups):
     start = jnp.asarray(rng.integers(0, R, (B, K)), jnp.int32)
     end = start + jnp.asarray(rng.integers(1, R, (B, K)), jnp.int32)
     spans = (start, jnp.minimum(end, R)), (jnp.zeros_like(start), end - R)
-    ring = Segment(
+    ring = KVSegment(
         *(normal(rng, B, K, groups, R, C) for _ in range(2)),
         positions=jnp.zeros((B, K, R), jnp.int32),
         valid=columns(*spans[0], R) | columns(*spans[1], R),
