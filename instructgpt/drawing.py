@@ -71,13 +71,13 @@ def draw(
     else:
         if top_p < 1:
             choice = nucleus(choice, top_p)
-        tokens = race(choice, keys)
+        tokens = gumbel_max(choice, keys)
     taken = jnp.take_along_axis(scaled, tokens[..., None], axis=-1)[..., 0]
     log_probs = taken - jax.nn.logsumexp(scaled, axis=-1)
     return tokens.astype(jnp.int32), log_probs
 
 
-def race(logits: Array, keys: Array) -> Array:
+def gumbel_max(logits: Array, keys: Array) -> Array:
     """Tokens with probability softmax(logits), by the Gumbel-max trick in two heats.
 
     The greatest of logits with Gumbel noise is a draw from their softmax: so a block of

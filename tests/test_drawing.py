@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from instructgpt.drawing import draw, nucleus, race, token_keys
+from instructgpt.drawing import draw, gumbel_max, nucleus, token_keys
 
 
 def naive_nucleus(logits: np.ndarray, top_p: float) -> np.ndarray:
@@ -41,19 +41,19 @@ def test_the_race_against_a_loop(rng, key, size):
         inside = row[128 * block : 128 * (block + 1)]
         noise = noise[len(starts) :][: len(inside)]
         want.append(128 * block + int(np.argmax(inside + noise)))
-    np.testing.assert_array_equal(jax.jit(race)(logits, keys)[0], want)
+    np.testing.assert_array_equal(jax.jit(gumbel_max)(logits, keys)[0], want)
 
 
 def test_nothing_impossible_is_drawn_even_of_large_logits(rng, key):
     logits = 1e4 + rng.normal(size=(4, 200, 200)).astype(np.float32)
     logits[..., :20] = logits[..., 150:] = -np.inf
-    got = race(logits, keys_of(key, 4, 200))
+    got = gumbel_max(logits, keys_of(key, 4, 200))
     assert ((got >= 20) & (got < 150)).all() and len(np.unique(got)) > 100
 
 
 def test_frequencies_over_several_blocks_are_the_distribution(rng, key):
     count, logits = 40_000, rng.normal(0, 2, 300).astype(np.float32)
-    got = jax.jit(race)(
+    got = jax.jit(gumbel_max)(
         np.broadcast_to(logits, (1, count, 300)), keys_of(key, 1, count)
     )
     probs = np.exp(logits) / np.exp(logits).sum()
@@ -70,7 +70,9 @@ def test_rounding_does_not_change_what_is_drawn(rng, key):
     # Enough to move the distribution function past a number now and then.
     other = logits + np.linspace(-5e-6, 5e-6, 2048, dtype=np.float32)
     keys = keys_of(key, 1, 4000)
-    np.testing.assert_array_equal(*(jax.jit(race)(x, keys) for x in (logits, other)))
+    np.testing.assert_array_equal(
+        *(jax.jit(gumbel_max)(x, keys) for x in (logits, other))
+    )
 
 
 def test_each_token_has_its_own_key(key):
