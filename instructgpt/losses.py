@@ -24,7 +24,7 @@ class Weighted(NamedTuple):
         return self.sum / jnp.where(self.weight > 0, self.weight, 1.0)
 
 
-def masked(values: Array, mask: Array) -> Weighted:
+def masked_sum(values: Array, mask: Array) -> Weighted:
     """Sum of values where the mask is True, and how many there are."""
     # Not values * mask: padding may hold an infinity, and inf * 0 is a NaN.
     kept = jnp.where(mask, values.astype(jnp.float32), 0.0)
@@ -93,7 +93,7 @@ def pairwise_ranking(
     # An exact tie of scores is half right: a constant model gets 0.5.
     right = (margins > 0) + 0.5 * (margins == 0)
     return RankingLoss(
-        loss=masked(per_prompt, untied > 0),
-        accuracy=masked(right, better),
-        margin=masked(margins, better),
+        loss=masked_sum(per_prompt, untied > 0),
+        accuracy=masked_sum(right, better),
+        margin=masked_sum(margins, better),
     )

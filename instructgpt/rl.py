@@ -7,7 +7,7 @@ included. Every function is one formula; paper §3.5 and App. C.4.
 import jax
 import jax.numpy as jnp
 
-from instructgpt.losses import Weighted, masked
+from instructgpt.losses import Weighted, masked_sum
 
 Array = jax.Array
 
@@ -80,8 +80,8 @@ def whiten(x: Array, mask: Array, *, shift_mean: bool = True) -> Array:
 
     Uses the biased variance and epsilon 1e-8, as Ziegler et al. 2019.
     """
-    mean = masked(x, mask).mean()
-    variance = masked(jnp.square(x - mean), mask).mean()
+    mean = masked_sum(x, mask).mean()
+    variance = masked_sum(jnp.square(x - mean), mask).mean()
     scaled = (x - mean) * jax.lax.rsqrt(variance + 1e-8)
     return jnp.where(mask, scaled if shift_mean else scaled + mean, 0.0)
 
@@ -125,4 +125,4 @@ def clipped_value_loss(
 def sequence_kl(log_probs: Array, ref_log_probs: Array, mask: Array) -> Weighted:
     """Estimate of KL(policy || reference) in nats per response: sum log p - log q."""
     kl = jnp.where(mask, log_probs - ref_log_probs, 0.0).sum(axis=1)
-    return masked(kl, mask.any(axis=1))
+    return masked_sum(kl, mask.any(axis=1))

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from instructgpt.batches import PromptBatch, Rollout
 from instructgpt.distributed import fetch
 from instructgpt.finite import check_finite
-from instructgpt.losses import masked
+from instructgpt.losses import masked_sum
 from instructgpt.models.scoring import (
     response_log_probs,
     response_scores,
@@ -152,12 +152,12 @@ def rollout_metrics(rollout: Rollout, *, kl_coef: float) -> Metrics:
     mask = rollout.response_valid
     real = mask.any(axis=1)
     kl = sequence_kl(rollout.log_probs, rollout.ref_log_probs, mask)
-    score = masked(rollout.score, real)
+    score = masked_sum(rollout.score, real)
     return {
         "score": score,
         "kl": kl,
         "reward": score._replace(sum=score.sum - kl_coef * kl.sum),
-        "response_length": masked(mask.sum(axis=1).astype(jnp.float32), real),
+        "response_length": masked_sum(mask.sum(axis=1).astype(jnp.float32), real),
     }
 
 

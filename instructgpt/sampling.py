@@ -12,7 +12,7 @@ while the others go on: the time is that of the tokens, not of the longest respo
 
 Each sample draws its noise from its own key, folded with the row's id, the sample's
 number and the token's index: the same prompt, id and key give the same tokens in
-whatever batch or slot they sit, but where rounding decides a tie (see `drawing.gumbel_max`).
+whatever batch or slot they sit, but where rounding decides a tie (`gumbel_max`).
 """
 
 import dataclasses

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from instructgpt.losses import Weighted, masked, pairwise_ranking
+from instructgpt.losses import Weighted, masked_sum, pairwise_ranking
 
 
 def sigmoid(x: float) -> float:
@@ -52,12 +52,12 @@ def ranking_case(rng):
 
 
 def test_masked_sums_where_the_mask_is_true():
-    out = masked(jnp.array([0.5, 2.0, 4.0]), jnp.array([True, False, True]))
+    out = masked_sum(jnp.array([0.5, 2.0, 4.0]), jnp.array([True, False, True]))
     assert (float(out.sum), float(out.weight)) == (4.5, 2.0)
 
 
 def test_masked_ignores_what_padding_holds():
-    out = masked(jnp.array([0.5, np.nan, np.inf]), jnp.array([True, False, False]))
+    out = masked_sum(jnp.array([0.5, np.nan, np.inf]), jnp.array([True, False, False]))
     assert (float(out.sum), float(out.weight)) == (0.5, 1.0)
 
 

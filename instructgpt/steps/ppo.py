@@ -13,7 +13,7 @@ import jax
 import optax
 
 from instructgpt.batches import Rollout, TokenBatch
-from instructgpt.losses import Weighted, masked
+from instructgpt.losses import Weighted, masked_sum
 from instructgpt.models.scoring import response_log_probs, response_values
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.ranges import (
@@ -112,13 +112,13 @@ def make_policy_loss(model: Transformer, config: PPOConfig, temperature: float):
             now.log_probs, rollout.log_probs, batch.advantages, clip=config.clip
         )
         drift = now.log_probs - rollout.log_probs
-        return masked(loss, mask), {
-            "policy_loss": masked(loss, mask),
-            "ratio": masked(ratio, mask),
-            "approx_kl": masked(0.5 * drift * drift, mask),
-            "log_prob_gap": masked(abs(drift), mask),
-            "clip_fraction": masked(clipped, mask),
-            "entropy": masked(now.entropy, mask),
+        return masked_sum(loss, mask), {
+            "policy_loss": masked_sum(loss, mask),
+            "ratio": masked_sum(ratio, mask),
+            "approx_kl": masked_sum(0.5 * drift * drift, mask),
+            "log_prob_gap": masked_sum(abs(drift), mask),
+            "clip_fraction": masked_sum(clipped, mask),
+            "entropy": masked_sum(now.entropy, mask),
         }
 
     return loss_fn
@@ -141,11 +141,11 @@ def make_value_loss(model: ScalarModel, config: PPOConfig):
         loss, clipped = clipped_value_loss(
             values, rollout.values, batch.returns, clip=config.value_clip or None
         )
-        return masked(loss, mask), {
-            "value_loss": masked(loss, mask),
-            "value_clip_fraction": masked(clipped, mask),
-            "value": masked(values, mask),
-            "return": masked(batch.returns, mask),
+        return masked_sum(loss, mask), {
+            "value_loss": masked_sum(loss, mask),
+            "value_clip_fraction": masked_sum(clipped, mask),
+            "value": masked_sum(values, mask),
+            "return": masked_sum(batch.returns, mask),
         }
 
     return loss_fn

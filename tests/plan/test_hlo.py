@@ -77,7 +77,7 @@ ENTRY %main (p: f32[8]) -> f32[8] {
   %c = f32[10]{0} collective-permute(%f), source_target_pairs={{0,1},{1,0}}
   ROOT %a = f32[6]{0} all-reduce(%c), replica_groups={{0,1,2}}, to_apply=%add
 }
-"""
+"""  # noqa: E501
 
 
 def test_what_is_gathered_is_found():

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from instructgpt.losses import Weighted, masked
+from instructgpt.losses import Weighted, masked_sum
 from instructgpt.state import TrainState
 from instructgpt.steps.update import gradients, make_train_step, split_rows
 from tests import tiny
@@ -20,8 +20,8 @@ MASK = np.array([True, False, True, False, True, True])
 def squares(params, batch, key):
     """Mean over the masked rows of (x . w)^2."""
     x, mask = batch
-    out = masked(jnp.square(x @ params["w"]), mask)
-    return out, {"rows": masked(x[:, 0], mask)}
+    out = masked_sum(jnp.square(x @ params["w"]), mask)
+    return out, {"rows": masked_sum(x[:, 0], mask)}
 
 
 def noisy(params, batch, key):
