@@ -62,7 +62,8 @@ class PackedComparisonBatch(NamedTuple):
     rows: Array  # int32[M, N, S], right-padded
     # int32[M, N, S], which response of its row, from 1; 0 on padding.
     segment_ids: Array
-    owner: Array  # int32[M, N], the prompt that a row belongs to, from 0 to b - 1
+    # int32[M, N], the prompt that a row belongs to, from 0 to b - 1.
+    prompt_index: Array
     last: Array  # int32[M, b, K], where a response ends: row * S + column
     ranks: Array  # int32[M, b, K], as in ComparisonBatch
     present: Array  # bool[M, b, K]

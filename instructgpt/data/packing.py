@@ -129,7 +129,7 @@ class ComparisonPacker:
         shape = self._groups, self.rows
         rows = np.zeros((*shape, length), np.int32)
         segment_ids = np.zeros((*shape, length), np.int32)
-        owner = np.zeros(shape, np.int32)
+        prompt_index = np.zeros(shape, np.int32)
         last = np.zeros((self._groups, size // self._groups, slots), np.int32)
         for g, group in enumerate(_by_group(batch, self._groups)):
             if sum(len(bins) for bins in group) > self.rows:
@@ -138,7 +138,7 @@ class ComparisonPacker:
             for p, bins in enumerate(group):
                 source = g * len(group) + p
                 for slots_of_row in bins:
-                    owner[g, row], start = p, 0
+                    prompt_index[g, row], start = p, 0
                     for number, k in enumerate(slots_of_row, 1):
                         tokens = batch.responses[source, k]
                         tokens = tokens[batch.response_valid[source, k]]
@@ -156,7 +156,7 @@ class ComparisonPacker:
             prompt_valid=grouped(batch.prompt_valid),
             rows=rows,
             segment_ids=segment_ids,
-            owner=owner,
+            prompt_index=prompt_index,
             last=last,
             ranks=grouped(batch.ranks),
             present=grouped(batch.present),

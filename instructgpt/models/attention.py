@@ -69,16 +69,16 @@ def visible(
     return (distance >= 0) & segment_valid[..., None, :], distance
 
 
-def of_owner(x: Array, owner: Array) -> Array:
+def rows_of_prompt(x: Array, prompt_index: Array) -> Array:
     """Rows [M b, ...] of contexts -> those [M N, ...] that each row reads.
 
     Args:
       x: M groups of b rows, one group after the other.
-      owner: int32[M, N], from 0 to b - 1. A group reads only its own rows, so groups
-        may lie on different devices.
+      prompt_index: int32[M, N], from 0 to b - 1. A group reads only its own
+        rows, so groups may lie on different devices.
     """
-    grouped = x.reshape(owner.shape[0], -1, *x.shape[1:])
-    taken = jax.vmap(lambda rows, numbers: rows[numbers])(grouped, owner)
+    grouped = x.reshape(prompt_index.shape[0], -1, *x.shape[1:])
+    taken = jax.vmap(lambda rows, numbers: rows[numbers])(grouped, prompt_index)
     return taken.reshape(-1, *x.shape[1:])
 
 

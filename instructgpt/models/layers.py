@@ -17,7 +17,7 @@ from instructgpt.models.attention import (
     attend,
     attend_fused,
     attend_text,
-    of_owner,
+    rows_of_prompt,
     visible,
 )
 from instructgpt.models.cached import attend_cached, readable
@@ -44,7 +44,7 @@ class Place(NamedTuple):
     segment_ids: Array | None
     rotation: Rotation | None  # None without rotary positions
     # int32[M, N], which context row of its group each row reads; None: its own.
-    owner: Array | None = None
+    prompt_index: Array | None = None
     # int32[], the column of the last context where the tokens' keys and values are
     # written before they are read there; None: they are a segment of their own.
     column: Array | None = None
@@ -55,7 +55,9 @@ class Place(NamedTuple):
         positions, valid, segment_ids, rotation = jax.tree.map(
             lambda x: columns(x, read), of_each
         )
-        return Place(positions, valid, segment_ids, rotation, self.owner, self.column)
+        return Place(
+            positions, valid, segment_ids, rotation, self.prompt_index, self.column
+        )
 
 
 class Weights(NamedTuple):
@@ -149,11 +151,11 @@ class Attention(nn.Module):
             if cfg.fused_attention and readable(query, context, cfg.attention_band):
                 return self.merge(attend_cached(query, context)), (keys, values)
         own = KVSegment(keys, values, place.positions, place.valid)
-        segments, owner = [], place.owner
-        if owner is not None:
+        segments, prompt_index = [], place.prompt_index
+        if prompt_index is not None:
             # In the layer, so that the copies of all layers are never there at once.
             context = tuple(
-                jax.tree.map(lambda x: of_owner(x, owner), segment)
+                jax.tree.map(lambda x: rows_of_prompt(x, prompt_index), segment)
                 for segment in context
             )
         for segment in context if place.column is not None else (*context, own):

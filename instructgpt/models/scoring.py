@@ -248,7 +248,7 @@ def _packed_scores(
     model: ScalarModel, params: Params, batch: PackedComparisonBatch
 ) -> Array:
     # 1. every prompt through the trunk once: [M b, 1, P]
-    # 2. the packed rows, each reading its owner's keys and values: [M N, 1, S]
+    # 2. the packed rows, each reading its prompt's keys and values: [M N, 1, S]
     # 3. the state at each response's last token: [M, b K, D] -> [B, K]
     variables = {"params": params}
 
@@ -266,8 +266,8 @@ def _packed_scores(
         row(batch.segment_ids) > 0,
         segment_ids=row(batch.segment_ids),
         context=(as_context(segment),),
-        owner=batch.owner,
-        offset=jnp.take_along_axis(length, batch.owner, axis=1).reshape(-1, 1),
+        prompt_index=batch.prompt_index,
+        offset=jnp.take_along_axis(length, batch.prompt_index, axis=1).reshape(-1, 1),
         method="hidden",
     )
     groups, _, slots = batch.last.shape

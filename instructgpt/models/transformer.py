@@ -124,7 +124,7 @@ class Transformer(nn.Module):
         *,
         segment_ids: Array | None = None,
         context: tuple[KVSegment, ...] = (),
-        owner: Array | None = None,
+        prompt_index: Array | None = None,
         offset: Array | None = None,
         keep_kv: bool = False,
         read: tuple[int, int] | None = None,
@@ -139,9 +139,9 @@ class Transformer(nn.Module):
           segment_ids: int32[B, K, T] where a row packs several texts, each of which
             sees only itself; None for one text a row.
           context: Segments that come before these tokens, oldest first.
-          owner: int32[M, N], where rows share contexts: B = M N rows, and the contexts
-            have M b rows, of which row n of group g reads row owner[g, n] of its group;
-            None where each row has its own.
+          prompt_index: int32[M, N], where rows share contexts: B = M N rows, and the
+            contexts have M b rows, of which row n of group g reads row
+            prompt_index[g, n] of its group; None where each row has its own.
           offset: int32[B, K], the position of each row's first token; 0 if None.
           keep_kv: Whether to return keys and values.
           read: (first, stop) of the columns whose hidden states are wanted; None: all.
@@ -165,7 +165,9 @@ class Transformer(nn.Module):
         positions, valid = (
             constrain(a, "batch", None, None) for a in (positions, valid)
         )
-        place = Place(positions, valid, segment_ids, self.turns(positions), owner)
+        place = Place(
+            positions, valid, segment_ids, self.turns(positions), prompt_index
+        )
 
         kv = tuple((s.keys, s.values) for s in context)
         masks = tuple((s.positions, s.valid) for s in context)

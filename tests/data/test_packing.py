@@ -96,7 +96,7 @@ def test_packed_responses_by_hand():
         [1, 1, 1, 2, 2, 0],
         [1, 1, 1, 1, 2, 0],
     ]
-    assert packed.owner.tolist() == [[0, 0, 1]]
+    assert packed.prompt_index.tolist() == [[0, 0, 1]]
     assert packed.last[0].tolist() == [[10, 5, 8], [15, 0, 16]]
 
 
@@ -121,7 +121,7 @@ def test_a_packed_batch_holds_every_response_once(groups, rng):
             row, column = divmod(last[p, k], tiny.RESPONSE)
             group, prompt = divmod(p, 8 // groups)
             segment_ids = packed.segment_ids[group, row]
-            assert packed.owner[group, row] == prompt
+            assert packed.prompt_index[group, row] == prompt
             found = packed.rows[group, row][segment_ids == segment_ids[column]]
             expected = batch.responses[p, k][batch.response_valid[p, k]]
             np.testing.assert_array_equal(found, expected)
