@@ -8,47 +8,56 @@ the left, responses on the right; `valid` marks real tokens.
 
 from typing import Any, NamedTuple
 
+from jaxtyping import Bool, Float32, Int32
+
 Array = Any  # numpy.ndarray or jax.Array; this module imports neither
 
 
 class TokenBatch(NamedTuple):
     """Rows of text for pretraining and supervised fine-tuning."""
 
-    tokens: Array  # int32[B, T]
-    segment_ids: Array  # int32[B, T], which text of its row, from 1; 0 on padding
-    # bool[B, T], True where the token is a prediction target; or float32, how much the
-    # target counts.
-    loss_mask: Array
+    tokens: Int32[Array, "B T"]
+    segment_ids: Int32[Array, "B T"]  # which text of its row, from 1; 0 on padding
+    # True where the token is a prediction target; or how much the target counts.
+    loss_mask: Bool[Array, "B T"] | Float32[Array, "B T"]
 
     @property
-    def valid(self) -> Array:
-        """bool[B, T], False on padding."""
+    def valid(self) -> Bool[Array, "B T"]:
+        """False on padding."""
         return self.segment_ids > 0
 
 
 class PromptBatch(NamedTuple):
     """Prompts waiting for a response."""
 
-    tokens: Array  # int32[B, P], left-padded
-    valid: Array  # bool[B, P]
-    index: Array  # int32[B], row number in the source
+    tokens: Int32[Array, "B P"]  # left-padded
+    valid: Bool[Array, "B P"]
+    index: Int32[Array, " B"]  # row number in the source
+
+
+class RankingLabels(NamedTuple):
+    """What the ranking loss needs besides scores, by the names of its arguments."""
+
+    ranks: Int32[Array, "*B K"]  # 1 is best, equal ranks are a tie
+    present: Bool[Array, "*B K"]  # False for an empty slot when a prompt has fewer
+    wording: Int32[Array, "*B K"]  # equal for responses that are the same tokens
 
 
 class ComparisonBatch(NamedTuple):
     """One prompt a row with its K ranked responses (paper §3.5, Eq. 1)."""
 
-    prompt: Array  # int32[B, P], left-padded
-    prompt_valid: Array  # bool[B, P]
-    responses: Array  # int32[B, K, R], right-padded, EOS last
-    response_valid: Array  # bool[B, K, R], True up to and including EOS
-    ranks: Array  # int32[B, K], 1 is best, equal ranks are a tie
-    present: Array  # bool[B, K], False for an empty slot when a prompt has fewer
-    wording: Array  # int32[B, K], equal for responses that are the same tokens
+    prompt: Int32[Array, "B P"]  # left-padded
+    prompt_valid: Bool[Array, "B P"]
+    responses: Int32[Array, "B K R"]  # right-padded, EOS last
+    response_valid: Bool[Array, "B K R"]  # True up to and including EOS
+    ranks: Int32[Array, "B K"]  # these three as in RankingLabels
+    present: Bool[Array, "B K"]
+    wording: Int32[Array, "B K"]
 
     @property
-    def labels(self) -> tuple[Array, Array, Array]:
-        """Ranks, present and wording: which responses are better than which."""
-        return self.ranks, self.present, self.wording
+    def labels(self) -> RankingLabels:
+        """Which responses are better than which."""
+        return RankingLabels(self.ranks, self.present, self.wording)
 
 
 class PackedComparisonBatch(NamedTuple):
@@ -57,32 +66,31 @@ class PackedComparisonBatch(NamedTuple):
     A row holds responses to one prompt of its group, one after another.
     """
 
-    prompt: Array  # int32[M, b, P], left-padded
-    prompt_valid: Array  # bool[M, b, P]
-    rows: Array  # int32[M, N, S], right-padded
-    # int32[M, N, S], which response of its row, from 1; 0 on padding.
-    segment_ids: Array
-    # int32[M, N], the prompt that a row belongs to, from 0 to b - 1.
-    prompt_index: Array
-    last: Array  # int32[M, b, K], where a response ends: row * S + column
-    ranks: Array  # int32[M, b, K], as in ComparisonBatch
-    present: Array  # bool[M, b, K]
-    wording: Array  # int32[M, b, K]
+    prompt: Int32[Array, "M b P"]  # left-padded
+    prompt_valid: Bool[Array, "M b P"]
+    rows: Int32[Array, "M N S"]  # right-padded
+    # Which response of its row a token is of, from 1; 0 on padding.
+    segment_ids: Int32[Array, "M N S"]
+    prompt_index: Int32[Array, "M N"]  # the prompt of a row, from 0 to b - 1
+    last: Int32[Array, "M b K"]  # where a response ends: row * S + column
+    ranks: Int32[Array, "M b K"]  # these three as in RankingLabels
+    present: Bool[Array, "M b K"]
+    wording: Int32[Array, "M b K"]
 
     @property
-    def labels(self) -> tuple[Array, Array, Array]:
-        """As in ComparisonBatch."""
-        return self.ranks, self.present, self.wording
+    def labels(self) -> RankingLabels:
+        """Which responses are better than which."""
+        return RankingLabels(self.ranks, self.present, self.wording)
 
 
 class Rollout(NamedTuple):
     """Prompts, sampled responses and everything PPO needs to know about them."""
 
-    prompt: Array  # int32[B, P], left-padded
-    prompt_valid: Array  # bool[B, P]
-    response: Array  # int32[B, R], right-padded
-    response_valid: Array  # bool[B, R], True up to and including EOS
-    log_probs: Array  # float32[B, R], of the policy that sampled
-    ref_log_probs: Array  # float32[B, R], of the frozen KL reference
-    values: Array  # float32[B, R], of the value net before the update
-    score: Array  # float32[B], of the reward model at the last response token
+    prompt: Int32[Array, "B P"]  # left-padded
+    prompt_valid: Bool[Array, "B P"]
+    response: Int32[Array, "B R"]  # right-padded
+    response_valid: Bool[Array, "B R"]  # True up to and including EOS
+    log_probs: Float32[Array, "B R"]  # of the policy that sampled
+    ref_log_probs: Float32[Array, "B R"]  # of the frozen reference of the KL
+    values: Float32[Array, "B R"]  # of the value net before the update
+    score: Float32[Array, " B"]  # of the whole response

@@ -10,21 +10,21 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-Array = jax.Array
+from instructgpt.arrays import Array, Bool, Float, Int, Shaped
 
 
 class Weighted(NamedTuple):
     """A sum and the weight that turns it into a mean."""
 
-    sum: Array  # float32[]
-    weight: Array  # float32[]
+    sum: Float[Array, ""]
+    weight: Float[Array, ""]
 
-    def mean(self) -> Array:
+    def mean(self) -> Float[Array, ""]:
         """sum / weight, and 0 where the weight is 0."""
         return self.sum / jnp.where(self.weight > 0, self.weight, 1.0)
 
 
-def masked_sum(values: Array, mask: Array) -> Weighted:
+def masked_sum(values: Shaped[Array, "*axes"], mask: Bool[Array, "*axes"]) -> Weighted:
     """Sum of values where the mask is True, and how many there are."""
     # Not values * mask: padding may hold an infinity, and inf * 0 is a NaN.
     kept = jnp.where(mask, values.astype(jnp.float32), 0.0)
@@ -39,19 +39,22 @@ class RankingLoss(NamedTuple):
     margin: Weighted  # per untied pair: r(better) - r(worse)
 
 
-def untied_pairs(ranks: Any, present: Any, wording: Any = None) -> Any:
+def untied_pairs(
+    ranks: Int[Any, "B K"],
+    present: Bool[Any, "B K"],
+    wording: Int[Any, "B K"] | None = None,
+) -> Bool[Any, "B K K"]:
     """Which pairs of a prompt's responses say that one is better than the other.
 
     Pairs of equal ranks do not, and neither do two responses that are the same tokens.
 
     Args:
-      ranks: int[B, K], 1 is best; NumPy or JAX arrays, as all of them.
-      present: bool[B, K], False for an empty slot.
-      wording: int[B, K], equal for responses that are the same tokens; None: all
-        differ.
+      ranks: 1 is best; NumPy or JAX arrays, as all of them.
+      present: False for an empty slot.
+      wording: Equal for responses that are the same tokens; None: all differ.
 
     Returns:
-      bool[B, K, K], [prompt, winner, loser].
+      True at [prompt, winner, loser].
     """
     both = present[:, :, None] & present[:, None, :]
     better = both & (ranks[:, :, None] < ranks[:, None, :])
@@ -61,11 +64,11 @@ def untied_pairs(ranks: Any, present: Any, wording: Any = None) -> Any:
 
 
 def pairwise_ranking(
-    scores: Array,
-    ranks: Array,
-    present: Array,
-    wording: Array | None = None,
+    scores: Float[Array, "B K"],
     *,
+    ranks: Int[Array, "B K"],
+    present: Bool[Array, "B K"],
+    wording: Int[Array, "B K"] | None = None,
     divisor: Literal["untied", "all"] = "untied",
 ) -> RankingLoss:
     """K-way ranking loss: -log sigmoid(r(x, y_w) - r(x, y_l)) (paper Eq. 1).
@@ -75,9 +78,9 @@ def pairwise_ranking(
     same wording; a prompt without another pair weighs nothing.
 
     Args:
-      scores: float32[B, K].
-      ranks: int32[B, K], 1 is best; equal ranks are a tie.
-      present: bool[B, K], False for an empty slot.
+      scores: The reward model's.
+      ranks: 1 is best; equal ranks are a tie.
+      present: False for an empty slot.
       wording: See `untied_pairs`.
       divisor: A prompt's sum is divided by its number of untied pairs, or of all
         C(K, 2) pairs as Eq. 1 is written.

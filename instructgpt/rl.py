@@ -7,33 +7,32 @@ included. Every function is one formula; paper §3.5 and App. C.4.
 import jax
 import jax.numpy as jnp
 
+from instructgpt.arrays import Array, Bool, Float, Num
 from instructgpt.losses import Weighted, masked_sum
-
-Array = jax.Array
 
 
 def shaped_rewards(
-    score: Array,
-    log_probs: Array,
-    ref_log_probs: Array,
-    mask: Array,
+    score: Num[Array, " B"],
     *,
+    log_probs: Float[Array, "B R"],
+    ref_log_probs: Float[Array, "B R"],
+    mask: Bool[Array, "B R"],
     kl_coef: float,
-) -> Array:
+) -> Float[Array, "B R"]:
     """Per-token rewards: r_t = -beta * (log p_t - log q_t), + score at the last.
 
     Their sum over a response is score - beta * KL, the bracket of Eq. 2. The KL
     estimate is not clipped and may be negative at a token.
 
     Args:
-      score: float32[B] of the reward model.
-      log_probs: float32[B, R] of the policy that sampled.
-      ref_log_probs: float32[B, R] of the frozen reference.
-      mask: bool[B, R].
+      score: The reward model's, of each response.
+      log_probs: The policy's that sampled.
+      ref_log_probs: The frozen reference's.
+      mask: True on real tokens.
       kl_coef: beta, per nat.
 
     Returns:
-      float32[B, R], 0 on padding.
+      r_t, 0 on padding.
     """
     kl = log_probs - ref_log_probs
     following = jnp.pad(mask[:, 1:], ((0, 0), (0, 1)))
@@ -43,22 +42,27 @@ def shaped_rewards(
 
 
 def gae(
-    rewards: Array, values: Array, mask: Array, *, discount: float, lam: float
-) -> tuple[Array, Array]:
+    *,
+    rewards: Float[Array, "B R"],
+    values: Float[Array, "B R"],
+    mask: Bool[Array, "B R"],
+    discount: float,
+    lam: float,
+) -> tuple[Float[Array, "B R"], Float[Array, "B R"]]:
     """Generalised advantage estimation, backwards over the response.
 
     delta_t = r_t + discount * V_{t+1} - V_t and A_t = delta_t + discount * lam *
     A_{t+1}; the value after the last token is 0, the episode ends there.
 
     Args:
-      rewards: float32[B, R], 0 on padding.
-      values: float32[B, R].
-      mask: bool[B, R].
+      rewards: r_t, 0 on padding.
+      values: V_t.
+      mask: True on real tokens.
       discount: 1 in the paper ("no discount").
       lam: GAE lambda.
 
     Returns:
-      (advantages, returns = advantages + values), float32[B, R], 0 on padding.
+      (advantages, returns = advantages + values), 0 on padding.
     """
     values = jnp.where(mask, values, 0.0)
     next_values = jnp.pad(values[:, 1:], ((0, 0), (0, 1)))
@@ -75,7 +79,9 @@ def gae(
     return advantages, jnp.where(mask, advantages + values, 0.0)
 
 
-def whiten(x: Array, mask: Array, *, shift_mean: bool = True) -> Array:
+def whiten(
+    x: Float[Array, "B R"], mask: Bool[Array, "B R"], *, shift_mean: bool = True
+) -> Float[Array, "B R"]:
     """Unit variance (and mean 0) over the real tokens only; 0 on padding.
 
     Uses the biased variance and epsilon 1e-8, as Ziegler et al. 2019.
@@ -87,12 +93,16 @@ def whiten(x: Array, mask: Array, *, shift_mean: bool = True) -> Array:
 
 
 def clipped_policy_loss(
-    log_probs: Array, old_log_probs: Array, advantages: Array, *, clip: float
-) -> tuple[Array, Array, Array]:
+    *,
+    log_probs: Float[Array, "B R"],
+    old_log_probs: Float[Array, "B R"],
+    advantages: Float[Array, "B R"],
+    clip: float,
+) -> tuple[Float[Array, "B R"], Float[Array, "B R"], Bool[Array, "B R"]]:
     """PPO's surrogate: max(-A * ratio, -A * clip(ratio, 1 - clip, 1 + clip)).
 
     Returns:
-      (loss, ratio, whether the clip binds), each [B, R] per token.
+      (loss, ratio, whether the clip binds) of each token.
     """
     ratio = jnp.exp(log_probs - old_log_probs)
     free = -advantages * ratio
@@ -101,18 +111,22 @@ def clipped_policy_loss(
 
 
 def clipped_value_loss(
-    values: Array, old_values: Array, returns: Array, *, clip: float | None
-) -> tuple[Array, Array]:
+    *,
+    values: Float[Array, "B R"],
+    old_values: Float[Array, "B R"],
+    returns: Float[Array, "B R"],
+    clip: float | None,
+) -> tuple[Float[Array, "B R"], Bool[Array, "B R"]]:
     """0.5 * max((V - R)^2, (V_old + clip(V - V_old, +-clip) - R)^2) per token.
 
     Args:
-      values: float32[B, R] of the value net now.
-      old_values: float32[B, R] at the time of the rollout.
-      returns: float32[B, R].
+      values: The value net's now.
+      old_values: Those at the time of the rollout.
+      returns: What they are fitted to.
       clip: None for the plain squared error.
 
     Returns:
-      (loss, whether the clip binds), each [B, R].
+      (loss, whether the clip binds) of each token.
     """
     free = jnp.square(values - returns)
     if clip is None:
@@ -122,7 +136,12 @@ def clipped_value_loss(
     return 0.5 * jnp.maximum(free, bound), bound > free
 
 
-def sequence_kl(log_probs: Array, ref_log_probs: Array, mask: Array) -> Weighted:
+def sequence_kl(
+    *,
+    log_probs: Float[Array, "B R"],
+    ref_log_probs: Float[Array, "B R"],
+    mask: Bool[Array, "B R"],
+) -> Weighted:
     """Estimate of KL(policy || reference) in nats per response: sum log p - log q."""
     kl = jnp.where(mask, log_probs - ref_log_probs, 0.0).sum(axis=1)
     return masked_sum(kl, mask.any(axis=1))

@@ -151,7 +151,9 @@ def rollout_metrics(rollout: Rollout, *, kl_coef: float) -> Metrics:
     """What the curves of a run show: score, KL, reward and length per response."""
     mask = rollout.response_valid
     real = mask.any(axis=1)
-    kl = sequence_kl(rollout.log_probs, rollout.ref_log_probs, mask)
+    kl = sequence_kl(
+        log_probs=rollout.log_probs, ref_log_probs=rollout.ref_log_probs, mask=mask
+    )
     score = masked_sum(rollout.score, real)
     return {
         "score": score,

@@ -1,11 +1,9 @@
 """Prefill once, then decode over the key/value cache.
 
 Letters: N prompts, S slots (prompts in the batch at a time), r prompts prefilled
-together, K samples per prompt, P prompt, R response, V vocabulary, L layers, G heads of
-keys and values, C channels a head. The prompt is one segment shared by its K samples
-(one prefill); what has been sampled is a second, a ring of R columns
-L x [S, K, G, R, C]. All slots write the same column in a step, whenever each began, so
-that a step updates the cache in place; how old a column is tells whose token it holds.
+together, K samples per prompt, P prompt, R response, L layers, G heads of keys and
+values, C channels a head, D width. The prompt is one segment shared by its K samples
+(one prefill); what has been sampled is a second, a ring of R columns, see ring.py.
 
 With fewer slots than prompts, a slot whose responses have ended takes the next prompt
 while the others go on: the time is that of the tokens, not of the longest response.
@@ -22,18 +20,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from instructgpt.arrays import Array, Bool, Float, Int, Key
 from instructgpt.drawing import draw, token_keys
 from instructgpt.errors import UserError
-from instructgpt.models.attention import KVSegment
-from instructgpt.models.transformer import (
-    Transformer,
-    as_context,
-    decode,
-    split_layers,
-)
+from instructgpt.models.structures import KVSegment
+from instructgpt.models.transformer import Transformer, as_context, split_layers
+from instructgpt.ring import Ring
 from instructgpt.sharding import constrain, current_ways
-
-Array = jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +47,7 @@ class SamplingConfig:
     def __post_init__(self):
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_response < 1:
             raise UserError(
-                f"sampling: temperature={self.temperature} (>= 0), "
-                f"top_p={self.top_p} "
+                f"sampling: temperature={self.temperature} (>= 0), top_p={self.top_p} "
                 f"(in (0, 1]) or max_response={self.max_response} (>= 1) is out of "
                 "range"
             )
@@ -66,8 +58,7 @@ class SamplingConfig:
             )
         if self.prompt_buckets < 1:
             raise UserError(
-                f"sampling: prompt_buckets={self.prompt_buckets} is out of range; use "
-                "1 or more"
+                f"sampling: prompt_buckets={self.prompt_buckets}: use 1 or more"
             )
         if not self.refill:
             object.__setattr__(self, "refill", -(-self.slots // 8))
@@ -85,57 +76,49 @@ class SamplingConfig:
 class Samples(NamedTuple):
     """Sampled responses, right-padded."""
 
-    tokens: Array  # int32[N, K, R], pad_id after the end
-    valid: Array  # bool[N, K, R], True up to and including the stop token
-    log_probs: Array  # float32[N, K, R] at the sampling temperature, 0 after the end
+    tokens: Int[Array, "N K R"]  # pad_id after the end
+    valid: Bool[Array, "N K R"]  # True up to and including the stop token
+    log_probs: Float[Array, "N K R"]  # at the sampling temperature, 0 after the end
 
 
 class _Slots(NamedTuple):
     """What sits in each slot, but for its columns of the ring."""
 
-    row: Array  # int32[S], number of the prompt; N in an empty slot
-    start: Array  # int32[S], the step before which it came
+    row: Int[Array, " S"]  # number of the prompt; N in an empty slot
+    start: Int[Array, " S"]  # the step before which it came
     prompt: KVSegment  # L x [S, G, P, C]
-    last: Array  # int32[S, K], the newest token
-    drawn: Array  # int32[S, K], tokens so far
-    done: Array  # bool[S, K]
+    length: Int[Array, " S"]  # real tokens of the prompt
+    last: Int[Array, "S K"]  # the newest token
+    drawn: Int[Array, "S K"]  # tokens so far
+    done: Bool[Array, "S K"]
 
-    def reads(self, step: Array) -> Array:
-        """int32[S], the number of the response token that this step reads."""
+    def reads(self, step: Int[Array, ""]) -> Int[Array, " S"]:
+        """The number of the response token that this step reads."""
         return step - self.start
 
-    def free(self) -> Array:
-        """bool[S], where all samples have ended."""
+    def free(self) -> Bool[Array, " S"]:
+        """Where all samples have ended."""
         return self.done.all(axis=1)
 
 
-class _Ring(NamedTuple):
-    """Of each step's tokens one column: what a step reads, it writes down."""
-
-    keys: tuple[Array, ...]  # L x [S, (K,) G, R, C]; no K if it is 1
-    values: tuple[Array, ...]
-    tokens: Array  # int32[S, K, R]
-    log_probs: Array  # float32[S, K, R]
-
-
 class _Loop(NamedTuple):
-    step: Array  # int32[], decode steps so far
-    next_row: Array  # int32[], the first prompt that has had no slot
+    step: Int[Array, ""]  # decode steps so far
+    next_row: Int[Array, ""]  # the first prompt that has had no slot
     slots: _Slots
-    ring: _Ring
+    ring: Ring
     samples: Samples  # of the prompts that have left their slots
 
 
 def sample(
     model: Transformer,
     params: Any,
-    prompt: tuple[Array, Array],
-    key: Array,
+    prompt: tuple[Int[Array, "N P"], Bool[Array, "N P"]],
+    key: Key[Array, ""],
     *,
     config: SamplingConfig,
     stop_ids: tuple[int, ...],
     pad_id: int,
-    row_ids: Array | None = None,
+    row_ids: Int[Array, " N"] | None = None,
     banned_ids: tuple[int, ...] = (),
 ) -> Samples:
     """Samples K responses to each prompt. Pure; jit it with the keywords static.
@@ -143,12 +126,12 @@ def sample(
     Args:
       model: The policy.
       params: Its parameters.
-      prompt: (int32[N, P] left-padded, bool[N, P]).
+      prompt: Token ids and which are real, left-padded.
       key: See the module's docstring.
       config: Length, temperature, top-p, K, slots.
       stop_ids: A response ends with the first of these (EOS, say), kept in it.
       pad_id: Fills what follows.
-      row_ids: int32[N], each prompt's own number; 0..N-1 if None.
+      row_ids: Each prompt's own number; 0..N-1 if None.
       banned_ids: Never drawn (padding, say).
     """
     if row_ids is None:
@@ -171,8 +154,8 @@ class _Sampler:
     model: Transformer
     params: Any
     layers: tuple[Any, ...]
-    prompt: tuple[Array, Array]
-    keys: Array  # key[N, K, R], of each token
+    prompt: tuple[Int[Array, "N P"], Bool[Array, "N P"]]
+    keys: Key[Array, "N K R"]  # of each token
     config: SamplingConfig
     stop_ids: tuple[int, ...]
     pad_id: int
@@ -205,12 +188,20 @@ class _Sampler:
         )
         return self.harvest(self.decode(loop), jnp.arange(size))
 
-    def rows(self, row: Array) -> tuple[Array, Array]:
+    def rows(
+        self, row: Int[Array, " r"]
+    ) -> tuple[Int[Array, "r P"], Bool[Array, "r P"]]:
         """Prompts by their numbers."""
         return self.prompt[0][row], self.prompt[1][row]
 
-    def draw(self, hidden: Array, row: Array, index: Array) -> tuple[Array, Array]:
-        """Tokens and log-probs [S, K] from hidden states [S, K, D]."""
+    def draw(
+        self,
+        hidden: Float[Array, "S K D"],
+        *,
+        row: Int[Array, " S"],
+        index: Int[Array, " S"],
+    ) -> tuple[Int[Array, "S K"], Float[Array, "S K"]]:
+        """Tokens and their log-probs, the response tokens of this index of each row."""
         logits = self.model.apply({"params": self.params}, hidden, method="logits")
         keys = jax.vmap(lambda row, index: self.keys[row, :, index])(row, index)
         return draw(
@@ -221,31 +212,40 @@ class _Sampler:
             banned_ids=self.banned_ids,
         )
 
-    def ended(self, token: Array, drawn: Array) -> Array:
+    def ended(
+        self, *, token: Int[Array, "S K"], drawn: Int[Array, "S K"]
+    ) -> Bool[Array, "S K"]:
+        """Where a response ends with this token, the last of so many."""
         stopped = jnp.isin(token, jnp.array(self.stop_ids))
         return stopped | (drawn == self.config.max_response)
 
     def prefill(
-        self, row: Array, prompt: tuple[Array, Array], step: Array | int = 0
-    ) -> tuple[_Slots, Array]:
+        self,
+        row: Int[Array, " r"],
+        prompt: tuple[Int[Array, "r P"], Bool[Array, "r P"]],
+        step: Int[Array, ""] | int = 0,
+    ) -> tuple[_Slots, Float[Array, "r K"]]:
         """What slots of these prompts hold, and their first tokens' log-probs."""
         hidden, segment = self.read(*prompt)
         shape = row.shape[0], self.config.num_samples
         hidden = jnp.broadcast_to(hidden[:, None], (*shape, hidden.shape[-1]))
-        token, log_prob = self.draw(hidden, row, jnp.zeros_like(row))
+        token, log_prob = self.draw(hidden, row=row, index=jnp.zeros_like(row))
         drawn = jnp.ones(shape, jnp.int32)
         slots = _Slots(
             row=row,
             start=jnp.full_like(row, step),
             prompt=segment,
+            length=prompt[1].sum(axis=1, dtype=jnp.int32),
             last=token,
             drawn=drawn,
-            done=self.ended(token, drawn),
+            done=self.ended(token=token, drawn=drawn),
         )
         return slots, log_prob
 
-    def read(self, tokens: Array, valid: Array) -> tuple[Array, KVSegment]:
-        """Prompts [r, P] -> their last states [r, D] and keys and values."""
+    def read(
+        self, tokens: Int[Array, "r P"], valid: Bool[Array, "r P"]
+    ) -> tuple[Float[Array, "r D"], KVSegment]:
+        """The last states of prompts, and their keys and values."""
         limit, count = tokens.shape[1], self.config.prompt_buckets
         widths = [-(-limit * (i + 1) // count) for i in range(count)]
 
@@ -255,30 +255,26 @@ class _Sampler:
                 tokens[:, None, limit - width :],
                 valid[:, None, limit - width :],
                 keep_kv=True,
-                read=(width - 1, width),
+                output_range=(width - 1, width),
             )
             segment = as_context(segment)
-            before = limit - width, 0
 
-            def split(x: Array) -> tuple[Array, ...]:
-                return tuple(pad(layer, 2) for layer in x)
+            def padded(x: Array, axis: int) -> Array:
+                before = [(0, 0)] * x.ndim
+                before[axis] = limit - width, 0
+                return jnp.pad(x, before)
 
-            def pad(x: Array, axis: int) -> Array:
-                return jnp.pad(
-                    x, [before if i == axis else (0, 0) for i in range(x.ndim)]
-                )
-
+            keys, values = (
+                tuple(padded(layer, 2) for layer in x)
+                for x in (segment.keys, segment.values)
+            )
+            first = limit - valid.sum(axis=1, dtype=jnp.int32)
             return hidden[:, 0, -1], KVSegment(
-                keys=split(segment.keys),
-                values=split(segment.values),
-                spans=(
-                    (
-                        limit - valid.sum(axis=1),
-                        jnp.full_like(valid[:, 0], limit, jnp.int32),
-                    ),
-                ),
-                positions=pad(segment.positions, 1),
-                valid=pad(segment.valid, 1),
+                keys,
+                values,
+                padded(segment.positions, 1),
+                valid,
+                spans=((first, jnp.full_like(first, limit)),),
             )
 
         if count == 1:
@@ -291,21 +287,11 @@ class _Sampler:
             valid,
         )
 
-    def start(self, slots: _Slots, log_probs: Array) -> _Loop:
+    def start(self, slots: _Slots, log_probs: Float[Array, "S K"]) -> _Loop:
         """The loop before its first step."""
-        cfg, shape = self.model.config, (*slots.last.shape, self.config.max_response)
-        # One sample needs no axis: XLA copies a cache that it reads in another shape
-        # than it writes.
-        rows = shape[: 1 if shape[1] == 1 else 2]
-        layer = *rows, cfg.num_kv_heads, shape[2], cfg.head_dim
-        cache = (jnp.zeros(layer, cfg.compute_dtype),) * cfg.num_layers
-        ring = _Ring(
-            keys=cache,
-            values=cache,
-            tokens=jnp.zeros(shape, jnp.int32).at[..., 0].set(slots.last),
-            log_probs=jnp.zeros(shape, jnp.float32).at[..., 0].set(log_probs),
-        )
-        shape = (self.num_rows, *shape[1:])
+        limit = self.config.max_response
+        ring = Ring.start(self.model.config, limit, slots.last, log_probs)
+        shape = self.num_rows, slots.last.shape[1], limit
         samples = Samples(
             tokens=jnp.zeros(shape, jnp.int32),
             valid=jnp.zeros(shape, bool),
@@ -330,66 +316,46 @@ class _Sampler:
 
     def step(self, loop: _Loop) -> _Loop:
         """One token more of every sample."""
-        slots, ring, limit = loop.slots, loop.ring, self.config.max_response
+        slots, ring = loop.slots, loop.ring
         index = slots.reads(loop.step)
-        length = slots.prompt.valid.sum(axis=1, dtype=jnp.int32)
-        # This step's own column of the ring has age 0.
-        age = (loop.step - jnp.arange(limit)) % limit
-        held = jnp.minimum(index + 1, limit)[:, None]
-        shape = (*slots.last.shape, limit)
-        first = (loop.step + 1 - held) % limit
-        stop = first + held
-        spans: tuple[tuple[Array, Array], ...] = ((first, jnp.minimum(stop, limit)),)
-        if self.refilled:  # then the ring has come round
-            spans = (*spans, (jnp.zeros_like(first), stop - limit))
-        past = KVSegment(
-            keys=ring.keys,
-            values=ring.values,
-            spans=jax.tree.map(lambda x: jnp.broadcast_to(x, slots.last.shape), spans),
-            positions=jnp.broadcast_to(
-                ((length + index)[:, None] - age[None])[:, None], shape
-            ),
-            valid=jnp.broadcast_to((age[None] < held)[:, None], shape),
+        past = ring.segment(
+            loop.step,
+            reads=index,
+            prompt_length=slots.length,
+            come_round=self.refilled,
         )
-        column, following = loop.step % limit, (loop.step + 1) % limit
-        hidden, past = decode(
-            self.model,
-            self.params,
-            self.layers,
+        place = (slots.length + index)[:, None]
+        hidden, past = self.model.apply(
+            {"params": self.params},
             slots.last,
-            (slots.prompt, past),
-            jnp.broadcast_to((length + index)[:, None], slots.last.shape),
-            column,
+            jnp.broadcast_to(place, slots.last.shape),
+            layers=self.layers,
+            context=(slots.prompt, past),
+            cache_column=ring.column(loop.step),
+            method="decode",
         )
         row = jnp.minimum(slots.row, self.num_rows - 1)
-        token, log_prob = self.draw(hidden, row, index + 1)
+        token, log_prob = self.draw(hidden, row=row, index=index + 1)
         drawn = slots.drawn + ~slots.done
 
-        def record(old: Array, x: Array) -> Array:
-            # What has ended stays: its first tokens are next when it waits for long.
-            kept = jax.lax.dynamic_slice_in_dim(old, following, 1, axis=2)
-            x = jnp.where(slots.done[..., None], kept, x[..., None])
-            return jax.lax.dynamic_update_slice_in_dim(old, x, following, axis=2)
-
-        ring = _Ring(
-            keys=past.keys,
-            values=past.values,
-            tokens=record(ring.tokens, token),
-            log_probs=record(ring.log_probs, log_prob),
+        ring = ring.record(
+            loop.step,
+            cache=past,
+            token=token,
+            log_prob=log_prob,
+            done=slots.done,
         )
         slots = slots._replace(
-            last=token, drawn=drawn, done=slots.done | self.ended(token, drawn)
+            last=token,
+            drawn=drawn,
+            done=slots.done | self.ended(token=token, drawn=drawn),
         )
         return loop._replace(step=loop.step + 1, slots=slots, ring=ring)
 
-    def harvest(self, loop: _Loop, slot: Array) -> Samples:
-        """Writes down what these slots, int32[r], hold; S is no slot."""
+    def harvest(self, loop: _Loop, slot: Int[Array, " r"]) -> Samples:
+        """Writes down what these slots hold; S is no slot."""
         slots, limit = loop.slots, self.config.max_response
-        columns = (slots.start[slot][:, None] + jnp.arange(limit)[None]) % limit
-        tokens, log_probs = (
-            jnp.take_along_axis(x[slot], columns[:, None], axis=-1)
-            for x in (loop.ring.tokens, loop.ring.log_probs)
-        )
+        tokens, log_probs = loop.ring.responses(slot, slots.start[slot])
         valid = jnp.arange(limit)[None, None] < slots.drawn[slot][..., None]
         new = Samples(
             tokens=jnp.where(valid, tokens, self.pad_id),
@@ -401,8 +367,8 @@ class _Sampler:
             lambda old, x: old.at[row].set(x, mode="drop"), loop.samples, new
         )
 
-    def refill(self, loop: _Loop, order: Array) -> _Loop:
-        """Gives free slots to the next prompts of int32[N], at most r."""
+    def refill(self, loop: _Loop, order: Int[Array, " N"]) -> _Loop:
+        """Gives at most r free slots to the next prompts in this order."""
         groups, each = self.config.groups(loop.slots.row.shape[0])
         free = loop.slots.free().reshape(groups, -1)
         size = free.shape[1]
@@ -428,12 +394,7 @@ class _Sampler:
                 old = jnp.where(here, x[:, k, None], old)
             return old.reshape(-1, *old.shape[2:])
 
-        column = loop.step % self.config.max_response
-        tokens, newest = loop.ring.tokens, loop.ring.log_probs
-        ring = loop.ring._replace(
-            tokens=tokens.at[slot, :, column].set(new.last, mode="drop"),
-            log_probs=newest.at[slot, :, column].set(log_probs, mode="drop"),
-        )
+        ring = loop.ring.begin(loop.step, slot, token=new.last, log_prob=log_probs)
         return loop._replace(
             next_row=loop.next_row + taken.sum(),
             slots=jax.tree.map(put, loop.slots, new),

@@ -13,6 +13,7 @@ PACKAGE = REPO / "instructgpt"
 # A module imports only from smaller levels or from its own folder. Files that lie side
 # by side in the package and share a level may import each other.
 LEVELS = {
+    "arrays": 0,
     "batches": 0,
     "cli": 0,
     "distributed": 0,
@@ -37,6 +38,7 @@ LEVELS = {
     "metrics": 1,
     "models": 1,
     "optim": 1,
+    "ring": 2,
     "rl": 1,
     "sampling": 2,
     "state": 2,

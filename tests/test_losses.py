@@ -69,8 +69,8 @@ def test_mean_of_no_weight_is_zero():
 def test_ranking_by_hand():
     out = pairwise_ranking(
         jnp.array([[2.0, 0.5, 1.0]]),
-        jnp.array([[1, 2, 2]]),
-        jnp.ones((1, 3), bool),
+        ranks=jnp.array([[1, 2, 2]]),
+        present=jnp.ones((1, 3), bool),
     )
     # The pair 0.5, 1.0 is tied; two remain, both won.
     expected = -(math.log(sigmoid(1.5)) + math.log(sigmoid(1.0))) / 2
@@ -86,7 +86,10 @@ def test_ranking_against_a_loop(rng, divisor, repeated):
     case = ranking_case(rng)
     wording = rng.integers(0, 3, (12, 5)).astype(np.int32) if repeated else None
     total, prompts, right, margin, pairs = naive_ranking(*case, divisor, wording)
-    out = pairwise_ranking(*map(jnp.asarray, case), wording, divisor=divisor)
+    scores, ranks, present = map(jnp.asarray, case)
+    out = pairwise_ranking(
+        scores, ranks=ranks, present=present, wording=wording, divisor=divisor
+    )
     np.testing.assert_allclose(out.loss.sum, total, rtol=1e-5)
     np.testing.assert_allclose(out.accuracy.sum, right, rtol=1e-6)
     np.testing.assert_allclose(out.margin.sum, margin, rtol=1e-4, atol=1e-5)
@@ -101,7 +104,7 @@ def test_divisors_differ_only_where_there_are_ties():
         return [
             float(
                 pairwise_ranking(
-                    scores, jnp.array([ranks]), present, divisor=divisor
+                    scores, ranks=jnp.array([ranks]), present=present, divisor=divisor
                 ).loss.sum
             )
             for divisor in ("untied", "all")
@@ -117,7 +120,7 @@ def test_loss_is_a_mean_over_prompts_not_over_pairs():
     scores = jnp.array([[1.0, 0.0, 0.0, 0.0], [0.0, 3.0, 0.0, 0.0]])
     ranks = jnp.array([[1, 2, 2, 2], [1, 2, 9, 9]])
     present = jnp.array([[True] * 4, [True, True, False, False]])
-    out = pairwise_ranking(scores, ranks, present)
+    out = pairwise_ranking(scores, ranks=ranks, present=present)
     per_prompt = [-math.log(sigmoid(1.0)), -math.log(sigmoid(-3.0))]
     assert float(out.loss.mean()) == pytest.approx(sum(per_prompt) / 2, rel=1e-6)
 
@@ -125,16 +128,20 @@ def test_loss_is_a_mean_over_prompts_not_over_pairs():
 def test_prompt_with_only_ties_weighs_nothing():
     scores = jnp.array([[2.0, -1.0], [0.25, 0.75]])
     ranks, present = jnp.array([[1, 1], [2, 1]]), jnp.ones((2, 2), bool)
-    out = pairwise_ranking(scores, ranks, present)
-    alone = pairwise_ranking(scores[1:], ranks[1:], present[1:])
+    out = pairwise_ranking(scores, ranks=ranks, present=present)
+    alone = pairwise_ranking(scores[1:], ranks=ranks[1:], present=present[1:])
     assert float(out.loss.mean()) == float(alone.loss.mean())
-    grads = jax.grad(lambda s: pairwise_ranking(s, ranks, present).loss.sum)(scores)
+    grads = jax.grad(
+        lambda s: pairwise_ranking(s, ranks=ranks, present=present).loss.sum
+    )(scores)
     assert np.all(grads[0] == 0) and np.all(grads[1] != 0)
 
 
 def test_batch_of_only_ties_has_loss_zero_and_weight_zero():
     out = pairwise_ranking(
-        jnp.array([[2.0, -1.0]]), jnp.array([[1, 1]]), jnp.ones((1, 2), bool)
+        jnp.array([[2.0, -1.0]]),
+        ranks=jnp.array([[1, 1]]),
+        present=jnp.ones((1, 2), bool),
     )
     assert (float(out.loss.sum), float(out.loss.weight)) == (0.0, 0.0)
     assert float(out.loss.mean()) == 0.0
@@ -147,7 +154,9 @@ def test_what_an_empty_slot_holds_changes_nothing(rng):
 
     def loss_and_grad(scores, ranks):
         return jax.value_and_grad(
-            lambda s: pairwise_ranking(s, ranks, jnp.asarray(present)).loss.sum
+            lambda s: (
+                pairwise_ranking(s, ranks=ranks, present=jnp.asarray(present)).loss.sum
+            )
         )(jnp.asarray(scores))
 
     loss, grads = loss_and_grad(scores, ranks)
@@ -159,7 +168,9 @@ def test_what_an_empty_slot_holds_changes_nothing(rng):
 
 def test_a_constant_model_is_half_right():
     out = pairwise_ranking(
-        jnp.full((1, 4), 0.3), jnp.array([[1, 2, 3, 4]]), jnp.ones((1, 4), bool)
+        jnp.full((1, 4), 0.3),
+        ranks=jnp.array([[1, 2, 3, 4]]),
+        present=jnp.ones((1, 4), bool),
     )
     assert float(out.accuracy.mean()) == 0.5
     assert float(out.loss.mean()) == pytest.approx(math.log(2))

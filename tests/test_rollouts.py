@@ -248,7 +248,11 @@ def test_metrics_against_a_loop(rng):
 def test_the_reward_metric_is_the_sum_of_shaped_rewards(rng):
     rollout = tiny.rollout(rng)
     rewards = shaped_rewards(
-        jnp.asarray(rollout.score), *rollout[4:6], rollout.response_valid, kl_coef=0.3
+        jnp.asarray(rollout.score),
+        log_probs=rollout.log_probs,
+        ref_log_probs=rollout.ref_log_probs,
+        mask=rollout.response_valid,
+        kl_coef=0.3,
     )
     metric = rollout_metrics(rollout, kl_coef=0.3)["reward"]
     np.testing.assert_allclose(metric.sum, rewards.sum(), rtol=1e-5)

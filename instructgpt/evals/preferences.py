@@ -135,8 +135,8 @@ def make_ranking_evaluator(
     @functools.partial(jax.jit, out_shardings=replicated(mesh))
     def run(params: Any, batch: Any) -> tuple[Any, ...]:
         scores = comparison_scores(model, params, batch)
-        labels = [x.reshape(scores.shape) for x in batch.labels]
-        return scores, *labels, pairwise_ranking(scores, *labels).loss
+        labels = jax.tree.map(lambda x: x.reshape(scores.shape), batch.labels)
+        return scores, *labels, pairwise_ranking(scores, **labels._asdict()).loss
 
     def evaluate(params: Any, rankings: Rankings) -> RankingResult:
         outputs = (run(params, batch) for batch in rankings)

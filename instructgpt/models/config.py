@@ -76,25 +76,29 @@ class ModelConfig:
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     # What float32 activations and weights are rounded to before they are multiplied;
     # sums stay float32, as do the products that are the weights' gradients. TPUs round
-    # to bfloat16 by themselves; auto does so on a CPU with units for it.
+    # to bfloat16 by themselves; auto does so on processors with units for it.
     product_dtype: Literal["compute", "bfloat16", "auto"] = "compute"
     # What the backward pass recomputes: nothing; what lies between matrix products,
     # which costs less than storing it; attention as well, whose memory grows with the
     # square of the length; all of a layer.
     remat: Literal["none", "elementwise", "dots", "full"] = "elementwise"
     # A loop over layers compiles in a time that does not grow with depth. Without it, a
-    # program has one layer after the other, and where not all states of a text are read
-    # (a response's, not its prompt's), the last layer computes these, and of the other
-    # tokens keys and values alone: much of a shallow model. But a CPU then makes again
-    # what `remat` says early enough to hold it all: memory is that of remat="none".
+    # program has one layer after the other, and where not all states of a text are
+    # wanted (a response's, not its prompt's), the last layer computes these, and of the
+    # other tokens keys and values alone: much of a shallow model. But the backward pass
+    # may then compute again what `remat` says so early that all of it is held at once:
+    # memory is that of remat="none".
     scan_layers: bool = True
     # On a mesh with a `tensor` axis, cuts tokens over it between layers (Korthikanti et
     # al. 2022): what a backward pass keeps of each layer is that much less, norms are
     # made once, and links carry about two fifths more (planned for 1.3B, tensor=4).
     sequence_parallel: bool = False
+    # How single operations are computed: in the fast way that suits backend, dtype and
+    # shape, or all of them in plain JAX, as in models/kernels/reference.py.
+    kernels: Literal["auto", "reference"] = "auto"
     # Text without a context attends in the backend's kernel, which stores no scores:
     # cuDNN's on a GPU, for float16 and bfloat16; JAX's on a TPU, for multiples of 128
-    # tokens. Elsewhere nothing changes.
+    # tokens. Elsewhere, and with reference kernels, nothing changes.
     fused_attention: bool = False
     # Tokens of a device whose logits exist at one time, in float32; bounds memory at
     # [chunk, V]. 0: the power of two that takes 128 MiB or a little less.
@@ -119,8 +123,8 @@ class ModelConfig:
         self._fill("mlp_width", 4 * self.width)
         self._fill("padded_vocab_size", self.vocab_size)
         self._fill("rotary_dim", self.head_dim)
-        # A power of two: over other sizes the TPU's compiler takes longer, and its
-        # programs more memory.
+        # A power of two: with other sizes, programs for a TPU take longer to build and
+        # more memory to run.
         most = max(_LOGIT_BYTES // (4 * self.padded_vocab_size), 1)
         self._fill("logit_chunk", 1 << (most.bit_length() - 1))
         if self.num_heads % self.num_kv_heads:

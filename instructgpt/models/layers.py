@@ -1,213 +1,150 @@
-"""The pre-norm decoder block.
+"""The pre-norm decoder block: attention and MLP, each added to the residual stream.
 
 Letters: B batch, K responses that share a prompt (1 for plain text), T tokens, D width,
-H heads, G heads of keys and values, C channels a head, F feed-forward.
+H heads, G heads of keys and values, C channels a head, F feed-forward width.
 """
-
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-from instructgpt.models.attention import (
-    SMALL,
-    KVSegment,
-    attend,
-    attend_fused,
-    attend_text,
-    rows_of_prompt,
-    visible,
-)
-from instructgpt.models.cached import attend_cached, readable
+from instructgpt.arrays import Array, Bool, Float
 from instructgpt.models.config import ModelConfig
-from instructgpt.models.norms import Norm
-from instructgpt.models.products import add_bias, product, product_dtype
-from instructgpt.models.rotary import Rotation, rotate
+from instructgpt.models.kernels.interface import operations
+from instructgpt.models.kernels.rounding import product_dtype
+from instructgpt.models.remat import KEPT
+from instructgpt.models.rotary import rotate
+from instructgpt.models.structures import (
+    KVSegment,
+    OutputRange,
+    TokenContext,
+    Weights,
+    columns,
+    unsqueezed_to,
+)
 from instructgpt.sharding import Layout, constrain, constrain_residual
 
-Array = jax.Array
 
-
-def columns(x: Array, read: tuple[int, int] | None) -> Array:
-    """Of [B, K, T, ...] those read, from `first` until `stop`; None: all."""
-    return x if read is None else x[:, :, slice(*read)]
-
-
-class Place(NamedTuple):
-    """Where each token of a row stands."""
-
-    positions: Array  # int32[B, K, T]
-    valid: Array  # bool[B, K, T], False on padding
-    # int32[B, K, T], which text of its row; None where a row is one text.
-    segment_ids: Array | None
-    rotation: Rotation | None  # None without rotary positions
-    # int32[M, N], which context row of its group each row reads; None: its own.
-    prompt_index: Array | None = None
-    # int32[], the column of the last context where the tokens' keys and values are
-    # written before they are read there; None: they are a segment of their own.
-    column: Array | None = None
-
-    def of(self, read: tuple[int, int] | None) -> "Place":
-        """Of the tokens of some columns."""
-        of_each = self.positions, self.valid, self.segment_ids, self.rotation
-        positions, valid, segment_ids, rotation = jax.tree.map(
-            lambda x: columns(x, read), of_each
-        )
-        return Place(
-            positions, valid, segment_ids, rotation, self.prompt_index, self.column
-        )
-
-
-class Weights(NamedTuple):
-    """Of y = x . kernel + bias."""
-
-    # Float32, or copies in the compute dtype for models that only run.
-    kernel: Array  # [in..., out...]
-    bias: Array | None  # [out...]
-
-
-def stacked(weights: list[Weights]) -> Weights:
-    """Weights of one input and outputs of one shape, as one product: [in, n, out...].
-
-    Along a new axis, so that outputs may be cut over devices.
-    """
-    kernels, biases = zip(*weights, strict=True)
-    bias = None if biases[0] is None else jnp.stack(biases)
-    return Weights(jnp.stack(kernels, axis=1), bias)
-
-
-def affine(
-    x: Array, weights: Weights, config: ModelConfig, *, contract: int = 1
-) -> Array:
-    """y = x . kernel + bias over the last `contract` axes of x."""
-    dtype = product_dtype(config)
-    y = product(x, weights.kernel, contract=contract, dtype=dtype)
-    return y if weights.bias is None else add_bias(y, weights.bias)
-
-
-class Affine(nn.Module):
-    """The parameters of an affine map."""
+class Linear(nn.Module):
+    """The parameters of y = x . kernel + bias."""
 
     config: ModelConfig
     inputs: tuple[int, ...]
-    features: tuple[int, ...]
+    outputs: tuple[int, ...]
     axes: tuple[str, ...]  # logical names of the kernel's axes
     std: float
     use_bias: bool
 
     @nn.compact
     def __call__(self) -> Weights:
-        """As they are stored; the products cast them."""
-        shape = self.inputs + self.features
         normal = nn.initializers.normal(self.std)
-        zeros = nn.initializers.zeros_init()
         kernel = self.param(
-            "kernel", nn.with_logical_partitioning(normal, self.axes), shape
+            "kernel",
+            nn.with_logical_partitioning(normal, self.axes),
+            self.inputs + self.outputs,
         )
         if not self.use_bias:
             return Weights(kernel, None)
-        # A bias along `embed` is a handful of bytes: it stays whole.
-        outputs = self.axes[len(self.inputs) :]
-        axes = tuple("norm" if a == "embed" else a for a in outputs)
-        boxed = nn.with_logical_partitioning(zeros, axes)
-        return Weights(kernel, self.param("bias", boxed, self.features))
+        # A bias along `embed` is small: it stays whole on every device.
+        names = self.axes[len(self.inputs) :]
+        names = tuple("norm" if name == "embed" else name for name in names)
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), names)
+        return Weights(kernel, self.param("bias", zeros, self.outputs))
+
+
+class Norm(nn.Module):
+    """LayerNorm or RMSNorm, in float32 whatever the compute dtype."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
+        cfg, width = self.config, x.shape[-1]
+        centered = cfg.norm == "layer_norm"
+        y = operations(cfg).normalize(
+            x.astype(jnp.float32), center=centered, eps=cfg.norm_eps
+        )
+        ones = nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm",))
+        y = y * unsqueezed_to(self.param("scale", ones, (width,)), x.ndim)
+        if centered:
+            zeros = nn.initializers.zeros_init()
+            zeros = nn.with_logical_partitioning(zeros, ("norm",))
+            y = y + unsqueezed_to(self.param("bias", zeros, (width,)), x.ndim)
+        return y.astype(cfg.compute_dtype)
 
 
 class Attention(nn.Module):
-    """Causal self-attention that also reads context segments."""
+    """Causal self-attention that also reads context segments.
+
+    Attributes:
+      config: The model's.
+      layout: How the output is cut over devices, see `constrain_residual`.
+      output_range: Columns whose outputs are wanted; None: all. Keys and values are
+        those of all columns in any case.
+    """
 
     config: ModelConfig
-    leading_padding: bool = True
     layout: Layout = "rows"
-    read: tuple[int, int] | None = None
+    output_range: OutputRange | None = None
 
     @nn.compact
     def __call__(
-        self, x: Array, place: Place, context: tuple[KVSegment, ...], banded: Array
-    ) -> tuple[Array, tuple[Array, Array]]:
-        """Attends [B, K, T, D] -> [B, K, T, D] and the new keys and values.
-
-        What is attended is of the columns read alone, if some are given.
+        self,
+        x: Float[Array, "B K T D"],
+        tokens: TokenContext,
+        context: tuple[KVSegment, ...],
+        banded: Bool[Array, ""],
+    ) -> tuple[Float[Array, "B K _ D"], tuple[Array, Array]]:
+        """Returns the outputs, and the tokens' own keys and values [B, K, G, T, C].
 
         Args:
           x: Normalised inputs.
-          place: Where they stand.
-          context: Segments of this layer, keys [B, (K,) G, S, C].
-          banded: bool scalar, whether this layer is locally banded.
+          tokens: Where they stand.
+          context: Segments of this layer that come before, keys [B, (K,) G, S, C].
+          banded: Whether this layer is locally banded.
         """
-        cfg = self.config
-
+        cfg, ops = self.config, operations(self.config)
+        asking = tokens.columns(self.output_range)
         query, keys, values = self.project(x)
-        asking = place.of(self.read)
-        if place.rotation is not None and asking.rotation is not None:
-            query, keys = rotate(query, asking.rotation), rotate(keys, place.rotation)
-        query, keys, values = (x.swapaxes(2, 3) for x in (query, keys, values))
-        if place.column is not None:
-            *before, last = context
-            last = last.write(keys, values, place.column)
-            context, keys, values = (*before, last), last.keys, last.values
-            if cfg.fused_attention and readable(query, context, cfg.attention_band):
-                return self.merge(attend_cached(query, context)), (keys, values)
-        own = KVSegment(keys, values, place.positions, place.valid)
-        segments, prompt_index = [], place.prompt_index
-        if prompt_index is not None:
-            # In the layer, so that the copies of all layers are never there at once.
-            context = tuple(
-                jax.tree.map(lambda x: rows_of_prompt(x, prompt_index), segment)
-                for segment in context
-            )
-        for segment in context if place.column is not None else (*context, own):
-            mask, distance = visible(asking.positions, segment.positions, segment.valid)
-            if cfg.attention_band:
-                mask &= ~banded | (distance < cfg.attention_band)
-            asked, ids = asking.segment_ids, place.segment_ids
-            if asked is not None and ids is not None and segment is own:
-                mask &= asked[..., :, None] == ids[..., None, :]
-            mask = constrain(mask, "batch", None, None, None)
-            segments.append((segment.keys, segment.values, mask))
-        if cfg.fused_attention and not context:
-            seen, ids = self.masked(place, segments[0][2])
-            switch, band = banded if cfg.attention_band else None, cfg.attention_band
-            y = attend_fused(query, keys, values, seen, ids, switch, band=band)
-        elif context:
-            y = attend(query, segments)
+        if tokens.rotation is not None and asking.rotation is not None:
+            query, keys = rotate(query, asking.rotation), rotate(keys, tokens.rotation)
+        query, keys, values = (a.swapaxes(2, 3) for a in (query, keys, values))
+        if tokens.cache_column is not None:
+            *before, cache = context
+            cache = cache.write(keys, values, tokens.cache_column)
+            segments, kept = (*before, cache), (cache.keys, cache.values)
         else:
-            first = 0 if self.read is None else self.read[0]
-            y = attend_text(query, *segments[0], first)
-        return self.merge(y), (keys, values)
+            if tokens.prompt_index is not None:
+                context = tuple(s.for_rows(tokens.prompt_index) for s in context)
+            own = KVSegment(
+                keys,
+                values,
+                tokens.positions,
+                tokens.valid,
+                segment_ids=tokens.segment_ids,
+            )
+            segments, kept = (*context, own), (keys, values)
+        y = ops.attention(
+            query,
+            segments,
+            asking,
+            first_column=0 if self.output_range is None else self.output_range[0],
+            band=cfg.attention_band,
+            banded=banded,
+            fused=cfg.fused_attention,
+        )
+        return self.merge(y), kept
 
-    def masked(self, place: Place, mask: Array) -> tuple[Array | None, Array | None]:
-        """A text's mask and numbers as `attend_fused` takes them."""
-        causal = place.segment_ids is None and not self.leading_padding
-        if causal and not self.config.attention_band:
-            return None, None
-        numbers = 1 if place.segment_ids is None else place.segment_ids + 1
-        return mask, jnp.where(place.valid, numbers, 0)
+    def project(self, x: Float[Array, "B K T D"]) -> tuple[Array, Array, Array]:
+        """Queries [B, K, T, H, C], and keys and values [B, K, T, G, C].
 
-    def merge(self, y: Array) -> Array:
-        """What each head says, [B, K, H, T, C] -> [B, K, T, D]."""
-        cfg = self.config
-        weights = Affine(
-            cfg,
-            (cfg.num_heads, cfg.head_dim),
-            (cfg.width,),
-            ("heads", "head_dim", "embed"),
-            (cfg.width * cfg.num_layers) ** -0.5,
-            use_bias=cfg.out_bias,
-            name="out",
-        )()
-        y = constrain(y.swapaxes(2, 3), "batch", None, None, "heads", None)
-        out = affine(y, weights, cfg, contract=2)
-        return constrain_residual(out, self.layout)
-
-    def project(self, x: Array) -> tuple[Array, ...]:
-        """[B, K, T, D] -> queries [B, K, T, H, C], and keys and values [.., G, C]."""
-        cfg = self.config
+        Queries are those of the output range alone.
+        """
+        cfg, ops = self.config, operations(self.config)
 
         def weights(name: str, heads: int, axis: str) -> Weights:
-            return Affine(
+            return Linear(
                 cfg,
                 (cfg.width,),
                 (heads, cfg.head_dim),
@@ -217,134 +154,135 @@ class Attention(nn.Module):
                 name=name,
             )()
 
-        parts = [
-            weights("query", cfg.num_heads, "heads"),
-            weights("key", cfg.num_kv_heads, "kv_heads"),
-            weights("value", cfg.num_kv_heads, "kv_heads"),
-        ]
+        def heads(x: Array, *weights: Weights) -> tuple[Array, ...]:
+            parts = ops.heads(x, weights, dtype=product_dtype(cfg))
+            cut = ("batch", None, None, "heads", None)
+            return tuple(constrain(part, *cut) for part in parts)
 
-        def alone(x: Array, part: Weights, axis: str) -> Array:
-            return constrain(affine(x, part, cfg), "batch", None, None, axis, None)
+        w_query = weights("query", cfg.num_heads, "heads")
+        w_keys = weights("key", cfg.num_kv_heads, "kv_heads")
+        w_values = weights("value", cfg.num_kv_heads, "kv_heads")
+        if self.output_range is None:
+            query, keys, values = heads(x, w_query, w_keys, w_values)
+        else:
+            (query,) = heads(columns(x, self.output_range), w_query)
+            keys, values = heads(x, w_keys, w_values)
+        return query, keys, values
 
-        def together(x: Array, parts: list[Weights]) -> tuple[Array, ...]:
-            y = affine(x, stacked(parts), cfg)
-            y = constrain(y, "batch", None, None, None, "heads", None)
-            # Whose gradient is a concatenation, not a sum of padded parts.
-            split = jax.lax.split(y, (1,) * len(parts), axis=3)
-            return tuple(part.squeeze(3) for part in split)
-
-        asking = columns(x, self.read)
-        # One product, unless to stack the weights would cost more than it saves.
-        if cfg.num_heads != cfg.num_kv_heads or x.shape[2] == 1:
-            query, *others = parts
-            read = tuple(alone(x, part, "kv_heads") for part in others)
-            return alone(asking, query, "heads"), *read
-        if self.read is None:
-            return together(x, parts)
-        return alone(asking, parts[0], "heads"), *together(x, parts[1:])
+    def merge(self, y: Float[Array, "B K H T C"]) -> Float[Array, "B K T D"]:
+        """The heads' outputs, projected back to the residual stream."""
+        cfg = self.config
+        weights = Linear(
+            cfg,
+            (cfg.num_heads, cfg.head_dim),
+            (cfg.width,),
+            ("heads", "head_dim", "embed"),
+            (cfg.width * cfg.num_layers) ** -0.5,
+            use_bias=cfg.out_bias,
+            name="out",
+        )()
+        y = constrain(y.swapaxes(2, 3), "batch", None, None, "heads", None)
+        out = operations(cfg).linear(
+            "BKTHC,HCD->BKTD", y, weights, dtype=product_dtype(cfg)
+        )
+        return constrain_residual(out, self.layout)
 
 
 class MLP(nn.Module):
-    """GELU between two layers, or SwiGLU: silu(gate) times up (Shazeer 2020)."""
+    """GELU between two linear maps, or SwiGLU: silu(gate) times up (Shazeer 2020)."""
 
     config: ModelConfig
     layout: Layout = "rows"
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, K, T, D] -> [B, K, T, D]."""
+    def __call__(self, x: Float[Array, "B K T D"]) -> Float[Array, "B K T D"]:
         cfg = self.config
 
-        def dense(x: Array, name: str, axes: tuple[str, str], *, std: float) -> Array:
+        def linear(x: Array, name: str, axes: tuple[str, str], std: float) -> Array:
             sizes = {"embed": cfg.width, "mlp": cfg.mlp_width}
             shape = (sizes[axes[0]],), (sizes[axes[1]],)
-            layer = Affine(cfg, *shape, axes, std, use_bias=cfg.mlp_bias, name=name)
-            return affine(x, layer(), cfg)
+            weights = Linear(cfg, *shape, axes, std, use_bias=cfg.mlp_bias, name=name)()
+            equation = "BKTD,DF->BKTF" if axes[0] == "embed" else "BKTF,FD->BKTD"
+            dtype = product_dtype(cfg)
+            return operations(cfg).linear(equation, x, weights, dtype=dtype)
 
-        up = dense(x, "up", ("embed", "mlp"), std=cfg.width**-0.5)
+        up = linear(x, "up", ("embed", "mlp"), cfg.width**-0.5)
         if cfg.activation == "swiglu":
-            gate = dense(x, "gate", ("embed", "mlp"), std=cfg.width**-0.5)
-            up = jax.nn.silu(gate) * up
+            up = jax.nn.silu(linear(x, "gate", ("embed", "mlp"), cfg.width**-0.5)) * up
         else:
             up = jax.nn.gelu(up, approximate=cfg.activation == "gelu_tanh")
         up = constrain(up, "batch", None, None, "mlp")
-        std = (cfg.mlp_width * cfg.num_layers) ** -0.5
-        out = dense(up, "down", ("mlp", "embed"), std=std)
+        out = linear(
+            up, "down", ("mlp", "embed"), (cfg.mlp_width * cfg.num_layers) ** -0.5
+        )
         return constrain_residual(out, self.layout)
 
 
 class Dropout(nn.Module):
-    """Zeroes a share of the values and scales up the others.
-
-    Sixteen random bits a value, half of what a uniform number takes; the backward pass
-    keeps which values stay rather than draw them again.
-    """
+    """Zeroes a share of the values and scales up the others."""
 
     rate: float
     deterministic: bool
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[..., D] -> [..., D]."""
+    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
         if self.deterministic or not self.rate:
             return x
-        *lead, width = x.shape
-        words = jax.random.bits(self.make_rng("dropout"), (*lead, -(-width // 2)))
+        # Sixteen random bits a value, half of what a uniform number takes: the chance
+        # to stay is a multiple of 2^-16.
+        *rows, width = x.shape
+        words = jax.random.bits(self.make_rng("dropout"), (*rows, -(-width // 2)))
         bits = jax.lax.bitcast_convert_type(words, jnp.uint16)
-        bits = bits.reshape(*lead, -1)[..., :width]
+        bits = bits.reshape(*rows, -1)[..., :width]
         kept = round((1.0 - self.rate) * 2**16)
         if not kept:
             return jnp.zeros_like(x)
-        stays = checkpoint_name(bits < jnp.uint16(min(kept, 2**16 - 1)), SMALL)
+        stays = checkpoint_name(bits < jnp.uint16(min(kept, 2**16 - 1)), KEPT)
         return jnp.where(stays, x * (2**16 / kept), 0.0)
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + MLP(norm(x)), or both from the same x."""
+    """x + attention(norm(x)), then x + MLP(norm(x)), or both from the same x.
+
+    Attributes:
+      config: The model's.
+      deterministic: Whether dropout is off.
+      keep_kv: Whether keys and values are returned.
+      layout: As in Attention.
+      output_range: As in Attention.
+    """
 
     config: ModelConfig
     deterministic: bool
     keep_kv: bool
-    leading_padding: bool = True
     layout: Layout = "rows"
-    read: tuple[int, int] | None = None
+    output_range: OutputRange | None = None
 
     @nn.compact
     def __call__(
         self,
-        x: Array,
-        scanned: tuple[tuple[tuple[Array, Array], ...], Array],
-        place: Place,
-        context: tuple[tuple[Array, Array], ...],
-    ) -> tuple[Array, tuple[Array, Array] | None]:
-        """One layer of `nn.scan`, with dropout before each residual add.
+        x: Float[Array, "B K T D"],
+        layer: tuple[tuple[KVSegment, ...], Bool[Array, ""]],
+        tokens: TokenContext,
+    ) -> tuple[Float[Array, "B K _ D"], tuple[Array, Array] | None]:
+        """One layer, with dropout before each addition to the residual stream.
 
         Args:
-          x: [B, K, T, D] residual stream.
-          scanned: This layer's context (keys, values) and whether it is banded.
-          place: Where the tokens stand, the same for all layers.
-          context: Each segment's (positions, valid), the same for all layers.
+          x: The residual stream.
+          layer: This layer's context segments, and whether it is banded.
+          tokens: Where the tokens stand, the same for all layers.
 
         Returns:
-          The residual stream of the columns read, and (keys, values) [B, K, G, T, C] of
-          all if kept: the whole context that they were written to, if they were.
+          The residual stream of the output range, and (keys, values) [B, K, G, T, C] of
+          all tokens if they are kept; of the whole cache where they were written to it.
         """
         cfg = self.config
-        kv, banded = scanned
-        segments = tuple(KVSegment(*a, *b) for a, b in zip(kv, context, strict=True))
-        drop = Dropout(cfg.residual_dropout, self.deterministic)
-        # A backend's kernel wants a query for each key.
-        whole = cfg.fused_attention
-        h, kv_new = Attention(
-            cfg,
-            self.leading_padding,
-            self.layout,
-            None if whole else self.read,
-            name="attention",
-        )(Norm(cfg, name="ln_1")(x), place, segments, banded)
-        x, h = columns(x, self.read), columns(h, self.read) if whole else h
-        after = x + drop(h)
-        source = x if cfg.parallel_residual else after
-        mlp = MLP(cfg, self.layout, name="mlp")
-        x = after + drop(mlp(Norm(cfg, name="ln_2")(source)))
-        return x, kv_new if self.keep_kv else None
+        context, banded = layer
+        dropout = Dropout(cfg.residual_dropout, self.deterministic)
+        attention = Attention(cfg, self.layout, self.output_range, name="attention")
+        h, kv = attention(Norm(cfg, name="ln_1")(x), tokens, context, banded)
+        x = columns(x, self.output_range)
+        after = x + dropout(h)
+        mlp_input = x if cfg.parallel_residual else after
+        h = MLP(cfg, self.layout, name="mlp")(Norm(cfg, name="ln_2")(mlp_input))
+        return after + dropout(h), kv if self.keep_kv else None

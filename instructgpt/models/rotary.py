@@ -5,25 +5,16 @@ channels that turn. Channel c of the first R/2 forms a plane with channel c + R/
 """
 
 import math
-from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
+from instructgpt.arrays import Array, Float, Int
 from instructgpt.models.config import ModelConfig
-
-Array = jax.Array
-
-
-class Rotation(NamedTuple):
-    """By how much each token's planes turn."""
-
-    cos: Array  # float32[B, K, T, R/2]
-    sin: Array  # float32[B, K, T, R/2]
+from instructgpt.models.structures import Rotation
 
 
-def frequencies(config: ModelConfig) -> Array:
-    """Radians a token by which each plane turns, float32[R/2], fastest first."""
+def frequencies(config: ModelConfig) -> Float[Array, " planes"]:
+    """Radians by which each plane turns from one token to the next, fastest first."""
     exponents = jnp.arange(0, config.rotary_dim, 2, dtype=jnp.float32)
     rates = config.rotary_base ** -(exponents / config.rotary_dim)
     if config.rotary_scaling == "none":
@@ -41,18 +32,20 @@ def frequencies(config: ModelConfig) -> Array:
     return (1 - kept) * slow + kept * rates
 
 
-def rotation(positions: Array, config: ModelConfig) -> Rotation:
-    """The rotation of tokens at int32[B, K, T] positions."""
+def rotary_angles(positions: Int[Array, "B K T"], config: ModelConfig) -> Rotation:
+    """The angles by which tokens at these positions turn, as cosines and sines."""
     angles = positions[..., None].astype(jnp.float32) * frequencies(config).reshape(
         (1,) * positions.ndim + (-1,)
     )
     return Rotation(jnp.cos(angles), jnp.sin(angles))
 
 
-def rotate(x: Array, by: Rotation) -> Array:
-    """Turns the first R channels of [B, K, T, H, C]; the others stay as they are."""
-    half = by.cos.shape[-1]
-    cos, sin = by.cos[..., None, :], by.sin[..., None, :]
+def rotate(
+    x: Float[Array, "B K T H C"], rotation: Rotation
+) -> Float[Array, "B K T H C"]:
+    """Turns the first R channels of each head; the others stay as they are."""
+    half = rotation.cos.shape[-1]
+    cos, sin = rotation.cos[..., None, :], rotation.sin[..., None, :]
     first = x[..., :half].astype(jnp.float32)
     second = x[..., half : 2 * half].astype(jnp.float32)
     turned = (first * cos - second * sin, second * cos + first * sin)

@@ -10,33 +10,33 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from instructgpt.arrays import Array, Bool, Float, Int, Key
 from instructgpt.batches import ComparisonBatch, PackedComparisonBatch
-from instructgpt.models.head import TokenLogProbs
+from instructgpt.models.structures import OutputRange, TokenLogProbs
 from instructgpt.models.transformer import ScalarModel, Transformer, as_context
 
-Array = jax.Array
 Params = Any
 
 
 def target_log_probs(
     model: Transformer,
     params: Params,
-    tokens: Array,
-    valid: Array,
+    tokens: Int[Array, "B T"],
+    valid: Bool[Array, "B T"],
     *,
-    segment_ids: Array | None = None,
+    segment_ids: Int[Array, "B T"] | None = None,
     first: int = 1,
     temperature: float = 1.0,
-    dropout_key: Array | None = None,
+    dropout_key: Key[Array, ""] | None = None,
 ) -> TokenLogProbs:
     """Log-probs of tokens[:, first:] given what precedes each.
 
     Args:
       model: The language model.
       params: Its parameters.
-      tokens: int32[B, T].
-      valid: bool[B, T].
-      segment_ids: int32[B, T] where a row packs several texts; see Transformer.
+      tokens: Token ids.
+      valid: False on padding.
+      segment_ids: Given where a row packs several texts; see Transformer.
       first: First column that is a target, at least 1. Logits exist for no other.
       temperature: Divides the logits.
       dropout_key: Turns residual dropout on.
@@ -44,8 +44,15 @@ def target_log_probs(
     Returns:
       float32[B, T - first] log-probs and entropies.
     """
-    read = first - 1, tokens.shape[1] - 1
-    hidden = _hidden(model, params, tokens, valid, segment_ids, dropout_key, read=read)
+    hidden = _hidden(
+        model,
+        params,
+        tokens,
+        valid,
+        segment_ids=segment_ids,
+        dropout_key=dropout_key,
+        output_range=(first - 1, tokens.shape[1] - 1),
+    )
     targets = tokens[:, first:]
     out = model.apply(
         {"params": params},
@@ -60,51 +67,45 @@ def target_log_probs(
 def target_nll(
     model: Transformer,
     params: Params,
-    tokens: Array,
-    valid: Array,
-    loss_mask: Array,
+    tokens: Int[Array, "B T"],
+    valid: Bool[Array, "B T"] | None,
     *,
-    segment_ids: Array | None = None,
+    loss_mask: Bool[Array, "B T"] | Float[Array, "B T"],
+    segment_ids: Int[Array, "B T"] | None = None,
     first: int = 1,
-    leading_padding: bool = True,
-    dropout_key: Array | None = None,
-) -> Array:
+    dropout_key: Key[Array, ""] | None = None,
+) -> Float[Array, ""]:
     """Sum of the masked tokens' negative log-likelihoods in nats, to train on.
 
     As a sum over `target_log_probs`, but its gradient takes three products with the
     unembedding, not four.
 
     Args:
-      model: This and the others as of `target_log_probs`.
+      model: The language model.
       params: Its parameters.
-      tokens: int32[B, T].
-      valid: bool[B, T].
-      loss_mask: bool[B, T], True where a token counts; its first columns are not read.
-      segment_ids: int32[B, T].
+      tokens: Token ids.
+      valid: False on padding; None where no row begins with padding.
+      loss_mask: How much a token counts; its first columns are not read.
+      segment_ids: Given where a row packs several texts; see Transformer.
       first: First column that is a target.
-      leading_padding: Whether a row may begin with padding; see Transformer.
       dropout_key: Turns residual dropout on.
-
-    Returns:
-      float32[].
     """
     weights = loss_mask[:, first:].astype(jnp.float32)
-    targets, read = tokens[:, first:], None
+    targets, output_range = tokens[:, first:], None
     if first == 1:
         # The last state predicts nothing, but without it rows of tokens would no longer
         # be cut over devices where the chunks of the head are.
         weights, targets = (jnp.pad(x, [(0, 0), (0, 1)]) for x in (weights, targets))
     else:
-        read = first - 1, tokens.shape[1] - 1
+        output_range = first - 1, tokens.shape[1] - 1
     hidden = _hidden(
         model,
         params,
         tokens,
         valid,
-        segment_ids,
-        dropout_key,
-        read=read,
-        leading_padding=leading_padding,
+        segment_ids=segment_ids,
+        dropout_key=dropout_key,
+        output_range=output_range,
     )
     hidden = hidden.reshape(-1, hidden.shape[-1])
     targets, weights = targets.reshape(-1), weights.reshape(-1)
@@ -114,22 +115,20 @@ def target_nll(
 def _hidden(
     model: Transformer,
     params: Params,
-    tokens: Array,
-    valid: Array,
-    segment_ids: Array | None,
-    dropout_key: Array | None,
+    tokens: Int[Array, "B T"],
+    valid: Bool[Array, "B T"] | None,
     *,
-    read: tuple[int, int] | None,
-    leading_padding: bool = True,
-) -> Array:
-    """States [B, T, D] of the columns read."""
+    segment_ids: Int[Array, "B T"] | None,
+    dropout_key: Key[Array, ""] | None,
+    output_range: OutputRange | None,
+) -> Float[Array, "B _ D"]:
+    """The states of the output range."""
     hidden, _ = model.apply(
         {"params": params},
         tokens[:, None],
-        valid[:, None],
+        None if valid is None else valid[:, None],
         segment_ids=None if segment_ids is None else segment_ids[:, None],
-        read=read,
-        leading_padding=leading_padding,
+        output_range=output_range,
         deterministic=dropout_key is None,
         rngs={} if dropout_key is None else {"dropout": dropout_key},
     )
@@ -139,8 +138,8 @@ def _hidden(
 def response_log_probs(
     model: Transformer,
     params: Params,
-    prompt: tuple[Array, Array],
-    response: tuple[Array, Array],
+    prompt: tuple[Int[Array, "B P"], Bool[Array, "B P"]],
+    response: tuple[Int[Array, "B R"], Bool[Array, "B R"]],
     *,
     temperature: float = 1.0,
 ) -> TokenLogProbs:
@@ -149,8 +148,8 @@ def response_log_probs(
     Args:
       model: The language model.
       params: Its parameters.
-      prompt: (int32[B, P], bool[B, P]).
-      response: (int32[B, R], bool[B, R]).
+      prompt: Token ids and which are real, left-padded.
+      response: Token ids and which are real, right-padded.
       temperature: The one the response was sampled at.
     """
     tokens = jnp.concatenate([prompt[0], response[0]], axis=1)
@@ -164,16 +163,19 @@ def response_log_probs(
 def response_values(
     model: ScalarModel,
     params: Params,
-    prompt: tuple[Array, Array],
-    response: tuple[Array, Array],
-) -> Array:
-    """Value of the state before each response token: float32[B, R]."""
+    prompt: tuple[Int[Array, "B P"], Bool[Array, "B P"]],
+    response: tuple[Int[Array, "B R"], Bool[Array, "B R"]],
+) -> Float[Array, "B R"]:
+    """Value of the state before each response token."""
     tokens = jnp.concatenate([prompt[0], response[0]], axis=1)
     valid = jnp.concatenate([prompt[1], response[1]], axis=1)
-    read = prompt[0].shape[1] - 1, tokens.shape[1] - 1
     variables = {"params": params}
     hidden, _ = model.apply(
-        variables, tokens[:, None], valid[:, None], read=read, method="hidden"
+        variables,
+        tokens[:, None],
+        valid[:, None],
+        output_range=(prompt[0].shape[1] - 1, tokens.shape[1] - 1),
+        method="hidden",
     )
     return model.apply(variables, hidden[:, 0], method="scores")
 
@@ -181,9 +183,9 @@ def response_values(
 def response_scores(
     model: ScalarModel,
     params: Params,
-    prompt: tuple[Array, Array],
-    responses: tuple[Array, Array],
-) -> Array:
+    prompt: tuple[Int[Array, "B P"], Bool[Array, "B P"]],
+    responses: tuple[Int[Array, "B K R"], Bool[Array, "B K R"]],
+) -> Float[Array, "B K"]:
     """Score of each of K responses at its last token, the prompt computed once.
 
     The prompt runs through the trunk once and its K responses attend to it: P + K*R
@@ -192,12 +194,12 @@ def response_scores(
     Args:
       model: The reward model.
       params: Its parameters.
-      prompt: (int32[B, P], bool[B, P]).
-      responses: (int32[B, K, R], bool[B, K, R]); the last valid token is EOS, or
-        the last one sampled if the response was cut.
+      prompt: Token ids and which are real, left-padded.
+      responses: Token ids and which are real, right-padded; the last real token is
+        EOS, or the last one sampled if the response was cut.
 
     Returns:
-      float32[B, K]; meaningless where a response is empty.
+      float32, meaningless where a response is empty.
     """
     variables = {"params": params}
     tokens, valid = responses
@@ -207,8 +209,13 @@ def response_scores(
             jnp.concatenate([p[:, None], r], axis=2)
             for p, r in zip(prompt, responses, strict=True)
         )
-        read = prompt[0].shape[1], tokens.shape[2]
-        hidden, _ = model.apply(variables, tokens, valid, read=read, method="hidden")
+        hidden, _ = model.apply(
+            variables,
+            tokens,
+            valid,
+            output_range=(prompt[0].shape[1], tokens.shape[2]),
+            method="hidden",
+        )
     else:
         _, segment = model.apply(
             variables,
@@ -232,8 +239,8 @@ def response_scores(
 
 def comparison_scores(
     model: ScalarModel, params: Params, batch: ComparisonBatch | PackedComparisonBatch
-) -> Array:
-    """`response_scores` of a batch of rankings, packed or not: float32[B, K]."""
+) -> Float[Array, "B K"]:
+    """`response_scores` of a batch of rankings, packed or not."""
     if isinstance(batch, PackedComparisonBatch):
         return _packed_scores(model, params, batch)
     return response_scores(
@@ -246,7 +253,7 @@ def comparison_scores(
 
 def _packed_scores(
     model: ScalarModel, params: Params, batch: PackedComparisonBatch
-) -> Array:
+) -> Float[Array, "B K"]:
     # 1. every prompt through the trunk once: [M b, 1, P]
     # 2. the packed rows, each reading its prompt's keys and values: [M N, 1, S]
     # 3. the state at each response's last token: [M, b K, D] -> [B, K]

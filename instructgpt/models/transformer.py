@@ -1,7 +1,11 @@
-"""The trunk shared by every model: tokens -> hidden states -> log-probs or scores.
+"""The transformer of every model: tokens -> hidden states -> log-probs or scores.
 
-Letters as in layers.py, and P prompt, R response, V vocabulary, N rows of tokens,
-M groups.
+GPT-3's decoder (Brown et al. 2020, §2.1): embeddings of tokens and positions, blocks of
+norm, attention and MLP, a last norm, and a head. Llama, Qwen2 and GPT-NeoX differ by
+the switches of ModelConfig.
+
+Letters as in layers.py, and V vocabulary, L layers, N tokens of the head, M groups of
+rows.
 """
 
 from collections.abc import Callable
@@ -11,80 +15,25 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from instructgpt.models.attention import SMALL, KVSegment
+from instructgpt.arrays import Array, Bool, Float, Int
 from instructgpt.models.config import ModelConfig
-from instructgpt.models.head import Head, TokenLogProbs, token_log_probs, weighted_nll
-from instructgpt.models.layers import Block, Place, columns
-from instructgpt.models.norms import Norm
-from instructgpt.models.products import PRODUCT, product_dtype
-from instructgpt.models.rotary import Rotation, rotation
+from instructgpt.models.kernels.interface import Head, operations
+from instructgpt.models.kernels.rounding import product_dtype
+from instructgpt.models.layers import Block, Norm
+from instructgpt.models.remat import remat
+from instructgpt.models.rotary import rotary_angles
+from instructgpt.models.structures import (
+    KVSegment,
+    OutputRange,
+    Rotation,
+    TokenContext,
+    TokenLogProbs,
+    columns,
+    unsqueezed_to,
+)
 from instructgpt.sharding import Layout, constrain, constrain_residual
 
-Array = jax.Array
 Params = Any
-
-
-def positions_of(valid: Array, segment_ids: Array | None = None) -> Array:
-    """Position of each token among the real ones of its row, or of its text.
-
-    Args:
-      valid: bool[..., T].
-      segment_ids: int32[..., T], the number of each token's text where a row packs
-        several, one after another; None for one text a row.
-
-    Returns:
-      int32[..., T].
-    """
-    positions = jnp.maximum(jnp.cumsum(valid.astype(jnp.int32), axis=-1) - 1, 0)
-    if segment_ids is None:
-        return positions
-    padding = [(0, 0)] * (segment_ids.ndim - 1) + [(1, 0)]
-    previous = jnp.pad(segment_ids[..., :-1], padding)
-    starts = jnp.where(segment_ids != previous, positions, 0)
-    return positions - jax.lax.cummax(starts, axis=starts.ndim - 1)
-
-
-def position_initializer(config: ModelConfig) -> Callable[..., Array]:
-    """How the learned position table [T, D] starts: noise, or scaled sinusoids."""
-    if config.position_init == "normal":
-        return nn.initializers.normal(config.position_std)
-
-    def sinusoids(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32):
-        del key
-        length, width = shape
-        rates = 10_000.0 ** -(jnp.arange(0, width, 2) / width)
-        angles = jnp.arange(length)[:, None] * rates[None]
-        waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
-        return (config.position_std * 2**0.5 * waves[:, :width]).astype(dtype)
-
-    return sinusoids
-
-
-def _and_named(policy: Callable[..., bool]) -> Callable[..., bool]:
-    """Keeps affine maps, attention's output and dropout's draw too."""
-
-    def saves(primitive: Any, *args: Any, **params: Any) -> bool:
-        fused = "dot_product_attention" in primitive.name
-        named = primitive.name == "name" and params["name"] in (PRODUCT, SMALL)
-        return fused or named or policy(primitive, *args, **params)
-
-    return saves
-
-
-_REMAT_POLICIES = {
-    "elementwise": _and_named(jax.checkpoint_policies.dots_saveable),
-    "dots": _and_named(jax.checkpoint_policies.dots_with_no_batch_dims_saveable),
-    "full": None,
-}
-
-
-def _remat(config: ModelConfig, wrap: Callable[..., Any], layer: Any) -> Any:
-    """A layer whose backward pass makes some of its activations again."""
-    if config.remat == "none":
-        return layer
-    # Only a loop by itself keeps XLA from sharing the two passes' activations.
-    policy, apart = _REMAT_POLICIES[config.remat], not config.scan_layers
-    return wrap(layer, policy=policy, prevent_cse=apart)
 
 
 class Transformer(nn.Module):
@@ -119,113 +68,173 @@ class Transformer(nn.Module):
     @nn.compact
     def __call__(
         self,
-        tokens: Array,
-        valid: Array,
+        tokens: Int[Array, "B K T"],
+        valid: Bool[Array, "B K T"] | None,
         *,
-        segment_ids: Array | None = None,
+        segment_ids: Int[Array, "B K T"] | None = None,
         context: tuple[KVSegment, ...] = (),
-        prompt_index: Array | None = None,
-        offset: Array | None = None,
+        prompt_index: Int[Array, "M N"] | None = None,
+        offset: Int[Array, "B K"] | None = None,
         keep_kv: bool = False,
-        read: tuple[int, int] | None = None,
-        leading_padding: bool = True,
+        output_range: OutputRange | None = None,
         deterministic: bool = True,
-    ) -> tuple[Array, KVSegment | None]:
+    ) -> tuple[Float[Array, "B K _ D"], KVSegment | None]:
         """Runs the trunk.
 
         Args:
-          tokens: int32[B, K, T].
-          valid: bool[B, K, T], False on padding.
-          segment_ids: int32[B, K, T] where a row packs several texts, each of which
-            sees only itself; None for one text a row.
-          context: Segments that come before these tokens, oldest first.
-          prompt_index: int32[M, N], where rows share contexts: B = M N rows, and the
-            contexts have M b rows, of which row n of group g reads row
-            prompt_index[g, n] of its group; None where each row has its own.
-          offset: int32[B, K], the position of each row's first token; 0 if None.
+          tokens: Token ids.
+          valid: False on padding; None: every token is real.
+          segment_ids: The number of each token's text where a row packs several, each
+            of which sees only itself; None for one text a row.
+          context: Segments [L, B, (K,) G, S, C] that come before these tokens, oldest
+            first.
+          prompt_index: Where rows share contexts: B = M N rows, and the contexts have
+            M b rows, of which row n of group g continues row prompt_index[g, n] of its
+            group; None where each row has its own.
+          offset: The position of each row's first token; 0 if None.
           keep_kv: Whether to return keys and values.
-          read: (first, stop) of the columns whose hidden states are wanted; None: all.
-            What the last layer would compute for the others alone is left out if
-            layers do not run in a loop.
-          leading_padding: Whether a row may begin with padding; if not, fused attention
-            of whole rows needs no mask but the causal one.
+          output_range: Columns [first, stop) whose hidden states are wanted; None: all.
           deterministic: Whether dropout is off; else pass rngs={"dropout": key}.
 
         Returns:
-          Hidden states of the columns read after the last LayerNorm, [B, K, T, D] in
-          the compute dtype, and all tokens as a KVSegment [L, B, K, G, T, C] (or None).
+          Hidden states of the output range after the last norm, in the compute dtype,
+          and all tokens as a segment [L, B, K, G, T, C] (or None).
         """
         cfg = self.config
-        positions = positions_of(valid, segment_ids)
+        positions = positions_of(tokens, valid, segment_ids)
         if offset is not None:
             positions = positions + offset[..., None]
         layout: Layout = "tokens" if cfg.sequence_parallel else "rows"
         x = self.embed(tokens, positions, layout)
         # Masks are made of these by each device, wherever the tokens of x lie.
-        positions, valid = (
-            constrain(a, "batch", None, None) for a in (positions, valid)
+        positions = constrain(positions, "batch", None, None)
+        if valid is not None:
+            valid = constrain(valid, "batch", None, None)
+        place = TokenContext(
+            positions, valid, segment_ids, self.rotary_angles(positions), prompt_index
         )
-        place = Place(
-            positions, valid, segment_ids, self.turns(positions), prompt_index
-        )
-
-        kv = tuple((s.keys, s.values) for s in context)
-        masks = tuple((s.positions, s.valid) for s in context)
-        options = deterministic, keep_kv, leading_padding, layout
+        options = deterministic, keep_kv, layout
         if cfg.scan_layers or self.is_initializing():
-            layers = nn.scan(
-                _remat(cfg, nn.remat, Block),
-                variable_axes={"params": 0},
-                split_rngs={"params": True, "dropout": True},
-                in_axes=(0, nn.broadcast, nn.broadcast),
-                length=cfg.num_layers,
-                metadata_params={nn.PARTITION_NAME: "layers"},
-            )(cfg, *options, name="layers")
-            banded = jnp.arange(cfg.num_layers) % 2 == 1
-            x, kv_new = layers(x, (kv, banded), place, masks)
-            x = self.ln_f(x)
-            x = columns(x, read)
+            x, kv = self.scan_layers(x, context, place, options)
+            x = columns(self.ln_f(x), output_range)
         else:
-            x, kv_new = self.unrolled(x, kv, place, masks, options, read)
+            x, kv = self.loop_layers(x, context, place, options, output_range)
             x = self.ln_f(x)
-        if not keep_kv:
+        if kv is None:
             return x, None
-        keys, values = kv_new
+        keys, values = kv
         return x, KVSegment(keys, values, positions, valid)
 
-    def unrolled(
+    def scan_layers(
         self,
-        x: Array,
-        context: tuple[tuple[Array, Array], ...],
-        place: Place,
-        masks: tuple[tuple[Array, Array], ...],
-        options: tuple[Any, ...],
-        read: tuple[int, int] | None,
-    ) -> tuple[Array, tuple[Array, Array]]:
-        """The layers one after the other, the last for the columns read alone.
+        x: Float[Array, "B K T D"],
+        context: tuple[KVSegment, ...],
+        place: TokenContext,
+        options: tuple[bool, bool, Layout],
+    ) -> tuple[Float[Array, "B K T D"], tuple[Array, Array] | None]:
+        """All layers in one loop, whose time to compile does not grow with depth.
 
-        Arguments and results are those of the loop over layers.
+        Args:
+          x: The residual stream.
+          context: As in `__call__`.
+          place: Where the tokens stand.
+          options: Of Block: deterministic, keep_kv, layout.
+
+        Returns:
+          The residual stream, and keys and values [L, B, K, G, T, C] if they are kept.
         """
+        cfg = self.config
+        # Keys and values are a layer's own, the rest of a segment is the same in all.
+        same: Any = nn.broadcast
+        per_layer = KVSegment(0, 0, same, same, spans=same, segment_ids=same)
+        layers = nn.scan(
+            remat(cfg, nn.remat, Block),
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(((per_layer,) * len(context), 0), nn.broadcast),
+            length=cfg.num_layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )(cfg, *options, name="layers")
+        banded = jnp.arange(cfg.num_layers) % 2 == 1
+        return layers(x, (context, banded), place)
+
+    def loop_layers(
+        self,
+        x: Float[Array, "B K T D"],
+        context: tuple[KVSegment, ...],
+        place: TokenContext,
+        options: tuple[bool, bool, Layout],
+        output_range: OutputRange | None,
+    ) -> tuple[Float[Array, "B K _ D"], tuple[Array, Array] | None]:
+        """`scan_layers` written out, the last layer for the output range alone."""
         cfg, last = self.config, self.config.num_layers - 1
         key = self.make_rng("dropout") if self.has_rng("dropout") else None
-        new = []
+        kept = []
         for i, params in enumerate(split_layers(self.variables["params"])):
-            block = Block(cfg, *options, read=read if i == last else None)
+            block = Block(cfg, *options, output_range if i == last else None)
             rngs = {} if key is None else {"dropout": jax.random.fold_in(key, i)}
 
-            def run(params: Params, x: Array, kv: Any, block=block, rngs=rngs, i=i):
-                scanned = kv, jnp.asarray(i % 2 == 1)
-                return block.apply(
-                    {"params": params}, x, scanned, place, masks, rngs=rngs
-                )
+            def run(
+                params: Params, x: Array, segments: Any, block=block, rngs=rngs, i=i
+            ):
+                layer = segments, jnp.asarray(i % 2 == 1)
+                return block.apply({"params": params}, x, layer, place, rngs=rngs)
 
-            kv = jax.tree.map(lambda a, i=i: a[i], context)
-            x, kv_new = _remat(cfg, jax.checkpoint, run)(params, x, kv)
-            new.append(kv_new)
-        return x, jax.tree.map(lambda *layers: jnp.stack(layers), *new)
+            segments = tuple(layer_of(segment, i) for segment in context)
+            x, kv = remat(cfg, jax.checkpoint, run)(params, x, segments)
+            kept.append(kv)
+        return x, jax.tree.map(lambda *layers: jnp.stack(layers), *kept)
 
-    def embed(self, tokens: Array, positions: Array, layout: Layout) -> Array:
-        """What goes into the first layer, [B, K, T, D]."""
+    def decode(
+        self,
+        tokens: Int[Array, "B K"],
+        positions: Int[Array, "B K"],
+        *,
+        layers: tuple[Params, ...],
+        context: tuple[KVSegment, ...],
+        cache_column: Int[Array, ""],
+    ) -> tuple[Float[Array, "B K D"], KVSegment]:
+        """One more token of each row, over caches of one array a layer.
+
+        Args:
+          tokens: The newest token of each row.
+          positions: Where they stand.
+          layers: The parameters of each layer, from `split_layers`.
+          context: Segments whose keys and values are tuples of L arrays. The last one,
+            the cache, already says that these tokens are in it.
+          cache_column: Where in the cache their keys and values are written.
+
+        Returns:
+          Hidden states after the last norm, and the cache with the new tokens.
+        """
+        cfg = self.config
+        layout: Layout = "width"
+        positions = positions[..., None]
+        x = self.embed(tokens[..., None], positions, layout)
+        place = TokenContext(
+            positions,
+            None,
+            rotation=self.rotary_angles(positions),
+            cache_column=cache_column,
+        )
+        block = Block(cfg, deterministic=True, keep_kv=True, layout=layout, parent=None)
+        kept = []
+        for i, params in enumerate(layers):
+            segments = tuple(layer_of(segment, i) for segment in context)
+            layer = segments, jnp.asarray(i % 2 == 1)
+            x, kv = block.apply({"params": params}, x, layer, place)
+            kept.append(kv)
+        keys, values = zip(*kept, strict=True)
+        hidden = self.ln_f(x)[:, :, 0]
+        return hidden, context[-1]._replace(keys=keys, values=values)
+
+    def embed(
+        self,
+        tokens: Int[Array, "B K T"],
+        positions: Int[Array, "B K T"],
+        layout: Layout,
+    ) -> Float[Array, "B K T D"]:
+        """What goes into the first layer."""
         dtype = self.config.compute_dtype
         # Rows are cast once they are looked up, so that their gradients, sums over all
         # tokens of a kind, are float32 as the tables are.
@@ -234,47 +243,55 @@ class Transformer(nn.Module):
             x = x + self.position_embedding[positions].astype(dtype)
         return constrain_residual(x, layout)
 
-    def turns(self, positions: Array) -> Rotation | None:
-        """How far rotary positions turn."""
+    def rotary_angles(self, positions: Int[Array, "B K T"]) -> Rotation | None:
+        """How far queries and keys turn; None with learned positions."""
         learned = self.config.positions == "learned"
-        return None if learned else rotation(positions, self.config)
+        return None if learned else rotary_angles(positions, self.config)
 
-    def finish(self, x: Array) -> Array:
-        """Hidden states from what comes out of the last layer."""
-        return self.ln_f(x)
-
-    def logits(self, hidden: Array) -> Array:
-        """Hidden states [..., D] -> float32 logits [..., padded V].
+    def logits(self, hidden: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:
+        """Float32 logits over the padded vocabulary.
 
         Ids from vocab_size on cannot be predicted: their logits are -1e30.
         """
-        logits = self._head().logits(hidden, self.unembedding)
+        ops = operations(self.config)
+        logits = ops.logits(self.head(), hidden, self.unembedding)
         return constrain(logits, "batch", *[None] * (logits.ndim - 2), "vocab")
 
     def log_probs(
-        self, hidden: Array, targets: Array, *, temperature: float = 1.0
+        self,
+        hidden: Float[Array, "N D"],
+        targets: Int[Array, " N"],
+        *,
+        temperature: float = 1.0,
     ) -> TokenLogProbs:
         """Log-probs of given tokens.
 
         Args:
-          hidden: [N, D] states that predict the targets.
-          targets: int32[N].
+          hidden: States that predict the targets.
+          targets: Token ids.
           temperature: The one the tokens are (or would be) sampled at.
         """
-        head = self._head(temperature)
-        return token_log_probs(head, hidden, self.unembedding, targets)
+        ops, head = operations(self.config), self.head(temperature)
+        return ops.token_log_probs(head, hidden, self.unembedding, targets)
 
-    def nll(self, hidden: Array, targets: Array, weights: Array) -> Array:
-        """Sum of weight * -log p(target), float32[]; cheaper than by `log_probs`.
+    def nll(
+        self,
+        hidden: Float[Array, "N D"],
+        targets: Int[Array, " N"],
+        weights: Float[Array, " N"],
+    ) -> Float[Array, ""]:
+        """Sum of weight * -log p(target) in nats; cheaper than by `log_probs`.
 
         Args:
-          hidden: [N, D] states that predict the targets.
-          targets: int32[N].
-          weights: float32[N].
+          hidden: States that predict the targets.
+          targets: Token ids.
+          weights: How much each target counts.
         """
-        return weighted_nll(self._head(), hidden, self.unembedding, targets, weights)
+        ops = operations(self.config)
+        return ops.weighted_nll(self.head(), hidden, self.unembedding, targets, weights)
 
-    def _head(self, temperature: float = 1.0) -> Head:
+    def head(self, temperature: float = 1.0) -> Head:
+        """What the language-model head is, for the operations on it."""
         cfg = self.config
         return Head(cfg.vocab_size, product_dtype(cfg), cfg.logit_chunk, temperature)
 
@@ -300,25 +317,68 @@ class ScalarModel(nn.Module):
         )
         self.bias = self.param("bias", nn.initializers.zeros_init(), ())
 
-    def __call__(self, tokens: Array, valid: Array, **kwargs) -> Array:
-        """Scores at every token, float32[B, K, T]; arguments as Transformer."""
+    def __call__(
+        self, tokens: Int[Array, "B K T"], valid: Bool[Array, "B K T"] | None, **kwargs
+    ) -> Float[Array, "B K _"]:
+        """Scores at every token, float32; arguments as Transformer."""
         return self.scores(self.hidden(tokens, valid, **kwargs)[0])
 
-    def hidden(self, tokens: Array, valid: Array, **kwargs):
+    def hidden(
+        self, tokens: Int[Array, "B K T"], valid: Bool[Array, "B K T"] | None, **kwargs
+    ) -> tuple[Float[Array, "B K _ D"], KVSegment | None]:
         """Transformer.__call__ of the trunk."""
         return self.trunk(tokens, valid, **kwargs)
 
-    def scores(self, hidden: Array) -> Array:
-        """Hidden states [..., D] -> float32[...]."""
-        kernel = self.kernel.reshape((1,) * (hidden.ndim - 1) + (-1,))
+    def scores(self, hidden: Float[Array, "*rows D"]) -> Float[Array, "*rows"]:
+        """Float32 scores of hidden states."""
+        kernel = unsqueezed_to(self.kernel, hidden.ndim)
         return (hidden.astype(jnp.float32) * kernel).sum(axis=-1) + self.bias
+
+
+def positions_of(
+    tokens: Int[Array, "*rows T"],
+    valid: Bool[Array, "*rows T"] | None,
+    segment_ids: Int[Array, "*rows T"] | None = None,
+) -> Int[Array, "*rows T"]:
+    """Position of each token among the real ones of its row, or of its text.
+
+    Args:
+      tokens: Token ids, whose shape alone is used.
+      valid: False on padding; None: every token is real.
+      segment_ids: The number of each token's text where a row packs several, one after
+        another; None for one text a row.
+    """
+    if valid is None:
+        valid = jnp.ones(tokens.shape, bool)
+    positions = jnp.maximum(jnp.cumsum(valid.astype(jnp.int32), axis=-1) - 1, 0)
+    if segment_ids is None:
+        return positions
+    padding = [(0, 0)] * (segment_ids.ndim - 1) + [(1, 0)]
+    previous = jnp.pad(segment_ids[..., :-1], padding)
+    starts = jnp.where(segment_ids != previous, positions, 0)
+    return positions - jax.lax.cummax(starts, axis=starts.ndim - 1)
+
+
+def position_initializer(config: ModelConfig) -> Callable[..., Array]:
+    """How the learned position table [T, D] starts: noise, or scaled sinusoids."""
+    if config.position_init == "normal":
+        return nn.initializers.normal(config.position_std)
+
+    def sinusoids(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32):
+        del key
+        length, width = shape
+        rates = 10_000.0 ** -(jnp.arange(0, width, 2) / width)
+        angles = jnp.arange(length)[:, None] * rates[None]
+        waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
+        return (config.position_std * 2**0.5 * waves[:, :width]).astype(dtype)
+
+    return sinusoids
 
 
 def split_layers(params: Params) -> tuple[Params, ...]:
     """A transformer's layers, one tree of parameters each."""
 
     def one_each(x: Array) -> list[Array]:
-        # Whose gradient is a concatenation, not a sum of padded parts.
         return [y[0] for y in jax.lax.split(x, (1,) * x.shape[0])]
 
     leaves, tree = jax.tree.flatten(params["layers"])
@@ -326,60 +386,16 @@ def split_layers(params: Params) -> tuple[Params, ...]:
     return tuple(jax.tree.unflatten(tree, layer) for layer in layers)
 
 
-def decode(
-    model: Transformer,
-    params: Params,
-    layers: tuple[Params, ...],
-    tokens: Array,
-    context: tuple[KVSegment, ...],
-    positions: Array,
-    column: Array,
-) -> tuple[Array, KVSegment]:
-    """One token of each row, as `Transformer.__call__`, but no loop over layers.
-
-    A loop would cut each layer's part out of the cache and so copy all of it in every
-    step; here each layer's keys and values are arrays of their own. They are written
-    before they are read: the other way round, XLA reads a copy.
-
-    Args:
-      model: The language model.
-      params: Its parameters.
-      layers: Its layers', of `split_layers`.
-      tokens: int32[B, K].
-      context: Segments whose keys and values are tuples of L arrays.
-      positions: int32[B, K].
-      column: int32[], where the last segment takes the tokens' own keys and values;
-        that segment already says that they are there.
-
-    Returns:
-      Hidden states [B, K, D] after the last LayerNorm, and the last segment with the
-      tokens' keys and values.
-    """
-    variables, cfg = {"params": params}, model.config
-    positions = positions[..., None]
-    layout: Layout = "width"
-    x = model.apply(variables, tokens[..., None], positions, layout, method="embed")
-    valid = jnp.ones_like(positions, bool)
-    turns = model.apply(variables, positions, method="turns")
-    place = Place(positions, valid, None, turns, column=column)
-    block = Block(cfg, deterministic=True, keep_kv=True, layout=layout)
-    masks = tuple((s.positions, s.valid, s.spans) for s in context)
-    new = []
-    for i, layer in enumerate(layers):
-        kv = tuple((s.keys[i], s.values[i]) for s in context)
-        scanned = kv, jnp.asarray(i % 2 == 1)
-        x, kv_new = block.apply({"params": layer}, x, scanned, place, masks)
-        new.append(kv_new)
-    keys, values = zip(*new, strict=True)
-    hidden = model.apply(variables, x, method="finish")[:, :, 0]
-    return hidden, context[-1]._replace(keys=keys, values=values)
+def layer_of(segment: KVSegment, layer: int) -> KVSegment:
+    """One layer's part of a segment of all layers."""
+    return segment._replace(keys=segment.keys[layer], values=segment.values[layer])
 
 
 def as_context(segment: KVSegment) -> KVSegment:
     """A prefilled prompt [B, 1, P] as a context that K continuations share."""
-    return KVSegment(
+    return segment._replace(
         keys=segment.keys[:, :, 0],
         values=segment.values[:, :, 0],
         positions=segment.positions[:, 0],
-        valid=segment.valid[:, 0],
+        valid=None if segment.valid is None else segment.valid[:, 0],
     )

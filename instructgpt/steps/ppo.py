@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+from instructgpt.arrays import Array, Float, Key
 from instructgpt.batches import Rollout, TokenBatch
 from instructgpt.losses import Weighted, masked_sum
 from instructgpt.models.scoring import response_log_probs, response_values
@@ -42,8 +43,6 @@ from instructgpt.steps.update import (
     update,
 )
 
-Array = jax.Array
-
 
 @dataclasses.dataclass(frozen=True)
 class PPOConfig:
@@ -71,8 +70,8 @@ class Episodes(NamedTuple):
     """A minibatch of rollouts with their advantages and returns."""
 
     rollout: Rollout
-    advantages: Array  # float32[B, R], whitened if so configured
-    returns: Array  # float32[B, R], from before whitening
+    advantages: Float[Array, "B R"]  # whitened if so configured
+    returns: Float[Array, "B R"]  # from before whitening
 
 
 def with_advantages(rollout: Rollout, *, config: PPOConfig) -> Episodes:
@@ -80,13 +79,17 @@ def with_advantages(rollout: Rollout, *, config: PPOConfig) -> Episodes:
     mask = rollout.response_valid
     rewards = shaped_rewards(
         rollout.score,
-        rollout.log_probs,
-        rollout.ref_log_probs,
-        mask,
+        log_probs=rollout.log_probs,
+        ref_log_probs=rollout.ref_log_probs,
+        mask=mask,
         kl_coef=config.kl_coef,
     )
     advantages, returns = gae(
-        rewards, rollout.values, mask, discount=config.discount, lam=config.gae_lambda
+        rewards=rewards,
+        values=rollout.values,
+        mask=mask,
+        discount=config.discount,
+        lam=config.gae_lambda,
     )
     if config.whiten_advantages:
         advantages = whiten(advantages, mask)
@@ -97,7 +100,7 @@ def make_policy_loss(model: Transformer, config: PPOConfig, temperature: float):
     """Clipped surrogate, mean over the minibatch's real response tokens."""
 
     def loss_fn(
-        params: Params, batch: Episodes, key: Array
+        params: Params, batch: Episodes, key: Key[Array, ""]
     ) -> tuple[Weighted, Metrics]:
         del key
         rollout, mask = batch.rollout, batch.rollout.response_valid
@@ -109,7 +112,10 @@ def make_policy_loss(model: Transformer, config: PPOConfig, temperature: float):
             temperature=temperature,
         )
         loss, ratio, clipped = clipped_policy_loss(
-            now.log_probs, rollout.log_probs, batch.advantages, clip=config.clip
+            log_probs=now.log_probs,
+            old_log_probs=rollout.log_probs,
+            advantages=batch.advantages,
+            clip=config.clip,
         )
         drift = now.log_probs - rollout.log_probs
         return masked_sum(loss, mask), {
@@ -128,7 +134,7 @@ def make_value_loss(model: ScalarModel, config: PPOConfig):
     """Clipped squared error to the returns, mean over real response tokens."""
 
     def loss_fn(
-        params: Params, batch: Episodes, key: Array
+        params: Params, batch: Episodes, key: Key[Array, ""]
     ) -> tuple[Weighted, Metrics]:
         del key
         rollout, mask = batch.rollout, batch.rollout.response_valid
@@ -139,7 +145,10 @@ def make_value_loss(model: ScalarModel, config: PPOConfig):
             (rollout.response, rollout.response_valid),
         )
         loss, clipped = clipped_value_loss(
-            values, rollout.values, batch.returns, clip=config.value_clip or None
+            values=values,
+            old_values=rollout.values,
+            returns=batch.returns,
+            clip=config.value_clip or None,
         )
         return masked_sum(loss, mask), {
             "value_loss": masked_sum(loss, mask),
@@ -178,7 +187,12 @@ def make_ppo_step(
     parts = config.microbatches
     text_parts = config.ptx_microbatches or parts
 
-    def step(state: PPOState, rollout: Rollout, ptx: TokenBatch | None, key: Array):
+    def step(
+        state: PPOState,
+        rollout: Rollout,
+        ptx: TokenBatch | None,
+        key: Key[Array, ""],
+    ) -> tuple[PPOState, Metrics]:
         key = jax.random.fold_in(key, state.policy.step)
         episodes = with_advantages(rollout, config=config)
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 import jax
 
+from instructgpt.arrays import Array, Key
 from instructgpt.batches import ComparisonBatch, PackedComparisonBatch
 from instructgpt.losses import Weighted, pairwise_ranking
 from instructgpt.models.scoring import comparison_scores
@@ -24,12 +25,12 @@ def make_reward_loss(
     def loss_fn(
         params: Params,
         batch: ComparisonBatch | PackedComparisonBatch,
-        key: jax.Array,
+        key: Key[Array, ""],
     ) -> tuple[Weighted, Metrics]:
         del key
         scores = comparison_scores(model, params, batch)
-        labels = [x.reshape(scores.shape) for x in batch.labels]
-        out = pairwise_ranking(scores, *labels, divisor=divisor)
+        labels = jax.tree.map(lambda x: x.reshape(scores.shape), batch.labels)
+        out = pairwise_ranking(scores, **labels._asdict(), divisor=divisor)
         return out.loss, {"accuracy": out.accuracy, "margin": out.margin}
 
     return loss_fn

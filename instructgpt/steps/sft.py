@@ -3,9 +3,9 @@
 They differ only in their data: which rows come in, and which tokens are targets.
 """
 
-import jax
 import jax.numpy as jnp
 
+from instructgpt.arrays import Array, Key
 from instructgpt.batches import TokenBatch
 from instructgpt.losses import Weighted
 from instructgpt.models.scoring import target_nll
@@ -58,23 +58,22 @@ def make_sft_loss(
         for response positions alone.
       packed: Whether a row may hold several texts, each of which sees only itself.
       leading_padding: Whether a row may begin with padding, as with left-padded
-        prompts; without, fused attention is faster.
+        prompts. Without it no token needs a mask but the causal one.
       train: Whether dropout is on.
     """
     dropout = train and model.config.residual_dropout > 0
 
     def loss_fn(
-        params: Params, batch: TokenBatch, key: jax.Array
+        params: Params, batch: TokenBatch, key: Key[Array, ""]
     ) -> tuple[Weighted, Metrics]:
         total = target_nll(
             model,
             params,
             batch.tokens,
-            batch.valid,
-            batch.loss_mask,
+            batch.valid if leading_padding else None,
+            loss_mask=batch.loss_mask,
             segment_ids=batch.segment_ids if packed else None,
             first=first_target,
-            leading_padding=leading_padding,
             dropout_key=key if dropout else None,
         )
         counted = batch.loss_mask[:, first_target:].astype(jnp.float32).sum()

@@ -171,8 +171,9 @@ def test_counts_and_accuracy_are_those_of_plain_scores(mesh, rng):
         np.asarray(scores)[keep][batch.present[keep]],
         atol=1e-4,
     )
-    chosen = scores[np.array(keep)], *(x[keep] for x in batch.labels)
-    assert found.loss == pytest.approx(float(pairwise_ranking(*chosen).loss.mean()))
+    labels = {name: x[keep] for name, x in batch.labels._asdict().items()}
+    expected = pairwise_ranking(scores[np.array(keep)], **labels).loss.mean()
+    assert found.loss == pytest.approx(float(expected))
     assert count_untied(rankings.rows) == pairs[keep].sum()
 
 

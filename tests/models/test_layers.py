@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from instructgpt.models.attention import attend, attend_fused, attend_text, visible
-from instructgpt.models.layers import Attention, Dropout, Place
-from instructgpt.models.norms import Norm
+from instructgpt.models.kernels.blocks import attend, attend_text
+from instructgpt.models.kernels.reference import attention_mask, masked_attention
+from instructgpt.models.layers import Attention, Dropout, Norm
+from instructgpt.models.structures import KVSegment, TokenContext
 from instructgpt.plan.hlo import computations
 from tests import tiny
 
@@ -34,25 +35,35 @@ def shared_to_rows(x):
     return np.broadcast_to(x[:, None], (B, K, *x.shape[1:]))
 
 
-def test_visible_is_causal_and_valid_with_the_distance():
-    mask, distance = visible(
-        jnp.array([[[0, 1, 2]]]),
-        jnp.array([[[0, 1, 2]]]),
-        jnp.array([[[False, True, True]]]),
-    )
-    np.testing.assert_array_equal(
-        mask[0, 0], [[False, False, False], [False, True, False], [False, True, True]]
-    )
-    np.testing.assert_array_equal(distance[0, 0], [[0, -1, -2], [1, 0, -1], [2, 1, 0]])
+def mask_of(positions, valid, *, ids=None, **band):
+    """What the tokens of one row see of each other."""
+    tokens = TokenContext(jnp.array([[positions]]), None, segment_ids=ids)
+    own = KVSegment(None, None, tokens.positions, valid, segment_ids=ids)
+    return np.asarray(attention_mask(tokens, own, **band)[0, 0], int).tolist()
 
 
-def test_attention_over_segments_is_one_softmax(rng):
+def test_a_mask_is_causal_and_without_padding():
+    valid = jnp.array([[[False, True, True]]])
+    assert mask_of([0, 1, 2], None) == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    assert mask_of([0, 1, 2], valid) == [[0, 0, 0], [0, 1, 0], [0, 1, 1]]
+
+
+def test_a_mask_keeps_texts_apart_and_to_the_band():
+    ids = jnp.array([[[1, 1, 2]]])
+    assert mask_of([0, 1, 0], None, ids=ids) == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    for banded in (True, False):
+        seen = mask_of([0, 1, 2], None, band=2, banded=jnp.array(banded))
+        assert seen == [[1, 0, 0], [1, 1, 0], [0 if banded else 1, 1, 1]]
+
+
+@pytest.mark.parametrize("way", [attend, masked_attention])
+def test_attention_over_segments_is_one_softmax(rng, way):
     query = normal(rng, B, K, H, T, C)
     shared = normal(rng, B, H, S, C), normal(rng, B, H, S, C)
     own = normal(rng, B, K, H, T, C), normal(rng, B, K, H, T, C)
     shared_mask = rng.random((B, K, T, S)) < 0.7
     own_mask = np.broadcast_to(np.tril(np.ones((T, T), bool)), (B, K, T, T))
-    actual = attend(query, [(*shared, shared_mask), (*own, own_mask)])
+    actual = way(query, [(*shared, shared_mask), (*own, own_mask)])
     keys, values = (
         np.concatenate([shared_to_rows(a), b], axis=3)
         for a, b in zip(shared, own, strict=True)
@@ -62,62 +73,20 @@ def test_attention_over_segments_is_one_softmax(rng):
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("groups", "length", "read"),
-    [
-        (1, 7, (0, 7)),
-        (H, 7, (3, 6)),
-        (H, 150, (0, 150)),
-        (1, 150, (0, 150)),
-        (1, 150, (20, 149)),
-    ],
-)
-def test_a_text_in_blocks_is_attention_and_so_is_its_gradient(
-    rng, groups, length, read
-):
-    first, stop = read
-    query = normal(rng, B, K, H, stop - first, C)
-    shape = B, K, groups, length, C
-    keys, values = normal(rng, *shape), normal(rng, *shape)
-    mask = np.tril(rng.random((B, K, length, length)) < 0.7)
-    mask |= np.eye(length, dtype=bool)
-    mask = mask[..., first:stop, :]
-    slope = normal(rng, *query.shape)
-
-    def value(run):
-        return jax.value_and_grad(lambda *x: (run(*x) * slope).sum(), argnums=(0, 1, 2))
-
-    actual = value(lambda *x: attend_text(*x, mask, first))(query, keys, values)
-    expected = value(lambda q, k, v: attend(q, [(k, v, mask)]))(query, keys, values)
-    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("groups", [1, H])
-def test_fused_attention_is_attention(rng, groups):
-    query = normal(rng, B, K, H, T, C)
-    keys, values = normal(rng, B, K, groups, T, C), normal(rng, B, K, groups, T, C)
-    mask = np.tril(rng.random((B, K, T, T)) < 0.7) | np.eye(T, dtype=bool)
-    np.testing.assert_allclose(
-        attend_fused(query, keys, values, mask),
-        attend(query, [(keys, values, mask)]),
-        rtol=1e-5,
-        atol=1e-6,
-    )
-
-
-def test_a_query_that_sees_nothing_is_finite(rng):
+@pytest.mark.parametrize("way", [attend, masked_attention])
+def test_a_query_that_sees_nothing_is_finite(rng, way):
     keys, values = normal(rng, B, H, S, C), normal(rng, B, H, S, C)
     mask = np.zeros((B, K, T, S), bool)
-    out = attend(normal(rng, B, K, H, T, C), [(keys, values, mask)])
+    out = way(normal(rng, B, K, H, T, C), [(keys, values, mask)])
     assert np.isfinite(out).all()
 
 
-def test_scores_beyond_the_range_of_float16_stay_finite():
+@pytest.mark.parametrize("way", [attend, masked_attention])
+def test_scores_beyond_the_range_of_float16_stay_finite(way):
     query = jnp.full((1, 1, 1, 1, 64), 60.0, jnp.float16)
     keys = jnp.full((1, 1, 2, 64), 60.0, jnp.float16)  # dot product 230,400
     mask = jnp.ones((1, 1, 1, 2), bool)
-    out = attend(query, [(keys, keys, mask)])
+    out = way(query, [(keys, keys, mask)])
     assert out.dtype == jnp.float16
     np.testing.assert_allclose(out, 60.0)
 
@@ -139,7 +108,8 @@ def test_gradients_of_keys_and_values_are_rounded_once_over_blocks_of_queries():
 def test_a_mask_is_made_once_for_all_layers_and_heads(rng):
     def run(query, keys, values, valid):
         positions = jnp.cumsum(valid, axis=-1) - 1
-        mask, _ = visible(positions, positions, valid)
+        own = KVSegment(keys, values, positions, valid)
+        mask = attention_mask(TokenContext(positions, valid), own)
         for _ in range(3):
             query = attend_text(query, keys, values, mask)
         return query
@@ -160,7 +130,7 @@ def test_banded_layers_see_the_band_and_dense_layers_everything(rng, banded):
     model = Attention(tiny.config(attention_band=band))
     x = normal(rng, 1, 1, length, 16)
     positions, valid = jnp.arange(length)[None, None], jnp.ones((1, 1, length), bool)
-    args = Place(positions, valid, None, None), (), jnp.asarray(banded)
+    args = TokenContext(positions, valid), (), jnp.asarray(banded)
     variables = model.init(jax.random.key(0), x, *args)
 
     @jax.jit

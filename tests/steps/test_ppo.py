@@ -191,15 +191,18 @@ def naive_grads(start, rollout, config):
             POLICY, params, prompt, response, temperature=TEMPERATURE
         ).log_probs
         loss = clipped_policy_loss(
-            now, rollout.log_probs, episodes.advantages, clip=config.clip
+            log_probs=now,
+            old_log_probs=rollout.log_probs,
+            advantages=episodes.advantages,
+            clip=config.clip,
         )[0]
         return jnp.where(mask, loss, 0.0).sum() / mask.sum()
 
     def value_loss(params):
         loss = clipped_value_loss(
-            response_values(VALUE, params, prompt, response),
-            rollout.values,
-            episodes.returns,
+            values=response_values(VALUE, params, prompt, response),
+            old_values=rollout.values,
+            returns=episodes.returns,
             clip=config.value_clip,
         )[0]
         return jnp.where(mask, loss, 0.0).sum() / mask.sum()

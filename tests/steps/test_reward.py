@@ -45,13 +45,13 @@ def test_loss_is_the_ranking_loss_of_the_scores(params, batch, once):
     )
     _, metrics = once
     for divisor in ("untied", "all"):
-        expected = pairwise_ranking(scores, *batch.labels, divisor=divisor)
+        expected = pairwise_ranking(scores, **batch.labels._asdict(), divisor=divisor)
         if divisor == "untied":
             tiny.assert_close(metrics["loss"], expected.loss)
             tiny.assert_close(metrics["accuracy"], expected.accuracy)
             tiny.assert_close(metrics["margin"], expected.margin)
         loss_fn = make_reward_loss(MODEL, divisor=divisor)
-        tiny.assert_close(loss_fn(params, batch, None)[0], expected.loss)
+        tiny.assert_close(loss_fn(params, batch, jax.random.key(0))[0], expected.loss)
     assert float(metrics["loss"].weight) < 8, "the fixture has a prompt of ties"
     pairs = untied_pairs(batch.ranks, batch.present).sum()
     assert float(metrics["accuracy"].weight) == pairs - 1, "the same response twice"

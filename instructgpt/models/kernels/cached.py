@@ -1,6 +1,6 @@
 """Attention of one new token to a cache, in a kernel that reads each key once.
 
-For GPUs, where the matrix products of `attend` leave half of the bandwidth unused. The
+For GPUs, where plain matrix products leave half of the bandwidth unused. The
 kernel (Pallas, from JAX) reads a span of columns; here spans of several segments are
 joined into one softmax.
 
@@ -8,16 +8,18 @@ Letters: B batch, K samples of a prompt, S key tokens, H heads, G heads of keys 
 values, C channels a head.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from instructgpt.models.attention import KVSegment
+from instructgpt.arrays import Array, Float
+from instructgpt.models.kernels.interface import platform
+from instructgpt.models.structures import KVSegment
 from instructgpt.sharding import spec
 
-Array = jax.Array
 _BLOCKS = (128, 64, 32, 16)  # keys that the kernel reads at a time; must divide S
 _PROGRAMS = 256  # fewer leave processors of a large GPU without work
 
@@ -31,15 +33,17 @@ class _Part(NamedTuple):
 
 
 def has_kernel(query: Array) -> bool:
-    """Whether the backend and the dtype have it."""
-    return jax.default_backend() == "gpu" and query.dtype.itemsize == 2
+    """Whether the platform and the dtype have it."""
+    return platform() == "gpu" and query.dtype.itemsize == 2
 
 
-def readable(query: Array, context: tuple[KVSegment, ...], band: int = 0) -> bool:
+def readable(
+    query: Float[Array, "B K H T C"], context: Sequence[KVSegment], band: int = 0
+) -> bool:
     """Whether the kernel can read this context.
 
     Args:
-      query: [B, K, H, T, C].
+      query: Of the new tokens, T must be 1.
       context: Its segments; each must say which spans of it are valid.
       band: Of locally banded attention, which it cannot do; 0: dense.
     """
@@ -47,16 +51,16 @@ def readable(query: Array, context: tuple[KVSegment, ...], band: int = 0) -> boo
     return not band and query.shape[3] == 1 and fits and has_kernel(query)
 
 
-def attend_cached(query: Array, context: tuple[KVSegment, ...]) -> Array:
-    """`attend` of one token of each row to its context's spans, itself in one of them.
+def attend_cached(
+    query: Float[Array, "B K H 1 C"], context: Sequence[KVSegment]
+) -> Float[Array, "B K H 1 C"]:
+    """Attention of one token of each row to its context's spans, itself in one of them.
 
     Args:
-      query: [B, K, H, 1, C].
-      context: Segments of one layer, keys [B, (K,) G, S, C].
-
-    Returns:
-      [B, K, H, 1, C].
+      query: Of the new tokens.
+      context: Segments of one layer, keys and values [B, (K,) G, S, C].
     """
+    context = tuple(context)
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return _attend(query, context)
@@ -94,7 +98,7 @@ def _attend(query: Array, context: tuple[KVSegment, ...]) -> Array:
 
 
 def _read(query: Array, segment: KVSegment, first: Array, stop: Array) -> _Part:
-    """Of [B, K, H, C] to the columns from `first` until `stop`, int32[B, (K)]."""
+    """Attention of [B, K, H, C] to columns from `first` until `stop`, int32[B, (K)]."""
     # The library's import is slow, and no other backend has use for it.
     from jax.experimental.pallas.ops.gpu.decode_attention import mqa
 
@@ -118,7 +122,7 @@ def _read(query: Array, segment: KVSegment, first: Array, stop: Array) -> _Part:
         num_warps=4,
         return_residuals=True,
         normalize_output=False,
-        interpret=jax.default_backend() != "gpu",
+        interpret=platform() != "gpu",
     )
 
     def back(x: Array) -> Array:

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from instructgpt.models import cached
-from instructgpt.models.attention import KVSegment, attend
+from instructgpt.models.kernels import cached
+from instructgpt.models.kernels.reference import masked_attention
+from instructgpt.models.structures import KVSegment
 from instructgpt.models.transformer import Transformer
 from instructgpt.sampling import SamplingConfig, sample
 from instructgpt.sharding import MeshConfig, make_mesh
@@ -57,7 +58,7 @@ def inputs(rng, groups):
 def with_masks(query, context):
     prompt, ring = context
     shared = jnp.broadcast_to(prompt.valid[:, None, None], (B, K, 1, P))
-    return attend(
+    return masked_attention(
         query,
         [
             (prompt.keys, prompt.values, shared),

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from instructgpt.models.attention import attend, attend_fused
-from instructgpt.models.splash import attend_splash, divides
-from instructgpt.models.transformer import Transformer
+from instructgpt.models.kernels import reference, selection
+from instructgpt.models.kernels.reference import masked_attention as attend
+from instructgpt.models.kernels.splash import attend_splash, divides
+from instructgpt.models.structures import KVSegment, TokenContext
+from instructgpt.models.transformer import Transformer, positions_of
 from instructgpt.plan.machines import tpu
 from tests import tiny
 
@@ -25,7 +27,7 @@ splash = functools.partial(attend_splash, interpret=True)
 
 
 def normal(rng, *shape):
-    return rng.normal(size=shape).astype(np.float32)
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
 
 def inputs(rng, groups=H):
@@ -35,7 +37,8 @@ def inputs(rng, groups=H):
     starts = np.array([[10, 60, 200], [0, 128, 140]])
     ids = (np.arange(T)[:, None] >= starts[:, None]).sum(-1)[:, None].astype(np.int32)
     mask = np.tril(ids[..., :, None] == ids[..., None, :])
-    return query, keys, values, ids, mask, slope * (ids > 0)[:, :, None, :, None]
+    slope = slope * (ids > 0)[:, :, None, :, None]
+    return query, keys, values, jnp.asarray(ids), jnp.asarray(mask), slope
 
 
 def value_and_gradients(run, slope, *args):
@@ -64,7 +67,8 @@ def test_texts_see_only_themselves_and_only_back(rng, groups):
 @pytest.mark.parametrize("banded", [True, False])
 def test_a_banded_layer_sees_the_last_few(rng, banded):
     query, keys, values, ids, mask, slope = inputs(rng)
-    switch, near = jnp.array(banded), mask & ~np.tril(np.ones((T, T), bool), -9)
+    near = np.asarray(mask) & ~np.tril(np.ones((T, T), bool), -9)
+    switch = jnp.array(banded)
     seen = near if banded else mask
     actual = value_and_gradients(
         lambda q, k, v: splash(q, k, v, ids, switch, band=9), slope, query, keys, values
@@ -77,7 +81,7 @@ def test_a_banded_layer_sees_the_last_few(rng, banded):
 
 def test_without_numbers_it_is_causal(rng):
     query, keys, values, *_ = inputs(rng)
-    mask = np.broadcast_to(np.tril(np.ones((T, T), bool)), (B, K, T, T))
+    mask = jnp.broadcast_to(np.tril(np.ones((T, T), bool)), (B, K, T, T))
     np.testing.assert_allclose(
         splash(query, keys, values, None),
         attend(query, [(keys, values, mask)]),
@@ -94,12 +98,21 @@ def test_devices_attend_as_one_does(rng):
     np.testing.assert_allclose(cut, alone, rtol=1e-5, atol=1e-6)
 
 
-def test_elsewhere_a_mask_does_the_same(rng):
-    query, keys, values, ids, mask, slope = inputs(rng)
-    expected = attend(query, [(keys, values, mask)]) * (slope != 0)
-    for number in (ids, None):
-        out = attend_fused(query, keys, values, mask, number) * (slope != 0)
-        np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("padded", [True, False])
+def test_the_numbers_of_texts_and_the_mask_say_the_same(rng, padded, monkeypatch):
+    """A TPU's kernel is told which text a token is of, the others get a mask."""
+    query, keys, values, ids, *_ = inputs(rng)
+    valid = ids > 0 if padded else None
+    tokens = TokenContext(positions_of(ids, valid, ids), valid, segment_ids=ids)
+    own = KVSegment(keys, values, tokens.positions, valid, segment_ids=ids)
+    plain = reference.attention(query, [own], tokens)
+    elsewhere = selection.attention(query, [own], tokens, fused=True)
+    monkeypatch.setattr(selection, "platform", lambda: "tpu")
+    monkeypatch.setattr(selection.splash, "attend_splash", splash)
+    on_tpu = selection.attention(query, [own], tokens, fused=True)
+    seen = ids[:, :, None, :, None] > 0
+    for out in (elsewhere, on_tpu):
+        np.testing.assert_allclose(out * seen, plain * seen, rtol=1e-4, atol=1e-5)
     assert divides(2048) and not divides(96)
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from instructgpt.arrays import Array, Bool, Float, Int
 from instructgpt.sharding import spec
 
-Array = jax.Array
 _BLOCKS = (512, 256, 128)  # tokens that the kernel reads at a time; must divide T
 
 
@@ -25,30 +25,27 @@ def divides(length: int) -> bool:
 
 
 def attend_splash(
-    query: Array,
-    keys: Array,
-    values: Array,
-    ids: Array | None,
-    banded: Array | None = None,
+    query: Float[Array, "B K H T C"],
+    keys: Float[Array, "B K G T C"],
+    values: Float[Array, "B K G T C"],
+    ids: Int[Array, "B K T"] | None,
+    banded: Bool[Array, ""] | None = None,
     *,
     band: int = 0,
     keep_as: str | None = None,
     interpret: bool = False,
-) -> Array:
+) -> Float[Array, "B K H T C"]:
     """Causal attention within each text.
 
     Args:
-      query: [B, K, H, T, C], T a multiple of 128.
-      keys: [B, K, G, T, C].
+      query: T must be a multiple of 128.
+      keys: Heads are repeated where G is smaller than H.
       values: As the keys.
-      ids: int32[B, K, T]: a token sees those of its own number; None: of all.
-      banded: bool[], whether this layer is banded; None: it is not.
+      ids: A token sees those of its own number; None: all of its row.
+      banded: Whether this layer is banded; None: it is not.
       band: How many tokens, its own among them, a token of a banded layer sees.
       keep_as: A name by which a remat policy knows what the backward pass needs.
       interpret: Run the kernel without a TPU, slowly.
-
-    Returns:
-      [B, K, H, T, C].
     """
     run = functools.partial(_attend, band=band, keep_as=keep_as, interpret=interpret)
     mesh = jax.sharding.get_abstract_mesh()
@@ -57,12 +54,12 @@ def attend_splash(
     # A kernel knows nothing of meshes: each device calls it on its own rows and heads.
     rows = spec("batch", None, "heads", None, None)
     groups = spec("batch", None, "kv_heads", None, None)
-    texts = None if ids is None else spec("batch", None, None)
+    segment_ids = None if ids is None else spec("batch", None, None)
     switch = None if banded is None else spec()
     return jax.shard_map(
         run,
         mesh=mesh,
-        in_specs=(rows, groups, groups, texts, switch),
+        in_specs=(rows, groups, groups, segment_ids, switch),
         out_specs=rows,
         check_vma=False,
     )(query, keys, values, ids, banded)
@@ -117,6 +114,6 @@ def _attend(
     whole = functools.partial(run, splash.CausalMask((length, length)))
     if banded is None:
         return whole(*operands).reshape(shape)
-    near = splash.LocalMask((length, length), (band - 1, 0), 0)
-    out = jax.lax.cond(banded, functools.partial(run, near), whole, *operands)
+    local = splash.LocalMask((length, length), (band - 1, 0), 0)
+    out = jax.lax.cond(banded, functools.partial(run, local), whole, *operands)
     return out.reshape(shape)

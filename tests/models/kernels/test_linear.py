@@ -7,13 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from instructgpt.models import products
-from instructgpt.models.products import (
+from instructgpt.models.kernels import rounding
+from instructgpt.models.kernels.linear import (
     add_bias,
-    has_bfloat16_units,
-    product,
-    product_dtype,
+    matmul,
 )
+from instructgpt.models.kernels.rounding import has_bfloat16_units, product_dtype
 from instructgpt.models.transformer import Transformer
 from tests import tiny
 
@@ -38,7 +37,7 @@ def test_gradients_are_those_of_jax_of_rounded_operands(operands, dtype):
     x, kernel, slope, contract = operands
     cast = rounded if dtype == "bfloat16" else lambda x: x
     y, pull = jax.vjp(
-        lambda x, k: product(x, k, contract=contract, dtype=dtype), x, kernel
+        lambda x, k: matmul(x, k, contract=contract, dtype=dtype), x, kernel
     )
     by_x, by_kernel = pull(slope)
 
@@ -63,7 +62,7 @@ def test_gradients_of_float32_weights_are_float32_sums(dtype):
     kernel, bias = jnp.array([[0.3, 0.7]]), jnp.array([0.1, -0.9])
 
     def layer(kernel, bias):
-        return add_bias(product(x, kernel, contract=1, dtype=dtype), bias)
+        return add_bias(matmul(x, kernel, contract=1, dtype=dtype), bias)
 
     y, pull = jax.vjp(layer, kernel, bias)
     for gradient in pull(slope):
@@ -86,7 +85,7 @@ def test_any_shape_is_summed_in_float32(outputs, dtype, rng):
 
     @jax.jit
     def gradient(x, kernel, slope):
-        layer = functools.partial(product, x, contract=1, dtype=dtype)
+        layer = functools.partial(matmul, x, contract=1, dtype=dtype)
         return jax.vjp(layer, kernel)[1](slope)[0]
 
     exact = np.einsum("btd,bt...->d...", x.astype("float32"), slope.astype("float32"))
@@ -97,9 +96,9 @@ def test_any_shape_is_summed_in_float32(outputs, dtype, rng):
 def test_auto_rounds_where_the_cpu_has_units_for_it(monkeypatch, tmp_path):
     config = tiny.config(product_dtype="auto")
     for units, expected in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(products, "has_bfloat16_units", lambda units=units: units)
+        monkeypatch.setattr(rounding, "has_bfloat16_units", lambda units=units: units)
         assert product_dtype(config) == expected
-    monkeypatch.setattr(products, "has_bfloat16_units", lambda: True)
+    monkeypatch.setattr(rounding, "has_bfloat16_units", lambda: True)
     assert product_dtype(tiny.config()) == "float32"
     half = tiny.config(product_dtype="auto", compute_dtype="float16")
     assert product_dtype(half) == "float16"

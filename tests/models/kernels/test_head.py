@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from instructgpt.models.head import Head, token_log_probs, weighted_nll
+from instructgpt.models.kernels.head import token_log_probs, weighted_nll
+from instructgpt.models.kernels.interface import Head
 
 N, D, V, KNOWN = 13, 5, 11, 9
 HEAD = Head(KNOWN, "float32", 4, temperature=0.7)

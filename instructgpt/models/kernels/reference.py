@@ -1,0 +1,227 @@
+"""Every operation in plain JAX: what the fast ways compute, in a few lines each.
+
+With `config.model.kernels="reference"` a model is made of these alone.
+
+Letters: B batch, K responses that share a prompt (1 for plain text), T query tokens,
+S key tokens, H query heads, G heads of keys and values, Q = H / G query heads that
+share one, C channels a head, N tokens of the head, D width, V vocabulary.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from instructgpt.arrays import Array, Bool, Float, Int
+from instructgpt.models.kernels.interface import Head
+from instructgpt.models.structures import (
+    KVSegment,
+    TokenContext,
+    TokenLogProbs,
+    Weights,
+    unsqueezed_to,
+)
+from instructgpt.sharding import constrain
+
+NEVER = -1e30  # the score of what cannot be seen or predicted; finite, so never a NaN
+
+
+def linear(
+    equation: str, x: Float[Array, "..."], weights: Weights, *, dtype: str
+) -> Float[Array, "..."]:
+    """y = x . kernel + bias.
+
+    Args:
+      equation: An einsum that contracts the last axes of x with the kernel's first.
+      x: In the compute dtype.
+      weights: The bias has the kernel's last axes.
+      dtype: What x and the kernel are rounded to before they are multiplied.
+
+    Returns:
+      y in the compute dtype, as are the sums.
+    """
+    kernel = weights.kernel.astype(dtype)
+    y = jnp.einsum(equation, x.astype(dtype), kernel, preferred_element_type=x.dtype)
+    if weights.bias is None:
+        return y
+    return y + unsqueezed_to(weights.bias.astype(y.dtype), y.ndim)
+
+
+def heads(
+    x: Float[Array, "B K T D"], weights: Sequence[Weights], *, dtype: str
+) -> tuple[Float[Array, "B K T _ C"], ...]:
+    """Queries, keys or values of one input: `linear` of each of several weights.
+
+    Args:
+      x: Normalised inputs, in the compute dtype.
+      weights: Kernels [D, H or G, C] and biases [H or G, C].
+      dtype: As in `linear`.
+    """
+    return tuple(linear("BKTD,DHC->BKTHC", x, each, dtype=dtype) for each in weights)
+
+
+def normalize(
+    x: Float[Array, "*rows D"], *, center: bool, eps: float
+) -> Float[Array, "*rows D"]:
+    """Rows of mean square 1, and of mean 0 if they are centered.
+
+    Args:
+      x: float32.
+      center: Whether the mean is taken off first: LayerNorm, not RMSNorm.
+      eps: Added to the variance.
+    """
+    if center:
+        x = x - x.mean(axis=-1, keepdims=True)
+    variance = jnp.square(x).mean(axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(variance + eps)
+
+
+def attention_mask(
+    tokens: TokenContext,
+    segment: KVSegment,
+    *,
+    band: int = 0,
+    banded: Bool[Array, ""] | None = None,
+) -> Bool[Array, "B K T S"]:
+    """Which of a segment's keys each token sees.
+
+    A token sees real tokens that stand no later than itself, in its own text where a
+    row packs several, and at most `band` of them where the layer is banded.
+
+    Args:
+      tokens: The T tokens that ask.
+      segment: The S keys.
+      band: Tokens that a banded layer sees, the asking one among them; 0: no layer is
+        banded.
+      banded: Whether this layer is.
+    """
+
+    def per_row(x: Array) -> Array:
+        return x[:, None] if x.ndim == 2 else x
+
+    keys = per_row(segment.positions)[..., None, :]
+    distance = tokens.positions[..., :, None] - keys
+    mask = distance >= 0
+    if segment.valid is not None:
+        mask &= per_row(segment.valid)[..., None, :]
+    if band and banded is not None:
+        mask &= ~banded | (distance < band)
+    if segment.segment_ids is not None and tokens.segment_ids is not None:
+        own = segment.segment_ids[..., None, :]
+        mask &= tokens.segment_ids[..., :, None] == own
+    return constrain(mask, "batch", None, None, None)
+
+
+def attention(
+    query: Float[Array, "B K H T C"],
+    segments: Sequence[KVSegment],
+    tokens: TokenContext,
+    *,
+    first_column: int = 0,
+    band: int = 0,
+    banded: Bool[Array, ""] | None = None,
+    fused: bool = False,
+) -> Float[Array, "B K H T C"]:
+    """Softmax attention over all segments' keys together, in float32.
+
+    Query head h reads the keys and values of head h // (H / G). All segments share one
+    softmax, so splitting a text over segments changes nothing.
+
+    Args:
+      query: Rotated if positions are.
+      segments: Context first, keys and values [B, (K,) G, S, C]; a single segment is
+        the tokens' own text.
+      tokens: Where the T tokens stand.
+      first_column: Where in its own text the first of the T tokens stands.
+      band: As in `attention_mask`.
+      banded: As in `attention_mask`.
+      fused: Whether a platform's own kernel may take this one's place.
+
+    Returns:
+      In the query's dtype. A token that sees nothing, which is padding, gets a mean of
+      the values.
+    """
+    del first_column, fused  # the positions say where tokens stand
+    masks = [attention_mask(tokens, s, band=band, banded=banded) for s in segments]
+    return masked_attention(
+        query, [(s.keys, s.values, m) for s, m in zip(segments, masks, strict=True)]
+    )
+
+
+def masked_attention(
+    query: Float[Array, "B K H T C"],
+    segments: Sequence[tuple[Array, Array, Bool[Array, "B K T _"]]],
+) -> Float[Array, "B K H T C"]:
+    """`attention` to segments of keys and values [B, (K,) G, S, C] under masks."""
+    batch, rows, heads, length, width = query.shape
+    groups = segments[0][0].shape[-3]
+    query = query.reshape(batch, rows, groups, heads // groups, length, width)
+    scores, values = [], []
+    for key, value, mask in segments:
+        shared = key.ndim == 4
+        letters = "BGSC" if shared else "BKGSC"
+        score = jnp.einsum(
+            f"BKGQTC,{letters}->BKGQTS", query, key, preferred_element_type=jnp.float32
+        )
+        seen = mask[:, :, None, None]
+        scores.append(jnp.where(seen, score * width**-0.5, NEVER))
+        row_values = value[:, None] if shared else value
+        values.append(jnp.broadcast_to(row_values, (batch, rows, *value.shape[-3:])))
+    weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1)).astype(query.dtype)
+    out = jnp.einsum("BKGQTS,BKGSC->BKGQTC", weights, jnp.concatenate(values, axis=3))
+    return out.reshape(batch, rows, heads, length, width)
+
+
+def logits(
+    head: Head, hidden: Float[Array, "*N D"], table: Float[Array, "V D"]
+) -> Float[Array, "*N V"]:
+    """Float32 logits over the temperature; those of unknown tokens are -1e30."""
+    out = jnp.einsum(
+        "...D,VD->...V",
+        hidden.astype(head.dtype),
+        table.astype(head.dtype),
+        preferred_element_type=jnp.float32,
+    )
+    known = jnp.arange(table.shape[0]) < head.vocab_size
+    return jnp.where(unsqueezed_to(known, out.ndim), out / head.temperature, NEVER)
+
+
+def token_log_probs(
+    head: Head,
+    hidden: Float[Array, "N D"],
+    table: Float[Array, "V D"],
+    targets: Int[Array, " N"],
+) -> TokenLogProbs:
+    """Log-probs of given tokens, and the entropies of their distributions.
+
+    Args:
+      head: See Head.
+      hidden: States that predict the targets, in the compute dtype.
+      table: The unembedding.
+      targets: Token ids.
+    """
+    log_probs = jax.nn.log_softmax(logits(head, hidden, table))
+    taken = jnp.take_along_axis(log_probs, targets[:, None], axis=-1)[:, 0]
+    entropy = -(jnp.exp(log_probs) * log_probs).sum(axis=-1)
+    return TokenLogProbs(taken, jax.lax.stop_gradient(entropy))
+
+
+def weighted_nll(
+    head: Head,
+    hidden: Float[Array, "N D"],
+    table: Float[Array, "V D"],
+    targets: Int[Array, " N"],
+    weights: Float[Array, " N"],
+) -> Float[Array, ""]:
+    """Sum over tokens of weight * -log p(target), in nats.
+
+    Args:
+      head: See Head.
+      hidden: States that predict the targets, in the compute dtype.
+      table: The unembedding.
+      targets: Token ids.
+      weights: How much each target counts; has no gradient.
+    """
+    log_probs = token_log_probs(head, hidden, table, targets).log_probs
+    # Padding may hold an infinity, and inf * 0 is a NaN.
+    return -jnp.where(weights != 0, log_probs * weights, 0.0).sum()

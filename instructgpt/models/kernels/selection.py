@@ -1,0 +1,99 @@
+"""The fast way of each operation, chosen by backend, dtype and shape.
+
+Products, norms and the head have one fast way each, which differs by platform within.
+Attention has several:
+
+- a text's tokens to themselves, in cuDNN's kernel or JAX's splash kernel where
+  `config.model.fused_attention` is on and the platform has one for the shapes, else in
+  blocks of queries;
+- a decoding step's tokens to a cache, on a GPU in a kernel that reads each key once;
+- anything else in one block, whose backward pass makes the scores again.
+
+Letters: B batch, K responses that share a prompt (1 for plain text), T query tokens,
+H query heads, C channels a head.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from instructgpt.arrays import Array, Bool, Float, Int
+from instructgpt.models.kernels import blocks, cached, cudnn, splash
+from instructgpt.models.kernels.head import logits, token_log_probs, weighted_nll
+from instructgpt.models.kernels.interface import platform
+from instructgpt.models.kernels.linear import heads, linear
+from instructgpt.models.kernels.norm import normalize
+from instructgpt.models.kernels.reference import attention_mask
+from instructgpt.models.remat import KEPT
+from instructgpt.models.structures import KVSegment, TokenContext
+
+__all__ = [
+    "attention",
+    "heads",
+    "linear",
+    "logits",
+    "normalize",
+    "token_log_probs",
+    "weighted_nll",
+]
+
+
+def attention(
+    query: Float[Array, "B K H T C"],
+    segments: Sequence[KVSegment],
+    tokens: TokenContext,
+    *,
+    first_column: int = 0,
+    band: int = 0,
+    banded: Bool[Array, ""] | None = None,
+    fused: bool = False,
+) -> Float[Array, "B K H T C"]:
+    """`reference.attention`; `fused` lets the platform's own kernels take part."""
+    if len(segments) == 1:
+        (own,) = segments
+        whole = query.shape[3] == own.keys.shape[-2]
+        if fused and whole:
+            return _fused(query, own, tokens, band=band, banded=banded)
+        mask = attention_mask(tokens, own, band=band, banded=banded)
+        return blocks.attend_text(query, own.keys, own.values, mask, first_column)
+    if fused and cached.readable(query, segments, band):
+        return cached.attend_cached(query, segments)
+    masked = [
+        (s.keys, s.values, attention_mask(tokens, s, band=band, banded=banded))
+        for s in segments
+    ]
+    return blocks.attend(query, masked)
+
+
+def _fused(
+    query: Float[Array, "B K H T C"],
+    own: KVSegment,
+    tokens: TokenContext,
+    *,
+    band: int,
+    banded: Bool[Array, ""] | None,
+) -> Float[Array, "B K H T C"]:
+    """A text's attention to itself in the platform's kernel, if it has one."""
+    if platform() == "tpu" and splash.divides(query.shape[3]):
+        return splash.attend_splash(
+            query,
+            own.keys,
+            own.values,
+            _numbers(tokens),
+            banded if band else None,
+            band=band,
+            keep_as=KEPT,
+        )
+    plain = tokens.valid is None and tokens.segment_ids is None and not band
+    mask = attention_mask(tokens, own, band=band, banded=banded)
+    if cudnn.has_kernel(query):
+        return cudnn.attend_cudnn(query, own.keys, own.values, None if plain else mask)
+    return blocks.attend_text(query, own.keys, own.values, mask)
+
+
+def _numbers(tokens: TokenContext) -> Int[Array, "B K T"] | None:
+    """The number of each token's text, 0 on padding; None if all have the same."""
+    if tokens.segment_ids is None:
+        return None if tokens.valid is None else tokens.valid.astype(jnp.int32)
+    numbers = tokens.segment_ids + 1
+    return numbers if tokens.valid is None else jnp.where(tokens.valid, numbers, 0)

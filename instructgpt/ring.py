@@ -1,0 +1,152 @@
+"""What is sampled, step by step: a ring of columns that all slots write at once.
+
+A step reads each slot's newest token and writes its keys and values into one column,
+the same for all, whenever each response began; the token that it draws belongs to the
+next column. How old a column is tells whose token it holds.
+
+Letters: S slots, K samples per prompt, R columns, L layers, G heads of keys and values,
+C channels a head, r slots that are filled together.
+"""
+
+from typing import NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+
+from instructgpt.arrays import Array, Bool, Float, Int
+from instructgpt.models.config import ModelConfig
+from instructgpt.models.structures import KVSegment
+
+
+class Ring(NamedTuple):
+    """The columns of all slots."""
+
+    keys: tuple[Array, ...]  # L x [S, (K,) G, R, C]; no K if it is 1
+    values: tuple[Array, ...]
+    tokens: Int[Array, "S K R"]
+    log_probs: Float[Array, "S K R"]
+
+    @classmethod
+    def start(
+        cls,
+        config: ModelConfig,
+        length: int,
+        token: Int[Array, "S K"],
+        log_prob: Float[Array, "S K"],
+    ) -> Self:
+        """A ring of R = `length` columns that holds each slot's first token."""
+        slots, samples = token.shape
+        shape = slots, samples, length
+        # With one sample there is no axis for it: a cache that is read in another shape
+        # than it is written in would be copied.
+        rows = (slots,) if samples == 1 else (slots, samples)
+        layer = *rows, config.num_kv_heads, length, config.head_dim
+        cache = (jnp.zeros(layer, config.compute_dtype),) * config.num_layers
+        return cls(
+            keys=cache,
+            values=cache,
+            tokens=jnp.zeros(shape, jnp.int32).at[..., 0].set(token),
+            log_probs=jnp.zeros(shape, jnp.float32).at[..., 0].set(log_prob),
+        )
+
+    def column(self, step: Int[Array, ""]) -> Int[Array, ""]:
+        """The column whose tokens this step reads, and where it writes their keys."""
+        return step % self.tokens.shape[-1]
+
+    def segment(
+        self,
+        step: Int[Array, ""],
+        *,
+        reads: Int[Array, " S"],
+        prompt_length: Int[Array, " S"],
+        come_round: bool,
+    ) -> KVSegment:
+        """What this step's tokens see of the responses, themselves included.
+
+        Args:
+          step: Decode steps so far.
+          reads: The number of the response token that this step reads, of each slot.
+          prompt_length: Real tokens of each slot's prompt.
+          come_round: Whether a response may go on at the ring's first column.
+        """
+        shape = self.tokens.shape
+        samples, limit = shape[:2], shape[-1]
+        age = (step - jnp.arange(limit)) % limit  # 0 of this step's own column
+        held = jnp.minimum(reads + 1, limit)[:, None]
+        first = (step + 1 - held) % limit
+        stop = first + held
+        spans: tuple[tuple[Array, Array], ...] = ((first, jnp.minimum(stop, limit)),)
+        if come_round:
+            spans = (*spans, (jnp.zeros_like(first), stop - limit))
+        positions = (prompt_length + reads)[:, None] - age[None]
+        return KVSegment(
+            keys=self.keys,
+            values=self.values,
+            positions=jnp.broadcast_to(positions[:, None], shape),
+            valid=jnp.broadcast_to((age[None] < held)[:, None], shape),
+            spans=jax.tree.map(lambda x: jnp.broadcast_to(x, samples), spans),
+        )
+
+    def record(
+        self,
+        step: Int[Array, ""],
+        *,
+        cache: KVSegment,
+        token: Int[Array, "S K"],
+        log_prob: Float[Array, "S K"],
+        done: Bool[Array, "S K"],
+    ) -> "Ring":
+        """The ring after a step.
+
+        Args:
+          step: Decode steps before it.
+          cache: `segment` with the keys and values of what was read.
+          token: What was drawn.
+          log_prob: Its log-probs.
+          done: Responses that had ended before: they stay as they are, so that their
+            first tokens are still there when they have waited a whole round.
+        """
+        following = self.column(step + 1)
+
+        def written(old: Array, new: Array) -> Array:
+            kept = jax.lax.dynamic_slice_in_dim(old, following, 1, axis=2)
+            new = jnp.where(done[..., None], kept, new[..., None])
+            return jax.lax.dynamic_update_slice_in_dim(old, new, following, axis=2)
+
+        return Ring(
+            keys=cache.keys,
+            values=cache.values,
+            tokens=written(self.tokens, token),
+            log_probs=written(self.log_probs, log_prob),
+        )
+
+    def begin(
+        self,
+        step: Int[Array, ""],
+        slot: Int[Array, " r"],
+        *,
+        token: Int[Array, "r K"],
+        log_prob: Float[Array, "r K"],
+    ) -> "Ring":
+        """The ring with the first tokens of new responses in these slots; S is none."""
+        column = self.column(step)
+        tokens = self.tokens.at[slot, :, column].set(token, mode="drop")
+        log_probs = self.log_probs.at[slot, :, column].set(log_prob, mode="drop")
+        return self._replace(tokens=tokens, log_probs=log_probs)
+
+    def responses(
+        self, slot: Int[Array, " r"], start: Int[Array, " r"]
+    ) -> tuple[Int[Array, "r K R"], Float[Array, "r K R"]]:
+        """Tokens and log-probs of some slots, in the order that they were drawn.
+
+        Args:
+          slot: Numbers of slots.
+          start: The step before which each response began.
+        """
+        limit = self.tokens.shape[-1]
+        columns = (start[:, None] + jnp.arange(limit)[None]) % limit
+        tokens, log_probs = (
+            jnp.take_along_axis(x[slot], columns[:, None], axis=-1)
+            for x in (self.tokens, self.log_probs)
+        )
+        return tokens, log_probs
