@@ -3,7 +3,8 @@
 Letters: B batch, T tokens, P prompt, R response, K responses per prompt; M groups of
 b prompts (M b = B), whose responses share N rows of S tokens. The fields hold NumPy
 arrays when they leave the loader and JAX arrays inside a step. Prompts are padded on
-the left, responses on the right; `valid` marks real tokens.
+the left, responses on the right; `valid` marks real tokens. A single row, as it comes
+from an encoder, has no axis B.
 """
 
 from typing import Any, NamedTuple
@@ -16,13 +17,13 @@ Array = Any  # numpy.ndarray or jax.Array; this module imports neither
 class TokenBatch(NamedTuple):
     """Rows of text for pretraining and supervised fine-tuning."""
 
-    tokens: Int32[Array, "B T"]
-    segment_ids: Int32[Array, "B T"]  # which text of its row, from 1; 0 on padding
+    tokens: Int32[Array, "*B T"]
+    segment_ids: Int32[Array, "*B T"]  # which text of its row, from 1; 0 on padding
     # True where the token is a prediction target; or how much the target counts.
-    loss_mask: Bool[Array, "B T"] | Float32[Array, "B T"]
+    loss_mask: Bool[Array, "*B T"] | Float32[Array, "*B T"]
 
     @property
-    def valid(self) -> Bool[Array, "B T"]:
+    def valid(self) -> Bool[Array, "*B T"]:
         """False on padding."""
         return self.segment_ids > 0
 
@@ -30,9 +31,9 @@ class TokenBatch(NamedTuple):
 class PromptBatch(NamedTuple):
     """Prompts waiting for a response."""
 
-    tokens: Int32[Array, "B P"]  # left-padded
-    valid: Bool[Array, "B P"]
-    index: Int32[Array, " B"]  # row number in the source
+    tokens: Int32[Array, "*B P"]  # left-padded
+    valid: Bool[Array, "*B P"]
+    index: Int32[Array, "*B"]  # row number in the source
 
 
 class RankingLabels(NamedTuple):
@@ -46,13 +47,13 @@ class RankingLabels(NamedTuple):
 class ComparisonBatch(NamedTuple):
     """One prompt a row with its K ranked responses (paper §3.5, Eq. 1)."""
 
-    prompt: Int32[Array, "B P"]  # left-padded
-    prompt_valid: Bool[Array, "B P"]
-    responses: Int32[Array, "B K R"]  # right-padded, EOS last
-    response_valid: Bool[Array, "B K R"]  # True up to and including EOS
-    ranks: Int32[Array, "B K"]  # these three as in RankingLabels
-    present: Bool[Array, "B K"]
-    wording: Int32[Array, "B K"]
+    prompt: Int32[Array, "*B P"]  # left-padded
+    prompt_valid: Bool[Array, "*B P"]
+    responses: Int32[Array, "*B K R"]  # right-padded, EOS last
+    response_valid: Bool[Array, "*B K R"]  # True up to and including EOS
+    ranks: Int32[Array, "*B K"]  # these three as in RankingLabels
+    present: Bool[Array, "*B K"]
+    wording: Int32[Array, "*B K"]
 
     @property
     def labels(self) -> RankingLabels:
@@ -86,11 +87,11 @@ class PackedComparisonBatch(NamedTuple):
 class Rollout(NamedTuple):
     """Prompts, sampled responses and everything PPO needs to know about them."""
 
-    prompt: Int32[Array, "B P"]  # left-padded
-    prompt_valid: Bool[Array, "B P"]
-    response: Int32[Array, "B R"]  # right-padded
-    response_valid: Bool[Array, "B R"]  # True up to and including EOS
-    log_probs: Float32[Array, "B R"]  # of the policy that sampled
-    ref_log_probs: Float32[Array, "B R"]  # of the frozen reference of the KL
-    values: Float32[Array, "B R"]  # of the value net before the update
-    score: Float32[Array, " B"]  # of the whole response
+    prompt: Int32[Array, "*B P"]  # left-padded
+    prompt_valid: Bool[Array, "*B P"]
+    response: Int32[Array, "*B R"]  # right-padded
+    response_valid: Bool[Array, "*B R"]  # True up to and including EOS
+    log_probs: Float32[Array, "*B R"]  # of the policy that sampled
+    ref_log_probs: Float32[Array, "*B R"]  # of the frozen reference of the KL
+    values: Float32[Array, "*B R"]  # of the value net before the update
+    score: Float32[Array, "*B"]  # of the whole response

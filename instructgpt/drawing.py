@@ -8,16 +8,19 @@ import functools
 import jax
 import jax.numpy as jnp
 
-Array = jax.Array
+from instructgpt.arrays import Array, Float, Int, Key
+
 _BLOCK = 128  # tokens
 
 
-def token_keys(key: Array, row_ids: Array, samples: int, length: int) -> Array:
-    """A key for each token of each response: key[B, K, R].
+def token_keys(
+    key: Key[Array, ""], row_ids: Int[Array, " B"], samples: int, length: int
+) -> Key[Array, "B K R"]:
+    """A key for each token of each response.
 
     Args:
       key: Folded with the row's id, the sample's number and the token's index.
-      row_ids: int32[B].
+      row_ids: Numbers of the prompts.
       samples: K.
       length: R, tokens of a response.
     """
@@ -31,7 +34,7 @@ def token_keys(key: Array, row_ids: Array, samples: int, length: int) -> Array:
     return each(row_ids, jnp.arange(samples), jnp.arange(length))
 
 
-def nucleus(logits: Array, top_p: float) -> Array:
+def nucleus(logits: Float[Array, "B K V"], top_p: float) -> Float[Array, "B K V"]:
     """Sets logits outside the smallest set with probability >= top_p to -inf."""
     ordered = jnp.sort(logits, axis=-1)[..., ::-1]
     probs = jax.nn.softmax(ordered, axis=-1)
@@ -41,24 +44,24 @@ def nucleus(logits: Array, top_p: float) -> Array:
 
 
 def draw(
-    logits: Array,
-    keys: Array,
+    logits: Float[Array, "B K V"],
+    keys: Key[Array, "B K"],
     *,
     temperature: float = 1.0,
     top_p: float = 1.0,
     banned_ids: tuple[int, ...] = (),
-) -> tuple[Array, Array]:
+) -> tuple[Int[Array, "B K"], Float[Array, "B K"]]:
     """Draws a token from each row of logits.
 
     Args:
-      logits: float32[B, K, V].
-      keys: key[B, K], of `token_keys`.
+      logits: Float32.
+      keys: Those of the tokens, from `token_keys`.
       temperature: Divides the logits; 0 takes the most probable token.
       top_p: Draws from the smallest set of tokens with this probability.
       banned_ids: Never drawn.
 
     Returns:
-      (int32[B, K] tokens, float32[B, K] log-probs). The log-prob is that of the full
+      (tokens, log-probs). The log-prob is that of the full
       distribution at the sampling temperature (at temperature 1 when greedy), as a
       scoring pass computes it; top-p and banned ids narrow what can be drawn, not
       the distribution that is scored.
@@ -77,7 +80,9 @@ def draw(
     return tokens.astype(jnp.int32), log_probs
 
 
-def gumbel_max(logits: Array, keys: Array) -> Array:
+def gumbel_max(
+    logits: Float[Array, "B K V"], keys: Key[Array, "B K"]
+) -> Int[Array, "B K"]:
     """Tokens with probability softmax(logits), by the Gumbel-max trick in two heats.
 
     The greatest of logits with Gumbel noise is a draw from their softmax: so a block of
@@ -88,11 +93,8 @@ def gumbel_max(logits: Array, keys: Array) -> Array:
     the number past one; here it decides only where the first two tie.
 
     Args:
-      logits: float32[B, K, V]; -inf is never drawn.
-      keys: key[B, K].
-
-    Returns:
-      int32[B, K].
+      logits: Float32; -inf is never drawn.
+      keys: One for each draw.
     """
     *lead, size = logits.shape
     padding = [(0, 0)] * len(lead) + [(0, -size % _BLOCK)]

@@ -21,8 +21,9 @@ from instructgpt.models.structures import KVSegment
 class Ring(NamedTuple):
     """The columns of all slots."""
 
-    keys: tuple[Array, ...]  # L x [S, (K,) G, R, C]; no K if it is 1
-    values: tuple[Array, ...]
+    # One array a layer; without an axis K if it is 1.
+    keys: tuple[Float[Array, "S *K G R C"], ...]
+    values: tuple[Float[Array, "S *K G R C"], ...]
     tokens: Int[Array, "S K R"]
     log_probs: Float[Array, "S K R"]
 

@@ -82,6 +82,14 @@ def token_batch(rng: np.random.Generator, batch: int = 8) -> TokenBatch:
     )
 
 
+def text_batch(rng: np.random.Generator, batch: int = 8) -> TokenBatch:
+    """Rows of pretraining text, some padded at the end; all tokens are targets."""
+    tokens, valid = responses(rng, (batch,), PROMPT + RESPONSE)
+    tokens[:2] = rng.integers(2, VOCAB, tokens[:2].shape)
+    valid[:2] = True
+    return TokenBatch(tokens, valid.astype(np.int32), valid)
+
+
 def comparison_batch(rng: np.random.Generator, batch: int = 8) -> ComparisonBatch:
     """K = 3 ranked responses a row: ties, empty slots, all tied, the same twice."""
     prompt, prompt_valid = prompts(rng, batch)

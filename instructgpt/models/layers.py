@@ -16,6 +16,7 @@ from instructgpt.models.kernels.rounding import product_dtype
 from instructgpt.models.remat import KEPT
 from instructgpt.models.rotary import rotate
 from instructgpt.models.structures import (
+    KeysValues,
     KVSegment,
     OutputRange,
     TokenContext,
@@ -95,7 +96,7 @@ class Attention(nn.Module):
         tokens: TokenContext,
         context: tuple[KVSegment, ...],
         banded: Bool[Array, ""],
-    ) -> tuple[Float[Array, "B K _ D"], tuple[Array, Array]]:
+    ) -> tuple[Float[Array, "B K _ D"], KeysValues]:
         """Returns the outputs, and the tokens' own keys and values [B, K, G, T, C].
 
         Args:
@@ -136,11 +137,12 @@ class Attention(nn.Module):
         )
         return self.merge(y), kept
 
-    def project(self, x: Float[Array, "B K T D"]) -> tuple[Array, Array, Array]:
-        """Queries [B, K, T, H, C], and keys and values [B, K, T, G, C].
-
-        Queries are those of the output range alone.
-        """
+    def project(
+        self, x: Float[Array, "B K T D"]
+    ) -> tuple[
+        Float[Array, "B K _ H C"], Float[Array, "B K T G C"], Float[Array, "B K T G C"]
+    ]:
+        """Queries of the output range, and keys and values of all tokens."""
         cfg, ops = self.config, operations(self.config)
 
         def weights(name: str, heads: int, axis: str) -> Weights:
@@ -264,7 +266,7 @@ class Block(nn.Module):
         x: Float[Array, "B K T D"],
         layer: tuple[tuple[KVSegment, ...], Bool[Array, ""]],
         tokens: TokenContext,
-    ) -> tuple[Float[Array, "B K _ D"], tuple[Array, Array] | None]:
+    ) -> tuple[Float[Array, "B K _ D"], KeysValues | None]:
         """One layer, with dropout before each addition to the residual stream.
 
         Args:

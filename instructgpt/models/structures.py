@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from instructgpt.arrays import Array, Bool, Float, Int
+from instructgpt.arrays import Array, Bool, Float, Int, Shaped
 
 OutputRange = tuple[int, int]  # columns [first, stop) whose outputs are wanted
+# Of one layer or, with an axis L in front, of all.
+KeysValues = tuple[Float[Array, "*rows G S C"], Float[Array, "*rows G S C"]]
 
 
 class Weights(NamedTuple):
@@ -75,7 +77,7 @@ class KVSegment(NamedTuple):
     valid: Bool[Array, "B *K S"] | None  # None: every token is real
     # The valid columns again as spans [first, stop), each a pair of int32[B, (K)],
     # where they are known to be spans.
-    spans: tuple[tuple[Array, Array], ...] = ()
+    spans: tuple[tuple[Int[Array, "*rows"], Int[Array, "*rows"]], ...] = ()
     segment_ids: Int[Array, "B K S"] | None = None  # only of the tokens' own segment
 
     def write(
@@ -114,11 +116,15 @@ class TokenLogProbs(NamedTuple):
     entropy: Float[Array, "*N"]  # of the whole distribution, in nats; has no gradient
 
 
-def columns(x: Array, output_range: OutputRange | None) -> Array:
-    """The wanted columns of [B, K, T, ...]; all of them if the range is None."""
+def columns(
+    x: Shaped[Array, "B K T *rest"], output_range: OutputRange | None
+) -> Shaped[Array, "B K _ *rest"]:
+    """The wanted columns; all of them if the range is None."""
     return x if output_range is None else x[:, :, slice(*output_range)]
 
 
-def unsqueezed_to(x: Array, ndim: int) -> Array:
+def unsqueezed_to(
+    x: Shaped[Array, "*axes"], ndim: int
+) -> Shaped[Array, "*ones_and_axes"]:
     """The array with axes of length 1 in front, to be broadcast against `ndim` axes."""
     return jnp.reshape(x, (1,) * (ndim - x.ndim) + x.shape)

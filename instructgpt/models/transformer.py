@@ -23,6 +23,7 @@ from instructgpt.models.layers import Block, Norm
 from instructgpt.models.remat import remat
 from instructgpt.models.rotary import rotary_angles
 from instructgpt.models.structures import (
+    KeysValues,
     KVSegment,
     OutputRange,
     Rotation,
@@ -131,7 +132,7 @@ class Transformer(nn.Module):
         context: tuple[KVSegment, ...],
         place: TokenContext,
         options: tuple[bool, bool, Layout],
-    ) -> tuple[Float[Array, "B K T D"], tuple[Array, Array] | None]:
+    ) -> tuple[Float[Array, "B K T D"], KeysValues | None]:
         """All layers in one loop, whose time to compile does not grow with depth.
 
         Args:
@@ -165,7 +166,7 @@ class Transformer(nn.Module):
         place: TokenContext,
         options: tuple[bool, bool, Layout],
         output_range: OutputRange | None,
-    ) -> tuple[Float[Array, "B K _ D"], tuple[Array, Array] | None]:
+    ) -> tuple[Float[Array, "B K _ D"], KeysValues | None]:
         """`scan_layers` written out, the last layer for the output range alone."""
         cfg, last = self.config, self.config.num_layers - 1
         key = self.make_rng("dropout") if self.has_rng("dropout") else None
@@ -359,7 +360,9 @@ def positions_of(
     return positions - jax.lax.cummax(starts, axis=starts.ndim - 1)
 
 
-def position_initializer(config: ModelConfig) -> Callable[..., Array]:
+def position_initializer(
+    config: ModelConfig,
+) -> Callable[..., Float[Array, "T D"]]:
     """How the learned position table [T, D] starts: noise, or scaled sinusoids."""
     if config.position_init == "normal":
         return nn.initializers.normal(config.position_std)

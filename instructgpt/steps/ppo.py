@@ -96,7 +96,9 @@ def with_advantages(rollout: Rollout, *, config: PPOConfig) -> Episodes:
     return Episodes(rollout, advantages, returns)
 
 
-def make_policy_loss(model: Transformer, config: PPOConfig, temperature: float):
+def make_policy_loss(
+    model: Transformer, config: PPOConfig, temperature: float
+) -> LossFn:
     """Clipped surrogate, mean over the minibatch's real response tokens."""
 
     def loss_fn(
@@ -130,7 +132,7 @@ def make_policy_loss(model: Transformer, config: PPOConfig, temperature: float):
     return loss_fn
 
 
-def make_value_loss(model: ScalarModel, config: PPOConfig):
+def make_value_loss(model: ScalarModel, config: PPOConfig) -> LossFn:
     """Clipped squared error to the returns, mean over real response tokens."""
 
     def loss_fn(

@@ -43,7 +43,7 @@ def rollout():
 
 @pytest.fixture(scope="module")
 def ptx():
-    return tiny.token_batch(np.random.default_rng(1))
+    return tiny.text_batch(np.random.default_rng(1))
 
 
 @pytest.fixture(scope="module")

@@ -20,14 +20,11 @@ from jax.ad_checkpoint import checkpoint_name
 from instructgpt.arrays import Array
 from instructgpt.models.kernels.interface import platform
 from instructgpt.models.kernels.linear import row_dot
-from instructgpt.models.kernels.reference import NEVER
+from instructgpt.models.kernels.reference import NEVER, MaskedSegment
 from instructgpt.models.remat import KEPT
 
 # A text is cut into at most so many blocks of queries, of at least so many tokens.
 _BLOCKS, _BLOCK = 8, 64
-
-# Keys and values [B, (K,) G, S, C] of a segment, and bool[B, K, T, S] who sees them.
-MaskedSegment = tuple[Array, Array, Array]
 
 
 def attend(query: Array, segments: Sequence[MaskedSegment]) -> Array:

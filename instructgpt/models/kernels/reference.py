@@ -23,6 +23,12 @@ from instructgpt.models.structures import (
 )
 from instructgpt.sharding import constrain
 
+# Keys and values of a segment, and which of them each token sees.
+MaskedSegment = tuple[
+    Float[Array, "*_ G _ C"],
+    Float[Array, "*_ G _ C"],
+    Bool[Array, "B K T _"],
+]
 NEVER = -1e30  # the score of what cannot be seen or predicted; finite, so never a NaN
 
 
@@ -150,7 +156,7 @@ def attention(
 
 def masked_attention(
     query: Float[Array, "B K H T C"],
-    segments: Sequence[tuple[Array, Array, Bool[Array, "B K T _"]]],
+    segments: Sequence[MaskedSegment],
 ) -> Float[Array, "B K H T C"]:
     """`attention` to segments of keys and values [B, (K,) G, S, C] under masks."""
     batch, rows, heads, length, width = query.shape
