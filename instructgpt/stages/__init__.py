@@ -51,6 +51,9 @@ class Stage:
     # a plan, which has none, knows its size: "model" or "reward_model". In such a
     # stage the block `model` holds no more than what it changes of that model.
     models: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    # Blocks that hold several of a kind, each under a name of its own, in which a field
+    # `init` is one of INIT.
+    entries: Mapping[str, str | type] = dataclasses.field(default_factory=dict)
     # In a recipe: the keys that take the workdir of a reward model that is given to it,
     # those that then are empty, and which of "rankings" and "reward_model" the stage
     # gives, so that it is left out.
@@ -66,6 +69,16 @@ class Stage:
     def classes(self) -> dict[str, type]:
         """The dataclass of each block."""
         return {name: _resolved(cls) for name, cls in self.blocks.items()}
+
+    def classes_in(self, config: Mapping[str, Any]) -> dict[str, type]:
+        """As `classes`, with the entries that a config has: "models.sft"."""
+        found = self.classes()
+        for block, cls in self.entries.items():
+            for name, entry in config[block].items():
+                found[f"{block}.{name}"] = _resolved(cls)
+                if "init" in entry:
+                    found[f"{block}.{name}.init"] = _resolved(INIT)
+        return found
 
 
 STAGES: dict[str, Stage] = {
@@ -129,6 +142,7 @@ STAGES: dict[str, Stage] = {
             "rl_init": INIT,
             "evaluate": "instructgpt.stages.evaluate:EvaluateConfig",
         },
+        entries={"models": "instructgpt.stages.evaluate:ModelEntry"},
         reward_keys=("evaluate.reward",),
         label_keys=("evaluate.comparisons",),
     ),

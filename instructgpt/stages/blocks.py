@@ -238,7 +238,7 @@ def defaults(config: ConfigDict) -> dict[str, Any]:
     """What the fields of a stage's blocks are where nobody sets them, by flat key."""
     found = find(config.stage)
     out: dict[str, Any] = {}
-    for name, cls in found.classes().items():
+    for name, cls in found.classes_in(config).items():
         block = filled(cls, partial=name == "model" and bool(found.models))
         out |= flat({name: block.to_dict()})
     return out

@@ -211,7 +211,7 @@ def _same_config(config: ConfigDict, workdir: Path) -> None:
     else:
         remedy = "delete this workdir, or name another --workdir"
         before = unsaid(config) | own_keys(flat(read_json(path, remedy=remedy)))
-    now = own_keys(flat(config.to_dict()))
+    now = {**unsaid(config), **own_keys(flat(config.to_dict()))}
     free = may_differ(config, workdir)
     refuse(workdir, config_differences(before, now, but=free))
 
@@ -243,12 +243,12 @@ def _same_identity(
 
 
 def unsaid(config: ConfigDict) -> dict[str, Any]:
-    """What a run had of the keys of this stage that its config did not name yet."""
+    """What the keys of a stage are in a config that does not name them."""
     return own_keys(defaults(config))
 
 
 def named_as_before(old: Identity, new: Identity, config: ConfigDict) -> Identity:
-    """The new identity without the keys that the old run knew by their defaults alone.
+    """The new identity with the keys of the old one, where defaults are all between.
 
     So a workdir stays what it was when a stage gets another key, whose default is what
     the stage did before.
@@ -258,10 +258,13 @@ def named_as_before(old: Identity, new: Identity, config: ConfigDict) -> Identit
       new: What would run there.
       config: Of the new one.
     """
-    new_keys = {k: v for k, v in unsaid(config).items() if k not in old.config}
-    same = {k for k, v in new_keys.items() if new.config.get(k, v) == v}
-    kept = {k: v for k, v in new.config.items() if k not in same}
-    return dataclasses.replace(new, config=kept)
+    values = dict(new.config)
+    for key, default in unsaid(config).items():
+        if key not in old.config and values.get(key, default) == default:
+            values.pop(key, None)
+        if key not in values and key in old.config and old.config[key] == default:
+            values[key] = default
+    return dataclasses.replace(new, config=values)
 
 
 def may_differ(config: ConfigDict, workdir: Path) -> frozenset[str]:

@@ -183,11 +183,12 @@ def _check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None
     # Configs first, as another's data may take long to make.
     for name, made in begun.items():
         stage = stage_config(config, name)
-        wanted = own_keys(flat(stage.to_dict()))
+        unsaid = common.unsaid(stage)
+        wanted = {**unsaid, **own_keys(flat(stage.to_dict()))}
         with _recipe_keys(name, stage):
             free = common.may_differ(stage, workdir / name)
             if made.has_trained(newest_step(workdir / name)):
-                before = {**common.unsaid(stage), **made.config}
+                before = {**unsaid, **made.config}
                 changed = config_differences(before, wanted, but=free)
                 common.refuse(workdir / name, changed)
     opened: dict[DataConfig, Datasets] = {}
