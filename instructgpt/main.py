@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
         distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
         typed = config_flags.get_override_values(flags.FLAGS["config"])
         stage = find(config.stage).exports
-        # Only now, as it takes seconds that a mistake in a flag need not wait for.
+        # Only now: it takes seconds, which `--help` need not wait for.
         from instructgpt.stages.common import take_typed
 
         take_typed(config, typed, workdir)

@@ -1,11 +1,12 @@
 """The table of stages: what `config.stage` may be, and what others must know of it.
 
-A stage is one module that exports
+A stage is one module that exports `run` and, where they are of use, the others of
 
     run(config, workdir)             does the work and leaves its results in the workdir
     programs(config, mesh, models)   its jitted functions with abstract arguments, for
-                                     `instructgpt.plan`; may be left out
-    check(config, blocks, mesh)      what must hold between its blocks; may be left out
+                                     `instructgpt.plan`
+    check(config, blocks, mesh)      what must hold between its blocks
+    show(workdir)                    prints what it found, where it ends a recipe
 
 A stage that is not part of the package needs no line here: `config.stage` gives the
 dotted name of its module, and that exports its own entry besides:
@@ -74,7 +75,7 @@ class Stage:
         """As `classes`, with the entries that a config has: "models.sft"."""
         found = self.classes()
         for block, cls in self.entries.items():
-            for name, entry in config[block].items():
+            for name, entry in config.get(block, {}).items():
                 found[f"{block}.{name}"] = _resolved(cls)
                 if "init" in entry:
                     found[f"{block}.{name}.init"] = _resolved(INIT)

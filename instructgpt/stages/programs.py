@@ -44,7 +44,7 @@ class Program(NamedTuple):
 
     jitted: Any
     arguments: tuple[Any, ...]  # ShapeDtypeStructs with shardings
-    calls: float = 1  # an iteration of the stage; 0: now and then
+    calls: float = 1  # in an iteration of the stage
     # Of the arguments, what the stage keeps all the time, by a name for people.
     held: Mapping[str, Any] = {}
     # Abstract arrays besides the arguments that are there while it runs.

@@ -306,7 +306,7 @@ def _add_minutes(workdir: Path, names: Sequence[str], seconds: float) -> None:
 
 def stage_config(config: ConfigDict, name: str) -> ConfigDict:
     """A stage's own config, with the seeds and the reward model of the recipe."""
-    stage = ConfigDict(config.stages[name])
+    stage = config.stages[name].copy_and_resolve_references()
     stage.seed = config.seed
     if "data" in stage:
         stage.data.world_seed = config.world_seed
