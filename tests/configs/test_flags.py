@@ -43,6 +43,7 @@ BESIDE = {
     "rotary_table": {"rotary_scaling": "table", "rotary_dim": 4},
     "vocab_size": {"padded_vocab_size": 0},
     "num_heads": {"num_kv_heads": 0},
+    "head_dim": {"rotary_dim": 0},
 }
 
 
