@@ -11,34 +11,45 @@ validation prompts; with 10,000 prompts and the mean of two labelers on 0.660
 
 The paper's set has 33,207 training and 17,887 validation prompts. Only the miniature
 world has simulated labelers; elsewhere the answers are written for people to rank.
+
+Cost: `mini` is a part of the recipe's 9.7 minutes on 2 CPU cores. Its labelers agree on
+72 to 73 % of the pairs that two of them leave untied.
 """
 
 from ml_collections import ConfigDict
 
 from configs import common
 
+VARIANTS: dict[str, common.Values] = {
+    "smoke": {
+        "label.train_prompts": 32,
+        "label.valid_prompts": 16,
+        "label.misplaced": 2,
+        "label.batch_size": 16,
+    },
+    "mini": {
+        "label.train_prompts": 20000,
+        "label.valid_prompts": 300,
+        "label.min_responses": 8,
+        "label.max_responses": 8,
+        "label.misplaced": 2,
+    },
+}
+
 
 def get_config(variant: str = "mini") -> ConfigDict:
-    common.check(variant)
-    config = ConfigDict(dict(stage="label", name="label", seed=0))
-    config.data = common.data(variant)
-    config.mesh = common.mesh(variant)
-    config.checkpoints = common.checkpoints(variant)
-    train, valid = {"smoke": (32, 16), "mini": (20000, 300)}.get(
-        variant, (33207, 17887)
-    )
-    config.label = dict(
-        # The policy that PPO starts from answers too: the reward model judges its like.
-        policies=("../sft", "../rl_init"),
-        fractions=(0.25, 1.0),
-        train_prompts=train,
-        valid_prompts=valid,
-        min_responses=8 if variant == "mini" else 4,
-        max_responses=8 if variant == "mini" else 9,
-        misplaced=2 if variant in ("smoke", "mini") else 0,
-        train_labelers=1,
-        labelers_per_prompt=3,
-        temperature=1.0,
-        batch_size=16 if variant == "smoke" else 48,
-    )
+    config = common.start("label")
+    # The policy that PPO starts from answers too: the reward model judges its like.
+    config.label.policies = ("../sft", "../rl_init")
+    config.label.fractions = (0.25, 1.0)
+    config.label.train_prompts = 33207
+    config.label.valid_prompts = 17887
+    config.label.min_responses = 4
+    config.label.max_responses = 9
+    config.label.misplaced = 0
+    config.label.train_labelers = 1
+    config.label.labelers_per_prompt = 3
+    config.label.temperature = 1.0
+    config.label.batch_size = 48
+    common.apply(config, variant, VARIANTS)
     return config

@@ -5,46 +5,60 @@
 
 Exactly one epoch, lr 9e-6, cosine to 10 %, batches of 64 prompts, from the SFT model.
 One 6B reward model serves every policy size: run the `6b` variant for all.
+
+Cost: `mini` is a part of the recipe's 9.7 minutes on 2 CPU cores; an update of 6B with
+nine answers of full length a prompt is planned at 26.8 PFLOPs. `mini` is right on 68 to
+70 % of the pairs that two held-out labelers leave untied; they agree on 72 to 73 %.
 """
 
 from ml_collections import ConfigDict
 
 from configs import common
 
+_IMPORTED: common.Values = {
+    "reward.comparisons": "",  # the rankings among the data, by people
+    # The states of public models are large, and so are the first scores at 1.
+    "reward.head_scale": 0.1,
+    "train.batch_size": 16,
+}
+
+VARIANTS: dict[str, common.Values] = {
+    "smoke": {
+        "optimizer.learning_rate": 5e-4,
+        "train.batch_size": 8,
+        "train.log_every": 2,
+        "train.checkpoint_every": 2,
+    },
+    "mini": {
+        # A step over two devices reads all weights twice, for few tokens each.
+        "mesh.cpu_devices": 1,
+        "reward.max_responses": 8,
+        "optimizer.learning_rate": 5e-4,
+        "train.batch_size": 4,
+    },
+    "gpt2": {**_IMPORTED, "optimizer.learning_rate": 2e-5},
+    "pythia-1b": _IMPORTED,
+    "smollm2": {**_IMPORTED, "optimizer.learning_rate": 2e-5},
+}
+
 
 def get_config(variant: str = "mini") -> ConfigDict:
-    common.check(variant)
-    config = ConfigDict(dict(stage="reward", name="reward", seed=0))
-    config.data = common.data(variant)
-    config.mesh = common.mesh(variant)
-    config.checkpoints = common.checkpoints(variant)
-    config.resume = common.resume()
-    if variant == "mini":
-        # A step over two devices reads all weights twice, for few tokens each.
-        config.mesh.cpu_devices = 1
-    config.model = common.fine_tuning_model(variant)
-    config.init = dict(path="../sft")
-    config.reward = dict(
-        # Of public models: the rankings among the data, by people.
-        comparisons="" if variant in common.PUBLIC else "../label",
-        max_responses=8 if variant == "mini" else 9,
-        # The states of public models are large, and so are the first scores at 1.
-        head_scale=0.1 if variant in common.PUBLIC else 1.0,
-        # With ties dropped, a prompt's mean is over the pairs that count.
-        divisor="untied",
-    )
-    rate = {"smoke": 5e-4, "mini": 5e-4, "gpt2": 2e-5, "smollm2": 2e-5}
-    config.optimizer = dict(
-        learning_rate=rate.get(variant, 9e-6), schedule="cosine", warmup_steps=0
-    )
-    config.train = dict(
-        batch_size={"smoke": 8, "mini": 4}.get(
-            variant, 64 if variant in common.PAPER else 16
-        ),
-        num_epochs=1,
-        microbatches=1,
-        log_every=2 if variant == "smoke" else 20,
-        eval_every=0,
-        checkpoint_every=2 if variant == "smoke" else 250,
-    )
+    config = common.start("reward")
+    config.init.path = "../sft"
+    config.model.residual_dropout = 0.0
+    config.reward.comparisons = "../label"
+    config.reward.max_responses = 9  # K of 4 to 9
+    config.reward.head_scale = 1.0
+    # With ties dropped, a prompt's mean is over the pairs that count.
+    config.reward.divisor = "untied"
+    config.optimizer.learning_rate = 9e-6
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_steps = 0
+    config.train.batch_size = 64  # prompts
+    config.train.num_epochs = 1
+    config.train.microbatches = 1
+    config.train.log_every = 20
+    config.train.eval_every = 0
+    config.train.checkpoint_every = 250
+    common.apply(config, variant, common.FINE_TUNED, VARIANTS)
     return config

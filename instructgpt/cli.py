@@ -1,7 +1,9 @@
 """What the programs share: flags whose mistakes are one line, memory that is kept."""
 
 import ctypes
-import re
+import difflib
+import itertools
+import runpy
 import sys
 from pathlib import Path
 
@@ -9,24 +11,62 @@ from absl import flags
 
 
 def parse_flags(config: flags.FlagHolder, argv: list[str]) -> list[str]:
-    """absl's parser, but a key that the config lacks is one clear line."""
+    """absl's parser, but a key that the config lacks is one clear line.
+
+    Modules that lie beside the config file can be imported, as those beside a script.
+    """
+    _find_modules_beside(_config_file(argv)[0])
     try:
         rest = flags.FLAGS(argv)
         _ = config.value.stage  # a file that is not there is an error only here
         return rest
     except flags.Error as error:
         sys.exit(f"error: {_without_traceback(str(error))}")
-    except (AttributeError, KeyError, TypeError) as error:
-        hint = re.search(r'Did you mean "(\w+)"', str(error))
-        missing = re.search(r"'(\w+)", str(error).replace("\\", ""))
-        name = missing.group(1) if missing else str(error)
-        given = next((a for a in argv if name in a), name)
-        sys.exit(
-            f"error: {given}: the config has no key {name!r}; "
-            + (f"did you mean {hint.group(1)!r}?" if hint else "see the config file")
-        )
+    except (AttributeError, KeyError, TypeError):
+        wrong = _wrong_key(argv)
+        if not wrong:
+            raise
+        sys.exit(f"error: {wrong}")
     except OSError as error:
         sys.exit(f"error: --config: {str(error).splitlines()[-1].strip()}")
+
+
+def _config_file(argv: list[str]) -> tuple[str, str]:
+    """The config's file and variant, as they were given; "" if there is none."""
+    for argument, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
+        name, given, value = argument.partition("=")
+        if name in ("-config", "--config"):
+            path, colon, variant = (value if given else following).partition(".py:")
+            return path + ".py" * bool(colon), variant
+    return "", ""
+
+
+def _find_modules_beside(file: str) -> None:
+    """Lets Python find modules in the folder of a file, after all others."""
+    if file:
+        sys.path.append(str(Path(file).resolve().parent))
+
+
+def _wrong_key(argv: list[str]) -> str:
+    """What is wrong with the first flag whose key the config has not."""
+    file, variant = _config_file(argv)
+    config = runpy.run_path(file)["get_config"](*[variant] * bool(variant))
+    for argument in argv:
+        if not argument.startswith(("--config.", "--noconfig.")):
+            continue
+        block, (where, *path) = config, argument.partition("=")[0][2:].split(".")
+        for name in path:
+            if not hasattr(block, "keys"):
+                return f"{argument}: {where} is a value and has no keys"
+            if name not in block:
+                near = difflib.get_close_matches(name, block.keys(), n=1, cutoff=0.5)
+                return (
+                    f"{argument}: the config has no key {name!r}; "
+                    + (f"did you mean {near[0]!r}? " if near else "")
+                    + f"{where} has: {', '.join(sorted(block.keys()))}"
+                )
+            block, where = block[name], f"{where}.{name}"
+    return ""
 
 
 def keep_memory(devices: Path = Path("/dev")) -> bool:
@@ -56,4 +96,5 @@ def _without_traceback(message: str) -> str:
     """A config file's own complaint in one line; a bug in it keeps its traceback."""
     first, *_, last = message.strip().splitlines() * 2
     kind, _, complaint = last.partition(": ")
-    return f"{first.split(': ')[0]}: {complaint}" if kind == "ValueError" else message
+    plain = kind == "ValueError" or kind.endswith("UserError")
+    return f"{first.split(': ')[0]}: {complaint}" if plain else message

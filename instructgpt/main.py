@@ -12,7 +12,6 @@ gives by default are relative to the stage's workdir.
 Kept short, so that everything it does can be called from a test or a notebook.
 """
 
-import importlib
 import sys
 
 from instructgpt.signals import stop_in_one_line
@@ -29,6 +28,7 @@ from instructgpt.cli import keep_memory, parse_flags
 from instructgpt.errors import UserError
 from instructgpt.outputs import in_one_line
 from instructgpt.paths import from_shell
+from instructgpt.stages import find
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configs/STAGE.py:VARIANT", lock_config=True
@@ -42,20 +42,9 @@ _COORDINATOR = flags.DEFINE_string(
 _PROCESSES = flags.DEFINE_integer("num_processes", 0, "How many, with HOST:PORT.")
 _PROCESS = flags.DEFINE_integer("process_id", -1, "Which one, with HOST:PORT.")
 
-STAGES = (
-    "pretrain",
-    "sft",
-    "label",
-    "reward",
-    "select",
-    "ppo",
-    "evaluate",
-    "recipe",
-)
-
 
 def main(argv: list[str]) -> None:
-    """Hands over to `stages/STAGE.py`; a user's mistake ends in one line.
+    """Hands over to what `config.stage` names; a user's mistake ends in one line.
 
     So does what the system refuses: a disk that is full, a workdir that is a file.
     """
@@ -65,8 +54,6 @@ def main(argv: list[str]) -> None:
     # wrong in its threads it prints there besides raising it here.
     absl_logging.set_verbosity(absl_logging.FATAL)
     config = _CONFIG.value
-    if config.stage not in STAGES:
-        sys.exit(f"error: config.stage={config.stage!r}; known stages: {STAGES}")
     if not _WORKDIR.value:
         sys.exit("error: --workdir is empty; name a folder for what the run keeps")
     if "://" in _WORKDIR.value:
@@ -78,10 +65,10 @@ def main(argv: list[str]) -> None:
     try:
         distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
         typed = config_flags.get_override_values(flags.FLAGS["config"])
-        # Only now, as it takes seconds that a mistake in a flag need not wait for.
+        stage = find(config.stage).exports
+        # Only now: it takes seconds, which `--help` need not wait for.
         from instructgpt.stages.common import take_typed
 
-        stage = importlib.import_module(f"instructgpt.stages.{config.stage}")
         take_typed(config, typed, workdir)
         stage.run(config, workdir)
     except UserError as error:

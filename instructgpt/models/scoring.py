@@ -282,3 +282,132 @@ def _packed_scores(
     last = batch.last.reshape(groups, -1, 1)
     hidden = jnp.take_along_axis(hidden, last, axis=1)
     return model.apply(variables, hidden, method="scores").reshape(-1, slots)
+
+
+def responses_log_probs(
+    model: Transformer,
+    params: Params,
+    prompt: tuple[Array, Array],
+    responses: tuple[Array, Array],
+    *,
+    temperature: float = 1.0,
+) -> Array:
+    """log p(response | prompt) of each of K responses, the prompt computed once.
+
+    As `response_scores` the prompt runs through the trunk once. Its last state predicts
+    the first token of every response.
+
+    Args:
+      model: The language model.
+      params: Its parameters.
+      prompt: (int32[B, P], bool[B, P]).
+      responses: (int32[B, K, R], bool[B, K, R]), right-padded.
+      temperature: Divides the logits.
+
+    Returns:
+      float32[B, K], sums over real tokens in nats; 0 where a response is empty.
+    """
+    variables = {"params": params}
+    tokens, valid = responses
+    before, segment = model.apply(
+        variables, prompt[0][:, None], prompt[1][:, None], keep_kv=True
+    )
+    length = prompt[1].sum(axis=1, dtype=jnp.int32)[:, None]
+    hidden, _ = model.apply(
+        variables,
+        tokens,
+        valid,
+        context=(as_context(segment),),
+        offset=jnp.broadcast_to(length, tokens.shape[:2]),
+    )
+    # [B, 1, 1, D] of the prompt, and of the response all but its last state.
+    first = jnp.broadcast_to(before[:, :, -1:], (*tokens.shape[:2], 1, hidden.shape[3]))
+    states = jnp.concatenate([first, hidden[:, :, :-1]], axis=2)
+    log_probs = _log_probs_of(model, params, states, tokens, temperature)
+    return jnp.where(valid, log_probs, 0.0).sum(axis=-1)
+
+
+def comparison_log_probs(
+    model: Transformer,
+    params: Params,
+    batch: ComparisonBatch | PackedComparisonBatch,
+    *,
+    temperature: float = 1.0,
+) -> Array:
+    """`responses_log_probs` of a batch of rankings, packed or not: float32[B, K]."""
+    if isinstance(batch, PackedComparisonBatch):
+        return _packed_log_probs(model, params, batch, temperature)
+    return responses_log_probs(
+        model,
+        params,
+        (batch.prompt, batch.prompt_valid),
+        (batch.responses, batch.response_valid),
+        temperature=temperature,
+    )
+
+
+def _packed_log_probs(
+    model: Transformer,
+    params: Params,
+    batch: PackedComparisonBatch,
+    temperature: float,
+) -> Array:
+    # 1. every prompt through the trunk once, 2. the packed rows: as `_packed_scores`
+    # 3. the state before each token, which for a response's first is its prompt's last
+    # 4. sums over each response's tokens: [M, N S] -> [M, b, K] -> [B, K]
+    variables = {"params": params}
+
+    def row(x: Array) -> Array:
+        return x.reshape(-1, 1, x.shape[-1])
+
+    before, segment = model.apply(
+        variables, row(batch.prompt), row(batch.prompt_valid), keep_kv=True
+    )
+    length = batch.prompt_valid.sum(axis=-1, dtype=jnp.int32)
+    hidden, _ = model.apply(
+        variables,
+        row(batch.rows),
+        row(batch.segment_ids) > 0,
+        segment_ids=row(batch.segment_ids),
+        context=(as_context(segment),),
+        prompt_index=batch.prompt_index,
+        offset=jnp.take_along_axis(length, batch.prompt_index, axis=1).reshape(-1, 1),
+    )
+    groups, count, size = batch.rows.shape
+    hidden = hidden.reshape(groups, count, size, -1)
+    before = before[:, 0, -1].reshape(groups, -1, hidden.shape[-1])
+    before = jnp.take_along_axis(before, batch.prompt_index[:, :, None], axis=1)
+    states = jnp.concatenate([before[:, :, None], hidden[:, :, :-1]], axis=2)
+    ids = batch.segment_ids
+    is_first = ids != jnp.pad(ids[:, :, :-1], [(0, 0), (0, 0), (1, 0)])
+    states = jnp.where(is_first[..., None], before[:, :, None], states)
+    log_probs = _log_probs_of(model, params, states, batch.rows, temperature)
+
+    def totals(log_probs: Array, ids: Array, last: Array) -> Array:
+        # A response is known by its row and its number there, from 1 to at most S.
+        names = (jnp.arange(count)[:, None] * (size + 1) + ids).reshape(-1)
+        sums = jax.ops.segment_sum(
+            log_probs.reshape(-1), names, num_segments=count * (size + 1)
+        )
+        return sums[names[last]]
+
+    total = jax.vmap(totals)(log_probs, ids, batch.last)
+    return jnp.where(batch.present, total, 0.0).reshape(-1, total.shape[-1])
+
+
+def _log_probs_of(
+    model: Transformer,
+    params: Params,
+    states: Array,
+    tokens: Array,
+    temperature: float,
+) -> Array:
+    """Log-probs of tokens [..., S] by the states [..., S, D] before them."""
+    out = model.apply(
+        {"params": params},
+        states.reshape(-1, states.shape[-1]),
+        tokens.reshape(-1),
+        temperature=temperature,
+        method="log_probs",
+    )
+    return out.log_probs.reshape(tokens.shape)

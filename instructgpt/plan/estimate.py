@@ -13,7 +13,8 @@ from instructgpt.errors import UserError
 from instructgpt.models.costs import Cost
 from instructgpt.plan.hlo import collective_bytes, gathered_shapes
 from instructgpt.plan.machines import GIB, Machine
-from instructgpt.plan.work import Phase, Work
+from instructgpt.plan.work import Work
+from instructgpt.stages.programs import Program
 
 PFS_DAY = 1e15 * 86400  # operations
 # What the programs themselves and the allocator's gaps may take of a chip.
@@ -54,7 +55,7 @@ class Estimate(NamedTuple):
     def peak(self) -> float:
         """Bytes of a device at the worst moment."""
         passing = (
-            passing_bytes(self.work.phases[name], self.work, compiled)
+            passing_bytes(self.work.programs[name], self.work, compiled)
             for name, compiled in self.compiled.items()
         )
         return sum(self.held.values()) + max(passing, default=0.0)
@@ -72,13 +73,13 @@ class Estimate(NamedTuple):
     @property
     def iteration_seconds(self) -> float:
         """At best."""
-        phases = self.work.phases
-        return sum(phases[k].calls * b.seconds for k, b in self.bounds.items())
+        programs = self.work.programs
+        return sum(programs[k].calls * b.seconds for k, b in self.bounds.items())
 
     @property
     def iteration_flops(self) -> float:
         """Of all devices."""
-        return sum(p.calls * p.cost.flops for p in self.work.phases.values())
+        return sum(p.calls * cost_of(p).flops for p in self.work.programs.values())
 
 
 def device_bytes(tree: Any) -> float:
@@ -92,10 +93,16 @@ def device_bytes(tree: Any) -> float:
     return sum(map(one, jax.tree.leaves(tree)))
 
 
-def passing_bytes(phase: Phase, work: Work, compiled: Compiled) -> float:
+def cost_of(program: Program) -> Cost:
+    """What is counted of a call, 0 where nothing is."""
+    return program.cost or Cost()
+
+
+def passing_bytes(program: Program, work: Work, compiled: Compiled) -> float:
     """Bytes that a call takes besides what the stage holds."""
     held = {id(leaf) for leaf in jax.tree.leaves(list(work.held.values()))}
-    own = [x for x in jax.tree.leaves(phase.arguments) if id(x) not in held]
+    own = [x for x in jax.tree.leaves(program.arguments) if id(x) not in held]
+    own += jax.tree.leaves(program.beside)
     return compiled.temporaries + compiled.outputs + device_bytes(own)
 
 
@@ -112,31 +119,31 @@ def _needed(message: str, arguments: float) -> float | None:
     return max(size - arguments, 0.0) if whole else size
 
 
-def compile_phase(phase: Phase) -> Compiled:
+def compile_program(program: Program) -> Compiled:
     """Lowers and compiles for the devices of its arguments' mesh."""
     began = time.monotonic()
-    lowered = phase.function.lower(*phase.arguments)
+    lowered = program.jitted.lower(*program.arguments)
     try:
-        program = lowered.compile()
+        executable = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        own, seconds = device_bytes(phase.arguments), time.monotonic() - began
+        own, seconds = device_bytes(program.arguments), time.monotonic() - began
         size = _needed(str(error), own)
         if size is None:
             raise
         return Compiled(own, 0.0, size, {}, seconds, error="out of memory")
-    memory, text = program.memory_analysis(), program.as_text()
+    memory, text = executable.memory_analysis(), executable.as_text()
     return Compiled(
         arguments=memory.argument_size_in_bytes,
         outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
-        collectives=collective_bytes(text, trips=phase.trips),
+        collectives=collective_bytes(text, trips=program.trips),
         seconds=time.monotonic() - began,
         gathered=frozenset(gathered_shapes(text)),
     )
 
 
 def bound_of(
-    phase: Phase,
+    program: Program,
     compiled: Compiled,
     machine: Machine,
     mesh: Mesh,
@@ -148,13 +155,14 @@ def bound_of(
     devices.
     """
     chip, count = machine.chip, mesh.size
-    rest = Cost(phase.cost.flops, phase.cost.bytes - phase.weights.bytes)
-    read = phase.weights.bytes / mesh.shape["tensor"] + rest.bytes / count
+    cost = cost_of(program)
+    weights = cost.bytes if program.weights is None else program.weights
+    read = weights / mesh.shape["tensor"] + (cost.bytes - weights) / count
     sent = sum(compiled.collectives.values())
     if less is not None:
         sent = max(sent - sum(less.collectives.values()), 0.0)
     times = {
-        "products": phase.cost.flops / count / chip.flops_per_second,
+        "products": cost.flops / count / chip.flops_per_second,
         "memory": read / chip.bytes_per_second,
         "links": sent / chip.link_bytes_per_second,
     }
@@ -171,7 +179,7 @@ def estimate(
     until_full: bool = False,
     log: Callable[[str], None] = lambda text: None,
 ) -> Estimate:
-    """Compiles the phases (all, or those named) and adds up.
+    """Compiles the programs (all, or those named) and adds up.
 
     Args:
       work: Described under this mesh.
@@ -183,28 +191,28 @@ def estimate(
       log: Told what is being done, as compiling may take minutes.
 
     Raises:
-      UserError: the stage has no such phase.
+      UserError: the stage has no such program.
     """
-    unknown = sorted(set(phases) - work.phases.keys())
+    unknown = sorted(set(phases) - work.programs.keys())
     if unknown:
         raise UserError(
             f"--phases: the stage has no {', '.join(unknown)}; known: "
-            f"{', '.join(work.phases)}"
+            f"{', '.join(work.programs)}"
         )
     held = {name: device_bytes(tree) for name, tree in work.held.items()}
     plan = Estimate(machine, dict(mesh.shape), work, held, {}, {})
-    names = list(phases or work.phases)
+    names = list(phases or work.programs)
     if until_full:
-        names.sort(key=lambda name: name != "update")  # which mostly needs the most
+        names.sort(key=lambda name: name != work.update)  # mostly needs the most
     for name in names:
         if until_full and not plan.fits:
             break
         log(f"compiling {name} for {mesh.size} devices ...")
-        phase = work.phases[name]
-        compiled = compile_phase(phase)
-        less = plan.compiled.get(phase.without)
+        program = work.programs[name]
+        compiled = compile_program(program)
+        less = plan.compiled.get(program.without)
         plan.compiled[name] = compiled
-        plan.bounds[name] = bound_of(phase, compiled, machine, mesh, less)
-        size = passing_bytes(phase, work, compiled) / GIB
+        plan.bounds[name] = bound_of(program, compiled, machine, mesh, less)
+        size = passing_bytes(program, work, compiled) / GIB
         log(f"{name} takes {size:.2f} GiB a chip; compiled in {compiled.seconds:.0f} s")
     return plan

@@ -53,5 +53,5 @@ def _reason(plan: Estimate) -> str:
     if not plan.compiled:
         return f"what is held takes {held:.1f} {memory}"
     name, last = list(plan.compiled.items())[-1]
-    size = passing_bytes(plan.work.phases[name], plan.work, last) / GIB
+    size = passing_bytes(plan.work.programs[name], plan.work, last) / GIB
     return f"{name} takes {size:.1f} beside {held:.1f} {memory}"

@@ -9,7 +9,8 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import NamedTuple
+
+from instructgpt.stages.programs import Trips
 
 _BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2}
 _KINDS = (
@@ -41,15 +42,6 @@ _ENDED = ("%async-collective-done", "ROOT %async-collective-done")
 _GROUPS = re.compile(r"replica_groups=\[(\d+),(\d+)\]")
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}")
-
-
-class Trips(NamedTuple):
-    """How often loops run that end when the data says so."""
-
-    alone: float = 1  # one neither inside nor around another such loop
-    outer: float = 1  # one around another
-    inner: float = 1  # one inside another, each time that the other runs
-
 
 ONCE = Trips()
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,15 +9,17 @@ import jax
 from ml_collections import ConfigDict
 
 from instructgpt.errors import UserError
-from instructgpt.models.config import GPT3_SIZES, PUBLIC_SIZES, ModelConfig, for_devices
+from instructgpt.models.config import GPT3_SIZES, PUBLIC_SIZES
 from instructgpt.plan.estimate import Estimate, estimate
 from instructgpt.plan.fewest import fewest
 from instructgpt.plan.machines import SLICES, Machine, gpus, tpu
 from instructgpt.plan.report import as_json, as_text
 from instructgpt.plan.search import search
-from instructgpt.plan.work import Models, describe, with_overrides
+from instructgpt.plan.work import describe
 from instructgpt.sharding import MeshConfig, make_mesh
-from instructgpt.stages.common import build
+from instructgpt.stages import find
+from instructgpt.stages.blocks import build
+from instructgpt.stages.programs import Models
 
 SIZES = GPT3_SIZES | PUBLIC_SIZES
 
@@ -56,7 +57,7 @@ def plan_stage(
     if request.topology in SLICES:
         return _plan_fewest(config, request, log)
     machine = find_machine(request)
-    models = find_models(config, request, tpu=machine.is_tpu, log=log)
+    models = find_models(config, request)
 
     def run(config: ConfigDict, phases: tuple[str, ...] = ()) -> Estimate:
         return _plan(config, models, machine, log, phases=phases)
@@ -64,7 +65,15 @@ def plan_stage(
     if not request.search:
         plan = run(config, request.phases)
         return as_text(plan), as_json(plan)
-    found = search(config, run, chips=len(machine.devices), log=log)
+    update, parts_key = _find_update(config, models, machine)
+    found = search(
+        config,
+        run,
+        chips=len(machine.devices),
+        update=update,
+        parts_key=parts_key,
+        log=log,
+    )
     plan = run(found.config)
     text = f"{found.table}\n\n{as_text(plan)}"
     return text, {**as_json(plan), "settings": found.settings, "tried": found.tried}
@@ -79,7 +88,7 @@ def _plan_fewest(
             f"--topology={request.topology} plans the whole stage for one slice after "
             "another; give one, such as v5p:4x4x8, with --search or --phases"
         )
-    models = find_models(config, request, tpu=True, log=log)
+    models = find_models(config, request)
     first = f"{request.topology}:{SLICES[request.topology][0]}"
     find_machine(dataclasses.replace(request, topology=first))  # is there a compiler?
 
@@ -94,18 +103,17 @@ def _plan_fewest(
 
 def _plan(
     config: ConfigDict,
-    models: Callable[[ConfigDict], Models],
+    models: Models,
     machine: Machine,
     log: Callable[[str], None],
     **options: Any,
 ) -> Estimate:
     """Of one machine; options as of `estimate`."""
-    sizes = models(config)
     mesh = make_mesh(
         build(MeshConfig, config.mesh, where="config.mesh"), devices=machine.devices
     )
     with jax.set_mesh(mesh):
-        work = describe(config, sizes, mesh)
+        work = describe(config, models, mesh)
         return estimate(work, machine, mesh, log=log, **options)
 
 
@@ -124,27 +132,42 @@ def find_machine(request: Request) -> Machine:
     return gpus(request.devices, kind=request.gpu, memory=request.memory)
 
 
-def find_models(
-    config: ConfigDict, request: Request, *, tpu: bool, log: Callable[[str], None]
-) -> Callable[[ConfigDict], Models]:
-    """The sizes by name, with what a config and the machine change of them."""
-    log_once = functools.cache(log)
-    names = [request.model or request.variant]
+def _find_update(
+    config: ConfigDict, models: Models, machine: Machine
+) -> tuple[str, str]:
+    """The program that microbatches make smaller, and their key.
+
+    Raises:
+      UserError: the stage has none.
+    """
+    mesh = make_mesh(MeshConfig(), devices=machine.devices[:1])  # divides everything
+    with jax.set_mesh(mesh):
+        work = describe(config, models, mesh)
+    if not work.update:
+        raise UserError(
+            f"--search: config.stage={config.stage!r} names no program that "
+            "microbatches make smaller"
+        )
+    return work.update, work.programs[work.update].microbatches
+
+
+def find_models(config: ConfigDict, request: Request) -> Models:
+    """The models of the checkpoints that a stage starts from, by name of their size.
+
+    Raises:
+      UserError: a name that is needed is not given, or is none of a size.
+    """
+    model = request.model or request.variant
     paper = request.variant in ("1.3b", "6b", "175b")
-    names.append(request.reward_model or ("6b" if paper else names[0]))
-    own = "num_layers" in config.get("model", {})
-    for flag, name in zip(("--model", "--reward_model"), names, strict=True):
-        if name not in SIZES and not own:
+    names = {
+        "model": model,
+        "reward_model": request.reward_model or ("6b" if paper else model),
+    }
+    needed = find(config.stage).models
+    for flag in dict.fromkeys(needed.values()):
+        if names[flag] not in SIZES:
             raise UserError(
-                f"{flag}: the config's variant {request.variant!r} names no size of "
+                f"--{flag}: the config's variant {request.variant!r} names no size of "
                 f"model; give one of {', '.join(SIZES)}"
             )
-
-    def models(config: ConfigDict) -> Models:
-        if own:
-            sizes = [build(ModelConfig, config.model, where="config.model")] * 2
-        else:
-            sizes = [with_overrides(SIZES[name], config) for name in names]
-        return Models(*(for_devices(x, tpu=tpu, log=log_once) for x in sizes))
-
-    return models
+    return {block: SIZES[names[flag]] for block, flag in needed.items()}

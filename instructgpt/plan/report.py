@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from instructgpt.plan.estimate import PFS_DAY, Estimate, passing_bytes
+from instructgpt.plan.estimate import PFS_DAY, Estimate, cost_of, passing_bytes
 from instructgpt.plan.machines import GIB
+from instructgpt.stages.programs import Program
 
 
 def _gib(size: float) -> str:
@@ -20,15 +21,19 @@ def _time(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} d"
 
 
+def _petaflops(program: Program) -> str:
+    return f"{program.cost.flops / 1e15:.4g}" if program.cost else "not counted"
+
+
 def as_text(plan: Estimate) -> str:
     """What fits where, what it costs, and what to change."""
-    chip, phases = plan.machine.chip, plan.work.phases
+    chip, programs = plan.machine.chip, plan.work.programs
     mesh = " x ".join(f"{k}={v}" for k, v in plan.mesh.items())
     lines = [f"{plan.machine.name}, mesh {mesh}", "", "bytes of a chip"]
     lines += [f"  {name:<28}{_gib(size)}" for name, size in plan.held.items()]
     lines += ["  while it runs:"]
     for name, compiled in plan.compiled.items():
-        size = passing_bytes(phases[name], plan.work, compiled)
+        size = passing_bytes(programs[name], plan.work, compiled)
         note = f"   {compiled.error}" if compiled.error else ""
         lines.append(f"    {name:<26}{_gib(size)}{note}")
     lines += [
@@ -40,10 +45,10 @@ def as_text(plan: Estimate) -> str:
         f"{'at best':>11}  bound by   compiled in",
     ]
     for name, compiled in plan.compiled.items():
-        phase, bound = phases[name], plan.bounds[name]
+        program, bound = programs[name], plan.bounds[name]
         sent = _gib(sum(compiled.collectives.values()))
         lines.append(
-            f"  {name:<14}{phase.calls:>6g}{phase.cost.flops / 1e15:>12.4g}"
+            f"  {name:<14}{program.calls:>6g}{_petaflops(program):>12}"
             f"{sent}{_time(bound.seconds):>11}  {bound.by:<9}"
             f"{compiled.seconds:>9.1f} s"
         )
@@ -67,12 +72,12 @@ def _totals(plan: Estimate) -> list[str]:
 
 def advice(plan: Estimate) -> list[str]:
     """Whether it fits, and if not, what makes it smaller, the best first."""
-    left = ", ".join(k for k in plan.work.phases if k not in plan.compiled)
+    left = ", ".join(k for k in plan.work.programs if k not in plan.compiled)
     if plan.fits:
         return [f"it fits, as far as was looked: without {left}" if left else "it fits"]
     worst = max(
         plan.compiled,
-        key=lambda k: passing_bytes(plan.work.phases[k], plan.work, plan.compiled[k]),
+        key=lambda k: passing_bytes(plan.work.programs[k], plan.work, plan.compiled[k]),
     )
     room = plan.machine.chip.memory - sum(plan.held.values())
     out = [f"it does not fit: {-plan.headroom / GIB:.2f} GiB a chip are missing"]
@@ -82,23 +87,20 @@ def advice(plan: Estimate) -> list[str]:
             "config.mesh.data to config.mesh.fsdp"
         )
         return out
-    if worst in ("update", "train step"):
-        out.append(f"{worst} needs most: raise {plan.work.microbatches_key}")
+    program = plan.work.programs[worst]
+    out.append(f"{worst} needs most: {program.remedy}")
+    if program.microbatches:
         out.append(
             "or set config.model.remat=full, or raise config.mesh.tensor and set "
             "config.model.sequence_parallel"
         )
-    elif worst == "decode":
-        out.append("decode needs most: set config.rollout.slots, for a smaller cache")
-    else:
-        out.append(f"{worst} needs most: lower config.train.batch_size")
     out.append("or take more chips; --search tries meshes and microbatches")
     return out
 
 
 def as_json(plan: Estimate) -> dict[str, Any]:
     """The same numbers, in bytes, operations and seconds."""
-    phases = plan.work.phases
+    programs = plan.work.programs
     return {
         "machine": plan.machine.name,
         "chips": len(plan.machine.devices),
@@ -107,7 +109,7 @@ def as_json(plan: Estimate) -> dict[str, Any]:
         "bytes_per_chip": {
             "held": plan.held,
             "running": {
-                name: passing_bytes(phases[name], plan.work, compiled)
+                name: passing_bytes(programs[name], plan.work, compiled)
                 for name, compiled in plan.compiled.items()
             },
             "peak": plan.peak,
@@ -116,8 +118,8 @@ def as_json(plan: Estimate) -> dict[str, Any]:
         },
         "phases": {
             name: {
-                "calls": phases[name].calls,
-                "flops": phases[name].cost.flops,
+                "calls": programs[name].calls,
+                "flops": cost_of(programs[name]).flops,
                 "arguments": compiled.arguments,
                 "temporaries": compiled.temporaries,
                 "outputs": compiled.outputs,

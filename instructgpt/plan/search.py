@@ -30,6 +30,8 @@ def search(
     run: Callable[[ConfigDict, tuple[str, ...]], Estimate],
     *,
     chips: int,
+    update: str,
+    parts_key: str,
     log: Callable[[str], None],
 ) -> Found:
     """Compiles the update under each setting, and names the best that fits.
@@ -39,8 +41,10 @@ def search(
 
     Args:
       config: Of the stage, not changed.
-      run: Plans a config, for some of its phases.
+      run: Plans a config, for some of its programs.
       chips: How many the mesh has.
+      update: The program that is compiled.
+      parts_key: The config's key that cuts its batch into parts.
       log: Told of each setting.
 
     Raises:
@@ -59,9 +63,11 @@ def search(
                     "mesh.tensor": tensor,
                     "model.remat": remat,
                     "model.sequence_parallel": tensor > 1,
-                    _parts_key(config): parts,
+                    parts_key: parts,
                 }
-                plan = _try(with_settings(config, settings), run, settings, tried, log)
+                plan = _try(
+                    with_settings(config, settings), run, settings, tried, log, update
+                )
                 if plan is None:
                     break  # it divides no better into more parts
                 if plan.fits:
@@ -74,15 +80,17 @@ def search(
     return Found(with_settings(config, best[1]), best[1], tried, table)
 
 
-def _parts_key(config: ConfigDict) -> str:
-    return "ppo.microbatches" if config.stage == "ppo" else "train.microbatches"
-
-
-def _try(config, run, settings, tried, log) -> Estimate | None:
-    name = "update" if config.stage == "ppo" else "train step"
+def _try(
+    config: ConfigDict,
+    run: Callable[[ConfigDict, tuple[str, ...]], Estimate],
+    settings: dict[str, Any],
+    tried: list[dict[str, Any]],
+    log: Callable[[str], None],
+    update: str,
+) -> Estimate | None:
     log(", ".join(f"{k}={v}" for k, v in settings.items()))
     try:
-        plan = run(config, (name,))
+        plan = run(config, (update,))
     except UserError as error:
         tried.append({**settings, "error": str(error)})
         return None
@@ -91,8 +99,8 @@ def _try(config, run, settings, tried, log) -> Estimate | None:
             **settings,
             "peak": plan.peak,
             "fits": plan.fits,
-            "bound_seconds": plan.bounds[name].seconds,
-            "bound_by": plan.bounds[name].by,
+            "bound_seconds": plan.bounds[update].seconds,
+            "bound_by": plan.bounds[update].by,
         }
     )
     return plan

@@ -1,0 +1,191 @@
+"""The table of stages: what `config.stage` may be, and what others must know of it.
+
+A stage is one module that exports `run` and, where they are of use, the others of
+
+    run(config, workdir)             does the work and leaves its results in the workdir
+    programs(config, mesh, models)   its jitted functions with abstract arguments, for
+                                     `instructgpt.plan`
+    check(config, blocks, mesh)      what must hold between its blocks
+    show(workdir)                    prints what it found, where it ends a recipe
+
+A stage that is not part of the package needs no line here: `config.stage` gives the
+dotted name of its module, and that exports its own entry besides:
+
+    STAGE = Stage(__name__, {**TRAINED, "dpo": DPOConfig}, models={"init": "model"})
+
+Modules beside the config file, and all others on Python's path, are found. This file
+imports nothing that takes time; what it names is imported when it is asked for.
+"""
+
+import dataclasses
+import functools
+import importlib
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from instructgpt.errors import UserError
+
+# The blocks of a config and the dataclasses that they become, as "module:Class".
+SHARED: dict[str, str | type] = {
+    "data": "instructgpt.data.datasets:DataConfig",
+    "mesh": "instructgpt.sharding:MeshConfig",
+    "checkpoints": "instructgpt.stages.blocks:CheckpointsConfig",
+}
+TRAINED: dict[str, str | type] = {
+    **SHARED,
+    "resume": "instructgpt.stages.blocks:ResumeConfig",
+    "model": "instructgpt.models.config:ModelConfig",
+    "train": "instructgpt.stages.blocks:TrainConfig",
+}
+OPTIMIZER = "instructgpt.optim:OptimizerConfig"
+INIT = "instructgpt.stages.loading:InitConfig"
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What is known of a stage without running it."""
+
+    module: str
+    blocks: Mapping[str, str | type] = dataclasses.field(default_factory=dict)
+    # The blocks that name a checkpoint to start from, and which model that is, so that
+    # a plan, which has none, knows its size: "model" or "reward_model". In such a
+    # stage the block `model` holds no more than what it changes of that model.
+    models: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    # Blocks that hold several of a kind, each under a name of its own, in which a field
+    # `init` is one of INIT.
+    entries: Mapping[str, str | type] = dataclasses.field(default_factory=dict)
+    # In a recipe: the keys that take the workdir of a reward model that is given to it,
+    # those that then are empty, and which of "rankings" and "reward_model" the stage
+    # gives, so that it is left out.
+    reward_keys: tuple[str, ...] = ()
+    label_keys: tuple[str, ...] = ()
+    gives: str = ""
+
+    @property
+    def exports(self) -> ModuleType:
+        """The module itself."""
+        return importlib.import_module(self.module)
+
+    def classes(self) -> dict[str, type]:
+        """The dataclass of each block."""
+        return {name: _resolved(cls) for name, cls in self.blocks.items()}
+
+    def classes_in(self, config: Mapping[str, Any]) -> dict[str, type]:
+        """As `classes`, with the entries that a config has: "models.sft"."""
+        found = self.classes()
+        for block, cls in self.entries.items():
+            for name, entry in config.get(block, {}).items():
+                found[f"{block}.{name}"] = _resolved(cls)
+                if "init" in entry:
+                    found[f"{block}.{name}.init"] = _resolved(INIT)
+        return found
+
+
+STAGES: dict[str, Stage] = {
+    "pretrain": Stage(
+        "instructgpt.stages.pretrain",
+        {
+            **TRAINED,
+            "optimizer": OPTIMIZER,
+            "pretrain": "instructgpt.stages.pretrain:PretrainConfig",
+        },
+    ),
+    "sft": Stage(
+        "instructgpt.stages.sft",
+        {
+            **TRAINED,
+            "optimizer": OPTIMIZER,
+            "init": INIT,
+            "sft": "instructgpt.stages.sft:SFTConfig",
+        },
+        models={"init": "model"},
+    ),
+    "label": Stage(
+        "instructgpt.stages.label",
+        {**SHARED, "label": "instructgpt.stages.label:LabelConfig"},
+        gives="rankings",
+    ),
+    "reward": Stage(
+        "instructgpt.stages.reward",
+        {
+            **TRAINED,
+            "optimizer": OPTIMIZER,
+            "init": INIT,
+            "reward": "instructgpt.stages.reward:RewardConfig",
+        },
+        models={"init": "reward_model"},
+        gives="reward_model",
+    ),
+    "select": Stage(
+        "instructgpt.stages.select",
+        {**SHARED, "select": "instructgpt.stages.select:SelectConfig"},
+        reward_keys=("select.reward",),
+    ),
+    "ppo": Stage(
+        "instructgpt.stages.ppo",
+        {
+            **TRAINED,
+            "policy_optimizer": OPTIMIZER,
+            "value_optimizer": OPTIMIZER,
+            "init": INIT,
+            "reward_init": INIT,
+            "ppo": "instructgpt.steps.ppo:PPOConfig",
+            "rollout": "instructgpt.stages.ppo_episodes:RolloutConfig",
+        },
+        models={"init": "model", "reward_init": "reward_model"},
+        reward_keys=("reward_init.path",),
+    ),
+    "evaluate": Stage(
+        "instructgpt.stages.evaluate",
+        {
+            **SHARED,
+            "rl_init": INIT,
+            "evaluate": "instructgpt.stages.evaluate:EvaluateConfig",
+        },
+        entries={"models": "instructgpt.stages.evaluate:ModelEntry"},
+        reward_keys=("evaluate.reward",),
+        label_keys=("evaluate.comparisons",),
+    ),
+    # All of the above in one workdir, and whatever else its config names.
+    "recipe": Stage("instructgpt.stages.recipe"),
+}
+
+
+@functools.cache
+def find(name: str) -> Stage:
+    """The stage that `config.stage` names: of the table, or a module of one's own.
+
+    Raises:
+      UserError: there is neither, or the module exports no function `run`.
+    """
+    if name in STAGES:
+        return STAGES[name]
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise _unknown(name)
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if f"{name}.".startswith(f"{error.name}."):
+            raise _unknown(name) from error
+        raise  # the module is there, and imports what is not
+    if not callable(getattr(module, "run", None)):
+        raise UserError(
+            f"config.stage={name!r}: {getattr(module, '__file__', name)} exports no "
+            "function run(config, workdir)"
+        )
+    return getattr(module, "STAGE", Stage(name))
+
+
+def _unknown(name: str) -> UserError:
+    return UserError(
+        f"config.stage={name!r}; known stages: {', '.join(STAGES)}; or name a module "
+        "of yours that lies beside the config file or on PYTHONPATH"
+    )
+
+
+def _resolved(cls: str | type) -> Any:
+    if isinstance(cls, type):
+        return cls
+    module, _, name = cls.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -407,3 +407,9 @@ def _commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit.stdout.strip()
+
+
+def check(config: ConfigDict, blocks: dict[str, Any], mesh: jax.sharding.Mesh) -> None:
+    """Raises UserError if what is compared does not go together."""
+    del mesh
+    check_entries(config, blocks["evaluate"])

@@ -1,11 +1,26 @@
-"""What a stage reads of its data, and one line for what it leaves out."""
+"""What a stage reads of its data, and whether a model can be fed with it.
 
-from collections.abc import Iterable
+One line says what is left out.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
+from instructgpt.data.documents import TokenWindows
 from instructgpt.data.transforms import Record, filter_long
-from instructgpt.stages.common import Context, announce
+from instructgpt.distributed import first_then_others
+from instructgpt.errors import UserError
+from instructgpt.models.config import ModelConfig, for_devices
+from instructgpt.sharding import put_batch
+from instructgpt.stages.blocks import build
+from instructgpt.stages.opening import Context, announce
+from instructgpt.tokenizer import check_tokenizer
+
+_announce_once = functools.cache(announce)  # not of each model of each stage
 
 
 def keep_short(
@@ -69,3 +84,70 @@ def has_valid(context: Context, kind: str, what: str) -> bool:
         f"add {kind}.valid.jsonl to have it"
     )
     return False
+
+
+def check_model(context: Context, config: ModelConfig, *, extra: int = 0) -> None:
+    """Raises UserError if the data cannot be fed to a model of this config.
+
+    Args:
+      context: The stage.
+      config: The model's.
+      extra: Tokens put before every prompt (a few-shot prefix).
+    """
+    check_tokenizer(
+        context.data.tokenizer,
+        vocab_size=config.vocab_size,
+        padded_vocab_size=config.padded_vocab_size,
+    )
+    data = context.data_config
+    longest = data.max_prompt + data.max_response + extra
+    if longest > config.context_length:
+        raise UserError(
+            f"config.data: max_prompt={data.max_prompt} + max_response="
+            f"{data.max_response}{f' + prefix of {extra}' if extra else ''} = "
+            f"{longest} tokens do not fit config.model.context_length="
+            f"{config.context_length}; shorten them or use a longer context"
+        )
+
+
+def text_windows(
+    context: Context, split: str, config: ModelConfig, length: int, *, key: str
+) -> TokenWindows:
+    """Pretraining text of a split in rows of `length` tokens.
+
+    Args:
+      context: The stage.
+      split: train, valid or test.
+      config: The model's.
+      length: Tokens; 0 is the model's context length.
+      key: The config key that `length` comes from, for the error.
+
+    Raises:
+      UserError: the rows are longer than the context, or nothing can be predicted.
+    """
+    if length == 1:
+        raise UserError(f"{key}=1: one token predicts nothing; give 0, or 2 or more")
+    if length > config.context_length:
+        raise UserError(
+            f"{key}={length} is longer than the model's "
+            f"context_length={config.context_length}; lower it"
+        )
+    tokens = first_then_others(lambda: context.data.tokens(split))
+    return TokenWindows(tokens, length or config.context_length)
+
+
+def model_config(values: Any, mesh: Mesh) -> ModelConfig:
+    """A model's config as the mesh's devices can compute it."""
+    config = build(ModelConfig, values, where="config.model")
+    tpu = mesh.devices.flat[0].platform == "tpu"
+    return for_devices(config, tpu=tpu, log=_announce_once)
+
+
+def to_device(mesh: Mesh) -> Callable[[Any], Any]:
+    """Moves a batch of this process to its devices."""
+    return lambda batch: put_batch(batch, mesh)
+
+
+def count_valid(batch: Any) -> int:
+    """Real tokens of a TokenBatch on the host."""
+    return int(batch.valid.sum())

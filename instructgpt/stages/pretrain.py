@@ -1,26 +1,37 @@
 """Pretraining: next-token prediction on packed documents (GPT-3, App. B)."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import optax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from instructgpt.data.documents import TokenWindows
 from instructgpt.data.loader import make_loader
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.loop import Job, train
+from instructgpt.models.costs import causal, forward
 from instructgpt.models.transformer import Transformer
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
 from instructgpt.ranges import NonNegativeInt
 from instructgpt.sharding import batch_share
 from instructgpt.stages import common, loading
 from instructgpt.stages.inputs import has_valid
+from instructgpt.stages.programs import (
+    Models,
+    Program,
+    planned_optimizer,
+    texts,
+    train_step,
+)
 from instructgpt.state import make_train_state, shardings_of
 from instructgpt.steps.sft import make_sft_loss
-from instructgpt.steps.update import make_train_step
+from instructgpt.steps.update import TrainStep, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +46,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     context = common.start(config, workdir)
     model_config = common.model_config(config.model, context.mesh)
     common.check_model(context, model_config)
-    train_config = common.build(common.TrainConfig, config.train, where="config.train")
-    pretrain = common.build(PretrainConfig, config.pretrain, where="config.pretrain")
+    train_config = common.block_of(config, "train", common.TrainConfig)
+    pretrain = common.block_of(config, "pretrain", PretrainConfig)
     window, key = pretrain.window, "config.pretrain.window"
     windows = common.text_windows(context, "train", model_config, window, key=key)
     valid = None
@@ -50,23 +61,15 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         **batch_share(context.mesh)._asdict(),
     )
     loop_config = train_config.loop(loader.steps_per_epoch, verify=context.verify)
-    optimizer_config = common.build(
-        OptimizerConfig, config.optimizer, where="config.optimizer"
-    )
+    optimizer_config = common.block_of(config, "optimizer", OptimizerConfig)
     optimizer = make_optimizer(optimizer_config, loop_config.num_steps)
     model = Transformer(model_config)
     with jax.set_mesh(context.mesh):
         init_key, key = jax.random.split(context.key)
         state = make_train_state(model, optimizer, key=init_key, mesh=context.mesh)
-        step = make_train_step(
-            make_sft_loss(model, leading_padding=False),
-            optimizer,
-            microbatches=train_config.microbatches,
-            shardings=shardings_of(state),
-        )
         job = Job(
             name=config.name,
-            update=step,
+            update=_make_step(model, train_config, optimizer, shardings_of(state)),
             data=loader,
             to_device=common.to_device(context.mesh),
             count_tokens=common.count_valid,
@@ -80,6 +83,43 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         state = train(job, state, config=loop_config, key=key, workdir=context.workdir)
         common.finish(context)
         return {"params": state.params}
+
+
+def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Program]:
+    """The update, on whole windows."""
+    del models  # it starts from none
+    train_config = common.block_of(config, "train", common.TrainConfig)
+    pretrain = common.block_of(config, "pretrain", PretrainConfig)
+    model = Transformer(common.model_config(config.model, mesh))
+    optimizer = planned_optimizer(config, "optimizer")
+    rows, length = train_config.batch_size, pretrain.window
+    length = length or model.config.context_length
+    count = rows * length
+    step = train_step(
+        "model",
+        model,
+        optimizer,
+        functools.partial(_make_step, model, train_config, optimizer),
+        texts(mesh, rows, length),
+        forward(model.config, tokens=count, seen=causal(length), predicted=count),
+        mesh,
+    )
+    return {"train step": step}
+
+
+def _make_step(
+    model: Transformer,
+    train_config: common.TrainConfig,
+    optimizer: optax.GradientTransformation,
+    shardings: Any,
+) -> TrainStep:
+    """The jitted update; shardings are those of the state."""
+    return make_train_step(
+        make_sft_loss(model, leading_padding=False),
+        optimizer,
+        microbatches=train_config.microbatches,
+        shardings=shardings,
+    )
 
 
 def _make_evaluate(

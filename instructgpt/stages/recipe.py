@@ -20,29 +20,15 @@ from instructgpt.checkpoints import open_checkpoint
 from instructgpt.data.datasets import DataConfig, Datasets, open_datasets
 from instructgpt.distributed import first_then_others, on_first
 from instructgpt.errors import UserError, about
-from instructgpt.models.config import ModelConfig
-from instructgpt.optim import OptimizerConfig
 from instructgpt.outputs import delete_partial
 from instructgpt.paths import one_deeper, resolve
-from instructgpt.ranges import check_values
 from instructgpt.sharding import MeshConfig, make_mesh
-from instructgpt.stages import (
-    common,
-    evaluate,
-    label,
-    loading,
-    ppo,
-    pretrain,
-    reward,
-    select,
-    sft,
-    side_by_side,
-)
+from instructgpt.stages import Stage, common, find, loading, side_by_side
+from instructgpt.stages.blocks import check_config
 from instructgpt.stages.identity import (
     IDENTITY,
     MINUTES,
     Identity,
-    ResumeConfig,
     changes,
     config_differences,
     flat,
@@ -52,46 +38,10 @@ from instructgpt.stages.identity import (
     read_json,
     write_json,
 )
-from instructgpt.steps.ppo import PPOConfig
-
-_RUN = {
-    "pretrain": pretrain.run,
-    "sft": sft.run,
-    "label": label.run,
-    "reward": reward.run,
-    "select": select.run,
-    "ppo": ppo.run,
-    "evaluate": evaluate.run,
-}
-
-# The blocks of the stages' configs and what they become.
-_BLOCKS: dict[str, type] = {
-    "checkpoints": common.CheckpointsConfig,
-    "data": DataConfig,
-    "evaluate": evaluate.EvaluateConfig,
-    "init": loading.InitConfig,
-    "label": label.LabelConfig,
-    "mesh": MeshConfig,
-    "optimizer": OptimizerConfig,
-    "policy_optimizer": OptimizerConfig,
-    "ppo": PPOConfig,
-    "pretrain": pretrain.PretrainConfig,
-    "resume": ResumeConfig,
-    "reward": reward.RewardConfig,
-    "reward_init": loading.InitConfig,
-    "rl_init": loading.InitConfig,
-    "rollout": ppo.RolloutConfig,
-    "select": select.SelectConfig,
-    "sft": sft.SFTConfig,
-    "train": common.TrainConfig,
-    "value_optimizer": OptimizerConfig,
-}
 
 # What begins a stage's own keys in a message, and one that all stages share.
-_STAGE_KEY = rf"(?<![\w./])config\.(?=({'|'.join((*_BLOCKS, 'model', 'models'))})\b)"
+_STAGE_KEY = r"(?<![\w./])config\.(?=({})\b)"
 _WORLD_SEED = r"(?<![\w./])config\.data\.world_seed\b"
-
-_READ_REWARD_MODEL = {"select", "ppo", "ppo_ptx", "evaluate"}
 
 
 def run(config: ConfigDict, workdir: str | Path) -> None:
@@ -105,10 +55,16 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     they share the minutes that this takes.
 
     Raises:
-      UserError: `config.together` names what is not a stage of the order, or a
-        stage's block has a mistake.
+      UserError: `config.order` names what is not in `config.stages`, `config.together`
+        what is not in the order, or a stage's block has a mistake.
     """
     workdir = Path(workdir).absolute()
+    for name in config.order:
+        if name not in config.stages:
+            raise UserError(
+                f"config.order: {name!r} is not in config.stages: "
+                f"{sorted(config.stages)}"
+            )
     for name in config.together:
         if name not in config.order:
             raise UserError(
@@ -117,8 +73,10 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     given = _given_reward_model(config, workdir)
     order = stage_order(config)
     for name in order:
-        with _recipe_keys(name):
-            check_blocks(stage_config(config, name))
+        stage = stage_config(config, name)
+        with _recipe_keys(name, stage):
+            mesh = common.build(MeshConfig, stage.get("mesh", {}), where="config.mesh")
+            check_config(stage, make_mesh(mesh))
     if given is not None:
         first_then_others(lambda: _check_alike(config, workdir, given))
     on_first(lambda: _take(workdir, order))
@@ -147,8 +105,9 @@ def _run_all(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None:
         if name in config.together:
             _run_together(config, workdir, config.together)
         run_stage(config, workdir, name)
-    if order[-1] == "evaluate":
-        evaluate.show(workdir / "evaluate")
+    last = _stage(config, order[-1]).exports
+    if hasattr(last, "show"):
+        last.show(workdir / order[-1])
 
 
 def stage_order(config: ConfigDict) -> tuple[str, ...]:
@@ -156,18 +115,33 @@ def stage_order(config: ConfigDict) -> tuple[str, ...]:
 
     None makes a reward model where one is given, and none judges data of one's own.
     """
-    left_out = {"label", "reward"} if config.reward_model else set()
-    if config.stages.evaluate.data.jsonl:
-        left_out.add("evaluate")
+    left_out = set()
+    for name in config.order:
+        if config.reward_model and _stage(config, name).gives:
+            left_out.add(name)
+        if name == "evaluate" and config.stages[name].data.jsonl:
+            left_out.add(name)
     return tuple(name for name in config.order if name not in left_out)
+
+
+def _stage(config: ConfigDict, name: str) -> Stage:
+    """What the table says of a recipe's stage."""
+    return find(config.stages[name].stage)
+
+
+def _reading_reward_model(config: ConfigDict) -> list[str]:
+    """Those of the order that read a reward model of the recipe."""
+    return [name for name in config.order if _stage(config, name).reward_keys]
 
 
 def _check_alike(config: ConfigDict, workdir: Path, meta: dict[str, Any]) -> None:
     """Raises UserError if a given reward model was made with what this run has not."""
     path = Path(resolve(config.reward_model, workdir))
-    reads = next(n for n in (*config.order, "ppo") if n in _READ_REWARD_MODEL)
-    with about(f"config.reward_model={config.reward_model}"), _recipe_keys(reads):
-        found = common.data_of(stage_config(config, reads), workdir / reads)
+    reads = next(iter(_reading_reward_model(config)), config.order[-1])
+    stage = stage_config(config, reads)
+    what = f"config.reward_model={config.reward_model}"
+    with about(what), _recipe_keys(reads, stage):
+        found = common.data_of(stage, workdir / reads)
         data = open_datasets(found, log=common.announce)
         loading.check_made_alike(path, meta, loading.made_with(data))
 
@@ -209,11 +183,13 @@ def _check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None
     # Configs first, as another's data may take long to make.
     for name, made in begun.items():
         stage = stage_config(config, name)
-        wanted = own_keys(flat(stage.to_dict()))
-        with _recipe_keys(name):
+        unsaid = common.unsaid(stage)
+        wanted = {**unsaid, **own_keys(flat(stage.to_dict()))}
+        with _recipe_keys(name, stage):
             free = common.may_differ(stage, workdir / name)
             if made.has_trained(newest_step(workdir / name)):
-                changed = config_differences(made.config, wanted, but=free)
+                before = {**unsaid, **made.config}
+                changed = config_differences(before, wanted, but=free)
                 common.refuse(workdir / name, changed)
     opened: dict[DataConfig, Datasets] = {}
     known: dict[Path, str] = {}
@@ -224,7 +200,8 @@ def _check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None
             opened[found] = open_datasets(found, log=common.announce)
         identity = common.identity_of(stage, path, opened[found], known)
         if name in begun:
-            with _recipe_keys(name):
+            identity = common.named_as_before(begun[name], identity, stage)
+            with _recipe_keys(name, stage):
                 free = common.may_differ(stage, path)
                 step = newest_step(path)
                 changed = changes(begun[name], identity, step=step, but=free)
@@ -234,13 +211,15 @@ def _check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None
 
 
 @contextlib.contextmanager
-def _recipe_keys(stage: str) -> Iterator[None]:
+def _recipe_keys(name: str, stage: ConfigDict) -> Iterator[None]:
     """Has the errors of a stage name its keys as those of the recipe."""
     try:
         yield
     except UserError as error:
         text = re.sub(_WORLD_SEED, "config.world_seed", str(error))
-        text = re.sub(_STAGE_KEY, f"config.stages.{stage}.", text)
+        blocks = "|".join(key for key in stage if isinstance(stage[key], ConfigDict))
+        own = _STAGE_KEY.format(blocks)
+        text = re.sub(own, f"config.stages.{name}.", text)
         raise UserError(text) from error
 
 
@@ -253,43 +232,14 @@ def _given_reward_model(config: ConfigDict, workdir: Path) -> dict[str, Any] | N
     given = config.reward_model
     if given:
         return _read_given(config, Path(resolve(given, workdir)))
-    needed = _READ_REWARD_MODEL & set(config.order)
-    if needed and "reward" not in config.order:
+    given_by = {_stage(config, name).gives for name in config.order}
+    if _reading_reward_model(config) and "reward_model" not in given_by:
         raise UserError(
             "config.reward_model is not set. The paper has one 6B reward model for the "
             "policies of every size: run --config=configs/recipe.py:6b up to its stage "
             "reward, and name that stage's workdir here"
         )
     return None
-
-
-def check_blocks(stage: ConfigDict) -> None:
-    """Checks a stage's config, as far as that goes before any stage has run.
-
-    Raises:
-      UserError: a block has a key that does not exist, or a value that it may not
-        have, or numbers do not go together or with the mesh.
-    """
-    built: dict[str, Any] = {}
-    for key, cls in _BLOCKS.items():
-        if key in stage:
-            built[key] = common.build(cls, stage[key], where=f"config.{key}")
-    common.check_resume(stage)
-    if "model" in stage:  # of which fine-tuning stages give a part
-        check_values(ModelConfig, stage.model.to_dict(), where="config.model")
-    mesh = make_mesh(built["mesh"])
-    if "train" in built:
-        common.check_train(built["train"], mesh)
-    if stage.stage == "ppo":
-        ppo.check_sizes(
-            mesh,
-            built["data"].max_response,
-            built["ppo"],
-            built["rollout"],
-            built["train"],
-        )
-    if stage.stage == "evaluate":
-        evaluate.check_entries(stage, built["evaluate"])
 
 
 def run_stage(config: ConfigDict, workdir: str | Path, name: str) -> Path:
@@ -308,8 +258,8 @@ def run_stage(config: ConfigDict, workdir: str | Path, name: str) -> Path:
 
 def _run_one(stage: dict[str, Any], workdir: Path) -> None:
     try:
-        with _recipe_keys(workdir.name):
-            _RUN[stage["stage"]](ConfigDict(stage), workdir)
+        with _recipe_keys(workdir.name, ConfigDict(stage)):
+            find(stage["stage"]).exports.run(ConfigDict(stage), workdir)
     finally:
         locks.give_back(workdir / locks.LOCK)
 
@@ -356,15 +306,14 @@ def _add_minutes(workdir: Path, names: Sequence[str], seconds: float) -> None:
 
 def stage_config(config: ConfigDict, name: str) -> ConfigDict:
     """A stage's own config, with the seeds and the reward model of the recipe."""
-    stage = ConfigDict(config.stages[name])
+    stage = config.stages[name].copy_and_resolve_references()
     stage.seed = config.seed
-    stage.data.world_seed = config.world_seed
+    if "data" in stage:
+        stage.data.world_seed = config.world_seed
     if config.reward_model:
-        path = one_deeper(config.reward_model)
-        if "reward_init" in stage:
-            stage.reward_init.path = path
-        if stage.stage in ("select", "evaluate"):
-            stage[stage.stage].reward = path
-        if stage.stage == "evaluate":
-            stage.evaluate.comparisons = ""
+        path, found = one_deeper(config.reward_model), find(stage.stage)
+        given = dict.fromkeys(found.reward_keys, path) | dict.fromkeys(
+            found.label_keys, ""
+        )
+        stage.update_from_flattened_dict(given)
     return stage

@@ -15,8 +15,10 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from instructgpt.data.datasets import DataConfig
 from instructgpt.data.loader import make_loader
 from instructgpt.data.packing import ComparisonPacker, rows_needed
 from instructgpt.data.readers import SETS
@@ -34,6 +36,7 @@ from instructgpt.evals.preferences import (
 )
 from instructgpt.evals.tables import format_interval
 from instructgpt.loop import Job, train
+from instructgpt.models.costs import causal, forward, left_out
 from instructgpt.models.transformer import ScalarModel
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
 from instructgpt.paths import resolve
@@ -42,6 +45,14 @@ from instructgpt.sharding import batch_share, local_ways, put_batch
 from instructgpt.stages import common, loading
 from instructgpt.stages.inputs import has_valid, keep_short
 from instructgpt.stages.label import has_report, open_comparisons
+from instructgpt.stages.programs import (
+    Models,
+    Program,
+    comparisons,
+    planned_optimizer,
+    started_from,
+    train_step,
+)
 from instructgpt.stages.sampling import ScoreTexts
 from instructgpt.state import (
     TrainState,
@@ -50,7 +61,7 @@ from instructgpt.state import (
     shardings_of,
 )
 from instructgpt.steps.reward import make_reward_loss
-from instructgpt.steps.update import make_train_step
+from instructgpt.steps.update import TrainStep, make_train_step
 
 _HELD_OUT = ("valid", "heldout")  # "heldout" is the test split of one's own data
 
@@ -72,9 +83,9 @@ class RewardConfig:
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Trains a reward model on rankings."""
     context = common.start(config, workdir)
-    reward = common.build(RewardConfig, config.reward, where="config.reward")
-    init = common.build(loading.InitConfig, config.init, where="config.init")
-    train_config = common.build(common.TrainConfig, config.train, where="config.train")
+    reward = common.block_of(config, "reward", RewardConfig)
+    init = common.block_of(config, "init", loading.InitConfig)
+    train_config = common.block_of(config, "train", common.TrainConfig)
     own = _reads_own(context, reward)
     rows, held_out = _rankings(context, reward, train_config, own=own)
     demonstrations = _open_demonstrations(context)
@@ -88,9 +99,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         sizes=[rows_needed(rows[i]) for i in range(len(rows))],
     )
     loop_config = train_config.loop(loader.steps_per_epoch, verify=context.verify)
-    optimizer_config = common.build(
-        OptimizerConfig, config.optimizer, where="config.optimizer"
-    )
+    optimizer_config = common.block_of(config, "optimizer", OptimizerConfig)
     optimizer = make_optimizer(optimizer_config, loop_config.num_steps)
     with jax.set_mesh(context.mesh):
         model, state, key = _initial_state(context, config, init, reward, optimizer)
@@ -101,11 +110,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         evaluate = _Evaluate(model, held_out, context.mesh)
         job = Job(
             name=config.name,
-            update=make_train_step(
-                make_reward_loss(model, divisor=reward.divisor),
-                optimizer,
-                microbatches=train_config.microbatches,
-                shardings=shardings_of(state),
+            update=_make_step(
+                model, reward, train_config, optimizer, shardings_of(state)
             ),
             data=loader,
             to_device=lambda batch: put_batch(pack(batch), context.mesh),
@@ -122,6 +128,51 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         return {"params": state.params}
 
 
+def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Program]:
+    """The update, with K answers a prompt that are each as long as one may be."""
+    reward = common.block_of(config, "reward", RewardConfig)
+    train_config = common.block_of(config, "train", common.TrainConfig)
+    data = common.block_of(config, "data", DataConfig)
+    model = ScalarModel(started_from(config, "init", models, mesh))
+    optimizer = planned_optimizer(config, "optimizer")
+    rows, slots = train_config.batch_size, reward.max_responses
+    parts = train_config.microbatches
+    prompts = dict(tokens=rows * data.max_prompt, seen=causal(data.max_prompt))
+    answers = forward(
+        model.config,
+        tokens=rows * slots * data.max_response,
+        seen=data.max_prompt + causal(data.max_response),
+    )
+    cost = forward(model.config, **prompts).plus(answers._replace(bytes=0.0))
+    cost = cost.plus(left_out(model.config, **prompts))
+    step = train_step(
+        "reward model",
+        model,
+        optimizer,
+        functools.partial(_make_step, model, reward, train_config, optimizer),
+        comparisons(mesh, rows, slots, data, microbatches=parts),
+        cost,
+        mesh,
+    )
+    return {"train step": step}
+
+
+def _make_step(
+    model: ScalarModel,
+    reward: RewardConfig,
+    train_config: common.TrainConfig,
+    optimizer: optax.GradientTransformation,
+    shardings: Any,
+) -> TrainStep:
+    """The jitted update; shardings are those of the state."""
+    return make_train_step(
+        make_reward_loss(model, divisor=reward.divisor),
+        optimizer,
+        microbatches=train_config.microbatches,
+        shardings=shardings,
+    )
+
+
 def _initial_state(
     context: common.Context,
     config: ConfigDict,
@@ -130,7 +181,7 @@ def _initial_state(
     optimizer: optax.GradientTransformation,
 ) -> tuple[ScalarModel, TrainState, jax.Array]:
     """The SFT model with a fresh head, and the key for training."""
-    loaded = loading.load(init, context, overrides=config.model)
+    loaded = loading.load(init, context, overrides=common.overrides(config.model))
     model = ScalarModel(loaded.model.config)
     head_key, key = jax.random.split(context.key)
     params = scalar_params_from(
@@ -280,9 +331,7 @@ def _count_tokens(batch: Any) -> int:
 class _Evaluate:
     """(state, step) -> {SPLIT_loss, SPLIT_accuracy}; keeps what it found last."""
 
-    def __init__(
-        self, model: ScalarModel, held_out: dict[str, Rankings], mesh: jax.sharding.Mesh
-    ):
+    def __init__(self, model: ScalarModel, held_out: dict[str, Rankings], mesh: Mesh):
         self._run = make_ranking_evaluator(model, mesh)
         self._held_out = held_out
         self._found: dict[str, RankingResult] = {}

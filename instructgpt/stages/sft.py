@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import optax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from instructgpt.batches import TokenBatch
+from instructgpt.data.datasets import DataConfig
 from instructgpt.data.loader import make_loader, make_mixed_loader, mixed_rows
 from instructgpt.data.packing import PackedRows
 from instructgpt.data.rows import Rows
@@ -22,15 +25,25 @@ from instructgpt.distributed import first_then_others
 from instructgpt.errors import UserError
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.loop import Job, train
+from instructgpt.models.costs import causal, forward
+from instructgpt.models.transformer import Transformer
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
 from instructgpt.ranges import Fraction, NonNegativeInt
 from instructgpt.sharding import batch_share
 from instructgpt.stages import common, loading
 from instructgpt.stages.inputs import has_valid, keep_short
+from instructgpt.stages.programs import (
+    Models,
+    Program,
+    planned_optimizer,
+    started_from,
+    texts,
+    train_step,
+)
 from instructgpt.stages.sampling import Prompts, make_sample_table
 from instructgpt.state import make_train_state, shardings_of
 from instructgpt.steps.sft import make_sft_loss, weigh_pretraining
-from instructgpt.steps.update import make_train_step
+from instructgpt.steps.update import TrainStep, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +66,9 @@ class SFTConfig:
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Fine-tunes a pretrained model on demonstrations."""
     context = common.start(config, workdir)
-    sft = common.build(SFTConfig, config.sft, where="config.sft")
-    init = common.build(loading.InitConfig, config.init, where="config.init")
-    train_config = common.build(common.TrainConfig, config.train, where="config.train")
+    sft = common.block_of(config, "sft", SFTConfig)
+    init = common.block_of(config, "init", loading.InitConfig)
+    train_config = common.block_of(config, "train", common.TrainConfig)
     encode = functools.partial(
         encode_demonstration,
         prompt_format=context.data.prompt_format,
@@ -64,15 +77,13 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         loss_on=sft.loss_on,
     )
     with jax.set_mesh(context.mesh):
-        loaded = loading.load(init, context, overrides=config.model)
+        loaded = loading.load(init, context, overrides=common.overrides(config.model))
         if sft.pack_length:
             _check_packing(context, sft)
         model = loaded.model
         loader = _loader(context, sft, train_config, encode)
         loop_config = train_config.loop(loader.steps_per_epoch, verify=context.verify)
-        optimizer_config = common.build(
-            OptimizerConfig, config.optimizer, where="config.optimizer"
-        )
+        optimizer_config = common.block_of(config, "optimizer", OptimizerConfig)
         optimizer = make_optimizer(optimizer_config, loop_config.num_steps)
         state = make_train_state(
             model,
@@ -81,20 +92,16 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             mesh=context.mesh,
             params=loaded.params,
         )
-        # Only response columns can be targets, unless the mix or the loss say else.
-        own_rows = not (sft.pretrain_fraction or sft.pack_length)
-        responses_only = sft.loss_on == "response" and own_rows
-        first = context.data_config.max_prompt if responses_only else 1
-        step = make_train_step(
-            make_sft_loss(model, first_target=first, packed=bool(sft.pack_length)),
-            optimizer,
-            microbatches=train_config.microbatches,
-            prepare=_weighing(sft, train_config.batch_size),
-            shardings=shardings_of(state),
-        )
         job = Job(
             name=config.name,
-            update=step,
+            update=_make_step(
+                model,
+                sft,
+                train_config,
+                context.data_config,
+                optimizer,
+                shardings_of(state),
+            ),
             data=loader,
             to_device=common.to_device(context.mesh),
             count_tokens=common.count_valid,
@@ -108,6 +115,58 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         )
         common.finish(context)
         return {"params": state.params, "steps_per_epoch": loader.steps_per_epoch}
+
+
+def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Program]:
+    """The update, on rows that are full."""
+    sft = common.block_of(config, "sft", SFTConfig)
+    train_config = common.block_of(config, "train", common.TrainConfig)
+    data = common.block_of(config, "data", DataConfig)
+    model = Transformer(started_from(config, "init", models, mesh))
+    optimizer = planned_optimizer(config, "optimizer")
+    rows, length = train_config.batch_size, data.max_prompt + data.max_response
+    length = sft.pack_length or length
+    cost = forward(
+        model.config,
+        tokens=rows * length,
+        seen=causal(length),
+        predicted=rows * (length - _first_target(sft, data)),
+    )
+    step = train_step(
+        "model",
+        model,
+        optimizer,
+        functools.partial(_make_step, model, sft, train_config, data, optimizer),
+        texts(mesh, rows, length),
+        cost,
+        mesh,
+    )
+    return {"train step": step}
+
+
+def _first_target(sft: SFTConfig, data: DataConfig) -> int:
+    """Only response columns can be targets, unless the mix or the loss say else."""
+    own_rows = not (sft.pretrain_fraction or sft.pack_length)
+    return data.max_prompt if sft.loss_on == "response" and own_rows else 1
+
+
+def _make_step(
+    model: Transformer,
+    sft: SFTConfig,
+    train_config: common.TrainConfig,
+    data: DataConfig,
+    optimizer: optax.GradientTransformation,
+    shardings: Any,
+) -> TrainStep:
+    """The jitted update; shardings are those of the state."""
+    first, packed = _first_target(sft, data), bool(sft.pack_length)
+    return make_train_step(
+        make_sft_loss(model, first_target=first, packed=packed),
+        optimizer,
+        microbatches=train_config.microbatches,
+        prepare=_weighing(sft, train_config.batch_size),
+        shardings=shardings,
+    )
 
 
 def _weighing(

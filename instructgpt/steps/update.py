@@ -25,9 +25,12 @@ Array = jax.Array
 Batch = Any
 Params = Any
 Metrics = dict[str, Weighted]
-# (params, batch, key) -> (loss, metrics); the metrics need not hold the loss.
-LossFn = Callable[[Params, Batch, Array], tuple[Weighted, Metrics]]
-TrainStep = Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]
+# (params, batch, key, *frozen) -> (loss, metrics); the metrics need not hold the loss.
+# `frozen` are parameters that the loss reads beside its own and that do not train, such
+# as those of a reference model.
+LossFn = Callable[..., tuple[Weighted, Metrics]]
+# (state, batch, key, *frozen) -> (state, metrics)
+TrainStep = Callable[..., tuple[TrainState, Metrics]]
 
 
 def scalar(value: Array | float) -> Weighted:
@@ -59,7 +62,7 @@ def gradients(
     params: Params,
     batch: Batch,
     key: Array,
-    *,
+    *frozen: Params,
     microbatches: int = 1,
     loss_scale: LossScale | None = None,
 ) -> tuple[Params, Weighted, Metrics]:
@@ -70,6 +73,7 @@ def gradients(
       params: What to differentiate by.
       batch: Tree of arrays [B, ...].
       key: Folded with the microbatch's number.
+      frozen: What the loss reads besides; the gradient is not by these.
       microbatches: Parts the batch is cut into, one at a time in memory; divides B.
       loss_scale: Multiplies the loss on the way back, and divides the sum of gradients.
 
@@ -78,7 +82,7 @@ def gradients(
     """
 
     def of_sum(params: Params, batch: Batch, key: Array):
-        loss, metrics = loss_fn(params, batch, key)
+        loss, metrics = loss_fn(params, batch, key, *frozen)
         total = loss.sum if loss_scale is None else loss.sum * loss_scale.scale
         return total, (loss, metrics)
 
@@ -167,10 +171,12 @@ def make_train_step(
     prepare: Callable[[Batch], Batch] | None = None,
     shardings: Any = None,
 ) -> TrainStep:
-    """One jitted optimiser update: (state, batch, key) -> (state, metrics).
+    """One jitted optimiser update: (state, batch, key, *frozen) -> (state, metrics).
 
     The state is donated. The key is folded with the state's step, so the caller
-    passes the same key each time.
+    passes the same key each time. Frozen parameters are arguments too, so that the
+    program does not hold a copy of them: they stay the caller's, cut over devices as
+    they are.
 
     Args:
       loss_fn: See LossFn.
@@ -180,7 +186,7 @@ def make_train_step(
       shardings: Of the state, pinned on the way out so that nothing recompiles.
     """
 
-    def step(state: TrainState, batch: Batch, key: Array):
+    def step(state: TrainState, batch: Batch, key: Array, *frozen: Params):
         key = jax.random.fold_in(key, state.step)
         batch = batch if prepare is None else prepare(batch)
         grads, loss, metrics = gradients(
@@ -188,6 +194,7 @@ def make_train_step(
             state.params,
             batch,
             key,
+            *frozen,
             microbatches=microbatches,
             loss_scale=state.loss_scale,
         )

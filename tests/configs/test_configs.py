@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import importlib
 import math
 import typing
@@ -12,47 +13,20 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import common, recipe
-from instructgpt.data.datasets import DataConfig
 from instructgpt.errors import UserError
 from instructgpt.models.config import ModelConfig
 from instructgpt.optim import OptimizerConfig
 from instructgpt.ranges import AtLeast, Named, OneOf, Within, limited_fields
-from instructgpt.sharding import AXES, MeshConfig
-from instructgpt.stages.common import CheckpointsConfig, TrainConfig, build
-from instructgpt.stages.evaluate import EvaluateConfig, ModelEntry
-from instructgpt.stages.identity import ResumeConfig, flat, is_path
-from instructgpt.stages.label import LabelConfig
-from instructgpt.stages.loading import InitConfig
-from instructgpt.stages.ppo import RolloutConfig
-from instructgpt.stages.pretrain import PretrainConfig
-from instructgpt.stages.reward import RewardConfig
-from instructgpt.stages.select import SelectConfig
-from instructgpt.stages.sft import SFTConfig
-from instructgpt.steps.ppo import PPOConfig
+from instructgpt.sharding import AXES
+from instructgpt.stages import STAGES as TABLE
+from instructgpt.stages import find
+from instructgpt.stages.blocks import TrainConfig, build, overrides
+from instructgpt.stages.identity import flat, is_path
 
 REPO = Path(__file__).resolve().parents[2]
 STAGES = tuple(recipe.get_config("smoke").order)
 BLOCKS = {
-    "data": DataConfig,
-    "checkpoints": CheckpointsConfig,
-    "mesh": MeshConfig,
-    "model": ModelConfig,
-    "optimizer": OptimizerConfig,
-    "policy_optimizer": OptimizerConfig,
-    "value_optimizer": OptimizerConfig,
-    "train": TrainConfig,
-    "resume": ResumeConfig,
-    "init": InitConfig,
-    "reward_init": InitConfig,
-    "rl_init": InitConfig,
-    "pretrain": PretrainConfig,
-    "sft": SFTConfig,
-    "label": LabelConfig,
-    "reward": RewardConfig,
-    "select": SelectConfig,
-    "ppo": PPOConfig,
-    "rollout": RolloutConfig,
-    "evaluate": EvaluateConfig,
+    name: cls for entry in TABLE.values() for name, cls in entry.classes().items()
 }
 SIZES = ("1.3b", "6b", "175b")
 
@@ -71,26 +45,25 @@ def test_a_file_for_every_stage_of_the_recipe():
 
 @pytest.mark.parametrize("variant", common.VARIANTS)
 @pytest.mark.parametrize("stage", STAGES)
-def test_blocks_are_config_classes(stage, variant):
+def test_blocks_hold_every_field_of_their_classes(stage, variant):
+    """So that each can be set by a flag, and stands in config.json."""
     config = load(stage, variant)
     assert isinstance(config, ConfigDict)
-    assert {"stage", "name", "seed", "data", "mesh"} <= set(config)
     assert config.name == stage
-    blocks = {key: block for key, block in config.items() if _is_block(block)}
-    for name, block in blocks.items():
-        if name == "models":
-            for entry in block.values():
-                ModelEntry(**entry)
-                InitConfig(**entry.init)
-            continue
-        fields = {f.name for f in dataclasses.fields(BLOCKS[name])}
-        assert set(block) <= fields, f"{stage}:{variant} config.{name}"
-        if name != "model":  # fine-tuning stages change a part of it
-            BLOCKS[name](**block.to_dict())
+    classes = find(config.stage).classes_in(config)
+    blocks = {key for key, value in config.items() if isinstance(value, ConfigDict)}
+    assert blocks == {name.partition(".")[0] for name in classes}
+    for name, cls in classes.items():
+        block = functools.reduce(lambda part, key: part[key], name.split("."), config)
+        fields = {f.name for f in dataclasses.fields(cls)}
+        assert set(block) == fields, f"{stage}:{variant} config.{name}"
+        if name == "model" and "init" in config:  # which they change a part of
+            build(cls, {**REQUIRED, **overrides(block).to_dict()}, where="config.model")
+        else:
+            build(cls, block, where=f"config.{name}")
 
 
-def _is_block(value: object) -> bool:
-    return isinstance(value, ConfigDict)
+REQUIRED = dict(vocab_size=8, context_length=8, num_layers=1, width=8, num_heads=1)
 
 
 def integers() -> list[tuple[str, str]]:
@@ -207,9 +180,11 @@ def test_docstring_gives_the_command(stage):
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_top_level_key_is_read_by_its_stage(stage):
     config = load(stage, "smoke")
-    read = _names_read(REPO / "instructgpt" / "stages" / f"{config.stage}.py")
-    read |= _names_read(REPO / "instructgpt" / "stages" / "common.py")
-    read |= {"stage"}  # by main and the recipe
+    folder = REPO / "instructgpt" / "stages"
+    read = {"stage"}  # by main and the recipe
+    for path in (*folder.glob(f"{config.stage}*.py"), folder / "opening.py"):
+        read |= _names_read(path)
+    read |= _names_read(folder / "blocks.py")
     assert set(config) <= read
 
 

@@ -11,10 +11,10 @@ from configs import reward as reward_config
 from configs import sft as sft_config
 from instructgpt.errors import UserError
 from instructgpt.optim import OptimizerConfig, make_optimizer
-from instructgpt.plan.estimate import compile_phase, device_bytes, estimate
+from instructgpt.plan.estimate import compile_program, device_bytes, estimate
 from instructgpt.plan.machines import GIB, gpus
 from instructgpt.plan.report import advice, as_json, as_text
-from instructgpt.plan.work import Models, Work, describe
+from instructgpt.plan.work import Work, describe
 from instructgpt.rollouts import cast
 from instructgpt.state import PPOState, make_train_state
 from tests import tiny
@@ -26,7 +26,7 @@ STAGES = {"sft": sft_config, "reward": reward_config, "ppo": ppo_config}
 def work_of(stage: str, mesh: jax.sharding.Mesh) -> Work:
     config = STAGES[stage].get_config("smoke")
     with jax.set_mesh(mesh):
-        return describe(config, Models(MODEL, MODEL), mesh)
+        return describe(config, {"init": MODEL, "reward_init": MODEL}, mesh)
 
 
 def live(tree):
@@ -57,8 +57,8 @@ def machine():
 def test_what_is_held_is_what_a_stage_makes(mesh, key):
     """The state of PPO as the stage initialises it, byte for byte."""
     work = work_of("ppo", mesh)
-    state, _, _, _ = work.phases["update"].arguments
-    _, _, frozen, _ = work.phases["score"].arguments
+    state, _, _, _ = work.programs["update"].arguments
+    _, _, frozen, _ = work.programs["score"].arguments
     optimizer = make_optimizer(OptimizerConfig(1e-3), 10)
     with jax.set_mesh(mesh):
         parts = [
@@ -92,9 +92,9 @@ def test_predicted_bytes_are_those_of_the_running_executable(
     work = work_of(stage, mesh)
     with jax.set_mesh(mesh):
         plan = estimate(work, machine, mesh, phases=(phase,))
-        found = work.phases[phase]
+        found = work.programs[phase]
         arguments = live(found.arguments)
-        running = found.function.lower(*arguments).compile()
+        running = found.jitted.lower(*arguments).compile()
         memory = running.memory_analysis()
         running(*jax.tree.map(lambda x: x.copy(), arguments))
     predicted = plan.compiled[phase]
@@ -177,9 +177,9 @@ def test_a_program_that_needs_more_than_a_chip_has_is_told(mesh, machine, of):
 
     lowered = SimpleNamespace(compile=refuse)
     work = work_of("sft", mesh)
-    phase = work.phases["train step"]
-    function = SimpleNamespace(lower=lambda *arguments: lowered)
-    found = compile_phase(phase._replace(function=function))
+    program = work.programs["train step"]
+    jitted = SimpleNamespace(lower=lambda *arguments: lowered)
+    found = compile_program(program._replace(jitted=jitted))
     assert found.error == "out of memory"
     needed = found.temporaries + (0 if of == "temporaries" else found.arguments)
     assert needed == pytest.approx(120.5 * GIB)

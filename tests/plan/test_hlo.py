@@ -8,7 +8,6 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from instructgpt.plan.hlo import (
-    Trips,
     collective_bytes,
     computations,
     gathered_shapes,
@@ -16,6 +15,7 @@ from instructgpt.plan.hlo import (
 )
 from instructgpt.plan.machines import tpu
 from instructgpt.sharding import MeshConfig, make_mesh
+from instructgpt.stages.programs import Trips
 from tests import tiny
 
 PROGRAM = """\

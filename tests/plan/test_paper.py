@@ -29,8 +29,9 @@ def described(machine):
     """The stage on 16 x 8 chips: its models, mesh and work."""
     config = ppo_ptx.get_config("175b")
     config.ppo.microbatches = 4
-    request = Request(variant="175b", topology="v5p:4x4x8")
-    models = find_models(config, request, tpu=True, log=print)(config)
+    config.mesh = dict(data=1, fsdp=16, tensor=8)
+    request = Request(variant="175b")
+    models = find_models(config, request)
     mesh = make_mesh(MeshConfig(data=1, fsdp=16, tensor=8), devices=machine.devices)
     with jax.set_mesh(mesh):
         return models, mesh, describe(config, models, mesh)
@@ -67,7 +68,7 @@ def compile_phase(described, machine):
 @pytest.mark.parametrize("phase", ["decode", "update"])
 def test_parameters_are_gathered_a_layer_at_a_time(phase, described, compile_phase):
     models, _, _ = described
-    shapes, layers = compile_phase(phase).gathered, models.policy.num_layers
+    shapes, layers = compile_phase(phase).gathered, models["init"].num_layers
     assert shapes and not [shape for shape in shapes if layers in shape]
 
 
@@ -75,7 +76,7 @@ def test_parameters_are_gathered_a_layer_at_a_time(phase, described, compile_pha
 def test_decoding_gathers_no_kernel(described, compile_phase):
     """Tokens go to the weights: far less than all weights come for each token."""
     models, mesh, work = described
-    size, phase = models.policy, work.phases["decode"]
+    size, phase = models["init"], work.programs["decode"]
     sent = sum(compile_phase("decode").collectives.values())
     weights = 2 * costs.layer_weights(size) / mesh.shape["tensor"]  # bytes of a group
     assert sent / phase.trips.alone < weights / 8
@@ -85,7 +86,7 @@ def test_decoding_gathers_no_kernel(described, compile_phase):
 def test_the_cache_is_cut_over_fsdp(described, compile_phase):
     """Were it whole there, a chip would need 16 times its part."""
     models, mesh, _ = described
-    size, config = models.policy, ppo_ptx.get_config("175b")
+    size, config = models["init"], ppo_ptx.get_config("175b")
     tokens = config.data.max_prompt + config.data.max_response
     heads = size.num_layers * size.num_kv_heads * size.head_dim
     cache = 2 * 2 * config.train.batch_size * tokens * heads  # bytes

@@ -1,6 +1,5 @@
 """`python -m instructgpt.plan`: flags in, a table and JSON out."""
 
-import dataclasses
 import importlib.util
 import json
 import math
@@ -18,15 +17,15 @@ import pytest
 
 from configs import ppo_ptx, pretrain, sft
 from instructgpt.errors import UserError
-from instructgpt.models.config import GPT3_SIZES
 from instructgpt.models.costs import Cost
 from instructgpt.plan.estimate import Compiled, Estimate
 from instructgpt.plan.fewest import fewest
 from instructgpt.plan.machines import GIB, SLICES, TPUS, Machine, tpu
 from instructgpt.plan.plan import Request, find_models, plan_stage
 from instructgpt.plan.search import search
-from instructgpt.plan.work import Phase, Work
-from instructgpt.stages import common
+from instructgpt.plan.work import Work
+from instructgpt.stages import inputs
+from instructgpt.stages.programs import Program, started_from
 
 REPO = Path(__file__).resolve().parents[2]
 SMOKE = "--config=configs/pretrain.py:smoke"
@@ -117,7 +116,14 @@ def test_the_search_names_the_fastest_that_fits():
             )
             self.bounds = {"update": bound}
 
-    found = search(config, lambda c, p: Plan(c), chips=4, log=lambda text: None)
+    found = search(
+        config,
+        lambda c, p: Plan(c),
+        chips=4,
+        update="update",
+        parts_key="ppo.microbatches",
+        log=lambda text: None,
+    )
     assert found.settings["mesh.tensor"] == 1
     assert found.settings["ppo.microbatches"] == 2
     assert found.config.mesh.fsdp == 4
@@ -129,30 +135,26 @@ def test_the_search_names_the_fastest_that_fits():
     ("platform", "dtype"), [("tpu", "bfloat16"), ("gpu", "float16")]
 )
 def test_tpus_take_bfloat16_in_plans_as_in_stages(platform, dtype, capsys):
-    tpu, said = platform == "tpu", []
     device = SimpleNamespace(platform=platform)
     mesh = SimpleNamespace(devices=np.array([[device]]))
-    common._announce_once.cache_clear()
-    for stage in (pretrain, sft):
-        config = stage.get_config("6b")
-        models = find_models(config, Request(variant="6b"), tpu=tpu, log=said.append)
-        for model in (*models(config), *models(config)):
-            assert model.compute_dtype == dtype
-        of_stage = common.model_config(
-            {**dataclasses.asdict(GPT3_SIZES["6b"]), **config.model}, mesh
-        )
-        assert of_stage == models(config).policy
-    # A plan says so once, and a run as well, whatever its stages and models are.
-    assert len(said) == 2 * tpu
-    assert capsys.readouterr().out.count("TPUs have no float16") == tpu
+    inputs._announce_once.cache_clear()
+    config = sft.get_config("6b")
+    models = find_models(config, Request(variant="6b"))
+    for _ in range(2):
+        planned = started_from(config, "init", models, mesh)
+        own = inputs.model_config(pretrain.get_config("6b").model, mesh)
+        assert planned.compute_dtype == own.compute_dtype == dtype
+    # Said once, whatever the stages and models are.
+    said = capsys.readouterr().out.count("TPUs have no float16")
+    assert said == (platform == "tpu")
 
 
 def slice_of(topology: str, *, held: float = 0.0, update: float | None = None):
     """A plan for a v5e with so many GiB held and, if it was compiled, in an update."""
     count = math.prod(map(int, topology.partition(":")[2].split("x")))
     machine = Machine(topology, TPUS["v5e"], range(count))
-    phase = Phase(None, (), 1, Cost(), Cost())
-    work = Work({}, {"update": phase}, 1, "config.ppo.microbatches")
+    program = Program(None, (), cost=Cost(), microbatches="ppo.microbatches")
+    work = Work({}, {"update": program}, 1)
     compiled = {}
     if update is not None:
         compiled["update"] = Compiled(0.0, 0.0, update * GIB, {}, 1.0)
@@ -197,6 +199,8 @@ def test_the_search_says_when_nothing_fits():
             pretrain.get_config("smoke"),
             lambda c, p: plan,
             chips=2,
+            update="train step",
+            parts_key="train.microbatches",
             log=lambda text: None,
         )
 

@@ -11,29 +11,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from instructgpt.errors import UserError
-from instructgpt.stages import (
-    common,
-    evaluate,
-    label,
-    ppo,
-    pretrain,
-    recipe,
-    reward,
-    select,
-    sft,
-)
+from instructgpt.stages import find, opening, recipe, sft
 from tests.stages.recipe_run import Finished, finished, get_config
-
-RUN = {
-    "pretrain": pretrain.run,
-    "sft": sft.run,
-    "label": label.run,
-    "reward": reward.run,
-    "select": select.run,
-    "ppo": ppo.run,
-    "ppo_ptx": ppo.run,
-    "evaluate": evaluate.run,
-}
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +47,7 @@ def refuse(run: Finished, tmp_path: Path) -> Callable[..., str]:
             if beside != workdir and not beside.exists():
                 beside.symlink_to(finished_stage)
         with pytest.raises(UserError) as error:
-            RUN[stage](config, workdir)
+            find(config.stage).exports.run(config, workdir)
         assert not (workdir / "checkpoints").exists()
         assert not (workdir / "metrics.jsonl").exists()
         assert not (workdir / "samples").exists()
@@ -373,14 +352,14 @@ def test_another_config_in_the_workdir_of_a_run(run, tmp_path):
 
 
 def test_padding_with_eos(refuse, monkeypatch):
-    open_datasets = common.open_datasets
+    open_datasets = opening.open_datasets
 
     def pad_is_eos(*args: Any, **kwargs: Any):
         opened = open_datasets(*args, **kwargs)
         opened.tokenizer.pad_id = opened.tokenizer.eos_id
         return opened
 
-    monkeypatch.setattr(common, "open_datasets", pad_is_eos)
+    monkeypatch.setattr(opening, "open_datasets", pad_is_eos)
     for stage in ("pretrain", "sft", "ppo"):
         assert "pads with EOS" in refuse(stage, {})
 

@@ -25,7 +25,7 @@ from instructgpt.loop import Job
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.plan.estimate import device_bytes
-from instructgpt.plan.work import Models, describe
+from instructgpt.plan.work import describe
 from instructgpt.sharding import MeshConfig, make_mesh
 from instructgpt.stages import ppo, reward, sft
 from tests import tiny
@@ -157,10 +157,9 @@ def config_of(stage: str, root: Path, dtype: str) -> ConfigDict:
 )
 def test_a_stage_holds_what_its_plan_counts(stage, dtype, root, tmp_path, monkeypatch):
     config = config_of(stage, root, dtype)
-    size = dataclasses.replace(MODEL, **config.model)
     mesh = make_mesh(MeshConfig(**MESH))
     with jax.set_mesh(mesh):
-        work = describe(config, Models(size, size), mesh)
+        work = describe(config, {"init": MODEL, "reward_init": MODEL}, mesh)
     planned = sum(map(device_bytes, work.held.values()))
     held = held_between_updates(STAGES[stage], config, tmp_path, monkeypatch)
     np.testing.assert_allclose(held, planned, rtol=0.02)

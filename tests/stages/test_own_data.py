@@ -10,6 +10,7 @@ import pytest
 from instructgpt.checkpoints import open_checkpoint
 from instructgpt.errors import UserError
 from instructgpt.metrics import read_metrics
+from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import ScalarModel
 from instructgpt.stages import common, label, ppo, reward, sft
 from instructgpt.state import params_layout
@@ -47,7 +48,7 @@ def folder(run: Finished, tmp_path: Path) -> Path:
 
 def last_params(workdir: Path):
     checkpoints, step = open_checkpoint(workdir)
-    config = common.ModelConfig(**checkpoints.meta(step)["model"])
+    config = ModelConfig(**checkpoints.meta(step)["model"])
     layout = params_layout(ScalarModel(config), tiny.mesh_of(**MESH))
     params = checkpoints.restore(step, {"params": layout})[0]["params"]
     checkpoints.close()

@@ -1,0 +1,219 @@
+"""PPO's episodes: how they are made, what must divide into what, and their data."""
+
+import dataclasses
+from typing import NamedTuple
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from instructgpt.data.datasets import DataConfig
+from instructgpt.data.documents import TokenWindows
+from instructgpt.data.loader import Loader, make_loader
+from instructgpt.data.transforms import encode_prompt
+from instructgpt.errors import UserError
+from instructgpt.models.config import ModelConfig
+from instructgpt.ranges import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFraction,
+    PositiveInt,
+)
+from instructgpt.sampling import SamplingConfig
+from instructgpt.sharding import batch_share, batch_ways, check_divides
+from instructgpt.stages.blocks import TrainConfig, block_of
+from instructgpt.stages.inputs import has_valid, keep_short, text_windows
+from instructgpt.stages.opening import Context
+from instructgpt.stages.sampling import Prompts
+from instructgpt.steps.ppo import PPOConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutConfig:
+    """How episodes are made and how often they are used."""
+
+    minibatch_size: PositiveInt  # episodes per optimiser step
+    epochs: PositiveInt = 1  # passes over a batch of episodes
+    temperature: NonNegativeFloat = 1.0
+    top_p: PositiveFraction = 1.0
+    # Prompts decoded at a time, free slots filled together, widths of a prefill: see
+    # SamplingConfig.
+    slots: NonNegativeInt = 0
+    refill: NonNegativeInt = 0
+    prompt_buckets: PositiveInt = 1
+    # Pretraining windows per episode (paper: 8), and their tokens, on which the
+    # held-out loss is taken too (0: the model's context length).
+    ptx_per_episode: NonNegativeFloat = 0.0
+    ptx_length: NonNegativeInt = 0
+    # Score of a response cut at the length limit; None keeps the reward model's.
+    truncation_score: float | None = None
+    # Parts of the episodes that are scored one at a time; each reads all weights.
+    score_microbatches: PositiveInt = 1
+    num_prompts: NonNegativeInt = 0  # training prompts; 0: all
+    num_samples: NonNegativeInt = 8  # validation prompts answered at each evaluation
+
+    def sampling(self, max_response: int) -> SamplingConfig:
+        """How the episodes are sampled."""
+        return SamplingConfig(
+            max_response,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            slots=self.slots,
+            refill=self.refill,
+            prompt_buckets=self.prompt_buckets,
+        )
+
+    @property
+    def ptx_rows(self) -> int:
+        """Pretraining windows per minibatch."""
+        return round(self.ptx_per_episode * self.minibatch_size)
+
+
+class Settings(NamedTuple):
+    """What a PPO stage's blocks say of its iterations."""
+
+    ppo: PPOConfig
+    rollout: RolloutConfig
+    train: TrainConfig
+    data: DataConfig
+
+    @classmethod
+    def of(cls, config: ConfigDict) -> "Settings":
+        """From a stage's config."""
+        return cls(
+            block_of(config, "ppo", PPOConfig),
+            block_of(config, "rollout", RolloutConfig),
+            block_of(config, "train", TrainConfig),
+            block_of(config, "data", DataConfig),
+        )
+
+    @property
+    def minibatches(self) -> int:
+        """Of an iteration's episodes, each of which is an update."""
+        return self.train.batch_size // self.rollout.minibatch_size
+
+    @property
+    def text_rows(self) -> int:
+        """Pretraining windows of an iteration."""
+        return self.minibatches * self.rollout.ptx_rows
+
+    def sampling(self) -> SamplingConfig:
+        """How the episodes are sampled."""
+        return self.rollout.sampling(self.data.max_response)
+
+
+def check_sizes(settings: Settings, mesh: Mesh) -> None:
+    """Raises UserError if episodes or text do not divide into what they are cut into.
+
+    Args:
+      settings: Of the stage.
+      mesh: Of the run.
+    """
+    ppo, rollout, train_config, _ = settings
+    size, batch = rollout.minibatch_size, train_config.batch_size
+    if batch % size:
+        raise UserError(
+            f"config.rollout.minibatch_size={size} does not divide "
+            f"config.train.batch_size={batch}"
+        )
+    check_divides(mesh, rollout__minibatch_size=size)
+    if size % ppo.microbatches:
+        raise UserError(
+            f"config.ppo.microbatches={ppo.microbatches} does not divide "
+            f"config.rollout.minibatch_size={size}"
+        )
+    parts, ways = rollout.score_microbatches, batch_ways(mesh)
+    if parts < 1 or batch % (parts * ways):
+        raise UserError(
+            f"config.rollout.score_microbatches={parts} times the mesh's data x fsdp = "
+            f"{ways} ways does not divide config.train.batch_size={batch}"
+        )
+    check_divides(mesh, rollout__slots=rollout.slots)
+    _check_ptx(mesh, settings)
+    if rollout.temperature == 0:
+        raise UserError(
+            "config.rollout.temperature=0: greedy rollouts have no log-probs to learn "
+            "from; use 1"
+        )
+
+
+def _check_ptx(mesh: Mesh, settings: Settings) -> None:
+    ppo, rollout, *_ = settings
+    key, rows = "config.rollout.ptx_per_episode", rollout.ptx_rows
+    if bool(ppo.ptx_coef) != bool(rollout.ptx_per_episode):
+        raise UserError(
+            f"config.ppo.ptx_coef and {key} go together: set both for PPO-ptx, or both "
+            "to 0 for PPO"
+        )
+    given = f"{key}={rollout.ptx_per_episode}: "
+    if rollout.ptx_per_episode and not rows:
+        raise UserError(
+            f"{given}a minibatch of {rollout.minibatch_size} episodes gets no row of "
+            "pretraining text; raise it"
+        )
+    ways = batch_ways(mesh)
+    parts = "ptx_microbatches" if ppo.ptx_microbatches else "microbatches"
+    count = getattr(ppo, parts)
+    if rows % count or settings.text_rows % ways:
+        raise UserError(
+            f"{given}{rows} rows per minibatch must be a multiple of "
+            f"config.ppo.{parts}={count}, and the iteration's "
+            f"{settings.text_rows} of the mesh's data x fsdp = {ways} ways; change it"
+        )
+
+
+def prompt_loader(context: Context, settings: Settings) -> Loader:
+    """The prompts of the episodes; one pass over them is an epoch."""
+    source = context.data.source("prompts", "train")
+    prompt_format, limit = context.data.prompt_format, context.data_config.max_prompt
+    kept = keep_short(context, source, "train prompts")
+    return make_loader(
+        source,
+        lambda record: encode_prompt(record, prompt_format, max_prompt=limit),
+        batch_size=settings.train.batch_size,
+        keep=kept[: settings.rollout.num_prompts or None],
+        seed=context.config.seed,
+        **batch_share(context.mesh)._asdict(),
+    )
+
+
+def text_loader(
+    context: Context, settings: Settings, model_config: ModelConfig
+) -> dict[str, Loader]:
+    """The pretraining rows of an iteration as `ptx`; nothing without the mix."""
+    if not settings.text_rows:
+        return {}
+    loader = make_loader(
+        _windows(context, settings, model_config, "train"),
+        None,
+        batch_size=settings.text_rows,
+        seed=context.config.seed,
+        **batch_share(context.mesh)._asdict(),
+    )
+    return {"ptx": loader}
+
+
+def _windows(
+    context: Context, settings: Settings, model_config: ModelConfig, split: str
+) -> TokenWindows:
+    key, length = "config.rollout.ptx_length", settings.rollout.ptx_length
+    return text_windows(context, split, model_config, length, key=key)
+
+
+class HeldOut(NamedTuple):
+    """What the policy is evaluated on, as far as the data have it."""
+
+    windows: TokenWindows | None  # of pretraining text
+    prompts: Prompts | None  # that are answered and shown
+
+    @classmethod
+    def open(
+        cls, context: Context, settings: Settings, model_config: ModelConfig
+    ) -> "HeldOut":
+        """Opens the valid splits; a line says what is left out without one."""
+        windows = prompts = None
+        if has_valid(context, "documents", "held-out pretraining loss"):
+            windows = _windows(context, settings, model_config, "valid")
+        count = settings.rollout.num_samples
+        if count and has_valid(context, "prompts", "samples"):
+            prompts = Prompts(context, "valid", count=count)
+        return cls(windows, prompts)

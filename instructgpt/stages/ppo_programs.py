@@ -1,0 +1,290 @@
+"""The jitted functions of PPO's iteration: built for `run`, described for a plan."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from instructgpt.batches import PromptBatch, Rollout
+from instructgpt.models import costs
+from instructgpt.models.costs import Cost
+from instructgpt.models.transformer import ScalarModel, Transformer
+from instructgpt.rollouts import (
+    Frozen,
+    cast,
+    make_minibatches,
+    make_rollout_fn,
+    make_sampler,
+    rollout_metrics,
+    split_batch,
+)
+from instructgpt.sampling import Samples
+from instructgpt.sharding import moves_tokens
+from instructgpt.stages.opening import Context
+from instructgpt.stages.ppo_episodes import Settings
+from instructgpt.stages.programs import (
+    Models,
+    Program,
+    Trips,
+    held_state,
+    planned_optimizer,
+    prompts,
+    random_key,
+    rows,
+    started_from,
+    texts,
+)
+from instructgpt.stages.sampling import banned_ids, stop_ids
+from instructgpt.state import (
+    PPOState,
+    params_layout,
+    shardings_of,
+    train_state_layout,
+)
+from instructgpt.steps.ppo import make_ppo_step
+
+OPTIMIZERS = ("policy_optimizer", "value_optimizer")  # blocks of the config
+
+
+class Ends(NamedTuple):
+    """Tokens that sampling treats apart; a plan gives any, which change no shape."""
+
+    stop_ids: tuple[int, ...] = (1,)
+    pad_id: int = 0
+    banned_ids: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, context: Context) -> "Ends":
+        """Those of a stage's tokenizer and template."""
+        pad_id = context.data.tokenizer.pad_id
+        return cls(stop_ids(context), pad_id, banned_ids(context))
+
+
+class Functions(NamedTuple):
+    """The jitted functions of an iteration."""
+
+    sample: Any  # (params, prompts, key) -> Samples
+    score: Any  # (samples, prompts, frozen, value) -> Rollout
+    summarise: Any  # rollout -> metrics
+    cut: Any  # (rollout, key) -> minibatches
+    cut_text: Any  # text -> that of each minibatch
+    step: Any  # (state, rollout, text, key) -> (state, metrics)
+
+
+def make_functions(
+    settings: Settings,
+    models: tuple[Transformer, ScalarModel],
+    optimizers: list[optax.GradientTransformation],
+    shardings: Any,
+    *,
+    ends: Ends = Ends(),  # noqa: B008  # a constant
+) -> Functions:
+    """What `run` calls and `programs` describes; shardings are those of the state."""
+    policy, scalar = models
+    rollout, minibatches = settings.rollout, settings.minibatches
+    kl_coef = settings.ppo.kl_coef
+    return Functions(
+        sample=make_sampler(policy, config=settings.sampling(), **ends._asdict()),
+        score=make_rollout_fn(
+            policy,
+            scalar,
+            scalar,
+            temperature=rollout.temperature,
+            stop_ids=ends.stop_ids,
+            truncation_score=rollout.truncation_score,
+            microbatches=rollout.score_microbatches,
+        ),
+        summarise=jax.jit(lambda r: rollout_metrics(r, kl_coef=kl_coef)),
+        cut=make_minibatches(minibatches),
+        cut_text=jax.jit(lambda text: split_batch(text, minibatches)),
+        step=make_ppo_step(
+            policy,
+            scalar,
+            policy_optimizer=optimizers[0],
+            value_optimizer=optimizers[1],
+            config=settings.ppo,
+            temperature=rollout.temperature,
+            shardings=shardings,
+        ),
+    )
+
+
+def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Program]:
+    """An iteration at full lengths; what evaluates takes less than its largest."""
+    settings = Settings.of(config)
+    policy = Transformer(started_from(config, "init", models, mesh))
+    scalar = ScalarModel(started_from(config, "reward_init", models, mesh))
+    optimizers = [planned_optimizer(config, name) for name in OPTIMIZERS]
+    policy_state, value_state = (
+        train_state_layout(model, optimizer, mesh)
+        for model, optimizer in zip((policy, scalar), optimizers, strict=True)
+    )
+    state = PPOState(policy_state, value_state, policy_state.params)
+    functions = make_functions(
+        settings, (policy, scalar), optimizers, shardings_of(state)
+    )
+    plan = _Plan(settings, policy, scalar, state, mesh)
+    return {
+        **_plan_sampling(plan, functions),
+        "score": _plan_scoring(plan, functions),
+        "update": _plan_update(plan, functions),
+    }
+
+
+class _Plan(NamedTuple):
+    """What the programs of an iteration are described from."""
+
+    settings: Settings
+    policy: Transformer
+    scalar: ScalarModel
+    state: PPOState  # abstract
+    mesh: Mesh
+
+    @property
+    def text_length(self) -> int:
+        """Tokens of a pretraining row."""
+        length = self.settings.rollout.ptx_length
+        return length or self.policy.config.context_length
+
+    @property
+    def costs(self) -> dict[str, Cost]:
+        """Of an iteration, by what is done."""
+        settings = self.settings
+        return costs.ppo(
+            self.policy.config,
+            self.scalar.config,
+            episodes=settings.train.batch_size,
+            prompt=settings.data.max_prompt,
+            response=settings.data.max_response,
+            minibatches=settings.minibatches,
+            text_rows=settings.rollout.ptx_rows,
+            text_length=self.text_length,
+        )
+
+    def cost(self, *names: str) -> Cost:
+        """The sum of those of an iteration's costs that there are."""
+        there = [cost for name, cost in self.costs.items() if name in names]
+        return Cost(sum(c.flops for c in there), sum(c.bytes for c in there))
+
+    def prompts(self) -> PromptBatch:
+        """Of an iteration."""
+        settings = self.settings
+        return prompts(self.mesh, settings.train.batch_size, settings.data)
+
+    def batches(self) -> Any:
+        """An iteration's text, and the whole batch of the next, which waits."""
+        count = self.settings.text_rows
+        text = texts(self.mesh, count, self.text_length) if count else ()
+        return text, (text, self.prompts())
+
+    def episodes(self, count: int) -> Rollout:
+        """So many."""
+        data, mesh = self.settings.data, self.mesh
+        prompt, response = (count, data.max_prompt), (count, data.max_response)
+        floats = rows(mesh, response, jnp.float32)
+        return Rollout(
+            prompt=rows(mesh, prompt, jnp.int32),
+            prompt_valid=rows(mesh, prompt, jnp.bool_),
+            response=rows(mesh, response, jnp.int32),
+            response_valid=rows(mesh, response, jnp.bool_),
+            log_probs=floats,
+            ref_log_probs=floats,
+            values=floats,
+            score=rows(mesh, (count,), jnp.float32),
+        )
+
+
+def _plan_sampling(plan: _Plan, functions: Functions) -> dict[str, Program]:
+    """Slots, if there are fewer than prompts, all end at once."""
+    settings, sizes = plan.settings, plan.settings.sampling()
+    batch, response = settings.train.batch_size, settings.data.max_response
+    slots = min(sizes.slots or batch, batch)
+    rounds = -(-batch // slots)
+    refills = -(-(batch - slots) // max(math.prod(sizes.groups(slots)), 1))
+    arguments = plan.state.policy.params, plan.prompts(), random_key(plan.mesh)
+    # The first token alone, as sampling begins.
+    first = make_sampler(
+        plan.policy, config=settings.rollout.sampling(1), **Ends()._asdict()
+    )
+    prefill = Program(
+        first,
+        arguments,
+        beside=plan.batches(),
+        cost=plan.cost("prefill"),
+        trips=Trips(0, refills, 0),
+    )
+    weights = costs.decode_weights(plan.policy.config, response=response).bytes
+    # The weights of a round are in `decode` already.
+    decode = plan.cost("decode").plus(Cost(0.0, (rounds - 1) * weights))
+    whole = moves_tokens(slots, plan.policy.config.width)
+    steps = response - 1
+    return {
+        "prefill": prefill,
+        "decode": Program(
+            functions.sample,
+            arguments,
+            beside=plan.batches(),
+            cost=decode,
+            # Where tokens go to the weights, each device reads its part of them.
+            weights=0.0 if whole else weights * rounds,
+            trips=Trips(steps, refills, steps * (rounds - 1) / max(refills, 1)),
+            without="prefill",
+            remedy="set config.rollout.slots, for a smaller cache",
+        ),
+    }
+
+
+def _plan_scoring(plan: _Plan, functions: Functions) -> Program:
+    settings, state = plan.settings, plan.state
+    shape = settings.train.batch_size, 1, settings.data.max_response
+    tokens, valid, log_probs = (
+        rows(plan.mesh, shape, t) for t in (jnp.int32, jnp.bool_, jnp.float32)
+    )
+    samples = Samples(tokens, valid, log_probs)
+    frozen = Frozen(*(_copy(x, plan.mesh) for x in (plan.policy, plan.scalar)))
+    return Program(
+        functions.score,
+        (samples, plan.prompts(), frozen, state.value.params),
+        held={"reference": frozen.reference, "reward model": frozen.reward},
+        beside=plan.batches(),
+        cost=plan.cost("reference", "reward", "value"),
+    )
+
+
+def _copy(model: Any, mesh: Mesh) -> Any:
+    """A frozen copy in the compute dtype, cut as its original."""
+    layout = params_layout(model, mesh)
+    copy = jax.eval_shape(lambda p: cast(p, model.config.compute_dtype), layout)
+    return jax.tree.map(
+        lambda x, like: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=like.sharding),
+        copy,
+        layout,
+    )
+
+
+def _plan_update(plan: _Plan, functions: Functions) -> Program:
+    settings, state = plan.settings, plan.state
+    count = settings.rollout.ptx_rows
+    text = texts(plan.mesh, count, plan.text_length) if count else None
+    episodes = plan.episodes(settings.rollout.minibatch_size)
+    cost = plan.cost("policy update", "value update", "ptx gradient")
+    # All episodes of the iteration, whole and cut, wait beside those of this update.
+    whole = plan.episodes(settings.train.batch_size)
+    return Program(
+        functions.step,
+        (state, episodes, text, random_key(plan.mesh)),
+        calls=settings.minibatches * settings.rollout.epochs,
+        held={
+            **held_state("policy", state.policy),
+            "policy: average": state.ema,
+            **held_state("value net", state.value),
+        },
+        beside=(plan.batches(), whole, whole),
+        cost=cost.times(1 / settings.minibatches),
+        microbatches="ppo.microbatches",
+        remedy="raise config.ppo.microbatches" + " or ptx_microbatches" * bool(count),
+    )
