@@ -12,22 +12,19 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from instructgpt.arrays import Array, Key
 from instructgpt.batches import PromptBatch, Rollout
 from instructgpt.distributed import fetch
 from instructgpt.finite import check_finite
 from instructgpt.losses import masked_sum
-from instructgpt.models.scoring import (
-    response_log_probs,
-    response_scores,
-    response_values,
-)
+from instructgpt.models.comparisons import response_scores
+from instructgpt.models.scoring import response_log_probs, response_values
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.rl import sequence_kl
 from instructgpt.sampling import Samples, SamplingConfig, sample
 from instructgpt.sharding import put_whole_batch
 from instructgpt.steps.update import Metrics, join_rows, split_rows
 
-Array = jax.Array
 Params = Any
 
 
@@ -191,7 +188,7 @@ def generate(
     sampler: Callable[[Params, PromptBatch, Array], Samples],
     params: Params,
     batches: Iterable[PromptBatch],
-    key: Array,
+    key: Key[Array, ""],
     *,
     mesh: Mesh,
     on_batch: Callable[[int], None] | None = None,

@@ -22,8 +22,8 @@ import jax.numpy as jnp  # noqa: E402
 from instructgpt.checkpoints import Checkpoints, open_checkpoint  # noqa: E402
 from instructgpt.convert.exporting import export_checkpoint  # noqa: E402
 from instructgpt.convert.importing import import_checkpoint  # noqa: E402
+from instructgpt.models.comparisons import response_scores  # noqa: E402
 from instructgpt.models.config import ModelConfig  # noqa: E402
-from instructgpt.models.scoring import response_scores  # noqa: E402
 from instructgpt.models.transformer import ScalarModel, Transformer  # noqa: E402
 from instructgpt.sampling import SamplingConfig, sample  # noqa: E402
 from instructgpt.stages.loading import model_meta  # noqa: E402

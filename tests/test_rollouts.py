@@ -7,11 +7,8 @@ import pytest
 
 from instructgpt.batches import PromptBatch
 from instructgpt.errors import UserError
-from instructgpt.models.scoring import (
-    response_log_probs,
-    response_scores,
-    response_values,
-)
+from instructgpt.models.comparisons import response_scores
+from instructgpt.models.scoring import response_log_probs, response_values
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.plan.hlo import Trips, collective_bytes
 from instructgpt.rl import shaped_rewards

@@ -12,7 +12,7 @@ from jaxtyping import TypeCheckError
 
 from instructgpt import drawing, losses, rl, rollouts, sampling
 from instructgpt.batches import TokenBatch
-from instructgpt.models import scoring
+from instructgpt.models import comparisons
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.sampling import SamplingConfig
 from instructgpt.steps.ppo import PPOConfig, with_advantages
@@ -129,10 +129,10 @@ def odd_call(name: str):
         case "steps.ppo":
             odd = rollout._replace(values=rollout.values[:, :-1])
             return with_advantages(odd, config=PPOConfig())
-        case "scoring":
+        case "comparisons":
             response = rollout.response[:2], rollout.response_valid
             prompt = rollout.prompt, rollout.prompt_valid
-            return scoring.response_scores(SCALAR, {}, prompt, response)
+            return comparisons.response_scores(SCALAR, {}, prompt, response)
         case "sampling":
             prompt = rollout.prompt, rollout.prompt_valid[:, 1:]
             config = SamplingConfig(4)
@@ -156,7 +156,7 @@ def odd_call(name: str):
         "rl",
         "rollouts",
         "sampling",
-        "scoring",
+        "comparisons",
         "steps.ppo",
         "steps.reward",
         "steps.sft",

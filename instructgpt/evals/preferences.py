@@ -17,7 +17,7 @@ from instructgpt.evals.intervals import Interval, ratio_interval
 from instructgpt.finite import check_finite
 from instructgpt.losses import pairwise_ranking, untied_pairs
 from instructgpt.metrics import mean_metrics
-from instructgpt.models.scoring import comparison_scores
+from instructgpt.models.comparisons import comparison_scores
 from instructgpt.models.transformer import ScalarModel
 from instructgpt.sharding import (
     block_until_ready_on_cpu,

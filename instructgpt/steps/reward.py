@@ -7,7 +7,7 @@ import jax
 from instructgpt.arrays import Array, Key
 from instructgpt.batches import ComparisonBatch, PackedComparisonBatch
 from instructgpt.losses import Weighted, pairwise_ranking
-from instructgpt.models.scoring import comparison_scores
+from instructgpt.models.comparisons import comparison_scores
 from instructgpt.models.transformer import ScalarModel
 from instructgpt.steps.update import LossFn, Metrics, Params
 

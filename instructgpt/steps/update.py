@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from instructgpt.arrays import Array, Bool, Float, Key
 from instructgpt.losses import Weighted
 from instructgpt.optim import LossScale, global_norm
 from instructgpt.state import TrainState
 
-Array = jax.Array
 Batch = Any
 Params = Any
 Metrics = dict[str, Weighted]
@@ -33,7 +33,7 @@ LossFn = Callable[..., tuple[Weighted, Metrics]]
 TrainStep = Callable[..., tuple[TrainState, Metrics]]
 
 
-def scalar(value: Array | float) -> Weighted:
+def scalar(value: Float[Array, ""] | float) -> Weighted:
     """A metric that is already a mean."""
     return Weighted(jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32))
 
@@ -61,7 +61,7 @@ def gradients(
     loss_fn: LossFn,
     params: Params,
     batch: Batch,
-    key: Array,
+    key: Key[Array, ""],
     *frozen: Params,
     microbatches: int = 1,
     loss_scale: LossScale | None = None,
@@ -113,7 +113,7 @@ class Updated(NamedTuple):
     """A state after an update, and whether the update was made."""
 
     state: TrainState
-    made: Array | None  # bool[]; None: always
+    made: Bool[Array, ""] | None  # None: always
 
     def choose(self, new: Params, old: Params) -> Params:
         """`new` if the update was made, else `old`."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from instructgpt.batches import ComparisonBatch, PromptBatch, TokenBatch
 from instructgpt.data.packing import ComparisonPacker
+from instructgpt.models.comparisons import response_scores
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.costs import (
     Cost,
@@ -23,11 +24,7 @@ from instructgpt.models.costs import (
     update,
 )
 from instructgpt.models.costs import ppo as ppo_costs
-from instructgpt.models.scoring import (
-    response_log_probs,
-    response_scores,
-    response_values,
-)
+from instructgpt.models.scoring import response_log_probs, response_values
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.optim import OptimizerConfig, make_optimizer
 from instructgpt.rollouts import (

@@ -17,7 +17,7 @@ from instructgpt.evals.preferences import (
     shared_pair_counts,
 )
 from instructgpt.losses import pairwise_ranking
-from instructgpt.models.scoring import response_scores
+from instructgpt.models.comparisons import response_scores
 from instructgpt.models.transformer import ScalarModel
 from instructgpt.world import agreement_counts
 from tests import tiny

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from instructgpt.models.comparisons import response_scores
 from instructgpt.models.scoring import (
     response_log_probs,
-    response_scores,
     response_values,
     target_log_probs,
 )

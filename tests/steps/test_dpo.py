@@ -11,7 +11,7 @@ import pytest
 
 from instructgpt.data.packing import ComparisonPacker
 from instructgpt.losses import pairwise_ranking
-from instructgpt.models.scoring import comparison_log_probs
+from instructgpt.models.comparisons import comparison_log_likelihoods
 from instructgpt.models.transformer import Transformer
 from instructgpt.optim import OptimizerConfig, make_optimizer
 from instructgpt.sharding import put_batch
@@ -26,11 +26,11 @@ def make_dpo_loss(model, *, beta):
     def loss_fn(params, batch, key, reference):
         del key
         now, before = (
-            comparison_log_probs(model, p, batch) for p in (params, reference)
+            comparison_log_likelihoods(model, p, batch) for p in (params, reference)
         )
         rewards = beta * (now - before)
-        labels = [x.reshape(rewards.shape) for x in batch.labels]
-        out = pairwise_ranking(rewards, *labels)
+        labels = jax.tree.map(lambda x: x.reshape(rewards.shape), batch.labels)
+        out = pairwise_ranking(rewards, **labels._asdict())
         return out.loss, {"accuracy": out.accuracy, "margin": out.margin}
 
     return loss_fn

@@ -9,7 +9,7 @@ import pytest
 
 from instructgpt.data.packing import ComparisonPacker
 from instructgpt.losses import pairwise_ranking, untied_pairs
-from instructgpt.models.scoring import comparison_scores, response_scores
+from instructgpt.models.comparisons import comparison_scores, response_scores
 from instructgpt.models.transformer import ScalarModel
 from instructgpt.optim import OptimizerConfig, make_optimizer
 from instructgpt.steps.reward import make_reward_loss

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from instructgpt.data.packing import ComparisonPacker
-from instructgpt.models.scoring import (
-    comparison_log_probs,
-    response_log_probs,
-    responses_log_probs,
+from instructgpt.models.comparisons import (
+    comparison_log_likelihoods,
+    response_log_likelihoods,
 )
+from instructgpt.models.scoring import response_log_probs
 from instructgpt.models.transformer import Transformer
 from tests import tiny
 
@@ -42,7 +42,7 @@ def separate(params, batch, temperature=1.0):
 
 
 def shared(params, batch, temperature=1.0):
-    return comparison_log_probs(MODEL, params, batch, temperature=temperature)
+    return comparison_log_likelihoods(MODEL, params, batch, temperature=temperature)
 
 
 @pytest.mark.parametrize("groups", [0, 1, 4])
@@ -84,7 +84,7 @@ def test_the_prompt_is_computed_once(rng):
         ids = jnp.zeros((1, prompt), jnp.int32), jnp.ones((1, prompt), bool)
         answers = jnp.zeros((1, k, 4), jnp.int32), jnp.ones((1, k, 4), bool)
         model = Transformer(tiny.config(context_length=256, scan_layers=False))
-        run = jax.jit(functools.partial(responses_log_probs, model))
+        run = jax.jit(functools.partial(response_log_likelihoods, model))
         params = tiny.params_of(model)
         return run.lower(params, ids, answers).compile().cost_analysis()["flops"]
 
