@@ -27,6 +27,11 @@ def get_config(variant: str = "mini") -> ConfigDict:
         ppo_ptx=dict(label="PPO-ptx", init=dict(path="../ppo_ptx", part="ema")),
     )
     config.rl_init = dict(path="../rl_init")
+    # Who measures the models, and who judges their answers: see evals/interface.py.
+    config.evaluators = dict(pretrain_loss=dict(name="pretrain_loss"))
+    config.judges = dict(reward=dict(name="reward"))
+    if variant in ("smoke", "mini"):  # only the miniature world has this judge
+        config.judges = dict(gold=dict(name="gold"), **config.judges)
     config.evaluate = dict(
         baseline="sft",
         reward="../reward",

@@ -38,6 +38,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
         misplaced=2 if variant in ("smoke", "mini") else 0,
         train_labelers=1,
         labelers_per_prompt=3,
+        ranked_by="world" if variant in ("smoke", "mini") else "people",
         temperature=1.0,
         batch_size=16 if variant == "smoke" else 48,
     )

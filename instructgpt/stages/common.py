@@ -25,13 +25,7 @@ from instructgpt.data.datasets import DataConfig, Datasets, open_datasets
 from instructgpt.data.documents import TokenWindows
 from instructgpt.distributed import first_then_others, is_first, on_first
 from instructgpt.errors import UserError
-from instructgpt.loop import LoopConfig
-from instructgpt.models.config import ModelConfig, for_devices
-from instructgpt.outputs import delete_partial, new_file
-from instructgpt.paths import for_config, from_shell, resolve
-from instructgpt.ranges import Every, NonNegativeInt, PositiveInt, check_values
-from instructgpt.sharding import MeshConfig, check_divides, make_mesh, put_batch
-from instructgpt.stages.identity import (
+from instructgpt.identity import (
     BEGUN,
     CONFIG,
     FINISHED,
@@ -52,6 +46,12 @@ from instructgpt.stages.identity import (
     write_finished,
     write_json,
 )
+from instructgpt.loop import LoopConfig
+from instructgpt.models.config import ModelConfig, for_devices
+from instructgpt.outputs import delete_partial, new_file
+from instructgpt.paths import for_config, from_shell, resolve
+from instructgpt.ranges import Every, NonNegativeInt, PositiveInt, check_values
+from instructgpt.sharding import MeshConfig, check_divides, make_mesh, put_batch
 from instructgpt.tokenizer import check_tokenizer
 
 T = TypeVar("T")

@@ -32,6 +32,7 @@ from instructgpt.rollouts import (
     cast,
     make_minibatches,
     make_rollout_fn,
+    make_sampler,
     rollout_metrics,
     split_batch,
 )
@@ -43,15 +44,11 @@ from instructgpt.sharding import (
     check_divides,
 )
 from instructgpt.stages import common, loading
+from instructgpt.stages.asking import make_sample_table, short_prompts
 from instructgpt.stages.inputs import has_valid, keep_short
-from instructgpt.stages.sampling import (
-    Prompts,
-    make_sample_table,
-    stage_sampler,
-    stop_ids,
-)
 from instructgpt.state import PPOState, make_train_state, shardings_of
 from instructgpt.steps.ppo import PPOConfig, make_ppo_step
+from instructgpt.text_programs import sampling_ids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -301,13 +298,14 @@ def _make_update(
     """One iteration: (state, {"prompts", "ptx"}, key) -> (state, metrics)."""
     policy, reward = models["policy"].model, models["reward"].model
     sampling = rollout.sampling(context.data_config.max_response)
-    sample = stage_sampler(context, policy, sampling)
+    ids = sampling_ids(context.data.prompt_format)
+    sample = make_sampler(policy, config=sampling, **ids)
     score = make_rollout_fn(
         policy,
         reward,
         reward,
         temperature=rollout.temperature,
-        stop_ids=stop_ids(context),
+        stop_ids=ids["stop_ids"],
         truncation_score=rollout.truncation_score,
         microbatches=rollout.score_microbatches,
     )
@@ -371,7 +369,7 @@ class _HeldOut(NamedTuple):
     """What the policy is evaluated on, as far as the data have it."""
 
     windows: TokenWindows | None  # of pretraining text
-    prompts: Prompts | None  # that are answered and shown
+    prompts: list[Any] | None  # that are answered and shown
 
     @classmethod
     def open(
@@ -382,7 +380,7 @@ class _HeldOut(NamedTuple):
         if has_valid(context, "documents", "held-out pretraining loss"):
             windows = _windows(context, rollout, model_config, "valid")
         if rollout.num_samples and has_valid(context, "prompts", "samples"):
-            prompts = Prompts(context, "valid", count=rollout.num_samples)
+            prompts = short_prompts(context, "valid", count=rollout.num_samples)
         return cls(windows, prompts)
 
 

@@ -20,6 +20,20 @@ from instructgpt.checkpoints import open_checkpoint
 from instructgpt.data.datasets import DataConfig, Datasets, open_datasets
 from instructgpt.distributed import first_then_others, on_first
 from instructgpt.errors import UserError, about
+from instructgpt.identity import (
+    IDENTITY,
+    MINUTES,
+    Identity,
+    ResumeConfig,
+    changes,
+    config_differences,
+    flat,
+    is_finished,
+    newest_step,
+    own_keys,
+    read_json,
+    write_json,
+)
 from instructgpt.models.config import ModelConfig
 from instructgpt.optim import OptimizerConfig
 from instructgpt.outputs import delete_partial
@@ -37,20 +51,6 @@ from instructgpt.stages import (
     select,
     sft,
     side_by_side,
-)
-from instructgpt.stages.identity import (
-    IDENTITY,
-    MINUTES,
-    Identity,
-    ResumeConfig,
-    changes,
-    config_differences,
-    flat,
-    is_finished,
-    newest_step,
-    own_keys,
-    read_json,
-    write_json,
 )
 from instructgpt.steps.ppo import PPOConfig
 
@@ -88,7 +88,8 @@ _BLOCKS: dict[str, type] = {
 }
 
 # What begins a stage's own keys in a message, and one that all stages share.
-_STAGE_KEY = rf"(?<![\w./])config\.(?=({'|'.join((*_BLOCKS, 'model', 'models'))})\b)"
+_OTHER_BLOCKS = "model", "models", "evaluators", "judges"
+_STAGE_KEY = rf"(?<![\w./])config\.(?=({'|'.join((*_BLOCKS, *_OTHER_BLOCKS))})\b)"
 _WORLD_SEED = r"(?<![\w./])config\.data\.world_seed\b"
 
 _READ_REWARD_MODEL = {"select", "ppo", "ppo_ptx", "evaluate"}
@@ -138,11 +139,6 @@ def _take(workdir: Path, order: Sequence[str]) -> None:
 
 
 def _run_all(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None:
-    if "evaluate" in set(config.order) - set(order):
-        common.announce(
-            "evaluate: left out, as only the miniature world has a gold judge; the "
-            "stage select compares models of your own data by reward score"
-        )
     for name in order:
         if name in config.together:
             _run_together(config, workdir, config.together)
@@ -152,13 +148,8 @@ def _run_all(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None:
 
 
 def stage_order(config: ConfigDict) -> tuple[str, ...]:
-    """The stages to run.
-
-    None makes a reward model where one is given, and none judges data of one's own.
-    """
+    """The stages to run: none makes a reward model where one is given."""
     left_out = {"label", "reward"} if config.reward_model else set()
-    if config.stages.evaluate.data.jsonl:
-        left_out.add("evaluate")
     return tuple(name for name in config.order if name not in left_out)
 
 

@@ -33,6 +33,7 @@ from instructgpt.evals.preferences import (
     make_ranking_evaluator,
 )
 from instructgpt.evals.tables import format_interval
+from instructgpt.inference import RewardModel
 from instructgpt.loop import Job, train
 from instructgpt.models.transformer import ScalarModel
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
@@ -42,7 +43,6 @@ from instructgpt.sharding import batch_share, local_ways, put_batch
 from instructgpt.stages import common, loading
 from instructgpt.stages.inputs import has_valid, keep_short
 from instructgpt.stages.label import has_report, open_comparisons
-from instructgpt.stages.sampling import ScoreTexts
 from instructgpt.state import (
     TrainState,
     make_train_state,
@@ -347,6 +347,8 @@ def _demonstration_mean(
 ) -> float:
     """Mean score of the demonstrations that fit, so many rows at a time."""
     records = [demonstrations.source[int(i)] for i in demonstrations.keep]
-    trained = loading.Loaded(model, params, 0, f"{context.workdir}, before the shift")
-    score = ScoreTexts(context, trained, batch_size=rows)
-    return float(score(records, [r["response"] for r in records]).mean())
+    source = f"{context.workdir}, before the shift"
+    text = loading.text_format(context)
+    trained = RewardModel(model, params, text, context.mesh, source)
+    responses = [r["response"] for r in records]
+    return float(trained.score(records, responses, batch_size=rows).mean())

@@ -14,13 +14,14 @@ from ml_collections import ConfigDict
 from configs import common, recipe
 from instructgpt.data.datasets import DataConfig
 from instructgpt.errors import UserError
+from instructgpt.evals.builtin import EVALUATORS, JUDGES
+from instructgpt.identity import ResumeConfig, flat, is_path
 from instructgpt.models.config import ModelConfig
 from instructgpt.optim import OptimizerConfig
 from instructgpt.ranges import AtLeast, Named, OneOf, Within, limited_fields
 from instructgpt.sharding import AXES, MeshConfig
 from instructgpt.stages.common import CheckpointsConfig, TrainConfig, build
 from instructgpt.stages.evaluate import EvaluateConfig, ModelEntry
-from instructgpt.stages.identity import ResumeConfig, flat, is_path
 from instructgpt.stages.label import LabelConfig
 from instructgpt.stages.loading import InitConfig
 from instructgpt.stages.ppo import RolloutConfig
@@ -54,6 +55,7 @@ BLOCKS = {
     "rollout": RolloutConfig,
     "evaluate": EvaluateConfig,
 }
+BUILT_IN = {"evaluators": EVALUATORS, "judges": JUDGES}
 SIZES = ("1.3b", "6b", "175b")
 
 
@@ -82,6 +84,9 @@ def test_blocks_are_config_classes(stage, variant):
             for entry in block.values():
                 ModelEntry(**entry)
                 InitConfig(**entry.init)
+            continue
+        if name in BUILT_IN:  # classes with fields of their own
+            assert {entry.name for entry in block.values()} <= BUILT_IN[name].keys()
             continue
         fields = {f.name for f in dataclasses.fields(BLOCKS[name])}
         assert set(block) <= fields, f"{stage}:{variant} config.{name}"
