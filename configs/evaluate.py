@@ -4,6 +4,9 @@
         --workdir=runs/mini/evaluate
 
 Temperature 1 for InstructGPT models and 0.7 for GPT, as App. F says of its samples.
+
+`judges` and `evaluators` may name classes of your own, see evals/interface.py: a file
+that takes this config and adds `config.judges.brief = dict(name="my_judges:Brief")`.
 """
 
 from ml_collections import ConfigDict

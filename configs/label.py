@@ -10,7 +10,8 @@ validation prompts; with 10,000 prompts and the mean of two labelers on 0.660
 637d4e7, 2026-11-29).
 
 The paper's set has 33,207 training and 17,887 validation prompts. Only the miniature
-world has simulated labelers; elsewhere the answers are written for people to rank.
+world has simulated labelers; elsewhere `ranked_by` is "people", for whom the answers
+are written out.
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,8 @@
 """A checkpoint as text in and text, log-probs or scores out.
 
-    model = LanguageModel.open("runs/mini/ppo_ptx", part="ema")
-    answers = model.generate(["Where does Dela live?"], num_samples=2)
+    prompts = ["Where does Dela live?", "Who is Falk?"]
+    policy = LanguageModel.open("runs/mini/ppo_ptx", part="ema")
+    answers = [texts[0] for texts in policy.generate(prompts)]
     scores = RewardModel.open("runs/mini/reward").score(prompts, answers)
 
 Templates, stop tokens, padding, batches and the mesh are inside; callers hold text. A
@@ -12,150 +13,34 @@ share what is compiled. Each call compiles once for each temperature and batch s
 Letters: B batch, P prompt, R response or continuation, K samples per prompt.
 """
 
-import contextlib
 import dataclasses
 import functools
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from instructgpt.batching import mesh_batches
-from instructgpt.checkpoints import Verify
 from instructgpt.data.records import as_records
 from instructgpt.data.transforms import encode_comparison, encode_prompt
 from instructgpt.distributed import fetch, is_first
-from instructgpt.errors import UserError, about
+from instructgpt.errors import UserError
 from instructgpt.finite import check_finite
 from instructgpt.kept import KeptRows
 from instructgpt.likelihood import LogLikelihood, encode_pair, likelihoods
 from instructgpt.metrics import Progress
 from instructgpt.rollouts import generate
 from instructgpt.sampling import SamplingConfig
-from instructgpt.sharding import put_whole_batch, round_up
+from instructgpt.sharding import put_whole_batch
+from instructgpt.text_model import Record, TextModel
 from instructgpt.text_programs import shared_likelihood, shared_scorer, text_sampler
-from instructgpt.trained import (
-    Loaded,
-    TextFormat,
-    model_config_of,
-    opened,
-    read_mesh,
-    read_text_format,
-)
 
 Array = jax.Array
-Params = Any
-Record = Mapping[str, Any]
-_MOST = 64  # rows of a batch, unless it is given
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Model:
-    """Parameters on a mesh, and how text is put to them."""
-
-    model: Any
-    params: Params
-    text: TextFormat
-    mesh: Mesh
-    source: str = ""  # a checkpoint, for messages; "" of parameters in training
-    weights: str = ""  # what stands for the parameters, if they lie in a checkpoint
-
-    _kind: ClassVar[str] = "language"
-
-    @classmethod
-    def from_loaded(cls, loaded: Loaded, text: TextFormat, mesh: Mesh) -> Self:
-        """A model that a stage has loaded."""
-        return cls(
-            loaded.model, loaded.params, text, mesh, loaded.source, loaded.weights
-        )
-
-    @classmethod
-    def open(
-        cls,
-        workdir: str | os.PathLike[str],
-        *,
-        part: str = "params",
-        step: int | None = None,
-        mesh: Mesh | None = None,
-        tokenizer: str = "",
-        template: str = "",
-        max_prompt: int = 0,
-        max_response: int = 0,
-        verify: Verify = "files",
-    ) -> Self:
-        """The model of a workdir: of a stage that has finished, or imported.
-
-        Args:
-          workdir: Relative to the current folder, or absolute.
-          part: "params", or "ema" for the average of a policy; "": the average where
-            there is one. A reward model has but one.
-          step: Which checkpoint; None is the newest.
-          mesh: Where it runs; None: the stage's, or all devices if these are others.
-          tokenizer: A file or folder in place of the one in the workdir's config.
-          template: In place of the one in the workdir's config.
-          max_prompt: Tokens of a prompt, with its dialogue; 0: as in the workdir's
-            config, -1: all that the context has room for.
-          max_response: Tokens of a response; 0: as in the workdir's config.
-          verify: What of the checkpoint is compared with its checksums.
-
-        Raises:
-          UserError: there is no model of this kind, it is damaged, or what it is to be
-            used with does not fit it.
-        """
-        path = Path(os.path.abspath(os.path.expanduser(workdir)))
-        with opened(path, step=step, verify=verify) as found:
-            if found.meta["kind"] != cls._kind:
-                raise UserError(
-                    f"{path} holds a {found.meta['kind']} model; name the workdir of "
-                    f"a {cls._kind} one"
-                )
-            text = read_text_format(
-                found,
-                tokenizer=tokenizer,
-                template=template,
-                max_prompt=max_prompt,
-                max_response=max_response,
-            )
-            mesh = mesh or read_mesh(path)
-            with jax.set_mesh(mesh):
-                config = model_config_of(found, mesh)
-                loaded = found.restore(config, part=found.part(part), mesh=mesh)
-        return cls.from_loaded(loaded, text, mesh)
-
-    @contextlib.contextmanager
-    def _running(self) -> Iterator[None]:
-        """On the model's mesh; errors name its checkpoint."""
-        named = about(self.source) if self.source else contextlib.nullcontext()
-        with jax.set_mesh(self.mesh), named:
-            yield
-
-    def prompt_length(self, record: Record, *, raw: bool = False) -> int:
-        """Tokens of a prompt with its template and history; raw: without a template."""
-        return len(self.text.prompt_format.prompt_ids(dict(record), raw=raw))
-
-    def _check_prompts(self, records: Sequence[Record], *, raw: bool = False) -> None:
-        """Raises UserError if a prompt is too long, before any long work."""
-        limit = self.text.max_prompt
-        for record in records:
-            length = self.prompt_length(record, raw=raw)
-            if length > limit:
-                raise UserError(
-                    f"record {record['id']!r}: its prompt, with what comes before it, "
-                    f"has {length} tokens, and the limit is {limit}; shorten it, or "
-                    "raise max_prompt"
-                )
-
-    def _rows(self, wanted: int | None, number: int) -> int:
-        """Rows of a batch; few sizes, as each is compiled."""
-        return round_up(wanted or min(_MOST, _power_of_two(number)), self.mesh)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class LanguageModel(_Model):
+class LanguageModel(TextModel):
     """A language model that answers text, and says how probable text is.
 
     Build it by `open`, from a checkpoint, or by its constructor, from live parameters.
@@ -232,15 +117,15 @@ class LanguageModel(_Model):
             num_samples=num_samples,
         )
         asked = self._asked(records)
-        self._check_prompts(asked, raw=self._raw)
-        size = self._rows(batch_size, len(records))
+        self.check_prompts(asked, raw=self._raw)
+        size = self.rows_at_a_time(batch_size, len(records))
         key = jax.random.key(key) if isinstance(key, int) else key
         kept = self._kept(keep, asked, sampling, key, size)
         done: list[list[str]] = [] if kept is None else kept.rows
         progress = Progress(
             name, len(asked), start=len(done), enabled=is_first() and bool(name)
         )
-        with self._running():
+        with self.running():
             for texts in self._answers(asked, sampling, key, size, start=len(done)):
                 if kept is None:
                     done += texts
@@ -362,21 +247,21 @@ class LanguageModel(_Model):
             for prompt, (_, text) in zip(prompts, pairs, strict=True)
         ]
         run = functools.partial(shared_likelihood(self.model.config), self.params)
-        with self._running():
+        with self.running():
             return likelihoods(
                 run,
                 encoded,
                 pad_id=self.text.prompt_format.pad_id,
-                batch_size=self._rows(batch_size, len(pairs)),
+                batch_size=self.rows_at_a_time(batch_size, len(pairs)),
                 mesh=self.mesh,
             )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class RewardModel(_Model):
+class RewardModel(TextModel):
     """A reward model that scores text. Build it by `open` or by its constructor."""
 
-    _kind = "scalar"
+    kind = "scalar"
 
     def score(
         self,
@@ -404,7 +289,7 @@ class RewardModel(_Model):
         ]
         if not rows:
             return np.zeros(0, np.float32)
-        self._check_prompts(rows)
+        self.check_prompts(rows)
         encode = functools.partial(
             encode_comparison,
             prompt_format=self.text.prompt_format,
@@ -412,9 +297,9 @@ class RewardModel(_Model):
             max_response=self.text.max_response,
             max_responses=1,
         )
-        size = self._rows(batch_size, len(rows))
+        size = self.rows_at_a_time(batch_size, len(rows))
         run, out = shared_scorer(self.model.config), []
-        with self._running():
+        with self.running():
             for batch in mesh_batches(
                 rows, encode, batch_size=size, mesh=self.mesh, whole=True
             ):
@@ -424,8 +309,3 @@ class RewardModel(_Model):
             scores = np.concatenate(out)
             check_finite(scores, "scores of answers")
         return scores
-
-
-def _power_of_two(number: int) -> int:
-    """The least power of two that is not smaller; 1 of 0."""
-    return 1 << max(number - 1, 0).bit_length()

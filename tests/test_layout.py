@@ -49,6 +49,7 @@ LEVELS = {
     "likelihood": 4,
     "loop": 4,
     "rollouts": 4,
+    "text_model": 4,
     "text_programs": 4,
     "evals": 5,
     "stages": 6,

@@ -46,10 +46,13 @@ def answers_so_far(context: Context) -> Iterator[Path]:
     A user's mistake leaves none of them, so that the config may be corrected. The stage
     calls `forget_answers` once it has written what they are for.
     """
+    folder = context.workdir / _SO_FAR
     try:
-        yield context.workdir / _SO_FAR
+        yield folder
     except UserError:
-        forget_answers(context)
+        # Other processes may not have met the mistake, so nobody waits for them.
+        if is_first():
+            shutil.rmtree(folder, ignore_errors=True)
         raise
 
 

@@ -11,7 +11,7 @@ import datetime
 import functools
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,11 +142,11 @@ class _Comparison:
         )
         build = functools.partial(build_named, setting=setting)
         judges = build(
-            config.judges.to_dict(), JUDGES, method="judge", where="config.judges"
+            _named(config, "judges"), JUDGES, method="judge", where="config.judges"
         )
         loading.find(reward_init, context, scalar=True)
         evaluators = build(
-            config.evaluators.to_dict(),
+            _named(config, "evaluators"),
             EVALUATORS,
             method="run",
             where="config.evaluators",
@@ -192,10 +192,8 @@ def _evaluate(context: common.Context, config: ConfigDict) -> dict[str, Any]:
     return {
         **found.numbers(
             labels={name: entry.label for name, entry in comparison.entries.items()},
-            judges={key for key, e in config.judges.items() if e.name in JUDGES},
-            evaluators={
-                key for key, e in config.evaluators.items() if e.name in EVALUATORS
-            },
+            judges=_built_in(config, "judges", JUDGES),
+            evaluators=_built_in(config, "evaluators", EVALUATORS),
         ),
         "baseline": settings.baseline,
         "num_prompts": len(records),
@@ -230,6 +228,17 @@ def _ask(
         )
         answers[name] = [t[0].strip("\n") for t in texts]
     return measured, answers
+
+
+def _named(config: ConfigDict, block: str) -> dict[str, dict[str, Any]]:
+    """Of each evaluator or judge its name and fields."""
+    return config[block].to_dict() if block in config else {}
+
+
+def _built_in(config: ConfigDict, block: str, known: Mapping[str, type]) -> set[str]:
+    """Keys of the evaluators or judges that are built in."""
+    named = _named(config, block).items()
+    return {key for key, entry in named if entry["name"] in known}
 
 
 def build_entries(config: ConfigDict) -> dict[str, ModelEntry]:
