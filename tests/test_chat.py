@@ -133,11 +133,12 @@ class Terminal:
         )
         os.close(slave)
         self.shown = ""
+        self._seen = 0  # how much of it `until` has gone past
 
     def until(self, text: str, seconds: float = 300) -> None:
         """Reads on until this is shown, or until the end for ""."""
-        end, start = time.monotonic() + seconds, len(self.shown)
-        while not text or text not in self.shown[start:]:
+        end = time.monotonic() + seconds
+        while not text or text not in self.shown[self._seen :]:
             assert time.monotonic() < end, self.shown
             if not select.select([self._master], [], [], 1)[0]:
                 continue
@@ -149,6 +150,7 @@ class Terminal:
                 assert not text, self.shown
                 return
             self.shown += part.decode(errors="replace")
+        self._seen = self.shown.index(text, self._seen) + len(text)
 
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())

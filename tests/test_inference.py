@@ -110,7 +110,8 @@ def test_a_history_is_read_and_counted(policy):
     ids = policy.text.prompt_format.prompt_ids(record)
     assert policy.prompt_length(record) == len(ids)
     assert policy.prompt_length(record) > policy.prompt_length({"prompt": PROMPT})
-    assert policy.generate([record]) != policy.generate([PROMPT])
+    with_history, without = policy.log_likelihood([(record, "Yes"), (PROMPT, "Yes")])
+    assert with_history.log_prob != without.log_prob
     with pytest.raises(UserError, match=r"record '0': its history holds 1 texts"):
         policy.generate([{**record, "history": ["Hello."]}])
 
@@ -124,14 +125,12 @@ def test_what_is_too_long_is_refused_before_the_first_answer(policy, monkeypatch
 
 
 def naive_likelihood(model: LanguageModel, before: list[int], target: list[int]):
-    """The whole distribution at every token, without padding."""
+    """From the whole distribution at every token, without padding or a mesh."""
     tokens = jnp.array([before + target])[:, None]
-    with jax.set_mesh(model.mesh):
-        variables = {"params": model.params}
-        hidden, _ = model.model.apply(variables, tokens, jnp.ones_like(tokens, bool))
-        logits = np.asarray(
-            model.model.apply(variables, hidden[:, 0], method="logits"), np.float64
-        )[0]
+    variables = {"params": jax.device_get(model.params)}
+    hidden, _ = model.model.apply(variables, tokens, jnp.ones_like(tokens, bool))
+    logits = model.model.apply(variables, hidden[:, 0], method="logits")
+    logits = np.array(logits, np.float64)[0]
     logits -= np.log(np.exp(logits).sum(axis=-1, keepdims=True))
     at = range(len(before) - 1, len(before) + len(target) - 1)
     log_prob = sum(logits[i, t] for i, t in zip(at, target, strict=True))

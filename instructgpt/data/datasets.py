@@ -144,7 +144,8 @@ def open_prompt_format(config: DataConfig) -> PromptFormat:
     if config.tokenizer or config.jsonl:
         return _prompt_format(config, Path(config.jsonl))
     path = _world_tokenizer(config)
-    _check_noted(path)
+    if path.exists():
+        _check_noted(path)
     return _prompt_format(config, path)
 
 
