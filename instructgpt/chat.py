@@ -151,13 +151,13 @@ def find_reward_model(workdirs: Sequence[str]) -> str:
 
 
 def show(answers: Sequence[Answer]) -> None:
-    """Prints the answers, each below the name of its model and the score."""
-    width = max(len(answer.label) for answer in answers)
+    """Prints the name of each model, its answer, and the score under it."""
     for answer in answers:
-        score = "" if answer.score is None else f"  score {answer.score:+.2f}"
-        print(f"\n{answer.label:{width}}{score}".rstrip())
+        print(f"\n{answer.label}")
         for line in (answer.text or "(nothing)").splitlines():
             print(f"  {line}")
+        if answer.score is not None:
+            print(f"  [score {answer.score:+.2f}]")
     print(flush=True)
 
 

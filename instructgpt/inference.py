@@ -52,7 +52,7 @@ class LanguageModel(TextModel):
     def few_shot(self, wrap: Callable[[str], str]) -> "LanguageModel":
         """The same model, given solved examples before each prompt.
 
-        Prompts then have no template, and a newline ends a response.
+        Prompts then have no template and no history, and a newline ends a response.
 
         Args:
           wrap: Puts the examples before a prompt.

@@ -38,9 +38,9 @@ def sampling_ids(
     tokenizer = prompt_format.tokenizer
     ends = [prompt_format.end_id, tokenizer.eos_id]
     ends += [tokenizer.token_id("\n")] * newline
-    banned = dict.fromkeys([tokenizer.pad_id, tokenizer.bos_id])
-    for kept in (None, tokenizer.eos_id):
-        banned.pop(kept, None)
+    banned = [tokenizer.pad_id]
+    if tokenizer.bos_id not in (None, tokenizer.eos_id):
+        banned.append(tokenizer.bos_id)
     return {
         "stop_ids": tuple(dict.fromkeys(ends)),
         "pad_id": tokenizer.pad_id,

@@ -76,9 +76,9 @@ def test_answers_to_one_question(run, capsys):
     path = str(run.workdir / "ppo")
     chat.main([path, "--prompt", PROMPT, "--max_response=3"])
     said = capsys.readouterr().out
-    assert re.fullmatch(r"\nppo  score [+-]\d+\.\d\d\n(  .+\n)+\n", said)
+    assert re.fullmatch(r"\nppo\n(  .+\n)+  \[score [+-]\d+\.\d\d\]\n\n", said)
     chat.main([path, "--prompt", PROMPT, "--max_response=3", "--reward=none"])
-    assert capsys.readouterr().out.startswith("\nppo\n")
+    assert "score" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
