@@ -8,6 +8,9 @@ The paper compares on 3,196 test prompts.
 
 Cost: `mini` is a part of the recipe's 9.7 minutes on 2 CPU cores. It leaves the table
 of README.md and `report.html`.
+
+`judges` and `evaluators` may name classes of your own, see evals/interface.py: a file
+that takes this config and adds `config.judges.brief = dict(name="my_judges:Brief")`.
 """
 
 from typing import Any
@@ -49,6 +52,11 @@ def get_config(variant: str = "mini") -> ConfigDict:
         ppo_ptx=_entry("PPO-ptx", path="../ppo_ptx", part="ema"),
     )
     config.rl_init.path = "../rl_init"
+    # Who measures the models, and who judges their answers: see evals/interface.py.
+    config.evaluators = dict(pretrain_loss=dict(name="pretrain_loss"))
+    config.judges = dict(reward=dict(name="reward"))
+    if variant in ("smoke", "mini"):  # only the miniature world has this judge
+        config.judges = dict(gold=dict(name="gold"), reward=dict(name="reward"))
     config.evaluate.baseline = "sft"
     config.evaluate.reward = "../reward"
     config.evaluate.comparisons = "../label"

@@ -10,7 +10,8 @@ validation prompts; with 10,000 prompts and the mean of two labelers on 0.660
 637d4e7, 2026-11-29).
 
 The paper's set has 33,207 training and 17,887 validation prompts. Only the miniature
-world has simulated labelers; elsewhere the answers are written for people to rank.
+world has simulated labelers; elsewhere `ranked_by` is "people", for whom the answers
+are written out.
 
 Cost: `mini` is a part of the recipe's 9.7 minutes on 2 CPU cores. Its labelers agree on
 72 to 73 % of the pairs that two of them leave untied.
@@ -25,6 +26,7 @@ VARIANTS: dict[str, common.Values] = {
         "label.train_prompts": 32,
         "label.valid_prompts": 16,
         "label.misplaced": 2,
+        "label.ranked_by": "world",
         "label.batch_size": 16,
     },
     "mini": {
@@ -33,6 +35,7 @@ VARIANTS: dict[str, common.Values] = {
         "label.min_responses": 8,
         "label.max_responses": 8,
         "label.misplaced": 2,
+        "label.ranked_by": "world",
     },
 }
 
@@ -49,6 +52,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.label.misplaced = 0
     config.label.train_labelers = 1
     config.label.labelers_per_prompt = 3
+    config.label.ranked_by = "people"
     config.label.temperature = 1.0
     config.label.batch_size = 48
     common.apply(config, variant, VARIANTS)

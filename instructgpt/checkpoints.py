@@ -280,9 +280,17 @@ class Checkpoints:
 
     def weights(self, step: int) -> str:
         """What stands for the arrays: the checksum of theirs."""
+        return value_checksum(self._listed(step))
+
+    def part_names(self, step: int) -> set[str]:
+        """The parts that hold arrays."""
+        return {name.partition("/")[0] for name in self._listed(step)}
+
+    def _listed(self, step: int) -> dict[str, Any]:
+        """Shape and checksum of every array by path, as `meta` has them."""
         with _meta_as_json():
             meta = self._load(step, META, None)
-        return value_checksum(self._check_meta(step, meta))
+        return self._check_meta(step, meta)
 
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON part alone."""

@@ -3,7 +3,7 @@
 Letters: B prompts, P prompt, R response, K samples per prompt.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -191,9 +191,8 @@ def generate(
     key: Key[Array, ""],
     *,
     mesh: Mesh,
-    on_batch: Callable[[int], None] | None = None,
-) -> list[Generated]:
-    """Samples responses to a whole source, in order, and fetches them.
+) -> Iterator[list[Generated]]:
+    """Samples responses to batches of prompts, in order, and fetches each batch.
 
     Args:
       sampler: Of `make_sampler`.
@@ -202,30 +201,25 @@ def generate(
         and are left out.
       key: One for the whole source.
       mesh: Where to run.
-      on_batch: Called with the number of prompts done so far.
+
+    Yields:
+      What each batch gave.
 
     Raises:
       UserError: a log-prob of a sampled token is not finite.
     """
-    out: list[Generated] = []
     for batch in batches:
         samples = fetch(sampler(params, put_whole_batch(batch, mesh), key))
-        real = np.asarray(batch.index) >= 0
+        index = np.asarray(batch.index)
+        real = index >= 0
         drawn = samples.log_probs[real][samples.valid[real]]
         check_finite(drawn, "log-probs of sampled tokens")
-        for row, index in enumerate(np.asarray(batch.index)):
-            if index < 0:
-                continue
+        out = []
+        for row in np.flatnonzero(real):
             tokens, valid = samples.tokens[row], samples.valid[row]
-            out.append(
-                Generated(
-                    int(index),
-                    [t[v].tolist() for t, v in zip(tokens, valid, strict=True)],
-                )
-            )
-        if on_batch is not None:
-            on_batch(len(out))
-    return out
+            kept = [t[v].tolist() for t, v in zip(tokens, valid, strict=True)]
+            out.append(Generated(int(index[row]), kept))
+        yield out
 
 
 def make_response_scorer(

@@ -83,9 +83,9 @@ from instructgpt.evals import figures
 from instructgpt.evals.plotting import to_png
 from instructgpt.evals.report import load_curves, load_results
 from instructgpt.evals.tables import format_results_table
+from instructgpt.inference import LanguageModel, RewardModel
 from instructgpt.metrics import read_metrics
 from instructgpt.stages import common, recipe
-from instructgpt.stages.ask import Panel
 from instructgpt.stages.label import open_comparisons
 
 logging.set_verbosity(logging.ERROR)  # Orbax warns of what is no problem
@@ -316,17 +316,32 @@ table(
 #
 # Change the prompt and run the cell again; another seed gives other answers. The models
 # know nothing but their world, so ask about the people and towns in the tables above.
+# On a terminal, `python -m instructgpt.chat WORKDIR...` has a conversation with them.
 # Everything so far is also in one file to keep, `evaluate/report.html`.
 
 # %%
-panel = Panel(recipe.stage_config(config, "evaluate"), WORKDIR / "evaluate")
+gpt = LanguageModel.open(WORKDIR / "pretrain")
+models = {
+    "GPT": gpt,
+    "GPT (prompted)": gpt.few_shot(context.data.few_shot),
+    "SFT": LanguageModel.open(WORKDIR / "sft", step=selected["step"]),
+    "PPO": LanguageModel.open(WORKDIR / "ppo", part="ema"),
+    "PPO-ptx": LanguageModel.open(WORKDIR / "ppo_ptx", part="ema"),
+}
+reward_model = RewardModel.open(WORKDIR / "reward")
 
 # %%
 PROMPT = "List three gifts that Dela would like."  # @param {type:"string"}
 SEED = 0  # @param {type:"integer"}
 
-answers = panel.ask(PROMPT, seed=SEED)
+answers = [
+    model.generate([PROMPT], key=SEED)[0][0].strip("\n") for model in models.values()
+]
+scores = reward_model.score([PROMPT] * len(answers), answers)
 table(
-    [(a.label, a.text, f"{a.score:.2f}") for a in answers],
+    [
+        (name, answer, f"{score:.2f}")
+        for name, answer, score in zip(models, answers, scores, strict=True)
+    ],
     ["model", "answer", "reward model's score"],
 )

@@ -302,26 +302,19 @@ def test_eight_devices_sample_and_score_like_one(
         )
 
 
-def test_generate_gives_texts_in_order_and_leaves_blank_rows_out(
+def test_generate_gives_tokens_in_order_and_leaves_blank_rows_out(
     sampler, params, prompts, samples
 ):
     index = prompts.index.copy()
     index[5:] = -1
-    done, mesh = [], tiny.mesh_of()
+    batches, mesh = [prompts, prompts._replace(index=index)], tiny.mesh_of()
     with jax.set_mesh(mesh):
-        out = generate(
-            sampler,
-            params,
-            [prompts, prompts._replace(index=index)],
-            jax.random.key(0),
-            mesh=mesh,
-            on_batch=done.append,
-        )
-    assert done == [B, B + 5]
-    assert [g.row for g in out] == [*range(20, 20 + B), *range(20, 25)]
+        first, second = generate(sampler, params, batches, jax.random.key(0), mesh=mesh)
+    assert [g.row for g in first] == [*range(20, 20 + B)]
+    assert [g.row for g in second] == [*range(20, 25)]
     for b in range(B):
         tokens = np.asarray(samples.tokens[b, 0])[np.asarray(samples.valid[b, 0])]
-        assert out[b].tokens == [tokens.tolist()]
+        assert first[b].tokens == [tokens.tolist()]
 
 
 def test_generate_refuses_tokens_drawn_from_nan(sampler, params, prompts):
@@ -329,7 +322,7 @@ def test_generate_refuses_tokens_drawn_from_nan(sampler, params, prompts):
     spoiled = {**params, "token_embedding": params["token_embedding"] * np.nan}
     mesh = tiny.mesh_of()
     with jax.set_mesh(mesh), pytest.raises(UserError, match="log-probs of sampled"):
-        generate(sampler, spoiled, [prompts], jax.random.key(0), mesh=mesh)
+        list(generate(sampler, spoiled, [prompts], jax.random.key(0), mesh=mesh))
 
 
 def test_response_scorer_is_response_scores(frozen, rng):

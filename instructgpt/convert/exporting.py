@@ -13,6 +13,7 @@ from instructgpt.convert.chat_template import template_of, write_chat_template
 from instructgpt.convert.importing import SCORE, SCORE_BIAS, SCORE_VOCAB, TOKENIZER
 from instructgpt.distributed import is_first
 from instructgpt.errors import UserError
+from instructgpt.identity import read_json
 from instructgpt.metrics import Progress
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.hf import transfer
@@ -23,7 +24,6 @@ from instructgpt.outputs import check_new_folder, new_folder
 from instructgpt.paths import resolve
 from instructgpt.sharding import MeshConfig, make_mesh
 from instructgpt.stages import common
-from instructgpt.stages.identity import read_json
 from instructgpt.state import params_layout
 from instructgpt.tokenizer import copy_tokenizer, load_tokenizer
 

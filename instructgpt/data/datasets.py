@@ -84,6 +84,11 @@ class Datasets:
         return self.prompt_format.tokenizer
 
     @property
+    def few_shot(self) -> Callable[[str], str] | None:
+        """Puts solved examples before a prompt; None where the data have none."""
+        return None if self.world is None else self.world.format_prompted
+
+    @property
     def held_out(self) -> dict[str, str]:
         """The fingerprints of what no model may be trained on."""
         train = ".train.jsonl"
@@ -130,16 +135,40 @@ def open_datasets(config: DataConfig, *, log: Callable[[str], None]) -> Datasets
         return _from_files(config, directory) if config.jsonl else _world(config, log)
 
 
+def open_prompt_format(config: DataConfig) -> PromptFormat:
+    """The tokenizer and template of data that a stage has opened before.
+
+    Raises:
+      UserError: the tokenizer is not where the config says, or is damaged.
+    """
+    if config.tokenizer or config.jsonl:
+        return _prompt_format(config, Path(config.jsonl))
+    path = _world_tokenizer(config)
+    if path.exists():
+        _check_noted(path)
+    return _prompt_format(config, path)
+
+
+def _world_name(config: DataConfig) -> str:
+    """What the sets of the world are called; their sizes are part of it."""
+    digits = "-".join("x".join(map(str, getattr(config, kind))) for kind in KINDS)
+    return f"world-{config.world_seed}-{digits}"
+
+
+def _world_tokenizer(config: DataConfig) -> Path:
+    name = f"tokenizer-{config.vocab_size}.model"
+    return Path(config.dir) / _world_name(config) / name
+
+
 def _world(config: DataConfig, log: Callable[[str], None]) -> Datasets:
     directory, world = Path(config.dir), World(config.world_seed)
     sizes = {kind: getattr(config, kind) for kind in KINDS}
-    digits = "-".join("x".join(map(str, sizes[kind])) for kind in KINDS)
-    name = f"world-{config.world_seed}-{digits}"
+    name = _world_name(config)
     if not all(is_built(kind, name, directory) for kind in KINDS if any(sizes[kind])):
         for kind, splits in world.sets(sizes).items():
             if splits:
                 build(kind, name, directory, splits)
-    path = directory / name / f"tokenizer-{config.vocab_size}.model"
+    path = _world_tokenizer(config)
     if not config.tokenizer and not path.exists():
         log(f"made the miniature world (seed {config.world_seed}) in {directory}")
         texts = (r["text"] for r in open_source("documents", name, directory, "train"))

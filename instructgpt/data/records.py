@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -225,3 +225,22 @@ def check_kind(kind: str) -> None:
     """Raises UserError for a kind that `FIELDS` does not have."""
     if kind not in FIELDS:
         raise UserError(f"no kind of record {kind!r}; choose from {', '.join(FIELDS)}.")
+
+
+def as_records(prompts: Sequence[str | Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Prompts as records with an id, their number if they have none.
+
+    Raises:
+      UserError: a history is not prompts and responses in turn.
+    """
+    records = [
+        {"id": str(number), **({"prompt": given} if isinstance(given, str) else given)}
+        for number, given in enumerate(prompts)
+    ]
+    for record in records:
+        if len(record.get("history", ())) % 2:
+            raise UserError(
+                f"record {record['id']!r}: its history holds "
+                f"{len(record['history'])} texts; give a response to each prompt"
+            )
+    return records

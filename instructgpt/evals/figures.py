@@ -37,8 +37,12 @@ from instructgpt.evals.plotting import (
 
 @styled
 def win_rates(results: Results) -> Figure | None:
-    """Preference over SFT with 95 % intervals (paper, Fig. 1)."""
+    """Preference over SFT with 95 % intervals (paper, Fig. 1).
+
+    Where no judge gave one, by the reward model's score.
+    """
     points = model_values(results, "win_rate")
+    points = points or model_values(results, "score_win_rate")
     if not points:
         return None
     fig = Figure(figsize=(WIDTH, 3.4))

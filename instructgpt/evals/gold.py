@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from instructgpt.errors import UserError
+from instructgpt.evals.interface import Results, Setting, Value
 from instructgpt.evals.intervals import mean_interval, win_rate
 from instructgpt.world import Judgement, Task, World, judge
 from instructgpt.world.tasks import KINDS
@@ -18,6 +20,51 @@ FLAGS = {
         True,
     ),
 }
+
+
+class GoldJudge:
+    """Rates answers from 1 to 7 and flags them, and gives win rates by utility."""
+
+    def __init__(self, world: World, baseline: str):
+        self._world, self._baseline = world, baseline
+
+    @classmethod
+    def open(cls, setting: Setting) -> "GoldJudge":
+        """The judge of the data's world.
+
+        Raises:
+          UserError: the data are not the miniature world's.
+        """
+        if setting.data.world is None:
+            raise UserError(
+                "config.judges: only the miniature world has a gold judge; leave it "
+                "out for data of your own, as --config.judges.gold.name=reward does"
+            )
+        return cls(setting.data.world, setting.baseline)
+
+    def judge(
+        self, records: Sequence[Mapping[str, Any]], responses: Mapping[str, list[str]]
+    ) -> dict[str, Results]:
+        """Win rate, Likert score, flags and Likert scores by category."""
+        judged = {
+            name: judge_all(self._world, records, texts)
+            for name, texts in responses.items()
+        }
+        out = {}
+        for name, found in judged.items():
+            compared = None if name == self._baseline else judged[self._baseline]
+            numbers: dict[str, Value] = {}
+            for key, value in summarise(records, found, compared).items():
+                if isinstance(value, dict):
+                    numbers |= {f"{key}/{own}": v for own, v in value.items()}
+                else:
+                    numbers[key] = value
+            rows = [
+                {"rating": j.likert, "utility": j.utility, "flags": j.flags}
+                for j in found
+            ]
+            out[name] = Results(numbers, rows)
+        return out
 
 
 def judge_all(

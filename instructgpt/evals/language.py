@@ -1,14 +1,19 @@
 """Held-out loss of a language model, unbiased by padding and batching."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from instructgpt.evals.batching import mesh_batches
+from instructgpt.batching import mesh_batches
+from instructgpt.data.documents import TokenWindows
+from instructgpt.errors import about
+from instructgpt.evals.interface import Results, Setting
 from instructgpt.finite import check_finite
+from instructgpt.inference import LanguageModel
 from instructgpt.metrics import mean_metrics
+from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import Transformer
 from instructgpt.sharding import block_until_ready_on_cpu, put_batch
 from instructgpt.steps.sft import make_sft_loss
@@ -52,3 +57,39 @@ def make_loss_evaluator(
         return mean_metrics([{"loss": loss} for loss in losses])["loss"]
 
     return evaluate
+
+
+class HeldOutLoss:
+    """Mean loss on held-out pretraining text: the alignment tax (paper §4.2)."""
+
+    def __init__(self, windows: Callable[[ModelConfig], TokenWindows]):
+        self._windows = windows
+        self._losses: dict[ModelConfig, Callable[[Any], float]] = {}
+
+    @classmethod
+    def open(cls, setting: Setting) -> "HeldOutLoss | None":
+        """On the documents of the split, if the data have some."""
+        if setting.data.has("documents", setting.split):
+            return cls(setting.windows)
+        setting.log(
+            f"evaluate: the data have no {setting.split} documents, so there is no "
+            f"held-out pretraining loss; add documents.{setting.split}.jsonl to have it"
+        )
+        return None
+
+    def check(self, config: ModelConfig) -> None:
+        """Raises UserError if the text cannot be put to a model of this config."""
+        self._windows(config)
+
+    def run(
+        self, model: LanguageModel, records: Sequence[Mapping[str, Any]]
+    ) -> Results:
+        """Nats per token; the prompts are not looked at."""
+        del records
+        config = model.model.config
+        if config not in self._losses:  # models of one config share what is compiled
+            self._losses[config] = make_loss_evaluator(
+                model.model, self._windows(config), None, batch_size=16, mesh=model.mesh
+            )
+        with jax.set_mesh(model.mesh), about(model.source):
+            return Results({"pretrain_loss": self._losses[config](model.params)})

@@ -1,12 +1,14 @@
 """The report as one HTML page: pictures are inside, nothing comes from a network.
 
-A part of the results that is missing leaves out its section and nothing else.
+Here stands what the page says; `report.html.jinja` says how it looks. A part of the
+results that is missing leaves out its section and nothing else.
 """
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import jinja2
 from matplotlib.figure import Figure
 
 from instructgpt.evals import figures
@@ -23,10 +25,58 @@ from instructgpt.evals.tables import (
     flag_table,
     format_interval,
     model_table,
+    other_tables,
     table_by_model,
 )
 
 Curves = Mapping[str, Curve]
+_TEMPLATE = "report.html.jinja"
+
+
+class Model(NamedTuple):
+    """How a model is named in the page."""
+
+    label: str
+    color: str
+
+
+class Row(NamedTuple):
+    """A row of a table: a model, where it is about one, and cells."""
+
+    cells: Sequence[str]
+    model: Model | None = None
+    marked: bool = False
+
+
+class Table(NamedTuple):
+    """A table; its title is shown where it opens on a click."""
+
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    title: str = ""
+
+
+class Image(NamedTuple):
+    """A picture that lies in the page."""
+
+    source: str
+    description: str
+
+
+class Answer(NamedTuple):
+    """What a model said, and how it was rated."""
+
+    model: Model
+    text: str
+    rating: str
+
+
+class Sample(NamedTuple):
+    """A prompt with the answers of all models."""
+
+    category: str
+    prompt: str
+    answers: Sequence[Answer]
 
 
 class Section(NamedTuple):
@@ -34,57 +84,83 @@ class Section(NamedTuple):
 
     title: str
     caption: str
-    body: str
+    table: Table | None = None
+    image: Image | None = None
+    details: Table | None = None
+    samples: Sequence[Sample] = ()
 
 
 def render_html(results: Results, curves: Curves) -> str:
     """The whole page as text."""
-    sections = [
-        section
-        for section in (
-            *_model_sections(results),
-            *_training_sections(results, curves),
-            *_sample_sections(results),
-        )
-        if section.body
-    ]
-    body = "\n".join(
-        f"<section><h2>{_text(section.title)}</h2>\n"
-        f"<p class='caption'>{_text(section.caption)}</p>\n{section.body}\n</section>"
-        for section in sections
+    sections = (
+        *_model_sections(results),
+        *_other_sections(results),
+        *_training_sections(results, curves),
+        *_sample_sections(results),
     )
-    return _PAGE.format(style=_STYLE, facts=_facts(results), body=body)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    minutes = results.get("meta", {}).get("minutes") or {}
+    return environment.get_template(_TEMPLATE).render(
+        facts=_facts(results),
+        minutes=", ".join(f"{name} {value:.1f}" for name, value in minutes.items()),
+        sections=[section for section in sections if any(section[2:])],
+    )
 
 
 def _model_sections(results: Results) -> Iterable[Section]:
+    judged = any("likert" in model for model in results.get("models", {}).values())
+    who = "Judged by the gold judge on" if judged else "On"
+    prompts = (
+        f"{_split(results)} prompts, of customers and with questions that no training "
+        "text holds word for word"
+        if judged or not results.get("models")
+        else f"{_split(results)} prompts"
+    )
     yield Section(
         "Results",
-        f"Judged by the gold judge on {_split(results)} prompts, of customers and with "
-        "questions that no training text holds word for word; 95 % intervals over "
-        "prompts.",
-        _models_html(results),
+        f"{who} {prompts}; 95 % intervals over prompts.",
+        table=_models(results),
     )
     yield Section(
         "Preference over SFT",
         "How often a model's answer is preferred to the SFT model's answer to the same "
-        "prompt; a tie counts one half. Figure 1 of the paper, at one model size.",
-        _image(figures.win_rates(results), "Win rate against SFT of each model"),
+        "prompt; a tie counts one half. Figure 1 of the paper, at one model size."
+        + " The reward model's score decides, which the policies were trained to raise."
+        * (not judged),
+        image=_image(figures.win_rates(results), "Win rate against SFT of each model"),
     )
     yield Section(
         "Overall quality",
         "Mean rating on the Likert scale from 1 to 7. Figure 5 of the paper.",
-        _image(figures.likert(results), "Likert score of each model")
-        + _details_html(
-            "By use case", *table_by_model(results, "categories", digits=1)
+        image=_image(figures.likert(results), "Likert score of each model"),
+        details=_table(
+            *table_by_model(results, "categories", digits=1), title="By use case"
         ),
     )
     yield Section(
         "What the answers do",
         "Share of answers with each flag of the paper's Table 3. Figure 4 of the "
         "paper; for hallucinations, lower is better.",
-        _image(figures.flags(results), "Share of answers with each flag")
-        + _details_html("In numbers", *flag_table(results)),
+        image=_image(figures.flags(results), "Share of answers with each flag"),
+        details=_table(*flag_table(results), title="In numbers"),
     )
+
+
+def _other_sections(results: Results) -> Iterable[Section]:
+    """Evaluators and judges of one's own, by the names that the config gives them."""
+    for kind, key, columns, rows in other_tables(results):
+        caption = {
+            "judges": "What the judge of this name says of the answers to the same "
+            "prompts.",
+            "evaluators": "What the evaluator of this name measures of each model.",
+        }[kind]
+        yield Section(title(key), caption, table=_table(columns, rows))
 
 
 def _training_sections(results: Results, curves: Curves) -> Iterable[Section]:
@@ -92,13 +168,15 @@ def _training_sections(results: Results, curves: Curves) -> Iterable[Section]:
         "Reinforcement learning",
         "PPO and PPO-ptx from the same start: the reward they gain, and how far they "
         "move away from their reference for it (paper §3.5, Eq. 2).",
-        _image(figures.ppo_curves(curves), "Score, KL, value loss, clip fraction"),
+        image=_image(
+            figures.ppo_curves(curves), "Score, KL, value loss, clip fraction"
+        ),
     )
     yield Section(
         "Alignment tax",
         "Loss on held-out pretraining text: what PPO forgets of pretraining, and what "
         "the pretraining gradients of PPO-ptx give back (paper §4.2, Figure 33).",
-        _image(
+        image=_image(
             figures.pretraining_loss(results, curves),
             "Held-out pretraining loss before and after RL",
         ),
@@ -109,28 +187,34 @@ def _training_sections(results: Results, curves: Curves) -> Iterable[Section]:
         "rankings it was trained on and for others (paper §4.1). How often two "
         "labelers agree is over the pairs that neither ties (§3.4); to be compared "
         "with it, the model's accuracy is also taken over these, against either one.",
-        _image(figures.reward_accuracy(results), "Reward model accuracy"),
+        image=_image(figures.reward_accuracy(results), "Reward model accuracy"),
     )
     yield Section(
         "Which SFT epoch",
         "In the paper validation loss rises after the first epoch while the reward "
         "model prefers later ones; the checkpoint is chosen by its score (§3.5).",
-        _image(figures.sft_epochs(results), "Validation loss and RM score by epoch")
-        + _epochs_html(results),
+        image=_image(figures.sft_epochs(results), "Validation loss and RM score"),
+        details=_epochs(results),
     )
     yield Section(
         "Losses",
         "Training loss and loss on held-out data of the supervised stages.",
-        _image(figures.loss_curves(curves), "Loss curves of the supervised stages"),
+        image=_image(
+            figures.loss_curves(curves), "Loss curves of the supervised stages"
+        ),
     )
 
 
 def _sample_sections(results: Results) -> Iterable[Section]:
+    rated_by = results.get("rated_by", "gold")
+    whose = {"gold": "the gold judge's rating", "reward": "the reward model's score"}
+    rating = whose.get(rated_by, f"the rating of the judge {rated_by}")
     yield Section(
         "Samples",
-        "The same prompts answered by each model, with the gold judge's rating "
-        "(Figures 8 and 9 of the paper).",
-        "\n".join(_sample_html(results, row) for row in results.get("samples") or ()),
+        "The same prompts answered by each model"
+        + (f", with {rating}" if rated_by else "")
+        + " (Figures 8 and 9 of the paper).",
+        samples=[_sample(results, row) for row in results.get("samples") or ()],
     )
 
 
@@ -139,84 +223,61 @@ def _split(results: Results) -> str:
     return {"valid": "validation"}.get(results.get("split", "test"), "test")
 
 
-def _models_html(results: Results) -> str:
+def _model(results: Results, name: str) -> Model:
+    return Model(label(results, name), look(name).color)
+
+
+def _models(results: Results) -> Table | None:
     columns, rows = model_table(results)
-    names = [_name_html(results, model) for model in model_names(results)]
-    cells = [
-        [name, *map(_text, row[1:])] for name, row in zip(names, rows, strict=True)
+    names = model_names(results)
+    shown = [
+        Row(row[1:], _model(results, name))
+        for name, row in zip(names, rows, strict=True)
     ]
-    return _table_html(columns, cells)
+    return Table(columns, shown) if shown else None
 
 
-def _epochs_html(results: Results) -> str:
-    epochs = results.get("sft_epochs") or []
+def _table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = ""
+) -> Table | None:
+    """A table of text; None if it has no rows."""
+    return Table(columns, [Row(row) for row in rows], title) if rows else None
+
+
+def _epochs(results: Results) -> Table | None:
     rows = [
-        [
-            f"{row['epoch']}{' ← chosen' if row.get('chosen') else ''}",
-            format_interval(row.get("valid_loss"), 3),
-            format_interval(row.get("rm_score"), 3),
-        ]
-        for row in epochs
-    ]
-    marked = [bool(row.get("chosen")) for row in epochs]
-    columns = ["Epoch", "Validation loss", "Mean RM score"]
-    return _details_html("In numbers", columns, rows, marked)
-
-
-def _details_html(
-    summary: str,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    marked: Sequence[bool] | None = None,
-) -> str:
-    """A table of plain text that opens on a click; nothing if it has no rows."""
-    if not rows:
-        return ""
-    cells = [[_text(cell) for cell in row] for row in rows]
-    table = _table_html(columns, cells, marked)
-    return f"<details><summary>{_text(summary)}</summary>{table}</details>"
-
-
-def _sample_html(results: Results, sample: Mapping[str, Any]) -> str:
-    order = [*model_names(results), *sample["responses"]]
-    answers = []
-    for model in dict.fromkeys(order):
-        if model in sample["responses"]:
-            text, rating = sample["responses"][model]
-            answers.append(
-                f"<dt>{_name_html(results, model)}"
-                f"<span class='rating'>{format_interval(rating, 1)}</span></dt>"
-                f"<dd>{_text(text) or '<i>(empty)</i>'}</dd>"
-            )
-    category = _text(title(sample.get("category", "")))
-    return (
-        f"<article><h3>{category}</h3><pre>{_text(sample['prompt'])}</pre>"
-        f"<dl>{''.join(answers)}</dl></article>"
-    )
-
-
-def _table_html(
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    marked: Sequence[bool] | None = None,
-) -> str:
-    """A table of column titles (plain text) and cells (HTML); nothing without rows."""
-    if not rows:
-        return ""
-    head = "".join(f"<th>{_text(column)}</th>" for column in columns)
-    lines = []
-    for row, mark in zip(rows, marked or [False] * len(rows), strict=True):
-        cells = "".join(f"<td>{cell}</td>" for cell in row)
-        lines.append(
-            f"<tr class='marked'>{cells}</tr>" if mark else f"<tr>{cells}</tr>"
+        Row(
+            [
+                f"{row['epoch']}{' ← chosen' if row.get('chosen') else ''}",
+                format_interval(row.get("valid_loss"), 3),
+                format_interval(row.get("rm_score"), 3),
+            ],
+            marked=bool(row.get("chosen")),
         )
-    return (
-        f"<div class='wide'><table><thead><tr>{head}</tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
+        for row in results.get("sft_epochs") or []
+    ]
+    columns = ["Epoch", "Validation loss", "Mean RM score"]
+    return Table(columns, rows, "In numbers") if rows else None
 
 
-def _facts(results: Results) -> str:
+def _sample(results: Results, sample: Mapping[str, Any]) -> Sample:
+    responses = sample["responses"]
+    order = dict.fromkeys([*model_names(results), *responses])
+    answers = [
+        Answer(
+            _model(results, name),
+            responses[name][0],
+            ""
+            if responses[name][1] is None
+            else format_interval(responses[name][1], 1),
+        )
+        for name in order
+        if name in responses
+    ]
+    return Sample(title(sample.get("category", "")), sample["prompt"], answers)
+
+
+def _facts(results: Results) -> dict[str, Any]:
     meta = results.get("meta", {})
     minutes = meta.get("minutes") or {}
     facts = {
@@ -228,86 +289,8 @@ def _facts(results: Results) -> str:
         "Seed of the world": meta.get("world_seed"),
         "Time": f"{sum(minutes.values()):.1f} minutes" if minutes else None,
     }
-    items = [
-        f"<div><dt>{name}</dt><dd>{_text(value)}</dd></div>"
-        for name, value in facts.items()
-        if value not in (None, "")
-    ]
-    stages = ", ".join(f"{_text(name)} {value:.1f}" for name, value in minutes.items())
-    details = f"<p class='caption'>Minutes by stage: {stages}.</p>" if stages else ""
-    return f"<dl class='facts'>{''.join(items)}</dl>{details}"
+    return {name: value for name, value in facts.items() if value not in (None, "")}
 
 
-def _image(figure: Figure | None, description: str) -> str:
-    if figure is None:
-        return ""
-    return f"<img alt='{_text(description)}' src='{to_data_uri(figure)}'>"
-
-
-def _name_html(results: Results, model: str) -> str:
-    return (
-        f"<span class='model'><i style='background:{look(model).color}'></i>"
-        f"{_text(label(results, model))}</span>"
-    )
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value))
-
-
-_STYLE = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 46rem; padding: 1.5rem 1rem 4rem; color: #1f2328;
-  background: #fff; font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto,
-  "Helvetica Neue", Arial, sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; }
-h2 { font-size: 1.2rem; margin: 0 0 .2rem; }
-h3 { font-size: .8rem; margin: 0 0 .4rem; color: #6b7280; font-weight: 600;
-  letter-spacing: .03em; text-transform: uppercase; }
-section { margin-top: 2.6rem; }
-.caption { color: #57606a; font-size: .92rem; margin: 0 0 .9rem; }
-img { display: block; width: 100%; max-width: 40rem; height: auto; margin: 0 auto; }
-.facts { display: flex; flex-wrap: wrap; gap: .5rem 1.8rem; margin: 1rem 0 .5rem; }
-.facts dt { color: #6b7280; font-size: .78rem; } .facts dd { margin: 0; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .88rem;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: .4rem .6rem; text-align: right; border-bottom: 1px solid #e6e8eb; }
-th { font-weight: 600; vertical-align: bottom; border-bottom-color: #b8bdc4; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
-td { white-space: nowrap; }
-.marked td { font-weight: 600; background: #fff4e5; }
-.model { white-space: nowrap; }
-.model i { display: inline-block; width: .7em; height: .7em; border-radius: 50%;
-  margin-right: .45em; }
-details { margin-top: 1rem; } summary { cursor: pointer; font-size: .92rem; }
-article { border: 1px solid #e0e3e7; border-radius: 8px; padding: .9rem 1rem;
-  margin: 0 0 1rem; }
-article pre { margin: 0 0 .7rem; white-space: pre-wrap; overflow-wrap: anywhere;
-  font: 600 .95rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
-article dl { display: grid; grid-template-columns: 10.5rem 1fr; gap: .35rem 1rem;
-  margin: 0; font-size: .92rem; }
-article dt { display: flex; justify-content: space-between; align-items: baseline; }
-article dd { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
-.rating { color: #57606a; font-variant-numeric: tabular-nums; }
-@media (max-width: 34rem) { article dl { grid-template-columns: 1fr; gap: 0; }
-  article dd { margin: 0 0 .6rem 1.2em; } article dt { justify-content: flex-start;
-  gap: .6rem; } }
-"""
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>InstructGPT: report</title>
-<style>{style}</style>
-</head>
-<body>
-<h1>InstructGPT, from pretraining to PPO-ptx</h1>
-{facts}
-{body}
-</body>
-</html>
-"""
+def _image(figure: Figure | None, description: str) -> Image | None:
+    return None if figure is None else Image(to_data_uri(figure), description)

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,11 +10,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from instructgpt.batches import ComparisonBatch, PackedComparisonBatch
+from instructgpt.batching import mesh_batches
 from instructgpt.data.packing import ComparisonPacker
 from instructgpt.data.rows import Indices, Rows, Source
-from instructgpt.evals.batching import mesh_batches
+from instructgpt.data.transforms import encode_comparison
+from instructgpt.errors import about
 from instructgpt.evals.intervals import Interval, ratio_interval
 from instructgpt.finite import check_finite
+from instructgpt.inference import RewardModel
 from instructgpt.losses import pairwise_ranking, untied_pairs
 from instructgpt.metrics import mean_metrics
 from instructgpt.models.comparisons import comparison_scores
@@ -154,6 +157,58 @@ def make_ranking_evaluator(
         )
 
     return evaluate
+
+
+def reward_rates(
+    reward: RewardModel,
+    splits: Mapping[str, tuple[Any, Indices | None]],
+    *,
+    max_responses: int,
+    batch_size: int,
+    log: Callable[[str], None],
+) -> dict[str, list[float]]:
+    """Pairwise accuracy of a reward model beside the labelers' own agreement.
+
+    Args:
+      reward: The model.
+      splits: Rankings by the name of who ranked, and the numbers of those to use.
+      max_responses: K, slots for the answers of a prompt.
+      batch_size: Rankings at a time.
+      log: Told which of the splits has no pair.
+
+    Returns:
+      [rate, low, high] each: `all_pairs_NAME` over the untied pairs of every ranking,
+      and over the pairs that two labelers left untied `shared_pairs_NAME` of the reward
+      model and `agreement_NAME` of the labelers. A rate over no pairs is left out.
+    """
+    encode = functools.partial(
+        encode_comparison,
+        prompt_format=reward.text.prompt_format,
+        max_prompt=reward.text.max_prompt,
+        max_response=reward.text.max_response,
+        max_responses=max_responses,
+    )
+    out: dict[str, list[float]] = {}
+    with jax.set_mesh(reward.mesh):
+        evaluate = make_ranking_evaluator(reward.model, reward.mesh)
+        for name, (source, keep) in splits.items():
+            rankings = Rankings(
+                source, encode, batch_size=batch_size, mesh=reward.mesh, keep=keep
+            )
+            if not count_untied(rankings.rows):
+                log(f"evaluate: no ranking of the {name} labelers has an untied pair")
+                continue
+            with about(reward.source):
+                found = evaluate(reward.params, rankings)
+            shared = shared_pair_counts(found.scored)
+            for key, counts in (
+                ("all_pairs", found.counts),
+                ("shared_pairs", shared.model),
+                ("agreement", shared.labelers),
+            ):
+                if counts.pairs.sum():
+                    out[f"{key}_{name}"] = list(accuracy_interval(counts))
+    return out
 
 
 def accuracy_interval(counts: PairCounts) -> Interval:

@@ -1,23 +1,27 @@
 """The results as tables of text: on the terminal, in a README, in the report."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from instructgpt.evals.plotting import Results, label, model_names, title
 from instructgpt.metrics import format_table
 
 
 def format_results_table(results: Results, *, markdown: bool = False) -> str:
-    """Two tables: how good each model is, and how often each flag holds.
+    """How good each model is, how often each flag holds, and what else was measured.
 
-    The first has a row a model (win rate against SFT, Likert, RM score, with 95 %
-    intervals in brackets), the second a row a flag. A measure that no model has is left
-    out; "–" stands for one that a single model lacks.
+    The first table has a row a model (win rate against SFT, Likert, RM score, with 95 %
+    intervals in brackets), the second a row a flag. Each evaluator or judge of one's
+    own has a table after them. A measure that no model has is left out; "–" stands for
+    one that a single model lacks.
 
     Args:
       results: content of `results.json`.
       markdown: Markdown tables for a README instead of aligned text.
     """
     tables = [model_table(results), flag_table(results)]
+    for _, key, (_, *columns), rows in other_tables(results):
+        tables.append(([title(key), *columns], rows))
     layout = markdown_table if markdown else format_table
     return "\n\n".join(layout(rows, columns) for columns, rows in tables if rows)
 
@@ -35,6 +39,7 @@ def model_table(results: Results) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of the first table of `format_results_table`."""
     measures = {
         "win_rate": "Win rate vs SFT",
+        "score_win_rate": "Win rate by RM score",
         "likert": "Likert (1–7)",
         "mean_score": "RM score",
     }
@@ -49,7 +54,7 @@ def model_table(results: Results) -> tuple[list[str], list[list[str]]]:
 
 def _measure(results: Results, name: str, key: str) -> str:
     value = results["models"][name].get(key)
-    if key == "win_rate" and value and name == results.get("baseline", "sft"):
+    if key.endswith("win_rate") and value and name == results.get("baseline", "sft"):
         return format_interval(value[0])  # one half by definition
     return format_interval(value)
 
@@ -77,6 +82,39 @@ def table_by_model(
         for key in keys
     ]
     return ["", *(label(results, name) for name in models)], rows
+
+
+def other_tables(
+    results: Results,
+) -> Iterator[tuple[str, str, list[str], list[list[str]]]]:
+    """What evaluators and judges found that have no place of their own in the results.
+
+    Yields:
+      "judges" or "evaluators"; the key of one; and its columns and rows: a column a
+      model, a row a number, whose group comes before its name.
+    """
+    for kind in ("judges", "evaluators"):
+        for key, found in results.get(kind, {}).items():
+            numbers = {name: dict(_with_groups(value)) for name, value in found.items()}
+            # Models of the comparison first, then what was only measured.
+            names = [name for name in model_names(results) if name in numbers]
+            names += [name for name in numbers if name not in names]
+            keys = dict.fromkeys(k for name in names for k in numbers[name])
+            rows = [
+                [title(k), *(format_interval(numbers[n].get(k)) for n in names)]
+                for k in keys
+            ]
+            yield kind, key, ["", *(label(results, name) for name in names)], rows
+
+
+def _with_groups(numbers: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Numbers by name, those of a group as "group: name"."""
+    for name, value in numbers.items():
+        if isinstance(value, Mapping):
+            for own, inner in value.items():
+                yield f"{name}: {own}", inner
+        else:
+            yield name, value
 
 
 def markdown_table(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> str:

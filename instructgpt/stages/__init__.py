@@ -55,6 +55,8 @@ class Stage:
     # Blocks that hold several of a kind, each under a name of its own, in which a field
     # `init` is one of INIT.
     entries: Mapping[str, str | type] = dataclasses.field(default_factory=dict)
+    # Blocks of which each entry names a class, whose fields stand beside its `name`.
+    named_classes: tuple[str, ...] = ()
     # In a recipe: the keys that take the workdir of a reward model that is given to it,
     # those that then are empty, and which of "rankings" and "reward_model" the stage
     # gives, so that it is left out.
@@ -144,6 +146,7 @@ STAGES: dict[str, Stage] = {
             "evaluate": "instructgpt.stages.evaluate:EvaluateConfig",
         },
         entries={"models": "instructgpt.stages.evaluate:ModelEntry"},
+        named_classes=("evaluators", "judges"),
         reward_keys=("evaluate.reward",),
         label_keys=("evaluate.comparisons",),
     ),

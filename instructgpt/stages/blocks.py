@@ -17,11 +17,11 @@ from ml_collections import ConfigDict, config_dict
 
 from instructgpt.checkpoints import Verify
 from instructgpt.errors import UserError
+from instructgpt.identity import ResumeConfig, flat
 from instructgpt.loop import LoopConfig
 from instructgpt.ranges import Every, NonNegativeInt, PositiveInt, check_values
 from instructgpt.sharding import check_divides
 from instructgpt.stages import find
-from instructgpt.stages.identity import ResumeConfig, flat
 
 T = TypeVar("T")
 

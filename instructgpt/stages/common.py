@@ -4,6 +4,7 @@ Blocks of a config become dataclasses in blocks.py, a workdir is opened and fini
 opening.py, and inputs.py looks whether models and data fit each other.
 """
 
+from instructgpt.identity import write_json
 from instructgpt.stages.blocks import (
     CheckpointsConfig,
     TrainConfig,
@@ -15,7 +16,6 @@ from instructgpt.stages.blocks import (
     filled,
     overrides,
 )
-from instructgpt.stages.identity import write_json
 from instructgpt.stages.inputs import (
     check_model,
     count_valid,

@@ -1,36 +1,33 @@
-"""Compares the models: gold win rates, Likert, flags, losses, and the report.
+"""Compares models: evaluators ask them, judges read their answers, a report shows both.
 
 The five models of the paper's Fig. 1 (GPT, GPT-prompted, SFT, PPO, PPO-ptx) answer
 the same prompts, of customers that training has not and with questions that it does
-not hold word for word. In the
-miniature world the gold judge decides; it has trained nothing.
+not hold word for word. The config names who evaluates and who judges; in the miniature
+world its gold judge does, which has trained nothing.
 """
 
 import dataclasses
 import datetime
+import functools
 import os
 import platform
-import subprocess
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from instructgpt.data.documents import TokenWindows
 from instructgpt.distributed import on_first
-from instructgpt.errors import UserError, about
-from instructgpt.evals.gold import judge_all, summarise
-from instructgpt.evals.language import make_loss_evaluator
-from instructgpt.evals.preferences import (
-    Rankings,
-    accuracy_interval,
-    count_untied,
-    make_ranking_evaluator,
-    shared_pair_counts,
-)
+from instructgpt.errors import UserError
+from instructgpt.evals.builtin import EVALUATORS, JUDGES
+from instructgpt.evals.found import Found, commit, run_evaluators, run_judges
+from instructgpt.evals.interface import Results, Setting, build_named
+from instructgpt.evals.preferences import reward_rates
 from instructgpt.evals.report import load_results, write_report
 from instructgpt.evals.tables import describe_results, format_results_table
+from instructgpt.identity import MINUTES, check_left, is_finished, read_json
 from instructgpt.models.config import ModelConfig
 from instructgpt.paths import resolve
 from instructgpt.ranges import (
@@ -40,16 +37,20 @@ from instructgpt.ranges import (
     PositiveInt,
     RankedInt,
 )
-from instructgpt.sampling import SamplingConfig
 from instructgpt.stages import common, loading
-from instructgpt.stages.identity import MINUTES, check_left, is_finished, read_json
-from instructgpt.stages.label import open_comparisons
-from instructgpt.stages.reward import comparison_encoder
-from instructgpt.stages.sampling import Prompts, ScoreTexts, stage_sampler
+from instructgpt.stages.asking import (
+    Record,
+    answers_so_far,
+    forget_answers,
+    short_prompts,
+)
+from instructgpt.stages.inputs import keep_short
+from instructgpt.stages.label import has_report, open_comparisons
 
 _AGAIN = "delete this workdir, and evaluate again"
-# Splits of a label stage -> whose rankings they are, in the results.
+# Splits of rankings -> who made them, in the results: a label stage's, and the data's.
 _LABELERS = {"valid": "train", "heldout": "heldout"}
+_OWN_LABELERS = {"valid": "train", "test": "heldout"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,8 @@ class ModelEntry:
     label: str
     init: ConfigDict  # InitConfig
     temperature: NonNegativeFloat = 1.0
-    prompted: bool = False  # few-shot prefix, cut at the first newline
+    # Solved examples of the data before the prompt; the answer ends at a newline.
+    prompted: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,8 @@ class EvaluateConfig:
 
     baseline: str  # key of the model the others are compared with
     reward: FolderPath  # a reward stage's workdir
-    # A label stage's workdir; "": the rankings of the reward model are not here.
+    # A label stage's workdir. If "", or if that stage ranked nothing: the data's own
+    # comparisons.valid.jsonl and comparisons.test.jsonl, as far as there are some.
     comparisons: str
     select: FolderPath  # a select stage's workdir, for the table of epochs
     max_responses: RankedInt
@@ -85,10 +88,10 @@ class EvaluateConfig:
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Evaluates every model and writes `results.json` and `report.html`."""
     context = common.start(config, workdir)
-    settings = common.build(EvaluateConfig, config.evaluate, where="config.evaluate")
     path = context.workdir / "results.json"
     if not path.exists():
-        common.write_json(path, _evaluate(context, config, settings))
+        common.write_json(path, _evaluate(context, config))
+    forget_answers(context)
     check_left(path, remedy=_AGAIN)
     if not is_finished(context.workdir):
         on_first(lambda: common.announce(f"{config.name}: wrote {write_report(path)}"))
@@ -105,109 +108,138 @@ def show(workdir: Path) -> None:
     common.announce(f"report: {workdir / 'report.html'}")
 
 
-def _evaluate(
-    context: common.Context, config: ConfigDict, settings: EvaluateConfig
-) -> dict[str, Any]:
-    if context.data.world is None:
-        raise UserError(
-            "the evaluate stage needs the miniature world's gold judge; with data of "
-            "your own compare models by reward score in the select stage"
+@dataclasses.dataclass(frozen=True)
+class _Comparison:
+    """All that is compared and all who compare, checked before any of them starts."""
+
+    context: common.Context
+    settings: EvaluateConfig
+    entries: dict[str, ModelEntry]
+    evaluators: dict[str, Any]
+    judges: dict[str, Any]
+    setting: Setting
+
+    @classmethod
+    def open(cls, context: common.Context, config: ConfigDict) -> "_Comparison":
+        """Looks for all that is read once the models have answered.
+
+        Raises:
+          UserError: a stage has not been run, its model does not fit, an evaluator or
+            a judge cannot be built, or the baseline is none of the models.
+        """
+        settings = common.build(
+            EvaluateConfig, config.evaluate, where="config.evaluate"
         )
-    entries = check_entries(config, settings)
-    _check_needs(context, config, settings, entries)
-    prompts = Prompts(context, settings.split, count=settings.num_prompts)
-    with jax.set_mesh(context.mesh):
-        reward = loading.load(loading.InitConfig(settings.reward), context, scalar=True)
-        score = ScoreTexts(context, reward, batch_size=settings.batch_size)
-        texts, scores, losses = {}, {}, {}
-        for name, entry in entries.items():
-            loaded = load_entry(context, entry, name)
-            with about(loaded.source):
-                losses[name] = _pretrain_loss(context, loaded, settings)
-                texts[name] = _respond(context, settings, prompts, entry, loaded, name)
-            scores[name] = float(score(prompts.records, texts[name]).mean())
-        rl_init = loading.load(_rl_init(config), context)
-        with about(rl_init.source):
-            losses["rl_init"] = _pretrain_loss(context, rl_init, settings)
-        accuracy = _reward_accuracy(context, settings, reward)
-    judged = {
-        name: judge_all(context.data.world, prompts.records, responses)
-        for name, responses in texts.items()
-    }
-    baseline = judged[settings.baseline]
-    models = {
-        name: {
-            "label": entry.label,
-            "mean_score": scores[name],
-            **summarise(
-                prompts.records,
-                judged[name],
-                None if name == settings.baseline else baseline,
-            ),
-        }
-        for name, entry in entries.items()
-    }
+        entries = check_entries(config, settings)
+        reward_init = loading.InitConfig(settings.reward)
+        setting = Setting(
+            data=context.data,
+            split=settings.split,
+            baseline=settings.baseline,
+            batch_size=settings.batch_size,
+            reward=functools.cache(lambda: loading.reward_model(reward_init, context)),
+            windows=_windows(context, settings),
+            log=common.announce,
+        )
+        build = functools.partial(build_named, setting=setting)
+        judges = build(
+            _named(config, "judges"), JUDGES, method="judge", where="config.judges"
+        )
+        loading.find(reward_init, context, scalar=True)
+        evaluators = build(
+            _named(config, "evaluators"),
+            EVALUATORS,
+            method="run",
+            where="config.evaluators",
+        )
+        entries = _without_examples(context, entries)
+        return cls(context, settings, entries, evaluators, judges, setting)
+
+    def check(self, rl_init: loading.InitConfig) -> None:
+        """Looks for the models, the rankings and the choice of the SFT epoch."""
+        inits = {name: entry_init(e, name) for name, e in self.entries.items()}
+        for name, init in {**inits, "rl_init": rl_init}.items():
+            found = loading.find(init, self.context)
+            if name in self.entries and self.entries[name].prompted:
+                _check_examples(self.context, found)
+            for evaluator in self.evaluators.values():
+                if hasattr(evaluator, "check"):
+                    evaluator.check(found)
+        _rankings(self.context, self.settings)
+        _selected_epochs(self.context, self.settings)
+
+
+def _evaluate(context: common.Context, config: ConfigDict) -> dict[str, Any]:
+    comparison = _Comparison.open(context, config)
+    rl_init = common.build(loading.InitConfig, config.rl_init, where="config.rl_init")
+    comparison.check(rl_init)
+    settings, setting = comparison.settings, comparison.setting
+    records = short_prompts(context, settings.split, count=settings.num_prompts)
+    with answers_so_far(context) as folder:
+        measured, answers = _ask(comparison, records, folder)
+        base = loading.language_model(rl_init, context)
+        measured["rl_init"] = run_evaluators(comparison.evaluators, base, records)
+        judged = run_judges(comparison.judges, records, answers)
+    rates = reward_rates(
+        setting.reward(),
+        _rankings(context, settings),
+        max_responses=settings.max_responses,
+        batch_size=settings.batch_size,
+        log=common.announce,
+    )
+    found = Found(answers, measured, judged)
+    for name, rows in found.rows(records).items():
+        common.write_json(context.workdir / "samples" / f"{name}.json", rows)
     return {
-        "models": models,
+        **found.numbers(
+            labels={name: entry.label for name, entry in comparison.entries.items()},
+            judges=_built_in(config, "judges", JUDGES),
+            evaluators=_built_in(config, "evaluators", EVALUATORS),
+        ),
         "baseline": settings.baseline,
-        "num_prompts": len(prompts),
+        "num_prompts": len(records),
         "split": settings.split,
-        "pretrain_loss": losses,
-        "reward_model": accuracy,
-        **_from_stages(context, settings),
-        "samples": _samples(prompts, texts, judged, settings.num_samples),
+        "reward_model": rates,
+        "sft_epochs": _selected_epochs(context, settings),
+        "curves": _curves(context, settings),
+        "rated_by": found.rater,
+        "samples": found.side_by_side(records, settings.num_samples),
         "meta": _meta(context),
     }
 
 
-def _check_needs(
-    context: common.Context,
-    config: ConfigDict,
-    settings: EvaluateConfig,
-    entries: dict[str, ModelEntry],
-) -> None:
-    """Looks for all that is read once the models have answered, before the first does.
-
-    Raises:
-      UserError: a stage has not been run, its model does not fit, or the baseline is
-        none of the models.
-    """
-    loading.find(loading.InitConfig(settings.reward), context, scalar=True)
-    found = {n: loading.find(entry_init(e, n), context) for n, e in entries.items()}
-    for name, entry in entries.items():
-        prompt_options(context, entry, found[name])
-    found["rl_init"] = loading.find(_rl_init(config), context)
-    for model_config in found.values():
-        _windows(context, model_config, settings)
-    if settings.comparisons:
-        directory = resolve(settings.comparisons, context.workdir)
-        for split in _LABELERS:
-            open_comparisons(directory, split)
-    _selected_epochs(context, settings)
+def _ask(
+    comparison: _Comparison, records: list[Record], folder: Path
+) -> tuple[dict[str, dict[str, Results]], dict[str, list[str]]]:
+    """What the evaluators find about each model, and one answer to each prompt."""
+    context, settings = comparison.context, comparison.settings
+    measured, answers = {}, {}
+    for name, entry in comparison.entries.items():
+        model = loading.language_model(entry_init(entry, name), context)
+        if entry.prompted and context.data.few_shot is not None:
+            model = model.few_shot(context.data.few_shot)
+        measured[name] = run_evaluators(comparison.evaluators, model, records)
+        texts = model.generate(
+            records,
+            temperature=entry.temperature,
+            key=context.key,
+            batch_size=settings.batch_size,
+            name=name,
+            keep=folder / name,
+        )
+        answers[name] = [t[0].strip("\n") for t in texts]
+    return measured, answers
 
 
-def prompt_options(
-    context: common.Context, entry: ModelEntry, model_config: ModelConfig
-) -> dict[str, Any]:
-    """How prompts are put to a model: arguments of `Prompts`, if not as usual."""
-    world = context.data.world
-    if not entry.prompted or world is None:
-        return {}
-    empty = {"prompt": world.format_prompted("")}
-    prefix = len(context.data.prompt_format.prompt_ids(empty, raw=True))
-    common.check_model(context, model_config, extra=prefix)
-    limit = context.data_config.max_prompt + prefix
-    return {"wrap": world.format_prompted, "max_prompt": limit, "raw": True}
+def _named(config: ConfigDict, block: str) -> dict[str, dict[str, Any]]:
+    """Of each evaluator or judge its name and fields."""
+    return config[block].to_dict() if block in config else {}
 
 
-def entry_sampler(
-    context: common.Context, entry: ModelEntry, loaded: loading.Loaded
-) -> Any:
-    """The sampler that a model of the comparison answers with."""
-    sampling = SamplingConfig(
-        context.data_config.max_response, temperature=entry.temperature
-    )
-    return stage_sampler(context, loaded.model, sampling, newline=entry.prompted)
+def _built_in(config: ConfigDict, block: str, known: Mapping[str, type]) -> set[str]:
+    """Keys of the evaluators or judges that are built in."""
+    named = _named(config, block).items()
+    return {key for key, entry in named if entry["name"] in known}
 
 
 def build_entries(config: ConfigDict) -> dict[str, ModelEntry]:
@@ -237,115 +269,69 @@ def entry_init(entry: ModelEntry, name: str) -> loading.InitConfig:
     return common.build(loading.InitConfig, entry.init, where=where)
 
 
-def load_entry(context: common.Context, entry: ModelEntry, name: str) -> loading.Loaded:
-    """A model of the comparison from its checkpoint."""
-    return loading.load(entry_init(entry, name), context)
+def _without_examples(
+    context: common.Context, entries: dict[str, ModelEntry]
+) -> dict[str, ModelEntry]:
+    """The entries that the data can ask; a line says which are left out."""
+    if context.data.few_shot is not None:
+        return entries
+    for name, entry in entries.items():
+        if entry.prompted:
+            common.announce(
+                f"evaluate: {name} is left out, as the data have no solved examples to "
+                "put before a prompt"
+            )
+    return {name: entry for name, entry in entries.items() if not entry.prompted}
 
 
-def _rl_init(config: ConfigDict) -> loading.InitConfig:
-    return common.build(loading.InitConfig, config.rl_init, where="config.rl_init")
-
-
-def _respond(
-    context: common.Context,
-    settings: EvaluateConfig,
-    prompts: Prompts,
-    entry: ModelEntry,
-    loaded: loading.Loaded,
-    name: str,
-) -> list[str]:
-    """One response per prompt; kept beside the results as JSON."""
-    put = prompt_options(context, entry, loaded.model.config)
-    asked = prompts
-    if put:
-        asked = Prompts(context, settings.split, records=prompts.records, **put)
-    texts = asked.respond(
-        entry_sampler(context, entry, loaded),
-        loaded.params,
-        context.key,
-        batch_size=settings.batch_size,
-        name=name,
-    )
-    responses = [t[0].strip("\n") for t in texts]
-    rows = [
-        {"prompt": r["prompt"], "response": t}
-        for r, t in zip(prompts.records, responses, strict=True)
-    ]
-    common.write_json(context.workdir / "samples" / f"{name}.json", rows)
-    return responses
+def _check_examples(context: common.Context, model_config: ModelConfig) -> None:
+    """Raises UserError if prompts with solved examples do not fit a model's context."""
+    wrap = context.data.few_shot
+    assert wrap is not None
+    ids = context.data.prompt_format.prompt_ids({"prompt": wrap("")}, raw=True)
+    common.check_model(context, model_config, extra=len(ids))
 
 
 def _windows(
-    context: common.Context, model_config: ModelConfig, settings: EvaluateConfig
-) -> TokenWindows:
-    split, window = settings.split, settings.window
-    key = "config.evaluate.window"
-    return common.text_windows(context, split, model_config, window, key=key)
-
-
-def _pretrain_loss(
-    context: common.Context, loaded: loading.Loaded, settings: EvaluateConfig
-) -> float:
-    windows = _windows(context, loaded.model.config, settings)
-    evaluate = make_loss_evaluator(
-        loaded.model,
-        windows,
-        None,
-        batch_size=16,
-        mesh=context.mesh,
+    context: common.Context, settings: EvaluateConfig
+) -> Callable[[ModelConfig], TokenWindows]:
+    """Builds model config -> rows of held-out pretraining text."""
+    return lambda config: common.text_windows(
+        context,
+        settings.split,
+        config,
+        settings.window,
+        key="config.evaluate.window",
     )
-    return evaluate(loaded.params)
 
 
-def _reward_accuracy(
-    context: common.Context, settings: EvaluateConfig, reward: loading.Loaded
-) -> dict[str, Any]:
-    """Pairwise accuracy on both groups of labelers, beside their own agreement.
-
-    Each is [rate, low, high]: `all_pairs_*` over the untied pairs of every ranking, and
-    over the pairs that two labelers left untied `shared_pairs_*` of the reward model
-    and `agreement_*` of the labelers. A rate over no pairs is left out.
-    """
-    if not settings.comparisons:
-        return {}
-    directory = resolve(settings.comparisons, context.workdir)
-    evaluate = make_ranking_evaluator(reward.model, context.mesh)
-    out: dict[str, Any] = {}
-    for split, name in _LABELERS.items():
-        rankings = Rankings(
-            open_comparisons(directory, split),
-            comparison_encoder(context, settings.max_responses),
-            batch_size=settings.batch_size,
-            mesh=context.mesh,
-        )
-        if not count_untied(rankings.rows):
-            common.announce(f"evaluate: no {split} ranking has an untied pair")
-            continue
-        with about(reward.source):
-            found = evaluate(reward.params, rankings)
-        shared = shared_pair_counts(found.scored)
-        for key, counts in (
-            ("all_pairs", found.counts),
-            ("shared_pairs", shared.model),
-            ("agreement", shared.labelers),
-        ):
-            if counts.pairs.sum():
-                out[f"{key}_{name}"] = list(accuracy_interval(counts))
-    return out
+def _rankings(context: common.Context, settings: EvaluateConfig) -> dict[str, Any]:
+    """Held-out rankings by who made them, and the numbers of those that fit."""
+    own = context.data.has("comparisons", "train")
+    if settings.comparisons:
+        directory = resolve(settings.comparisons, context.workdir)
+        if has_report(directory) or not own:
+            return {
+                name: (open_comparisons(directory, split), None)
+                for split, name in _LABELERS.items()
+            }
+    found = {}
+    for split, name in _OWN_LABELERS.items():
+        if context.data.has("comparisons", split):
+            source = context.data.source("comparisons", split)
+            found[name] = source, keep_short(context, source, f"{split} rankings")
+    return found
 
 
-def _from_stages(context: common.Context, settings: EvaluateConfig) -> dict[str, Any]:
+def _curves(context: common.Context, settings: EvaluateConfig) -> dict[str, str]:
+    """The metrics of other stages by name, relative to the workdir."""
     curves = {}
     for path in settings.curves:
         metrics = Path(resolve(path, context.workdir)) / "metrics.jsonl"
         if metrics.exists():
             check_left(metrics, remedy="run that stage again")
-            relative = os.path.relpath(metrics, context.workdir)
-            curves[metrics.parent.name] = relative
-    return {
-        "sft_epochs": _selected_epochs(context, settings),
-        "curves": curves,
-    }
+            curves[metrics.parent.name] = os.path.relpath(metrics, context.workdir)
+    return curves
 
 
 def _selected_epochs(
@@ -356,34 +342,11 @@ def _selected_epochs(
     return loading.read_selected(path)["epochs"]
 
 
-def _samples(
-    prompts: Prompts, texts: dict[str, list[str]], judged: dict[str, Any], num: int
-) -> list[dict[str, Any]]:
-    """Side by side, spread over categories: the first of each, then the second."""
-    seen: dict[str, int] = {}
-    order = []
-    for i, record in enumerate(prompts.records):
-        count = seen[record["category"]] = seen.get(record["category"], 0) + 1
-        order.append((count, i))
-    rows = []
-    for _, i in sorted(order)[:num]:
-        record = prompts.records[i]
-        responses = {n: [t[i], judged[n][i].likert] for n, t in texts.items()}
-        rows.append(
-            {
-                "prompt": record["prompt"],
-                "category": record["category"],
-                "responses": responses,
-            }
-        )
-    return rows
-
-
 def _meta(context: common.Context) -> dict[str, Any]:
     minutes = context.workdir.parent / MINUTES
     device = context.mesh.devices.flat[0]
     return {
-        "commit": _commit(),
+        "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "hardware": f"{context.mesh.size} x {device.device_kind} "
         f"({os.cpu_count()} cores, {platform.machine()})",
@@ -393,23 +356,7 @@ def _meta(context: common.Context) -> dict[str, Any]:
     }
 
 
-def _commit() -> str:
-    """The checkout's commit, with + if it has changes; "unknown" outside of one."""
-    here = Path(__file__).parent
-    try:
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return commit.stdout.strip()
-
-
-def check(config: ConfigDict, blocks: dict[str, Any], mesh: jax.sharding.Mesh) -> None:
+def check(config: ConfigDict, blocks: dict[str, Any], mesh: Mesh) -> None:
     """Raises UserError if what is compared does not go together."""
     del mesh
     check_entries(config, blocks["evaluate"])

@@ -1,9 +1,9 @@
 """Sampled answers and their rankings: the reward model's data (paper §3.4, §3.5).
 
-For every prompt K = 4 to 9 answers are drawn from several checkpoints. In the miniature
-world simulated labelers rank them: training prompts by one labeler or by a few,
-validation prompts by several of each group, so that agreement can be measured. With
-data of your own the answers are written for people to rank.
+For every prompt K = 4 to 9 answers are drawn from several checkpoints. The config says
+who ranks them. The simulated labelers of the miniature world do it here: training
+prompts are ranked by one labeler or by a few, validation prompts by several of each
+group, so that agreement can be measured. For people the answers are written out.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -21,6 +21,7 @@ from instructgpt.data.sources import Records, build_jsonl, open_source
 from instructgpt.distributed import first_then_others, on_first
 from instructgpt.errors import UserError, about
 from instructgpt.evals.preferences import agreement_interval
+from instructgpt.identity import check_left, is_finished, read_json
 from instructgpt.manifest import note_file
 from instructgpt.outputs import new_file
 from instructgpt.ranges import (
@@ -30,21 +31,18 @@ from instructgpt.ranges import (
     PositiveInt,
     RankedInt,
 )
-from instructgpt.sampling import SamplingConfig
 from instructgpt.stages import common, loading
-from instructgpt.stages.identity import check_left, is_finished, read_json
-from instructgpt.stages.sampling import Prompts, stage_sampler
+from instructgpt.stages.asking import answers_so_far, forget_answers, short_prompts
 from instructgpt.world import (
     Labeler,
     Task,
-    World,
     rank_by_each,
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelConfig:
-    """How many answers of whom are ranked by how many."""
+    """Which policies answer, how often, and who ranks the answers."""
 
     policies: tuple[FolderPath, ...]  # workdirs of the stages whose models answer
     # Their checkpoints, by step as a fraction of the newest; answers are shared out.
@@ -61,6 +59,9 @@ class LabelConfig:
     # rank is the ranking.
     train_labelers: PositiveInt = 1
     labelers_per_prompt: PositiveInt = 3  # of each group, on validation prompts
+    # The simulated labelers of the miniature world, or people, for whom the answers are
+    # written out.
+    ranked_by: Literal["world", "people"] = "world"
     temperature: NonNegativeFloat = 1.0
     batch_size: PositiveInt = 64  # prompts at a time
 
@@ -85,16 +86,49 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Samples answers and has them ranked; writes the comparisons set."""
     context = common.start(config, workdir)
     label = common.build(LabelConfig, config.label, where="config.label")
-    world = context.data.world
     if is_finished(context.workdir) and has_report(context.workdir):
         return read_report(context.workdir)
-    if world is None and context.data.has("comparisons", "train"):
+    if context.data.has("comparisons", "train"):
         common.announce(
             f"{config.name}: the data have rankings of their own, which the reward "
             "stage reads; nothing to do"
         )
         common.finish(context)
         return {}
+    labelers = _labelers(context, label)
+    answers = _answers(context, label)
+    if labelers is None:
+        raise UserError(
+            f"{context.workdir}/answers.*.jsonl hold the answers: have people rank "
+            "them and put them among the data as comparisons.SPLIT.jsonl, each line "
+            "with ranks and a labeler; config.label.ranked_by='world' has simulated "
+            "labelers, of the miniature world alone"
+        )
+    report = _rank(context, label, labelers, answers)
+    common.finish(context)
+    return report
+
+
+def _labelers(context: common.Context, label: LabelConfig) -> list[Labeler] | None:
+    """Who ranks the answers here; None if people do, elsewhere.
+
+    Raises:
+      UserError: simulated labelers are asked for whom the data do not have.
+    """
+    if label.ranked_by == "people":
+        return None
+    if context.data.world is None:
+        raise UserError(
+            "config.label.ranked_by='world': only the miniature world has simulated "
+            "labelers; give 'people', and the answers are written for them to rank"
+        )
+    return list(context.data.world.labelers())
+
+
+def _answers(
+    context: common.Context, label: LabelConfig
+) -> dict[str, list[dict[str, Any]]]:
+    """The answers to rank by split, of an earlier start if there are some."""
     counts = {"train": label.train_prompts, "valid": label.valid_prompts}
     paths = {split: context.workdir / f"answers.{split}.jsonl" for split in counts}
     missing = [split for split, path in paths.items() if not path.exists()]
@@ -103,62 +137,54 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     for init in _checkpoints(context, label) if missing else ():
         loading.find(init, context)
     for split in missing:
-        rows = _answer(context, label, prompts[split], split)
+        with answers_so_far(context) as folder:
+            rows = _answer(context, label, prompts[split], split, folder=folder)
         on_first(functools.partial(_write_answers, paths[split], rows))
-    if world is None:
-        raise UserError(
-            f"{context.workdir}/answers.*.jsonl hold the answers: have people rank "
-            "them and put them among the data as comparisons.SPLIT.jsonl, each line "
-            "with ranks and a labeler; only the miniature world has simulated labelers"
-        )
     answers = {split: _read_lines(path) for split, path in paths.items()}
     for split, path in paths.items():
         if not answers[split]:
             raise UserError(f"{path} holds no answers; delete it, and start again")
-    report = _rank(context, label, world, answers)
-    common.finish(context)
-    return report
+    forget_answers(context)
+    return answers
 
 
-def _prompts(context: common.Context, split: str, count: int) -> Prompts:
+def _prompts(context: common.Context, split: str, count: int) -> list[dict[str, Any]]:
     """Another draw than PPO's prompts, as in Table 6, where the data have one."""
     kind = "rm_prompts" if context.data.has("rm_prompts", split) else "prompts"
-    return Prompts(context, split, count=count, kind=kind)
+    return short_prompts(context, split, count=count, kind=kind)
 
 
 def _answer(
-    context: common.Context, label: LabelConfig, prompts: Prompts, split: str
+    context: common.Context,
+    label: LabelConfig,
+    prompts: Sequence[dict[str, Any]],
+    split: str,
+    *,
+    folder: Path,
 ) -> list[dict[str, Any]]:
     """K answers a prompt, from all policies, in an order that hides their author."""
     sources = _checkpoints(context, label)
     misplaced = label.misplaced if split == "train" else 0
     each = -(-(label.max_responses - misplaced) // len(sources))
     pools: list[list[str]] = [[] for _ in range(len(prompts))]
-    sampling = SamplingConfig(
-        context.data_config.max_response,
-        temperature=label.temperature,
-        num_samples=each,
-    )
-    sampler = None
-    with jax.set_mesh(context.mesh):
-        for number, init in enumerate(sources):
-            loaded = loading.load(init, context)
-            sampler = sampler or stage_sampler(context, loaded.model, sampling)
-            key = jax.random.fold_in(context.key, number + 1000 * (split == "valid"))
-            with about(loaded.source):
-                texts = prompts.respond(
-                    sampler,
-                    loaded.params,
-                    key,
-                    batch_size=label.batch_size,
-                    name=f"{split} {loaded.step}",
-                )
-                _check_speaks(texts, split)
-            for pool, new in zip(pools, texts, strict=True):
-                pool.extend(new)
+    for number, init in enumerate(sources):
+        policy = loading.language_model(init, context)
+        texts = policy.generate(
+            prompts,
+            num_samples=each,
+            temperature=label.temperature,
+            key=jax.random.fold_in(context.key, number + 1000 * (split == "valid")),
+            batch_size=label.batch_size,
+            name=f"{split} {init.step}",
+            keep=folder / f"{split}-{number}",
+        )
+        with about(policy.source):
+            _check_speaks(texts, split)
+        for pool, new in zip(pools, texts, strict=True):
+            pool.extend(new)
     rng = np.random.default_rng([context.config.seed, split == "valid"])
     rows = []
-    for record, pool in zip(prompts.records, pools, strict=True):
+    for record, pool in zip(prompts, pools, strict=True):
         size = int(rng.integers(label.min_responses, label.max_responses + 1))
         # There is nothing to read in an empty answer, and so nothing to rank.
         pool = [text for text in pool if text.strip()]
@@ -247,12 +273,12 @@ def _checkpoints(
 def _rank(
     context: common.Context,
     label: LabelConfig,
-    world: World,
+    labelers: Sequence[Labeler],
     answers: dict[str, list[dict[str, Any]]],
 ) -> dict[str, Any]:
     rng = np.random.default_rng([context.config.seed, 7])
     groups: dict[bool, list[Labeler]] = {False: [], True: []}
-    for labeler in world.labelers():
+    for labeler in labelers:
         groups[labeler.held_out].append(labeler)
     train = []
     for row in answers["train"]:

@@ -4,28 +4,21 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from instructgpt.checkpoints import Checkpoints, open_checkpoint
+from instructgpt import trained
 from instructgpt.data.datasets import Datasets
 from instructgpt.errors import UserError
+from instructgpt.identity import read_json
+from instructgpt.inference import LanguageModel, RewardModel
 from instructgpt.models.config import ModelConfig
-from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.paths import resolve
 from instructgpt.ranges import FolderPath, NonNegativeInt
 from instructgpt.stages.common import Context, check_model, model_config
-from instructgpt.stages.identity import (
-    IDENTITY,
-    finished_steps,
-    is_finished,
-    read_json,
-)
-from instructgpt.state import check_same_shapes, params_layout
-
-Params = Any
+from instructgpt.trained import Loaded, Opened, TextFormat, check_made_alike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,15 +31,6 @@ class InitConfig:
     selected_by: str = ""  # a select stage's workdir whose choice of step counts
 
 
-class Loaded(NamedTuple):
-    """A model and its parameters on the mesh."""
-
-    model: Any
-    params: Params
-    step: int
-    source: str  # its checkpoint, for messages
-
-
 @contextlib.contextmanager
 def _opened(
     init: InitConfig,
@@ -54,69 +38,26 @@ def _opened(
     *,
     scalar: bool = False,
     overrides: ConfigDict | None = None,
-) -> Iterator[tuple[Checkpoints, int, ModelConfig]]:
-    """The checkpoint of `load`, with its step and the model's config, checked."""
+) -> Iterator[tuple[Opened, ModelConfig]]:
+    """The checkpoint of `load` with its model's config, checked."""
     path = Path(resolve(init.path, context.workdir))
     step = selected_step(init, context) or init.step or None
-    if step is None and (path / IDENTITY).exists() and not is_finished(path):
-        raise UserError(
-            f"{path} is not finished: start that stage again and let it run to its end"
-        )
-    checkpoints, step = open_checkpoint(path, step=step, verify=context.verify)
-    try:
-        meta = checkpoints.meta(step)
-        check_made_alike(path, meta, made_with(context.data))
-        values = {**meta["model"], **(overrides.to_dict() if overrides else {})}
-        config = model_config(values, context.mesh)
+    with trained.opened(path, step=step, verify=context.verify) as found:
+        check_made_alike(path, found.meta, made_with(context.data))
+        changed = overrides.to_dict() if overrides else {}
+        config = model_config({**found.meta["model"], **changed}, context.mesh)
         check_model(context, config)
-        if scalar != (meta["kind"] == "scalar"):
+        if scalar != (found.meta["kind"] == "scalar"):
             raise UserError(
-                f"{path} holds a {meta['kind']} model; this stage needs a "
+                f"{path} holds a {found.meta['kind']} model; this stage needs a "
                 f"{'scalar' if scalar else 'language'} one, see config's init paths"
             )
-        yield checkpoints, step, config
-    finally:
-        checkpoints.close()
-
-
-def check_made_alike(
-    path: str | Path, meta: dict[str, Any], here: dict[str, Any]
-) -> None:
-    """Raises UserError if a model was made with what a stage that loads it has not.
-
-    Args:
-      path: Of the model's stage.
-      meta: What its checkpoint says.
-      here: `made_with` of the stage that loads it.
-    """
-    made = meta.get("made_with")
-    if made is None:
-        return  # imported, or made by hand
-    if made["tokenizer"] != here["tokenizer"]:
-        raise UserError(
-            f"{path}: the model was trained with another tokenizer than this stage's, "
-            "config.data.tokenizer; give both the same, from the same data"
-        )
-    if meta["templated"] and made["template"] != here["template"]:
-        raise UserError(
-            f"{path}: the model was trained with config.data.template="
-            f"{made['template']!r}, and this stage has {here['template']!r}; give both "
-            "the same"
-        )
-    there, own = made["held_out"], here["held_out"]
-    for name in sorted(there.keys() & own.keys()):
-        if there[name] != own[name]:
-            key = "world_seed" if name == "world" else f"jsonl, {name}"
-            raise UserError(
-                f"{path}: the model was trained beside other held-out records than "
-                f"this stage's (config.data.{key}), so it may have been trained on "
-                "these; give both the same data"
-            )
+        yield found, config
 
 
 def find(init: InitConfig, context: Context, **how: Any) -> ModelConfig:
     """Looks for a model that a stage loads later; arguments and errors of `load`."""
-    with _opened(init, context, **how) as (_, _, config):
+    with _opened(init, context, **how) as (_, config):
         return config
 
 
@@ -139,15 +80,30 @@ def load(
       UserError: there is no such checkpoint, its model is of another kind or does not
         fit the data, or its parameters are not finite.
     """
-    opened = _opened(init, context, scalar=scalar, overrides=overrides)
-    with opened as (checkpoints, step, config):
-        model = ScalarModel(config) if scalar else Transformer(config)
+    how: dict[str, Any] = {"scalar": scalar, "overrides": overrides}
+    with _opened(init, context, **how) as (found, config):
         part = "params" if scalar else init.part
-        layout = params_layout(model, context.mesh)
-        parts, _ = checkpoints.restore(step, {part: layout})
-        check_same_shapes(parts[part], layout)
-        source = str(checkpoints.directory / str(step))
-        return Loaded(model, parts[part], step, source)
+        return found.restore(config, part=part, mesh=context.mesh)
+
+
+def text_format(context: Context) -> TextFormat:
+    """How a stage puts text to models: by its data's tokenizer, template and limits."""
+    limits = context.data_config
+    return TextFormat(
+        context.data.prompt_format, limits.max_prompt, limits.max_response
+    )
+
+
+def language_model(init: InitConfig, context: Context) -> LanguageModel:
+    """A language model to be asked; errors as of `load`."""
+    loaded = load(init, context)
+    return LanguageModel.from_loaded(loaded, text_format(context), context.mesh)
+
+
+def reward_model(init: InitConfig, context: Context) -> RewardModel:
+    """A reward model that scores text; errors as of `load`."""
+    loaded = load(init, context, scalar=True)
+    return RewardModel.from_loaded(loaded, text_format(context), context.mesh)
 
 
 def selected_step(init: InitConfig, context: Context) -> int | None:
@@ -201,17 +157,4 @@ def checkpoint_steps(path: str, context: Context) -> list[int]:
     Raises:
       UserError: there are none, or the stage is not finished.
     """
-    workdir = Path(resolve(path, context.workdir))
-    if (workdir / IDENTITY).exists() and not is_finished(workdir):
-        raise UserError(
-            f"{workdir} is not finished: start that stage again, and let it run to its "
-            "end"
-        )
-    left = finished_steps(workdir)
-    if left:
-        return left
-    checkpoints, _ = open_checkpoint(workdir)
-    try:
-        return checkpoints.steps
-    finally:
-        checkpoints.close()
+    return trained.checkpoint_steps(Path(resolve(path, context.workdir)))

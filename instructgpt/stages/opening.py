@@ -22,18 +22,7 @@ from instructgpt.checkpoints import Verify
 from instructgpt.data.datasets import DataConfig, Datasets, open_datasets
 from instructgpt.distributed import first_then_others, is_first, on_first
 from instructgpt.errors import UserError
-from instructgpt.outputs import delete_partial, new_file
-from instructgpt.paths import for_config, from_shell, resolve
-from instructgpt.sharding import MeshConfig, make_mesh
-from instructgpt.stages.blocks import (
-    CheckpointsConfig,
-    TrainConfig,
-    build,
-    check_resume,
-    check_train,
-    defaults,
-)
-from instructgpt.stages.identity import (
+from instructgpt.identity import (
     BEGUN,
     CONFIG,
     FINISHED,
@@ -52,6 +41,17 @@ from instructgpt.stages.identity import (
     read_json,
     write_finished,
     write_json,
+)
+from instructgpt.outputs import delete_partial, new_file
+from instructgpt.paths import for_config, from_shell, resolve
+from instructgpt.sharding import MeshConfig, make_mesh
+from instructgpt.stages.blocks import (
+    CheckpointsConfig,
+    TrainConfig,
+    build,
+    check_resume,
+    check_train,
+    defaults,
 )
 
 

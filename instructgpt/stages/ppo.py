@@ -20,6 +20,7 @@ from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
 from instructgpt.rollouts import Frozen, cast
 from instructgpt.sharding import block_until_ready_on_cpu
 from instructgpt.stages import common, loading
+from instructgpt.stages.asking import make_sample_table
 from instructgpt.stages.ppo_episodes import (
     HeldOut,
     RolloutConfig,
@@ -35,7 +36,6 @@ from instructgpt.stages.ppo_programs import (
     make_functions,
     programs,
 )
-from instructgpt.stages.sampling import make_sample_table
 from instructgpt.state import PPOState, make_train_state, shardings_of
 
 __all__ = ["RolloutConfig", "check", "programs", "run"]

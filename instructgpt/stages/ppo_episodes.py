@@ -20,10 +20,10 @@ from instructgpt.ranges import (
 )
 from instructgpt.sampling import SamplingConfig
 from instructgpt.sharding import batch_share, batch_ways, check_divides
+from instructgpt.stages.asking import Record, short_prompts
 from instructgpt.stages.blocks import TrainConfig, block_of
 from instructgpt.stages.inputs import has_valid, keep_short, text_windows
 from instructgpt.stages.opening import Context
-from instructgpt.stages.sampling import Prompts
 from instructgpt.steps.ppo import PPOConfig
 
 
@@ -203,7 +203,7 @@ class HeldOut(NamedTuple):
     """What the policy is evaluated on, as far as the data have it."""
 
     windows: TokenWindows | None  # of pretraining text
-    prompts: Prompts | None  # that are answered and shown
+    prompts: list[Record] | None  # that are answered and shown
 
     @classmethod
     def open(
@@ -215,5 +215,5 @@ class HeldOut(NamedTuple):
             windows = _windows(context, settings, model_config, "valid")
         count = settings.rollout.num_samples
         if count and has_valid(context, "prompts", "samples"):
-            prompts = Prompts(context, "valid", count=count)
+            prompts = short_prompts(context, "valid", count=count)
         return cls(windows, prompts)

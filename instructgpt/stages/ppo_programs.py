@@ -38,7 +38,6 @@ from instructgpt.stages.programs import (
     started_from,
     texts,
 )
-from instructgpt.stages.sampling import banned_ids, stop_ids
 from instructgpt.state import (
     PPOState,
     params_layout,
@@ -46,6 +45,7 @@ from instructgpt.state import (
     train_state_layout,
 )
 from instructgpt.steps.ppo import make_ppo_step
+from instructgpt.text_programs import sampling_ids
 
 OPTIMIZERS = ("policy_optimizer", "value_optimizer")  # blocks of the config
 
@@ -60,8 +60,7 @@ class Ends(NamedTuple):
     @classmethod
     def of(cls, context: Context) -> "Ends":
         """Those of a stage's tokenizer and template."""
-        pad_id = context.data.tokenizer.pad_id
-        return cls(stop_ids(context), pad_id, banned_ids(context))
+        return cls(**sampling_ids(context.data.prompt_format))
 
 
 class Functions(NamedTuple):

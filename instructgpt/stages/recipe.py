@@ -20,12 +20,7 @@ from instructgpt.checkpoints import open_checkpoint
 from instructgpt.data.datasets import DataConfig, Datasets, open_datasets
 from instructgpt.distributed import first_then_others, on_first
 from instructgpt.errors import UserError, about
-from instructgpt.outputs import delete_partial
-from instructgpt.paths import one_deeper, resolve
-from instructgpt.sharding import MeshConfig, make_mesh
-from instructgpt.stages import Stage, common, find, loading, side_by_side
-from instructgpt.stages.blocks import check_config
-from instructgpt.stages.identity import (
+from instructgpt.identity import (
     IDENTITY,
     MINUTES,
     Identity,
@@ -38,6 +33,11 @@ from instructgpt.stages.identity import (
     read_json,
     write_json,
 )
+from instructgpt.outputs import delete_partial
+from instructgpt.paths import one_deeper, resolve
+from instructgpt.sharding import MeshConfig, make_mesh
+from instructgpt.stages import Stage, common, find, loading, side_by_side
+from instructgpt.stages.blocks import check_config
 
 # What begins a stage's own keys in a message, and one that all stages share.
 _STAGE_KEY = r"(?<![\w./])config\.(?=({})\b)"
@@ -96,11 +96,6 @@ def _take(workdir: Path, order: Sequence[str]) -> None:
 
 
 def _run_all(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None:
-    if "evaluate" in set(config.order) - set(order):
-        common.announce(
-            "evaluate: left out, as only the miniature world has a gold judge; the "
-            "stage select compares models of your own data by reward score"
-        )
     for name in order:
         if name in config.together:
             _run_together(config, workdir, config.together)
@@ -111,17 +106,9 @@ def _run_all(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None:
 
 
 def stage_order(config: ConfigDict) -> tuple[str, ...]:
-    """The stages to run.
-
-    None makes a reward model where one is given, and none judges data of one's own.
-    """
-    left_out = set()
-    for name in config.order:
-        if config.reward_model and _stage(config, name).gives:
-            left_out.add(name)
-        if name == "evaluate" and config.stages[name].data.jsonl:
-            left_out.add(name)
-    return tuple(name for name in config.order if name not in left_out)
+    """The stages to run: none makes a reward model where one is given."""
+    given = bool(config.reward_model)
+    return tuple(n for n in config.order if not (given and _stage(config, n).gives))
 
 
 def _stage(config: ConfigDict, name: str) -> Stage:

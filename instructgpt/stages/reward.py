@@ -35,6 +35,7 @@ from instructgpt.evals.preferences import (
     make_ranking_evaluator,
 )
 from instructgpt.evals.tables import format_interval
+from instructgpt.inference import RewardModel
 from instructgpt.loop import Job, train
 from instructgpt.models.costs import causal, forward, left_out
 from instructgpt.models.transformer import ScalarModel
@@ -53,7 +54,6 @@ from instructgpt.stages.programs import (
     started_from,
     train_step,
 )
-from instructgpt.stages.sampling import ScoreTexts
 from instructgpt.state import (
     TrainState,
     make_train_state,
@@ -396,6 +396,8 @@ def _demonstration_mean(
 ) -> float:
     """Mean score of the demonstrations that fit, so many rows at a time."""
     records = [demonstrations.source[int(i)] for i in demonstrations.keep]
-    trained = loading.Loaded(model, params, 0, f"{context.workdir}, before the shift")
-    score = ScoreTexts(context, trained, batch_size=rows)
-    return float(score(records, [r["response"] for r in records]).mean())
+    source = f"{context.workdir}, before the shift"
+    text = loading.text_format(context)
+    trained = RewardModel(model, params, text, context.mesh, source)
+    responses = [r["response"] for r in records]
+    return float(trained.score(records, responses, batch_size=rows).mean())

@@ -8,18 +8,15 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from instructgpt.distributed import is_first
-from instructgpt.errors import about
+from instructgpt.identity import check_left
 from instructgpt.metrics import MetricWriter, print_table, read_metrics
 from instructgpt.paths import resolve
 from instructgpt.ranges import FolderPath, NonNegativeFloat, NonNegativeInt, PositiveInt
-from instructgpt.sampling import SamplingConfig
 from instructgpt.stages import common, loading
-from instructgpt.stages.identity import check_left
-from instructgpt.stages.sampling import Prompts, ScoreTexts, stage_sampler
+from instructgpt.stages.asking import short_prompts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,31 +39,23 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     if path.exists():
         common.finish(context)
         return loading.read_selected(path)
-    prompts = Prompts(context, "valid", count=select.num_prompts)
+    records = short_prompts(context, "valid", count=select.num_prompts)
     steps = loading.checkpoint_steps(select.candidates, context)
     chosen = sorted({*steps[:: -select.every], steps[-1]})
-    sampling = SamplingConfig(
-        context.data_config.max_response, temperature=select.temperature
-    )
     rows: list[dict[str, Any]] = []
-    with jax.set_mesh(context.mesh):
-        reward = loading.load(loading.InitConfig(select.reward), context, scalar=True)
-        score = ScoreTexts(context, reward, batch_size=select.batch_size)
-        sampler = None
-        for step in chosen:
-            init = loading.InitConfig(select.candidates, step=step)
-            loaded = loading.load(init, context)
-            sampler = sampler or stage_sampler(context, loaded.model, sampling)
-            with about(loaded.source):
-                texts = prompts.respond(
-                    sampler,
-                    loaded.params,
-                    context.key,
-                    batch_size=select.batch_size,
-                    name=f"{config.name} {step}",
-                )
-            scores = score(prompts.records, [t[0] for t in texts])
-            rows.append({"step": step, "rm_score": float(scores.mean())})
+    reward = loading.reward_model(loading.InitConfig(select.reward), context)
+    for step in chosen:
+        init = loading.InitConfig(select.candidates, step=step)
+        texts = loading.language_model(init, context).generate(
+            records,
+            temperature=select.temperature,
+            key=context.key,
+            batch_size=select.batch_size,
+            name=f"{config.name} {step}",
+        )
+        answers = [t[0] for t in texts]
+        scores = reward.score(records, answers, batch_size=select.batch_size)
+        rows.append({"step": step, "rm_score": float(scores.mean())})
     losses = _valid_losses(select.candidates, context)
     with MetricWriter(context.workdir, enabled=is_first()) as writer:
         writer.resume(0)  # forgets those of a run that was killed here

@@ -31,6 +31,7 @@ from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
 from instructgpt.ranges import Fraction, NonNegativeInt
 from instructgpt.sharding import batch_share
 from instructgpt.stages import common, loading
+from instructgpt.stages.asking import make_sample_table
 from instructgpt.stages.inputs import has_valid, keep_short
 from instructgpt.stages.programs import (
     Models,
@@ -40,7 +41,6 @@ from instructgpt.stages.programs import (
     texts,
     train_step,
 )
-from instructgpt.stages.sampling import Prompts, make_sample_table
 from instructgpt.state import make_train_state, shardings_of
 from instructgpt.steps.sft import make_sft_loss, weigh_pretraining
 from instructgpt.steps.update import TrainStep, make_train_step
@@ -236,8 +236,7 @@ def _make_evaluate(context, sft: SFTConfig, model, encode, train_config):
         keep=kept,
     )
     shown = [valid[int(i)] for i in kept[: sft.num_samples]]
-    prompts = Prompts(context, "valid", records=shown) if shown else None
-    sample_table = make_sample_table(context, model, prompts)
+    sample_table = make_sample_table(context, model, shown)
 
     def evaluate(state: Any, step: int) -> dict[str, float]:
         sample_table(state.params, step)

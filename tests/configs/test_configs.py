@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from configs import common, recipe
 from instructgpt.errors import UserError
+from instructgpt.identity import flat, is_path
 from instructgpt.models.config import ModelConfig
 from instructgpt.optim import OptimizerConfig
 from instructgpt.ranges import AtLeast, Named, OneOf, Within, limited_fields
@@ -21,7 +22,6 @@ from instructgpt.sharding import AXES
 from instructgpt.stages import STAGES as TABLE
 from instructgpt.stages import find
 from instructgpt.stages.blocks import TrainConfig, build, overrides
-from instructgpt.stages.identity import flat, is_path
 
 REPO = Path(__file__).resolve().parents[2]
 STAGES = tuple(recipe.get_config("smoke").order)
@@ -52,7 +52,8 @@ def test_blocks_hold_every_field_of_their_classes(stage, variant):
     assert config.name == stage
     classes = find(config.stage).classes_in(config)
     blocks = {key for key, value in config.items() if isinstance(value, ConfigDict)}
-    assert blocks == {name.partition(".")[0] for name in classes}
+    named = set(find(config.stage).named_classes)
+    assert blocks == {name.partition(".")[0] for name in classes} | named
     for name, cls in classes.items():
         block = functools.reduce(lambda part, key: part[key], name.split("."), config)
         fields = {f.name for f in dataclasses.fields(cls)}

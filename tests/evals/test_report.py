@@ -86,6 +86,45 @@ def test_text_of_models_cannot_break_the_page():
     assert not Page(text).open
 
 
+def test_numbers_that_have_no_place_of_their_own_are_shown_by_name():
+    results = make_results()
+    results["judges"] = {"a<b": {"sft": {"briefer": [0.25, 0.125, 0.375]}}}
+    found = {"exact": 0.75, "by_topic": {"<towns>": [0.5, 0.25, 0.75]}}
+    results["evaluators"] = {"quiz": {"rl_init": found, "ppo": {"exact": 0.875}}}
+    text = render_html(results, {})
+    assert not Page(text).open
+    assert "<h2>A&lt;b</h2>" in text and "<h2>Quiz</h2>" in text
+    assert "<td>By topic: &lt;towns&gt;</td>" in text
+    assert "<td>0.50 [0.25, 0.75]</td>" in text
+    lines = format_results_table(results).splitlines()
+    assert any(line.split() == ["Briefer", "0.25", "[0.12,", "0.38]"] for line in lines)
+    # The models of the comparison come first, then what was only measured.
+    start = lines.index(next(line for line in lines if line.startswith("Quiz")))
+    assert lines[start].split() == ["Quiz", "PPO", "RL", "init"]
+    assert lines[start + 2].split() == ["Exact", "0.88", "0.75"]
+    assert lines[start + 3].split()[-4:] == ["–", "0.50", "[0.25,", "0.75]"]
+
+
+def test_a_comparison_by_the_reward_model_alone_says_so():
+    results = make_results()
+    results["rated_by"] = "reward"
+    for model in results["models"].values():
+        model["score_win_rate"] = model.pop("win_rate")
+        del model["likert"], model["flags"], model["categories"]
+    text = render_html(results, {})
+    assert set(Page(text).headings) == SECTIONS - {
+        *("Overall quality", "What the answers do"),
+        *("Reinforcement learning", "Losses"),
+    }
+    assert "gold judge" not in text
+    assert "The reward model&#39;s score decides" in text
+    assert "with the reward model&#39;s score (Figures 8" in text
+    for row in results["samples"]:
+        row["responses"] = {name: [x[0], None] for name, x in row["responses"].items()}
+    results["rated_by"] = ""
+    assert "answered by each model (Figures 8" in render_html(results, {})
+
+
 @pytest.mark.parametrize(
     ("key", "sections"),
     [

@@ -38,7 +38,7 @@ def test_no_damage_is_taken_for_whole(harness):
 @pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")
 def test_what_is_not_noticed_is_a_fault(harness, monkeypatch):
     """Were checksums not compared."""
-    monkeypatch.setattr("instructgpt.stages.identity.check_left", lambda *_, **__: None)
+    monkeypatch.setattr("instructgpt.identity.check_left", lambda *_, **__: None)
     monkeypatch.setattr("instructgpt.stages.label.check_left", lambda *_, **__: None)
     monkeypatch.setattr(workdirs, "WAYS", (workdirs.digit,))
     monkeypatch.setattr(

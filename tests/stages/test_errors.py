@@ -404,11 +404,14 @@ def test_own_data_without_its_parts(refuse, run, tmp_path):
     folder = own_data(tmp_path / "mine", run)
     changes = {"data.jsonl": str(folder), "data.dir": str(tmp_path / "sets")}
     assert "no demonstrations" in refuse("sft", changes)
-    assert "miniature world's gold judge" in refuse("evaluate", changes)
+    assert "miniature world has a gold judge" in refuse("evaluate", changes)
     line = json.dumps({"prompt": "Where is Dela?"}) + "\n"
     (folder / "prompts.train.jsonl").write_text(line * 40)
     # Before the first answer to a train prompt.
+    assert "only the miniature world has simulated" in refuse("label", changes)
+    changes["label.ranked_by"] = "people"
     assert "no valid prompts; add prompts.valid.jsonl" in refuse("label", changes)
+    del changes["label.ranked_by"]
     (folder / "tokenizer.model").unlink()
     assert "tokenizer.model" in refuse("pretrain", changes)
     assert "no such folder" in refuse("pretrain", {**changes, "data.jsonl": "/no/way"})

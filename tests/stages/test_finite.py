@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from instructgpt import inference
 from instructgpt.checkpoints import Checkpoints
 from instructgpt.errors import UserError
+from instructgpt.identity import BEGUN
 from instructgpt.sampling import Samples
 from instructgpt.stages import (
     common,
@@ -23,7 +25,6 @@ from instructgpt.stages import (
     select,
     sft,
 )
-from instructgpt.stages.identity import BEGUN
 from tests.stages.recipe_run import (
     Finished,
     finished,
@@ -113,10 +114,11 @@ def test_a_checkpoint_with_one_nan_is_refused(
 
 
 def talker(silent: Sequence[int] = ()) -> Callable[..., Any]:
-    """In place of `stage_sampler`: says nothing to prompts of these numbers."""
+    """In place of `text_sampler`: says nothing to prompts of these numbers."""
 
-    def make(context: Any, model: Any, config: Any) -> Any:
-        tokenizer = context.data.tokenizer
+    def make(model: Any, prompt_format: Any, config: Any, *, newline: bool) -> Any:
+        del model, newline
+        tokenizer = prompt_format.tokenizer
         words = [tokenizer.encode(text) for text in ("yes", "Bram has a red boat.")]
 
         def sample(params: Any, prompts: Any, key: Any) -> Samples:
@@ -138,7 +140,7 @@ def talker(silent: Sequence[int] = ()) -> Callable[..., Any]:
 def test_a_reward_model_that_overflows_chooses_nothing(
     run, tmp_path, workdir, monkeypatch
 ):
-    monkeypatch.setattr(select, "stage_sampler", talker())
+    monkeypatch.setattr(inference, "text_sampler", talker())
     checkpoint = altered(run.workdir / "reward", tmp_path / "bad", overflowing)
     with pytest.raises(UserError) as error:
         select.run(stage_config("select", "select.reward", tmp_path / "bad"), workdir)
@@ -163,7 +165,7 @@ def test_demonstrations_whose_scores_overflow_shift_nothing(run, tmp_path):
 def test_a_mute_policy_is_named_and_empty_answers_are_told(
     run, workdir, monkeypatch, capsys, silent
 ):
-    monkeypatch.setattr(label, "stage_sampler", talker(silent))
+    monkeypatch.setattr(inference, "text_sampler", talker(silent))
     config = get_config().stages.label
     if len(silent) < 32:
         report = label.run(config, workdir)

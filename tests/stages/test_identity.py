@@ -10,9 +10,10 @@ import jax
 import pytest
 from ml_collections import ConfigDict
 
+from instructgpt import identity
 from instructgpt.errors import UserError
-from instructgpt.stages import common, identity, loading, recipe
-from instructgpt.stages.identity import FINISHED, IDENTITY, Identity
+from instructgpt.identity import FINISHED, IDENTITY, Identity
+from instructgpt.stages import common, loading, recipe
 from tests.stages.recipe_run import Finished, finished, get_config
 from tests.stages.test_public_recipe import write_records, write_tokenizer
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from instructgpt.errors import UserError
-from instructgpt.stages import opening, recipe
-from instructgpt.stages.blocks import defaults
-from instructgpt.stages.identity import (
+from instructgpt.identity import (
     FINISHED,
     IDENTITY,
     Identity,
     write_finished,
     write_json,
 )
+from instructgpt.stages import opening, recipe
+from instructgpt.stages.blocks import defaults
 from tests.stages.recipe_run import Finished, finished, get_config
 
 STAGES = tuple(get_config().order)

@@ -302,10 +302,11 @@ def test_sizes_that_share_the_paper_s_reward_model_ask_for_it(size, tmp_path):
 
 
 @pytest.mark.parametrize("size", ["1.3b", "6b", "175b"])
-def test_recipes_for_data_of_ones_own_end_without_the_gold_judge(size):
+def test_recipes_for_data_of_ones_own_end_with_the_judge_that_they_have(size):
     config = recipe_config.get_config(size)
-    assert config.order[-1] == "evaluate"
-    assert recipe.stage_order(config) == config.order[:-1]
+    assert recipe.stage_order(config)[-1] == "evaluate"
+    assert config.stages.evaluate.judges.to_dict() == {"reward": {"name": "reward"}}
+    assert config.stages.label.label.ranked_by == "people"
 
 
 def test_the_seeds_of_world_and_training_are_two(run):

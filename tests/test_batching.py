@@ -7,7 +7,7 @@ import pytest
 
 import instructgpt
 from instructgpt.batches import PromptBatch
-from instructgpt.evals.batching import mesh_batches
+from instructgpt.batching import mesh_batches
 from tests import tiny
 
 PACKAGE = Path(instructgpt.__path__[0])
@@ -42,4 +42,4 @@ def test_nobody_else_makes_evaluation_batches():
         for path in PACKAGE.rglob("*.py")
         if "eval_batches(" in path.read_text()
     }
-    assert users == {"data/loader.py", "evals/batching.py"}
+    assert users == {"data/loader.py", "batching.py"}

@@ -1,0 +1,183 @@
+"""What evaluators and judges find about models, and how it stands in results.json."""
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from instructgpt.errors import UserError
+from instructgpt.evals.interface import Evaluator, Judge, Record, Results, nested
+from instructgpt.inference import LanguageModel
+
+Rows = list[dict[str, Any]]
+
+
+def run_evaluators(
+    evaluators: Mapping[str, Evaluator], model: LanguageModel, records: Sequence[Record]
+) -> dict[str, Results]:
+    """What each evaluator finds about one model.
+
+    Raises:
+      UserError: one gives something else than Results.
+    """
+    out = {}
+    for key, evaluator in evaluators.items():
+        found = evaluator.run(model, records)
+        if not isinstance(found, Results):
+            raise UserError(
+                f"config.evaluators.{key}: its run() gives {type(found).__name__}, not "
+                "the Results of evals/interface.py"
+            )
+        out[key] = found
+    return out
+
+
+def run_judges(
+    judges: Mapping[str, Judge],
+    records: Sequence[Record],
+    answers: Mapping[str, Sequence[str]],
+) -> dict[str, Mapping[str, Results]]:
+    """What each judge finds about the answers of all models.
+
+    Raises:
+      UserError: one says nothing of a model, or gives rows for another number of
+        answers than there are.
+    """
+    out = {}
+    for key, judge in judges.items():
+        found = judge.judge(records, answers)
+        for name in answers:
+            if not isinstance(found.get(name), Results):
+                raise UserError(
+                    f"config.judges.{key}: its judge() gives no Results of "
+                    f"evals/interface.py for {name!r}"
+                )
+            if len(found[name].rows) not in (0, len(records)):
+                raise UserError(
+                    f"config.judges.{key}: its judge() gives {len(found[name].rows)} "
+                    f"rows for {len(records)} answers of {name!r}; give one for each, "
+                    "or none"
+                )
+        out[key] = found
+    return out
+
+
+class Found(NamedTuple):
+    """A comparison's answers and all that was found about the models."""
+
+    answers: Mapping[str, Sequence[str]]  # of each model, in the order of the prompts
+    measured: Mapping[str, Mapping[str, Results]]  # of each model, by evaluator
+    judged: Mapping[str, Mapping[str, Results]]  # of each judge, by model
+
+    def numbers(
+        self, *, labels: Mapping[str, str], judges: set[str], evaluators: set[str]
+    ) -> dict[str, Any]:
+        """The numbers of results.json.
+
+        Those of built-in judges are each model's own, and the held-out loss has a key
+        of its own. Others stand under `judges` and `evaluators`, by key and by model.
+
+        Args:
+          labels: The models' names as they are shown.
+          judges: Keys of the built-in ones.
+          evaluators: Keys of the built-in ones.
+        """
+        models: dict[str, dict[str, Any]] = {
+            name: {"label": label} for name, label in labels.items()
+        }
+        losses: dict[str, Any] = {}
+        others: dict[str, dict[str, Any]] = {"judges": {}, "evaluators": {}}
+        for key, found in self.judged.items():
+            for name in models:
+                numbers = nested(found[name].numbers)
+                if key in judges:
+                    models[name].update(numbers)
+                else:
+                    others["judges"].setdefault(key, {})[name] = numbers
+        for name, results in self.measured.items():
+            for key, result in results.items():
+                numbers = nested(result.numbers)
+                if key in evaluators:
+                    losses[name] = numbers["pretrain_loss"]
+                else:
+                    others["evaluators"].setdefault(key, {})[name] = numbers
+        return {"models": models, "pretrain_loss": losses, **others}
+
+    def rows(self, records: Sequence[Record]) -> dict[str, Rows]:
+        """Each model's answers with what the judges say, and the evaluators' own rows.
+
+        Returns:
+          Rows by the name of a file: MODEL, and EVALUATOR.MODEL.
+        """
+        out: dict[str, Rows] = {}
+        for name, texts in self.answers.items():
+            said = {key: found[name].rows for key, found in self.judged.items()}
+            out[name] = [
+                {
+                    "prompt": record["prompt"],
+                    "response": text,
+                    **{key: dict(rows[i]) for key, rows in said.items() if rows},
+                }
+                for i, (record, text) in enumerate(zip(records, texts, strict=True))
+            ]
+        for name, results in self.measured.items():
+            for key, result in results.items():
+                if result.rows:
+                    out[f"{key}.{name}"] = [dict(row) for row in result.rows]
+        return out
+
+    @property
+    def rater(self) -> str:
+        """Key of the first judge that rates each answer; "" if none does."""
+        return next(
+            (
+                key
+                for key, found in self.judged.items()
+                if all(r.rows and "rating" in r.rows[0] for r in found.values())
+            ),
+            "",
+        )
+
+    def side_by_side(self, records: Sequence[Record], number: int) -> Rows:
+        """Prompts with all answers, spread over categories: the first of each, and on.
+
+        The ratings are those of `rater`.
+        """
+        rater = self.rater
+        rated = self.judged[rater] if rater else None
+        seen: dict[str, int] = {}
+        order = []
+        for i, record in enumerate(records):
+            category = record.get("category", "")
+            seen[category] = seen.get(category, 0) + 1
+            order.append((seen[category], i))
+        rows = []
+        for _, i in sorted(order)[:number]:
+            responses = {
+                name: [texts[i], rated[name].rows[i]["rating"] if rated else None]
+                for name, texts in self.answers.items()
+            }
+            rows.append(
+                {
+                    "prompt": records[i]["prompt"],
+                    "category": records[i].get("category", ""),
+                    "responses": responses,
+                }
+            )
+        return rows
+
+
+def commit() -> str:
+    """The checkout's commit, with + if it has changes; "unknown" outside of one."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit.stdout.strip()

@@ -1,0 +1,311 @@
+"""A checkpoint as text in and text, log-probs or scores out.
+
+    prompts = ["Where does Dela live?", "Who is Falk?"]
+    policy = LanguageModel.open("runs/mini/ppo_ptx", part="ema")
+    answers = [texts[0] for texts in policy.generate(prompts)]
+    scores = RewardModel.open("runs/mini/reward").score(prompts, answers)
+
+Templates, stop tokens, padding, batches and the mesh are inside; callers hold text. A
+prompt is a text, or a record with `prompt` and, for a dialogue, `history`: the prompts
+and responses before it in turn. Models that differ in nothing but their parameters
+share what is compiled. Each call compiles once for each temperature and batch size.
+
+Letters: B batch, P prompt, R response or continuation, K samples per prompt.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from instructgpt.batching import mesh_batches
+from instructgpt.data.records import as_records
+from instructgpt.data.transforms import encode_comparison, encode_prompt
+from instructgpt.distributed import fetch, is_first
+from instructgpt.errors import UserError
+from instructgpt.finite import check_finite
+from instructgpt.kept import KeptRows
+from instructgpt.likelihood import LogLikelihood, encode_pair, likelihoods
+from instructgpt.metrics import Progress
+from instructgpt.rollouts import generate
+from instructgpt.sampling import SamplingConfig
+from instructgpt.sharding import put_whole_batch
+from instructgpt.text_model import Record, TextModel
+from instructgpt.text_programs import shared_likelihood, shared_scorer, text_sampler
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LanguageModel(TextModel):
+    """A language model that answers text, and says how probable text is.
+
+    Build it by `open`, from a checkpoint, or by its constructor, from live parameters.
+    """
+
+    # Puts solved examples before a prompt, which then has no template; see `few_shot`.
+    wrap: Callable[[str], str] | None = None
+
+    def few_shot(self, wrap: Callable[[str], str]) -> "LanguageModel":
+        """The same model, given solved examples before each prompt.
+
+        Prompts then have no template and no history, and a newline ends a response.
+
+        Args:
+          wrap: Puts the examples before a prompt.
+
+        Raises:
+          UserError: the examples do not fit the context.
+        """
+        prefix = len(self.text.prompt_format.prompt_ids({"prompt": wrap("")}, raw=True))
+        text = dataclasses.replace(self.text, max_prompt=self.text.max_prompt + prefix)
+        longest = text.max_prompt + text.max_response
+        limit = self.model.config.context_length
+        if longest > limit:
+            raise UserError(
+                f"{self.source}: examples of {prefix} tokens before a prompt of "
+                f"{self.text.max_prompt} and a response of {text.max_response} do not "
+                f"fit the model's context of {limit}; shorten them"
+            )
+        return dataclasses.replace(self, text=text, wrap=wrap)
+
+    def generate(
+        self,
+        prompts: Sequence[str | Record],
+        *,
+        num_samples: int = 1,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        max_response: int = 0,
+        key: Array | int = 0,
+        batch_size: int | None = None,
+        name: str = "",
+        keep: Path | None = None,
+    ) -> list[list[str]]:
+        """Answers: K texts for each prompt, in the order of the prompts.
+
+        A prompt's answers depend on its place among the prompts and on the key, and not
+        on the batch or the mesh, but where rounding decides a tie.
+
+        Args:
+          prompts: Texts or records.
+          num_samples: K.
+          temperature: Divides the logits; 0 takes the most probable token.
+          top_p: Draws from the smallest set of tokens with this probability.
+          max_response: Tokens of a response; 0: the model's limit.
+          key: For the draws, or its seed.
+          batch_size: Prompts at a time; None: 64 or less. The mesh rounds it up.
+          name: Of a line that says how far it is; "": none.
+          keep: A folder in which answers are kept as they come, so that a call that was
+            killed goes on from there, with the same bits. Only for a model from a
+            checkpoint. The caller deletes it.
+
+        Raises:
+          UserError: a prompt is too long, a number is out of its range, or the model
+            gives what is not finite; the message names its checkpoint.
+        """
+        records = as_records(prompts)
+        if not records:
+            return []
+        sampling = SamplingConfig(
+            self._response_limit(max_response),
+            temperature=temperature,
+            top_p=top_p,
+            num_samples=num_samples,
+        )
+        asked = self._asked(records)
+        self.check_prompts(asked, raw=self._raw)
+        size = self.rows_at_a_time(batch_size, len(records))
+        key = jax.random.key(key) if isinstance(key, int) else key
+        kept = self._kept(keep, asked, sampling, key, size)
+        done: list[list[str]] = [] if kept is None else kept.rows
+        progress = Progress(
+            name, len(asked), start=len(done), enabled=is_first() and bool(name)
+        )
+        with self.running():
+            for texts in self._answers(asked, sampling, key, size, start=len(done)):
+                if kept is None:
+                    done += texts
+                else:
+                    kept.add(texts)
+                progress.update(len(done), {})
+        if name:
+            progress.close()
+        return done
+
+    def _answers(
+        self,
+        asked: Sequence[Record],
+        sampling: SamplingConfig,
+        key: Array,
+        batch_size: int,
+        *,
+        start: int,
+    ) -> Iterator[list[list[str]]]:
+        """The texts of each batch, from row `start` on."""
+        form = self.text.prompt_format
+        if start >= len(asked):
+            return
+        encode = functools.partial(
+            encode_prompt,
+            prompt_format=form,
+            max_prompt=self.text.max_prompt,
+            raw=self._raw,
+        )
+        batches = mesh_batches(
+            asked,
+            encode,
+            batch_size=batch_size,
+            mesh=self.mesh,
+            keep=range(start, len(asked)),  # whose numbers they keep, and so their keys
+            whole=True,
+        )
+        sampler = text_sampler(self.model.config, form, sampling, newline=self._raw)
+        for part in generate(sampler, self.params, batches, key, mesh=self.mesh):
+            yield [[form.response_text(tokens) for tokens in g.tokens] for g in part]
+
+    @property
+    def _raw(self) -> bool:
+        """Whether prompts go without the template."""
+        return self.wrap is not None
+
+    def _asked(self, records: Sequence[Record]) -> Sequence[Record]:
+        """The records as the model reads them."""
+        if self.wrap is None:
+            return records
+        return [{**r, "prompt": self.wrap(r["prompt"])} for r in records]
+
+    def _response_limit(self, wanted: int) -> int:
+        limit = wanted or self.text.max_response
+        context = self.model.config.context_length
+        if self.text.max_prompt + limit > context:
+            raise UserError(
+                f"a prompt of {self.text.max_prompt} and a response of {limit} tokens "
+                f"do not fit the model's context of {context}; lower max_response"
+            )
+        return limit
+
+    def _kept(
+        self,
+        folder: Path | None,
+        asked: Sequence[Record],
+        sampling: SamplingConfig,
+        key: Array,
+        batch_size: int,
+    ) -> KeptRows | None:
+        """What an earlier call has left of the same answers."""
+        if folder is None:
+            return None
+        if not self.weights:
+            raise ValueError("keep= is for models from a checkpoint")
+        form = self.text.prompt_format
+        return KeptRows(
+            folder,
+            [
+                self.weights,
+                form.tokenizer.fingerprint,
+                form.template,
+                [self.text.max_prompt, batch_size, self._raw],
+                dataclasses.asdict(sampling),
+                np.asarray(jax.random.key_data(key)).tolist(),
+                [[r["prompt"], list(r.get("history", ()))] for r in asked],
+            ],
+        )
+
+    def log_likelihood(
+        self,
+        pairs: Sequence[tuple[str | Record, str]],
+        *,
+        raw: bool = False,
+        ended: bool = False,
+        batch_size: int | None = None,
+    ) -> list[LogLikelihood]:
+        """log p(continuation | prompt) of each pair.
+
+        Args:
+          pairs: Prompts, texts or records, and the continuation of each.
+          raw: Whether the two are one text, without a template. They are then encoded
+            together, white space between them belongs to the continuation, and a
+            prompt that is too long loses its beginning.
+          ended: Whether the end of text after the continuation counts too.
+          batch_size: Pairs at a time; None: 64 or less. The mesh rounds it up.
+
+        Raises:
+          UserError: a pair does not fit the context, or the model gives what is not
+            finite.
+        """
+        prompts = as_records([prompt for prompt, _ in pairs])
+        limit = self.model.config.context_length
+        encode = functools.partial(
+            encode_pair, self.text.prompt_format, raw=raw, ended=ended, limit=limit
+        )
+        encoded = [
+            encode(prompt, text)
+            for prompt, (_, text) in zip(prompts, pairs, strict=True)
+        ]
+        run = functools.partial(shared_likelihood(self.model.config), self.params)
+        with self.running():
+            return likelihoods(
+                run,
+                encoded,
+                pad_id=self.text.prompt_format.pad_id,
+                batch_size=self.rows_at_a_time(batch_size, len(pairs)),
+                mesh=self.mesh,
+            )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RewardModel(TextModel):
+    """A reward model that scores text. Build it by `open` or by its constructor."""
+
+    kind = "scalar"
+
+    def score(
+        self,
+        records: Sequence[str | Record],
+        responses: Sequence[str],
+        *,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """How good each response to its prompt is: float32[N].
+
+        A response that is too long is cut, as a sample that met the limit.
+
+        Args:
+          records: [N] prompts, texts or records.
+          responses: [N] texts.
+          batch_size: Rows at a time; None: 64 or less. The mesh rounds it up.
+
+        Raises:
+          UserError: a prompt is too long, or a score is not finite; the message names
+            the reward model.
+        """
+        rows = [
+            {**record, "responses": [text], "ranks": [1]}
+            for record, text in zip(as_records(records), responses, strict=True)
+        ]
+        if not rows:
+            return np.zeros(0, np.float32)
+        self.check_prompts(rows)
+        encode = functools.partial(
+            encode_comparison,
+            prompt_format=self.text.prompt_format,
+            max_prompt=self.text.max_prompt,
+            max_response=self.text.max_response,
+            max_responses=1,
+        )
+        size = self.rows_at_a_time(batch_size, len(rows))
+        run, out = shared_scorer(self.model.config), []
+        with self.running():
+            for batch in mesh_batches(
+                rows, encode, batch_size=size, mesh=self.mesh, whole=True
+            ):
+                on_device = put_whole_batch(batch, self.mesh)
+                scores = fetch(run(self.params, *on_device[:4]))
+                out.append(np.asarray(scores)[np.asarray(batch.present)])
+            scores = np.concatenate(out)
+            check_finite(scores, "scores of answers")
+        return scores

@@ -1,0 +1,136 @@
+"""What language and reward models share: parameters, and how text is put to them.
+
+`inference.py` has the two.
+"""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import jax
+from jax.sharding import Mesh
+
+from instructgpt.checkpoints import Verify
+from instructgpt.errors import UserError, about
+from instructgpt.sharding import round_up
+from instructgpt.trained import (
+    Loaded,
+    TextFormat,
+    model_config_of,
+    opened,
+    read_mesh,
+    read_text_format,
+)
+
+Params = Any
+Record = Mapping[str, Any]
+_MOST = 64  # rows of a batch, unless it is given
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TextModel:
+    """Parameters on a mesh, and how text is put to them."""
+
+    model: Any
+    params: Params
+    text: TextFormat
+    mesh: Mesh
+    source: str = ""  # a checkpoint, for messages; "" of parameters in training
+    weights: str = ""  # what stands for the parameters, if they lie in a checkpoint
+
+    kind: ClassVar[str] = "language"
+
+    @classmethod
+    def from_loaded(cls, loaded: Loaded, text: TextFormat, mesh: Mesh) -> Self:
+        """A model that a stage has loaded."""
+        return cls(
+            loaded.model, loaded.params, text, mesh, loaded.source, loaded.weights
+        )
+
+    @classmethod
+    def open(
+        cls,
+        workdir: str | os.PathLike[str],
+        *,
+        part: str = "params",
+        step: int | None = None,
+        mesh: Mesh | None = None,
+        tokenizer: str = "",
+        template: str = "",
+        max_prompt: int = 0,
+        max_response: int = 0,
+        verify: Verify = "files",
+    ) -> Self:
+        """The model of a workdir: of a stage that has finished, or imported.
+
+        Args:
+          workdir: Relative to the current folder, or absolute.
+          part: "params", or "ema" for the average of a policy; "": the average where
+            there is one. A reward model has but one.
+          step: Which checkpoint; None is the newest.
+          mesh: Where it runs; None: the stage's, or all devices if these are others.
+          tokenizer: A file or folder in place of the one in the workdir's config.
+          template: In place of the one in the workdir's config.
+          max_prompt: Tokens of a prompt, with its dialogue; 0: as in the workdir's
+            config, -1: all that the context has room for.
+          max_response: Tokens of a response; 0: as in the workdir's config.
+          verify: What of the checkpoint is compared with its checksums.
+
+        Raises:
+          UserError: there is no model of this kind, it is damaged, or what it is to be
+            used with does not fit it.
+        """
+        path = Path(os.path.abspath(os.path.expanduser(workdir)))
+        with opened(path, step=step, verify=verify) as found:
+            if found.meta["kind"] != cls.kind:
+                raise UserError(
+                    f"{path} holds a {found.meta['kind']} model; name the workdir of "
+                    f"a {cls.kind} one"
+                )
+            text = read_text_format(
+                found,
+                tokenizer=tokenizer,
+                template=template,
+                max_prompt=max_prompt,
+                max_response=max_response,
+            )
+            mesh = mesh or read_mesh(path)
+            with jax.set_mesh(mesh):
+                config = model_config_of(found, mesh)
+                loaded = found.restore(config, part=found.part(part), mesh=mesh)
+        return cls.from_loaded(loaded, text, mesh)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """On the model's mesh; errors name its checkpoint."""
+        named = about(self.source) if self.source else contextlib.nullcontext()
+        with jax.set_mesh(self.mesh), named:
+            yield
+
+    def prompt_length(self, record: Record, *, raw: bool = False) -> int:
+        """Tokens of a prompt with its template and history; raw: without a template."""
+        return len(self.text.prompt_format.prompt_ids(dict(record), raw=raw))
+
+    def check_prompts(self, records: Sequence[Record], *, raw: bool = False) -> None:
+        """Raises UserError if a prompt is too long, before any long work."""
+        limit = self.text.max_prompt
+        for record in records:
+            length = self.prompt_length(record, raw=raw)
+            if length > limit:
+                raise UserError(
+                    f"record {record['id']!r}: its prompt, with what comes before it, "
+                    f"has {length} tokens, and the limit is {limit}; shorten it, or "
+                    "raise max_prompt"
+                )
+
+    def rows_at_a_time(self, wanted: int | None, number: int) -> int:
+        """Rows of a batch; few sizes, as each is compiled."""
+        return round_up(wanted or min(_MOST, _power_of_two(number)), self.mesh)
+
+
+def _power_of_two(number: int) -> int:
+    """The least power of two that is not smaller; 1 of 0."""
+    return 1 << max(number - 1, 0).bit_length()

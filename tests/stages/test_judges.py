@@ -1,0 +1,255 @@
+"""Evaluators and judges that a config names, and comparisons without a world."""
+
+import json
+import shutil
+import textwrap
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from instructgpt import inference
+from instructgpt.errors import UserError
+from instructgpt.evals.report import load_results
+from instructgpt.evals.tables import format_results_table
+from instructgpt.stages import common, evaluate, label
+from tests.stages.recipe_run import Finished, finished, get_config, link_stages
+
+MINE = '''
+    """A judge and an evaluator that nobody else has."""
+
+    from instructgpt.evals.interface import Results
+    from instructgpt.evals.intervals import mean_interval, win_rate
+
+
+    class Brief:
+        """Prefers the shorter of two answers."""
+
+        def __init__(self, than):
+            self.than = than
+
+        def judge(self, records, responses):
+            assert set(responses) == {"gpt", "sft"}
+            words = {n: [-len(t.split()) for t in x] for n, x in responses.items()}
+            return {
+                name: Results(
+                    {
+                        "briefer": win_rate(found, words[self.than]),
+                        "length/words": mean_interval([-w for w in found]),
+                    },
+                    [{"words": -w} for w in found],
+                )
+                for name, found in words.items()
+            }
+
+
+    class Capitals:
+        """How probable a model finds a word after a prompt."""
+
+        def __init__(self, setting, word):
+            self.setting, self.word = setting, word
+
+        @classmethod
+        def open(cls, setting, word="The"):
+            return cls(setting, word)
+
+        def run(self, model, records):
+            pairs = [(record, self.word) for record in records[:4]]
+            found = model.log_likelihood(pairs)
+            rows = [{"log_prob": value.log_prob} for value in found]
+            mean = sum(row["log_prob"] for row in rows) / len(rows)
+            return Results({"log_prob": mean, "prompts": len(records)}, rows)
+
+
+    class Forgetful:
+        def judge(self, records, responses):
+            return {}
+
+
+    class Sloppy:
+        def run(self, model, records):
+            return {"score": 1.0}
+'''
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return finished(tmp_path_factory)
+
+
+@pytest.fixture
+def workdir(run: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A new one beside finished stages, and a module of one's own in a folder."""
+    (tmp_path / "elsewhere").mkdir()
+    module = tmp_path / "elsewhere" / "my_judges.py"
+    module.write_text(textwrap.dedent(MINE))
+    monkeypatch.syspath_prepend(module.parent)
+    link_stages(run, tmp_path / "recipe")
+    return tmp_path / "recipe" / "again"
+
+
+def small_config() -> ConfigDict:
+    """Two models on eight prompts."""
+    config = get_config().stages.evaluate
+    config.models = {name: config.models[name] for name in ("gpt", "sft")}
+    config.evaluate.num_prompts, config.evaluate.comparisons = 8, ""
+    return config
+
+
+def test_a_judge_and_an_evaluator_of_ones_own(workdir):
+    config = small_config()
+    config.judges.brief = dict(name="my_judges:Brief", than="sft")
+    config.evaluators.capitals = dict(name="my_judges:Capitals", word="Dela")
+    results = evaluate.run(config, workdir)
+    judged = results["judges"]["brief"]
+    assert set(judged) == {"gpt", "sft"}
+    value, low, high = judged["gpt"]["briefer"]
+    assert 0 <= low <= value <= high <= 1
+    assert len(judged["sft"]["length"]["words"]) == 3
+    measured = results["evaluators"]["capitals"]
+    assert set(measured) == {"gpt", "sft", "rl_init"}
+    assert measured["sft"]["log_prob"] < 0
+    assert measured["sft"]["prompts"] == 8
+    # What is built in stands where it always did.
+    assert {"win_rate", "likert", "mean_score", "score_win_rate"} <= set(
+        results["models"]["gpt"]
+    )
+    assert set(results["pretrain_loss"]) == {"gpt", "sft", "rl_init"}
+    samples = workdir / "samples"
+    (row, *_) = rows = json.loads((samples / "gpt.json").read_text())
+    assert row["brief"] == {"words": len(row["response"].split())}
+    assert row["gold"].keys() == {"rating", "utility", "flags"}
+    assert len(rows) == 8
+    assert len(json.loads((samples / "capitals.rl_init.json").read_text())) == 4
+    table = format_results_table(load_results(workdir / "results.json"))
+    for line in ("Brief", "Briefer", "Length: words", "Capitals", "Log prob"):
+        assert any(row.startswith(line) for row in table.splitlines()), line
+    page = (workdir / "report.html").read_text()
+    for heading in ("Brief", "Capitals"):
+        assert f"<h2>{heading}</h2>" in page
+    assert f"<td>{value:.2f} [{low:.2f}, {high:.2f}]</td>" in page
+    assert not (workdir / "answers").exists()
+
+
+@pytest.mark.parametrize(
+    ("block", "entry", "says"),
+    [
+        ("judges", {"name": "golden"}, "config.judges.x.name='golden': give one of ["),
+        ("judges", {"name": "no_such:Thing"}, "x.name='no_such:Thing': No module"),
+        ("judges", {"name": "my_judges:Thing"}, "has no attribute 'Thing'"),
+        ("judges", {"name": "my_judges:Capitals"}, "the class has no method 'judge'"),
+        ("judges", {"name": "my_judges:Brief"}, "config.judges.x: my_judges:Brief: mi"),
+        (
+            "judges",
+            {"name": "gold", "strict": 1},
+            "got an unexpected keyword",
+        ),
+        ("judges", {}, "config.judges.x.name='': give one of ['gold', 'reward'], or"),
+        ("judges", {"name": "my_judges:Forgetful"}, "x: its judge() gives no Results"),
+        (
+            "evaluators",
+            {"name": "my_judges:Sloppy"},
+            "x: its run() gives dict, not",
+        ),
+    ],
+)
+def test_what_cannot_judge_is_named(workdir, block, entry, says):
+    config = small_config()
+    config[block].x = entry
+    with pytest.raises(UserError) as error:
+        evaluate.run(config, workdir)
+    message = str(error.value)
+    assert says in message and "\n" not in message
+    # The config may be corrected.
+    assert {path.name for path in workdir.iterdir()} == common.BEGUN
+
+
+def write_lines(path: Path, records) -> None:
+    path.write_text("".join(json.dumps(dict(record)) + "\n" for record in records))
+
+
+@pytest.fixture
+def own_data(run: Finished, tmp_path: Path) -> Path:
+    """Prompts and rankings of one's own, no documents."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    prompts = [{"prompt": f"Who lives in house {n}?"} for n in range(9)]
+    for split in ("train", "valid", "test"):
+        write_lines(folder / f"prompts.{split}.jsonl", prompts)
+    ranked = (run.workdir / "label" / "comparisons.valid.jsonl").read_text()
+    (folder / "comparisons.test.jsonl").write_text(ranked)
+    (tokenizer,) = (run.workdir / "data").glob("*/tokenizer-*.model")
+    shutil.copy(tokenizer, folder / "tokenizer.model")
+    return folder
+
+
+def test_models_are_compared_on_data_of_ones_own(own_data, workdir, tmp_path, capsys):
+    """By the reward model alone: no gold judge, no documents, no solved examples."""
+    config = small_config()
+    config.models.gpt_prompted = get_config().stages.evaluate.models.gpt_prompted
+    config.data.update(jsonl=str(own_data), dir=str(tmp_path / "sets"))
+    with pytest.raises(UserError, match="only the miniature world has a gold judge"):
+        evaluate.run(config, workdir)
+    config.judges = dict(reward=dict(name="reward"))
+    results = evaluate.run(config, workdir)
+    said = capsys.readouterr().out
+    assert "gpt_prompted is left out" in said
+    assert "the data have no test documents" in said
+    assert set(results["models"]) == {"gpt", "sft"}
+    assert set(results["models"]["gpt"]) == {"label", "mean_score", "score_win_rate"}
+    assert results["models"]["sft"]["score_win_rate"] == [0.5] * 3
+    assert results["pretrain_loss"] == {}
+    assert set(results["reward_model"]) == {
+        *("all_pairs_heldout", "shared_pairs_heldout", "agreement_heldout")
+    }
+    assert results["rated_by"] == "reward"
+    page = (workdir / "report.html").read_text()
+    assert "gold judge" not in page
+    assert "Preference over SFT" in page and "with the reward model&#39;s score" in page
+    assert "Win rate by RM score" in format_results_table(results)
+
+
+def test_answers_are_written_for_people_to_rank(own_data, workdir, tmp_path):
+    config = get_config().stages.label
+    config.data.update(jsonl=str(own_data), dir=str(tmp_path / "sets"))
+    config.label.ranked_by = "people"
+    with pytest.raises(UserError, match=r"answers\.\*\.jsonl hold the answers: have"):
+        label.run(config, workdir)
+    lines = (workdir / "answers.train.jsonl").read_text().splitlines()
+    assert len(lines) == 9
+    assert not (workdir / "answers").exists()
+
+
+class _KilledError(Exception):
+    """Stands for SIGKILL."""
+
+
+@pytest.mark.parametrize("stage", ["label", "evaluate"])
+def test_a_stage_that_was_killed_goes_on_with_the_same_answers(
+    run, workdir, monkeypatch, stage
+):
+    module = {"label": label, "evaluate": evaluate}[stage]
+    config = get_config().stages[stage]
+    generate, drawn = inference.generate, []
+
+    def dying(*args, **kwargs):
+        for part in generate(*args, **kwargs):
+            yield part
+            drawn.append(len(part))
+            if len(drawn) == 4:
+                raise _KilledError
+
+    monkeypatch.setattr(inference, "generate", dying)
+    with pytest.raises(_KilledError):
+        module.run(config, workdir)
+    assert list((workdir / "answers").rglob("*.json"))
+    module.run(config, workdir)
+    files = {
+        "label": ["answers.train.jsonl", "answers.valid.jsonl"],
+        "evaluate": [f"samples/{name}.json" for name in config.get("models", {})],
+    }[stage]
+    for file in files:
+        assert (workdir / file).read_text() == (run.workdir / stage / file).read_text()
+    # Batches of 16: 3 policies' of 32 and of 16 prompts, and 5 models' of 32.
+    assert len(drawn) == {"label": 3 * 2 + 3, "evaluate": 5 * 2}[stage]
+    assert not (workdir / "answers").exists()
