@@ -42,7 +42,7 @@ FREE_KEYS = (
 
 # Keys that hold paths. These name other stages' workdirs,
 _PARENTS = re.compile(
-    r"(.*\.)?(init|reward_init|rl_init)\.(path|selected_by)|label\.policies|"
+    r"(.*\.)?(init|\w+_init)\.(path|selected_by)|label\.policies|"
     r"reward\.comparisons|select\.(candidates|reward)|"
     r"evaluate\.(reward|comparisons|select)"
 )

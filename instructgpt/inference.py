@@ -27,10 +27,10 @@ from instructgpt.data.transforms import encode_comparison, encode_prompt
 from instructgpt.distributed import fetch, is_first
 from instructgpt.errors import UserError
 from instructgpt.finite import check_finite
+from instructgpt.generation import generate
 from instructgpt.kept import KeptRows
 from instructgpt.likelihood import LogLikelihood, encode_pair, likelihoods
-from instructgpt.metrics import Progress
-from instructgpt.rollouts import generate
+from instructgpt.progress import Progress
 from instructgpt.sampling import SamplingConfig
 from instructgpt.sharding import put_whole_batch
 from instructgpt.text_model import Record, TextModel

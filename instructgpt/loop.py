@@ -22,7 +22,8 @@ from instructgpt.checkpoints import Checkpoints, Verify
 from instructgpt.distributed import agree_to_stop, is_first
 from instructgpt.errors import UserError, about
 from instructgpt.finite import first_not_finite
-from instructgpt.metrics import MetricWriter, Progress, mean_metrics
+from instructgpt.metrics import MetricWriter, mean_metrics
+from instructgpt.progress import Progress
 from instructgpt.sharding import block_until_ready_on_cpu
 from instructgpt.state import free, layout_of
 

@@ -24,8 +24,8 @@ from instructgpt.data.readers import SETS, Report, get_set
 from instructgpt.data.records import FIELDS, SPLITS, Record
 from instructgpt.data.splits import Placed, share_for, split_groups
 from instructgpt.errors import UserError
-from instructgpt.metrics import format_table
 from instructgpt.outputs import check_new_folder, new_folder
+from instructgpt.progress import format_table
 from instructgpt.tokenizer import train_tokenizer
 
 

@@ -297,3 +297,22 @@ def put_whole_batch(batch: Any, mesh: Mesh) -> Any:
         return jax.make_array_from_callback(x.shape, sharding, lambda rows: x[rows])
 
     return jax.tree.map(put, batch)
+
+
+def split_rows(batch: T, parts: int) -> T:
+    """[B, ...] -> [parts, B / parts, ...], strided so that devices keep their rows."""
+
+    def one(x: jax.Array) -> jax.Array:
+        rows = x.shape[0] // parts
+        return x.reshape((rows, parts) + x.shape[1:]).swapaxes(0, 1)
+
+    return jax.tree.map(one, batch)
+
+
+def join_rows(parts: T) -> T:
+    """The inverse of `split_rows`."""
+
+    def one(x: jax.Array) -> jax.Array:
+        return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+
+    return jax.tree.map(one, parts)

@@ -243,3 +243,19 @@ def _flat(tree: Any):
 def shardings_of(tree: Any) -> Any:
     """The shardings of live arrays, to pin a step's output to."""
     return jax.tree.map(lambda x: x.sharding, tree)
+
+
+def cast(params: Params, dtype: str) -> Params:
+    """A copy of the parameters in a compute dtype, for models that only run.
+
+    LayerNorms and scalar heads compute in float32 and stay in it, so that the copy
+    gives the same numbers as the float32 parameters do in training.
+    """
+
+    def one(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
+        *parents, name = (str(entry.key) for entry in path)
+        head = not parents and name in ("kernel", "bias")
+        norm = bool(parents) and parents[-1].startswith("ln_")
+        return jnp.array(x, jnp.float32 if head or norm else dtype)
+
+    return jax.tree_util.tree_map_with_path(one, params)

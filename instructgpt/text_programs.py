@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from instructgpt.data.templates import PromptFormat
+from instructgpt.generation import make_sampler
+from instructgpt.models.comparisons import response_scores
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import ScalarModel, Transformer
-from instructgpt.rollouts import make_response_scorer, make_sampler
 from instructgpt.sampling import SamplingConfig
 
 Array = jax.Array
@@ -109,5 +110,19 @@ def shared_likelihood(config: ModelConfig) -> Callable[..., tuple[Array, Array]]
 
         taken, greedy = jax.lax.map(column, columns)
         return jnp.where(valid[:, read[0] + 1 :], taken.T, 0.0), greedy.T
+
+    return run
+
+
+def make_response_scorer(
+    reward_model: ScalarModel,
+) -> Callable[[Any, Array, Array, Array, Array], Array]:
+    """Jitted scores [B, K] of (params, prompt, valid, responses, valid)."""
+
+    @jax.jit
+    def run(params, prompt, prompt_valid, responses, response_valid):
+        return response_scores(
+            reward_model, params, (prompt, prompt_valid), (responses, response_valid)
+        )
 
     return run

@@ -5,15 +5,13 @@ import numpy as np
 import pytest
 
 from instructgpt.errors import UserError
-from instructgpt.metrics import (
-    MetricWriter,
+from instructgpt.metrics import MetricWriter, mean_metrics, read_metrics
+from instructgpt.progress import (
     Progress,
     format_duration,
     format_number,
     format_table,
-    mean_metrics,
     print_table,
-    read_metrics,
 )
 
 

@@ -1,5 +1,7 @@
 """What a rollout records, and how prompts become minibatches and texts."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,25 +9,23 @@ import pytest
 
 from instructgpt.batches import PromptBatch
 from instructgpt.errors import UserError
+from instructgpt.generation import generate, make_sampler
 from instructgpt.models.comparisons import response_scores
 from instructgpt.models.scoring import response_log_probs, response_values
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.plan.hlo import Trips, collective_bytes
+from instructgpt.rewards import make_reward_scorer
 from instructgpt.rl import shaped_rewards
 from instructgpt.rollouts import (
-    Frozen,
-    cast,
-    generate,
     make_minibatches,
-    make_response_scorer,
     make_rollout_fn,
-    make_sampler,
     rollout_metrics,
     split_batch,
 )
 from instructgpt.sampling import SamplingConfig
 from instructgpt.sharding import put_batch
-from instructgpt.state import params_layout, shardings_of
+from instructgpt.state import cast, params_layout, shardings_of
+from instructgpt.text_programs import make_response_scorer
 from tests import tiny
 
 POLICY = Transformer(tiny.config())
@@ -35,6 +35,13 @@ TEMPERATURE, B = 0.7, 8
 STOPS = (tiny.EOS, 2, 3, 4)
 
 
+class Frozen(NamedTuple):
+    """Parameters of the models that only run."""
+
+    reference: Any
+    reward: Any
+
+
 @pytest.fixture(scope="module")
 def params():
     return tiny.params_of(POLICY)
@@ -42,7 +49,7 @@ def params():
 
 @pytest.fixture(scope="module")
 def frozen(params):
-    return Frozen(reference=params, reward=tiny.params_of(REWARD, seed=1))
+    return Frozen(params, tiny.params_of(REWARD, seed=1))
 
 
 @pytest.fixture(scope="module")
@@ -73,15 +80,15 @@ def samples(sampler, params, prompts):
 
 
 def score(samples, prompts, frozen, value_params, **options):
-    scorer = make_rollout_fn(
-        POLICY,
-        REWARD,
-        VALUE,
-        temperature=TEMPERATURE,
-        stop_ids=STOPS,
-        **options,
+    parts = options.get("microbatches", 1)
+    rate = make_reward_scorer(REWARD, microbatches=parts)
+    scores = rate(frozen.reward, prompts, samples)
+    roll_out = make_rollout_fn(
+        POLICY, VALUE, temperature=TEMPERATURE, stop_ids=STOPS, **options
     )
-    return jax.device_get(scorer(samples, prompts, frozen, value_params))
+    return jax.device_get(
+        roll_out(prompts, samples, scores, frozen.reference, value_params)
+    )
 
 
 @pytest.fixture(scope="module")

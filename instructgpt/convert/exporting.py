@@ -14,7 +14,6 @@ from instructgpt.convert.importing import SCORE, SCORE_BIAS, SCORE_VOCAB, TOKENI
 from instructgpt.distributed import is_first
 from instructgpt.errors import UserError
 from instructgpt.identity import read_json
-from instructgpt.metrics import Progress
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.hf import transfer
 from instructgpt.models.hf.families import write_config
@@ -22,6 +21,7 @@ from instructgpt.models.hf.tensors import INDEX, SINGLE
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.outputs import check_new_folder, new_folder
 from instructgpt.paths import resolve
+from instructgpt.progress import Progress
 from instructgpt.sharding import MeshConfig, make_mesh
 from instructgpt.stages import common
 from instructgpt.state import params_layout

@@ -11,7 +11,6 @@ import jax
 from instructgpt.checkpoints import Checkpoints
 from instructgpt.distributed import is_first
 from instructgpt.errors import UserError, about
-from instructgpt.metrics import Progress
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.hf import transfer
 from instructgpt.models.hf.families import Family, read_config
@@ -20,6 +19,7 @@ from instructgpt.models.hf.hub import find_model
 from instructgpt.models.hf.tensors import SafetensorsFolder, TensorSource
 from instructgpt.models.hf.values import finite, whole
 from instructgpt.models.transformer import ScalarModel, Transformer
+from instructgpt.progress import Progress
 from instructgpt.reading import read_object
 from instructgpt.sharding import MeshConfig, make_mesh
 from instructgpt.stages import common

@@ -43,6 +43,8 @@ _PROMPT = {
     "category": _NAME,
     "style": _NAME,
     "task": Field(str, ""),  # JSON of the structured task, for the judge
+    # What a Python reward, an evaluator or a judge compares an answer with.
+    "reference": Field(str, ""),
 }
 FIELDS: dict[str, dict[str, Field]] = {
     "documents": {"id": _NAME, "text": _TEXT, "kind": _NAME},

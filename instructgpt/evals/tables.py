@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from instructgpt.evals.plotting import Results, label, model_names, title
-from instructgpt.metrics import format_table
+from instructgpt.progress import format_table
 
 
 def format_results_table(results: Results, *, markdown: bool = False) -> str:

@@ -40,6 +40,7 @@ TRAINED: dict[str, str | type] = {
 }
 OPTIMIZER = "instructgpt.optim:OptimizerConfig"
 INIT = "instructgpt.stages.loading:InitConfig"
+OPTIONAL_INIT = "instructgpt.stages.loading:OptionalInitConfig"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +133,9 @@ STAGES: dict[str, Stage] = {
             "value_optimizer": OPTIMIZER,
             "init": INIT,
             "reward_init": INIT,
+            "value_init": OPTIONAL_INIT,
+            "reference_init": OPTIONAL_INIT,
+            "reward_function": "instructgpt.stages.ppo_models:RewardFunctionConfig",
             "ppo": "instructgpt.steps.ppo:PPOConfig",
             "rollout": "instructgpt.stages.ppo_episodes:RolloutConfig",
         },

@@ -11,7 +11,7 @@ import jax
 from instructgpt.distributed import is_first, on_first
 from instructgpt.errors import UserError
 from instructgpt.inference import LanguageModel
-from instructgpt.metrics import print_table
+from instructgpt.progress import print_table
 from instructgpt.stages.common import Context, write_json
 from instructgpt.stages.inputs import keep_short
 from instructgpt.stages.loading import text_format

@@ -31,12 +31,19 @@ class InitConfig:
     selected_by: str = ""  # a select stage's workdir whose choice of step counts
 
 
+@dataclasses.dataclass(frozen=True)
+class OptionalInitConfig(InitConfig):
+    """As InitConfig; without a path the stage has a model of its own for it."""
+
+    path: FolderPath = ""
+
+
 @contextlib.contextmanager
 def _opened(
     init: InitConfig,
     context: Context,
     *,
-    scalar: bool = False,
+    scalar: bool | None = False,
     overrides: ConfigDict | None = None,
 ) -> Iterator[tuple[Opened, ModelConfig]]:
     """The checkpoint of `load` with its model's config, checked."""
@@ -47,7 +54,7 @@ def _opened(
         changed = overrides.to_dict() if overrides else {}
         config = model_config({**found.meta["model"], **changed}, context.mesh)
         check_model(context, config)
-        if scalar != (found.meta["kind"] == "scalar"):
+        if scalar is not None and scalar != (found.meta["kind"] == "scalar"):
             raise UserError(
                 f"{path} holds a {found.meta['kind']} model; this stage needs a "
                 f"{'scalar' if scalar else 'language'} one, see config's init paths"
@@ -65,7 +72,7 @@ def load(
     init: InitConfig,
     context: Context,
     *,
-    scalar: bool = False,
+    scalar: bool | None = False,
     overrides: ConfigDict | None = None,
 ) -> Loaded:
     """Loads a model from another stage's checkpoint.
@@ -73,7 +80,7 @@ def load(
     Args:
       init: Which checkpoint.
       context: The stage that loads.
-      scalar: Whether it is a reward model (or value net).
+      scalar: Whether it must be a reward model (or value net); None: either will do.
       overrides: Keys of ModelConfig that this stage changes: dropout, dtype, remat.
 
     Raises:
@@ -82,7 +89,7 @@ def load(
     """
     how: dict[str, Any] = {"scalar": scalar, "overrides": overrides}
     with _opened(init, context, **how) as (found, config):
-        part = "params" if scalar else init.part
+        part = "params" if found.meta["kind"] == "scalar" else init.part
         return found.restore(config, part=part, mesh=context.mesh)
 
 

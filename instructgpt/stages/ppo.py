@@ -1,9 +1,9 @@
-"""PPO and PPO-ptx against a frozen reward model (paper §3.5, Eq. 2, C.4).
+"""PPO and PPO-ptx against a reward (paper §3.5, Eq. 2, C.4).
 
-One iteration: prompts -> sample, score -> minibatch updates. Policy and KL reference
-start from the RL-init model, the value net from the reward model.
+One iteration: prompts -> samples -> scores -> episodes -> minibatch updates.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ from ml_collections import ConfigDict
 from instructgpt.data.loader import zip_loaders
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.loop import Job, train
-from instructgpt.models.config import ModelConfig
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
-from instructgpt.rollouts import Frozen, cast
+from instructgpt.rewards import RewardFn
 from instructgpt.sharding import block_until_ready_on_cpu
 from instructgpt.stages import common, loading
 from instructgpt.stages.asking import make_sample_table
@@ -28,6 +27,12 @@ from instructgpt.stages.ppo_episodes import (
     check_sizes,
     prompt_loader,
     text_loader,
+)
+from instructgpt.stages.ppo_models import (
+    Models,
+    find_models,
+    load_models,
+    make_reward,
 )
 from instructgpt.stages.ppo_programs import (
     OPTIMIZERS,
@@ -46,7 +51,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     context = common.start(config, workdir)
     settings = Settings.of(config)
     check_sizes(settings, context.mesh)
-    policy_config = _check_models(context, config)
+    policy_config = find_models(context, config)
     prompts = prompt_loader(context, settings)
     ptx = text_loader(context, settings, policy_config)
     held_out = HeldOut.open(context, settings, policy_config)
@@ -57,24 +62,21 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     count = loop_config.num_steps * updates
     optimizers = [make_optimizer(block, count) for block in blocks]
     with jax.set_mesh(context.mesh):
-        models = _load(context, config)
-        policy, reward = models["policy"], models["reward"]
-        frozen = Frozen(
-            cast(policy.params, policy.model.config.compute_dtype),
-            cast(reward.params, reward.model.config.compute_dtype),
-        )
+        models = load_models(context, config)
+        policy = models.policy
         # After the frozen copies: the state takes over the weights that were loaded.
         state = _initial_state(context, models, optimizers)
         functions = make_functions(
             settings,
-            (policy.model, reward.model),
+            models.nets,
             optimizers,
             shardings_of(state),
             ends=Ends.of(context),
         )
+        reward = make_reward(context, config, models, functions.score)
         job = Job(
             name=config.name,
-            update=_make_update(settings, functions, frozen),
+            update=_make_update(settings, functions, reward, models.reference.params),
             data=zip_loaders(prompts=prompts, **ptx),
             to_device=common.to_device(context.mesh),
             count_tokens=_count_tokens,
@@ -102,57 +104,40 @@ def _count_tokens(batch: dict[str, Any]) -> int:
     return sum(int(part.valid.sum()) for part in batch.values())
 
 
-# Which block says where a model comes from.
-_INITS = {"policy": "init", "reward": "reward_init"}
-
-
-def _load(context: common.Context, config: ConfigDict) -> dict[str, loading.Loaded]:
-    out, changed = {}, common.overrides(config.model)
-    for name, key in _INITS.items():
-        init = common.block_of(config, key, loading.InitConfig)
-        scalar = name == "reward"
-        out[name] = loading.load(init, context, scalar=scalar, overrides=changed)
-    return out
-
-
-def _check_models(context: common.Context, config: ConfigDict) -> ModelConfig:
-    """Looks for both checkpoints, and gives the policy's config."""
-    found, changed = {}, common.overrides(config.model)
-    for name, key in _INITS.items():
-        init = common.block_of(config, key, loading.InitConfig)
-        scalar = name == "reward"
-        found[name] = loading.find(init, context, scalar=scalar, overrides=changed)
-    return found["policy"]
-
-
-def _initial_state(context, models, optimizers) -> PPOState:
+def _initial_state(
+    context: common.Context, models: Models, optimizers: Sequence[Any]
+) -> PPOState:
     policy, value = (
         make_train_state(
-            models[name].model,
+            loaded.model,
             optimizer,
             key=context.key,
             mesh=context.mesh,
-            params=models[name].params,
+            params=loaded.params,
         )
-        for name, optimizer in zip(("policy", "reward"), optimizers, strict=True)
+        for loaded, optimizer in zip(models[:2], optimizers, strict=True)
     )
     # A buffer of its own: the state is donated to every update.
     ema = jax.tree.map(jnp.copy, policy.params)
     return PPOState(policy, value, ema)
 
 
-def _make_update(settings: Settings, functions: Functions, frozen: Frozen):
+def _make_update(
+    settings: Settings, functions: Functions, reward: RewardFn, reference: Any
+):
     """One iteration: (state, {"prompts", "ptx"}, key) -> (state, metrics)."""
-    sample, score, summarise, cut, cut_text, step = functions
+    sample, _, roll_out, summarise, cut, cut_text, step = functions
     minibatches = settings.minibatches
 
     def update(state: PPOState, batch: dict[str, Any], key: jax.Array):
         # The policy's step counts updates, so it tells iterations apart as well.
         key = jax.random.fold_in(key, state.policy.step)
         sample_key, order_key, step_key = jax.random.split(key, 3)
-        samples = sample(state.policy.params, batch["prompts"], sample_key)
-        block_until_ready_on_cpu(samples)
-        episodes = score(samples, batch["prompts"], frozen, state.value.params)
+        prompts = batch["prompts"]
+        samples = sample(state.policy.params, prompts, sample_key)
+        scores = reward(prompts, block_until_ready_on_cpu(samples))
+        block_until_ready_on_cpu(scores)
+        episodes = roll_out(prompts, samples, scores, reference, state.value.params)
         metrics = [block_until_ready_on_cpu(summarise(episodes))]
         ptx = cut_text(batch["ptx"]) if "ptx" in batch else [None] * minibatches
         for epoch in range(settings.rollout.epochs):

@@ -10,22 +10,24 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from instructgpt.batches import PromptBatch, Rollout
+from instructgpt.generation import make_sampler
 from instructgpt.models import costs
+from instructgpt.models.config import ModelConfig
 from instructgpt.models.costs import Cost
 from instructgpt.models.transformer import ScalarModel, Transformer
+from instructgpt.rewards import make_reward_scorer
 from instructgpt.rollouts import (
-    Frozen,
-    cast,
     make_minibatches,
     make_rollout_fn,
-    make_sampler,
     rollout_metrics,
     split_batch,
 )
 from instructgpt.sampling import Samples
 from instructgpt.sharding import moves_tokens
+from instructgpt.stages.blocks import block_of
 from instructgpt.stages.opening import Context
 from instructgpt.stages.ppo_episodes import Settings
+from instructgpt.stages.ppo_models import Nets, RewardFunctionConfig
 from instructgpt.stages.programs import (
     Models,
     Program,
@@ -40,6 +42,7 @@ from instructgpt.stages.programs import (
 )
 from instructgpt.state import (
     PPOState,
+    cast,
     params_layout,
     shardings_of,
     train_state_layout,
@@ -67,7 +70,8 @@ class Functions(NamedTuple):
     """The jitted functions of an iteration."""
 
     sample: Any  # (params, prompts, key) -> Samples
-    score: Any  # (samples, prompts, frozen, value) -> Rollout
+    score: Any  # (params, prompts, samples) -> scores; None without a reward model
+    roll_out: Any  # (prompts, samples, scores, reference, value) -> Rollout
     summarise: Any  # rollout -> metrics
     cut: Any  # (rollout, key) -> minibatches
     cut_text: Any  # text -> that of each minibatch
@@ -76,22 +80,23 @@ class Functions(NamedTuple):
 
 def make_functions(
     settings: Settings,
-    models: tuple[Transformer, ScalarModel],
+    nets: Nets,
     optimizers: list[optax.GradientTransformation],
     shardings: Any,
     *,
     ends: Ends = Ends(),  # noqa: B008  # a constant
 ) -> Functions:
     """What `run` calls and `programs` describes; shardings are those of the state."""
-    policy, scalar = models
     rollout, minibatches = settings.rollout, settings.minibatches
     kl_coef = settings.ppo.kl_coef
     return Functions(
-        sample=make_sampler(policy, config=settings.sampling(), **ends._asdict()),
-        score=make_rollout_fn(
-            policy,
-            scalar,
-            scalar,
+        sample=make_sampler(nets.policy, config=settings.sampling(), **ends._asdict()),
+        score=None
+        if nets.reward is None
+        else make_reward_scorer(nets.reward, microbatches=rollout.score_microbatches),
+        roll_out=make_rollout_fn(
+            nets.reference,
+            nets.value,
             temperature=rollout.temperature,
             stop_ids=ends.stop_ids,
             truncation_score=rollout.truncation_score,
@@ -101,8 +106,8 @@ def make_functions(
         cut=make_minibatches(minibatches),
         cut_text=jax.jit(lambda text: split_batch(text, minibatches)),
         step=make_ppo_step(
-            policy,
-            scalar,
+            nets.policy,
+            nets.value,
             policy_optimizer=optimizers[0],
             value_optimizer=optimizers[1],
             config=settings.ppo,
@@ -115,31 +120,44 @@ def make_functions(
 def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Program]:
     """An iteration at full lengths; what evaluates takes less than its largest."""
     settings = Settings.of(config)
-    policy = Transformer(started_from(config, "init", models, mesh))
-    scalar = ScalarModel(started_from(config, "reward_init", models, mesh))
+    nets = _planned_nets(config, mesh, models)
     optimizers = [planned_optimizer(config, name) for name in OPTIMIZERS]
-    policy_state, value_state = (
+    policy, value = (
         train_state_layout(model, optimizer, mesh)
-        for model, optimizer in zip((policy, scalar), optimizers, strict=True)
+        for model, optimizer in zip(nets[:2], optimizers, strict=True)
     )
-    state = PPOState(policy_state, value_state, policy_state.params)
-    functions = make_functions(
-        settings, (policy, scalar), optimizers, shardings_of(state)
-    )
-    plan = _Plan(settings, policy, scalar, state, mesh)
+    state = PPOState(policy, value, policy.params)
+    functions = make_functions(settings, nets, optimizers, shardings_of(state))
+    plan = _Plan(settings, nets, state, mesh)
     return {
         **_plan_sampling(plan, functions),
-        "score": _plan_scoring(plan, functions),
+        **_plan_scoring(plan, functions),
+        "rollout": _plan_rollout(plan, functions),
         "update": _plan_update(plan, functions),
     }
+
+
+def _planned_nets(config: ConfigDict, mesh: Mesh, models: Models) -> Nets:
+    function = block_of(config, "reward_function", RewardFunctionConfig)
+
+    def size(key: str) -> ModelConfig:
+        return started_from(config, key, models, mesh)
+
+    policy = size("init")
+    reward = size("reward_init") if function.reads_model else None
+    return Nets(
+        Transformer(policy),
+        ScalarModel(policy if reward is None else reward),
+        Transformer(policy),
+        None if reward is None else ScalarModel(reward),
+    )
 
 
 class _Plan(NamedTuple):
     """What the programs of an iteration are described from."""
 
     settings: Settings
-    policy: Transformer
-    scalar: ScalarModel
+    nets: Nets
     state: PPOState  # abstract
     mesh: Mesh
 
@@ -147,15 +165,15 @@ class _Plan(NamedTuple):
     def text_length(self) -> int:
         """Tokens of a pretraining row."""
         length = self.settings.rollout.ptx_length
-        return length or self.policy.config.context_length
+        return length or self.nets.policy.config.context_length
 
     @property
     def costs(self) -> dict[str, Cost]:
         """Of an iteration, by what is done."""
         settings = self.settings
         return costs.ppo(
-            self.policy.config,
-            self.scalar.config,
+            self.nets.policy.config,
+            self.nets.value.config,
             episodes=settings.train.batch_size,
             prompt=settings.data.max_prompt,
             response=settings.data.max_response,
@@ -207,7 +225,7 @@ def _plan_sampling(plan: _Plan, functions: Functions) -> dict[str, Program]:
     arguments = plan.state.policy.params, plan.prompts(), random_key(plan.mesh)
     # The first token alone, as sampling begins.
     first = make_sampler(
-        plan.policy, config=settings.rollout.sampling(1), **Ends()._asdict()
+        plan.nets.policy, config=settings.rollout.sampling(1), **Ends()._asdict()
     )
     prefill = Program(
         first,
@@ -216,10 +234,10 @@ def _plan_sampling(plan: _Plan, functions: Functions) -> dict[str, Program]:
         cost=plan.cost("prefill"),
         trips=Trips(0, refills, 0),
     )
-    weights = costs.decode_weights(plan.policy.config, response=response).bytes
+    weights = costs.decode_weights(plan.nets.policy.config, response=response).bytes
     # The weights of a round are in `decode` already.
     decode = plan.cost("decode").plus(Cost(0.0, (rounds - 1) * weights))
-    whole = moves_tokens(slots, plan.policy.config.width)
+    whole = moves_tokens(slots, plan.nets.policy.config.width)
     steps = response - 1
     return {
         "prefill": prefill,
@@ -237,20 +255,37 @@ def _plan_sampling(plan: _Plan, functions: Functions) -> dict[str, Program]:
     }
 
 
-def _plan_scoring(plan: _Plan, functions: Functions) -> Program:
-    settings, state = plan.settings, plan.state
-    shape = settings.train.batch_size, 1, settings.data.max_response
-    tokens, valid, log_probs = (
-        rows(plan.mesh, shape, t) for t in (jnp.int32, jnp.bool_, jnp.float32)
-    )
-    samples = Samples(tokens, valid, log_probs)
-    frozen = Frozen(*(_copy(x, plan.mesh) for x in (plan.policy, plan.scalar)))
-    return Program(
+def _samples(plan: _Plan) -> Samples:
+    shape = plan.settings.train.batch_size, 1, plan.settings.data.max_response
+    types = jnp.int32, jnp.bool_, jnp.float32
+    return Samples(*(rows(plan.mesh, shape, dtype) for dtype in types))
+
+
+def _plan_scoring(plan: _Plan, functions: Functions) -> dict[str, Program]:
+    """The reward model's scores; nothing where a function alone is the reward."""
+    if plan.nets.reward is None:
+        return {}
+    params = _copy(plan.nets.reward, plan.mesh)
+    program = Program(
         functions.score,
-        (samples, plan.prompts(), frozen, state.value.params),
-        held={"reference": frozen.reference, "reward model": frozen.reward},
+        (params, plan.prompts(), _samples(plan)),
+        held={"reward model": params},
         beside=plan.batches(),
-        cost=plan.cost("reference", "reward", "value"),
+        cost=plan.cost("reward"),
+    )
+    return {"score": program}
+
+
+def _plan_rollout(plan: _Plan, functions: Functions) -> Program:
+    reference = _copy(plan.nets.reference, plan.mesh)
+    scores = rows(plan.mesh, (plan.settings.train.batch_size,), jnp.float32)
+    value = plan.state.value.params
+    return Program(
+        functions.roll_out,
+        (plan.prompts(), _samples(plan), scores, reference, value),
+        held={"reference": reference},
+        beside=plan.batches(),
+        cost=plan.cost("reference", "value"),
     )
 
 

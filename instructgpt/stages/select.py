@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 
 from instructgpt.distributed import is_first
 from instructgpt.identity import check_left
-from instructgpt.metrics import MetricWriter, print_table, read_metrics
+from instructgpt.metrics import MetricWriter, read_metrics
 from instructgpt.paths import resolve
+from instructgpt.progress import print_table
 from instructgpt.ranges import FolderPath, NonNegativeFloat, NonNegativeInt, PositiveInt
 from instructgpt.stages import common, loading
 from instructgpt.stages.asking import short_prompts

@@ -20,6 +20,7 @@ import optax
 from instructgpt.arrays import Array, Bool, Float, Key
 from instructgpt.losses import Weighted
 from instructgpt.optim import LossScale, global_norm
+from instructgpt.sharding import split_rows
 from instructgpt.state import TrainState
 
 Batch = Any
@@ -36,25 +37,6 @@ TrainStep = Callable[..., tuple[TrainState, Metrics]]
 def scalar(value: Float[Array, ""] | float) -> Weighted:
     """A metric that is already a mean."""
     return Weighted(jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32))
-
-
-def split_rows(batch: Batch, parts: int) -> Batch:
-    """[B, ...] -> [parts, B / parts, ...], strided so that devices keep their rows."""
-
-    def one(x: Array) -> Array:
-        rows = x.shape[0] // parts
-        return x.reshape((rows, parts) + x.shape[1:]).swapaxes(0, 1)
-
-    return jax.tree.map(one, batch)
-
-
-def join_rows(parts: Batch) -> Batch:
-    """The inverse of `split_rows`."""
-
-    def one(x: Array) -> Array:
-        return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
-
-    return jax.tree.map(one, parts)
 
 
 def gradients(

@@ -12,6 +12,7 @@ import numpy as np
 
 from instructgpt.batches import ComparisonBatch, PromptBatch, TokenBatch
 from instructgpt.data.packing import ComparisonPacker
+from instructgpt.generation import make_sampler
 from instructgpt.models.comparisons import response_scores
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.costs import (
@@ -27,16 +28,11 @@ from instructgpt.models.costs import ppo as ppo_costs
 from instructgpt.models.scoring import response_log_probs, response_values
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.optim import OptimizerConfig, make_optimizer
-from instructgpt.rollouts import (
-    Frozen,
-    cast,
-    make_minibatches,
-    make_rollout_fn,
-    make_sampler,
-)
+from instructgpt.rewards import make_reward_scorer
+from instructgpt.rollouts import Frozen, make_minibatches, make_rollout_fn
 from instructgpt.sampling import SamplingConfig
 from instructgpt.sharding import MeshConfig, local_ways, make_mesh, put_batch
-from instructgpt.state import PPOState, TrainState, make_train_state, shardings_of
+from instructgpt.state import PPOState, TrainState, cast, make_train_state, shardings_of
 from instructgpt.steps.ppo import (
     PPOConfig,
     make_policy_loss,
@@ -272,6 +268,13 @@ def sample(args: Args) -> Job:
     )
 
 
+class Frozen(NamedTuple):
+    """Parameters of the models that PPO does not train."""
+
+    reference: Any
+    reward: Any
+
+
 def ppo(args: Args) -> Job:
     """One iteration: roll out, score, one epoch of minibatches on both nets.
 
@@ -296,15 +299,21 @@ def ppo(args: Args) -> Job:
     ema = jax.tree.map(lambda x: x.copy(), start.params)
     state = PPOState(start, bench.state(scalar, 3), ema)
     roll = _sampler(bench, args.ppo_response)
-    score = make_rollout_fn(
+    # Of a size that stays in a CPU's caches.
+    microbatches = minibatches if bench.on_cpu else 1
+    rate = make_reward_scorer(scalar, microbatches=microbatches)
+    roll_out = make_rollout_fn(
         policy,
-        scalar,
         scalar,
         temperature=1.0,
         stop_ids=(args.vocab + 5,),
-        # Of a size that stays in a CPU's caches.
-        microbatches=minibatches if bench.on_cpu else 1,
+        microbatches=microbatches,
     )
+
+    def score(samples: Any, batch: Any, frozen: Frozen, value: Any) -> Any:
+        scores = rate(frozen.reward, batch, samples)
+        return roll_out(batch, samples, scores, frozen.reference, value)
+
     cut = make_minibatches(minibatches)
     step = make_ppo_step(
         policy,

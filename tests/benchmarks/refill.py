@@ -23,8 +23,8 @@ sys.path.insert(0, str(REPO))
 
 from instructgpt.batches import PromptBatch  # noqa: E402
 from instructgpt.cli import keep_memory  # noqa: E402
+from instructgpt.generation import make_sampler  # noqa: E402
 from instructgpt.models.transformer import Transformer  # noqa: E402
-from instructgpt.rollouts import make_sampler  # noqa: E402
 from instructgpt.sampling import Samples, SamplingConfig  # noqa: E402
 from tests.benchmarks import jobs, run  # noqa: E402
 

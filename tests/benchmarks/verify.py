@@ -24,7 +24,7 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 from instructgpt.checkpoints import Checkpoints, Verify  # noqa: E402
-from instructgpt.metrics import format_table  # noqa: E402
+from instructgpt.progress import format_table  # noqa: E402
 
 ARRAYS = 8  # a checkpoint holds so many, all of one size
 

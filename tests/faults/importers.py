@@ -32,7 +32,7 @@ sys.path.insert(0, str(REPO))
 
 from instructgpt.convert.importing import read_public  # noqa: E402
 from instructgpt.errors import UserError  # noqa: E402
-from instructgpt.metrics import format_table  # noqa: E402
+from instructgpt.progress import format_table  # noqa: E402
 from tests.faults.damages import DAMAGES  # noqa: E402
 from tests.faults.valid_models import MODELS  # noqa: E402
 

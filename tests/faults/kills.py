@@ -28,7 +28,7 @@ REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO))
 
 from configs import recipe  # noqa: E402
-from instructgpt.metrics import format_table  # noqa: E402
+from instructgpt.progress import format_table  # noqa: E402
 from tests.faults.crowded import fill, may_mount, share  # noqa: E402
 from tests.faults.dying import Moment  # noqa: E402
 from tests.faults.launches import launch, launch_two, wrong_ending  # noqa: E402

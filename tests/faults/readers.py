@@ -34,7 +34,7 @@ from instructgpt.data.published import SetFile, read_set  # noqa: E402
 from instructgpt.data.readers import SETS  # noqa: E402
 from instructgpt.data.records import FIELDS, read_jsonl  # noqa: E402
 from instructgpt.errors import UserError  # noqa: E402
-from instructgpt.metrics import format_table  # noqa: E402
+from instructgpt.progress import format_table  # noqa: E402
 from tests.faults.file_mutations import File, mutate  # noqa: E402
 from tests.faults.valid_files import OWN, PUBLIC, RAW  # noqa: E402
 

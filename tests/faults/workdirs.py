@@ -44,8 +44,8 @@ from ml_collections import ConfigDict  # noqa: E402
 from configs import recipe as recipe_config  # noqa: E402
 from instructgpt.errors import UserError  # noqa: E402
 from instructgpt.manifest import MANIFEST, note_file  # noqa: E402
-from instructgpt.metrics import format_table  # noqa: E402
 from instructgpt.outputs import in_one_line  # noqa: E402
+from instructgpt.progress import format_table  # noqa: E402
 from instructgpt.stages import recipe  # noqa: E402
 from tests.faults.bits import flip_bits  # noqa: E402
 from tests.faults.same_end import differences, named  # noqa: E402

@@ -15,8 +15,7 @@ from instructgpt.plan.estimate import compile_program, device_bytes, estimate
 from instructgpt.plan.machines import GIB, gpus
 from instructgpt.plan.report import advice, as_json, as_text
 from instructgpt.plan.work import Work, describe
-from instructgpt.rollouts import cast
-from instructgpt.state import PPOState, make_train_state
+from instructgpt.state import PPOState, cast, make_train_state
 from tests import tiny
 
 MODEL = tiny.config(vocab_size=1280, context_length=192, width=64, num_heads=4)

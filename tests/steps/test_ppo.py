@@ -10,11 +10,13 @@ import optax
 import pytest
 
 from instructgpt.batches import PromptBatch
+from instructgpt.generation import make_sampler
 from instructgpt.models.scoring import response_log_probs, response_values
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.optim import LossScale, OptimizerConfig, make_optimizer
+from instructgpt.rewards import make_reward_scorer
 from instructgpt.rl import clipped_policy_loss, clipped_value_loss
-from instructgpt.rollouts import Frozen, make_rollout_fn, make_sampler
+from instructgpt.rollouts import make_rollout_fn
 from instructgpt.sampling import SamplingConfig
 from instructgpt.sharding import put_batch
 from instructgpt.state import PPOState, make_train_state, shardings_of
@@ -148,13 +150,14 @@ def sampled(start):
     sampler = make_sampler(
         POLICY, config=config, pad_id=tiny.PAD, banned_ids=(tiny.PAD,), **stops
     )
-    scorer = make_rollout_fn(POLICY, VALUE, VALUE, temperature=TEMPERATURE, **stops)
+    roll_out = make_rollout_fn(POLICY, VALUE, temperature=TEMPERATURE, **stops)
     tokens, valid = tiny.prompts(np.random.default_rng(2), 8)
     prompts = PromptBatch(tokens, valid, np.arange(8, dtype=np.int32))
     policy, value = start
     samples = sampler(policy, prompts, jax.random.key(0))
     other = tiny.params_of(POLICY, seed=9)
-    return scorer(samples, prompts, Frozen(other, value), value)
+    scores = make_reward_scorer(VALUE)(value, prompts, samples)
+    return roll_out(prompts, samples, scores, other, value)
 
 
 def test_ratio_is_one_at_first_and_not_in_a_second_epoch(start, sampled, ptx):

@@ -1,0 +1,173 @@
+"""What turns prompts and responses into scores, for reinforcement learning.
+
+A `RewardFn` is all that PPO knows of a reward: a reward model on the devices, a Python
+function on the host, or a weighted sum of both.
+
+Letters: B prompts, one sample each, P prompt, R response.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from instructgpt.arrays import Array, Float
+from instructgpt.batches import PromptBatch
+from instructgpt.distributed import fetch, is_first
+from instructgpt.errors import UserError
+from instructgpt.models.comparisons import response_scores
+from instructgpt.models.transformer import ScalarModel
+from instructgpt.sampling import Samples
+from instructgpt.sharding import join_rows, put_whole_batch, split_rows
+
+Params = Any
+Record = Mapping[str, Any]
+
+
+class RewardFn(Protocol):
+    """How good each response to its prompt is."""
+
+    def __call__(self, prompts: PromptBatch, samples: Samples) -> Float[Array, " B"]:
+        """Float32 scores of the B prompts' samples, of which each has one."""
+        ...
+
+
+class HostFunction(Protocol):
+    """A reward of one's own, named in the config as module:name."""
+
+    def __call__(
+        self, records: Sequence[Record], responses: Sequence[str]
+    ) -> Sequence[float]:
+        """A score for each response.
+
+        Args:
+          records: The prompts' records with all their fields, `reference` among them.
+          responses: One text for each, without the template's end mark.
+        """
+        ...
+
+
+def make_reward_scorer(
+    model: ScalarModel, *, microbatches: int = 1
+) -> Callable[[Params, PromptBatch, Samples], Float[Array, " B"]]:
+    """Jitted scores of (params, prompts, samples) by a reward model.
+
+    Args:
+      model: Read at the last token of each response.
+      microbatches: Parts the rows are cut into, one at a time in memory; divides B.
+    """
+
+    def part(
+        params: Params, prompts: PromptBatch, samples: Samples
+    ) -> Float[Array, " B"]:
+        prompt = prompts.tokens, prompts.valid
+        responses = samples.tokens, samples.valid
+        return response_scores(model, params, prompt, responses)[:, 0]
+
+    @jax.jit
+    def score(
+        params: Params, prompts: PromptBatch, samples: Samples
+    ) -> Float[Array, " B"]:
+        if microbatches == 1:
+            return part(params, prompts, samples)
+        rows = split_rows((prompts, samples), microbatches)
+        return join_rows(jax.lax.map(lambda x: part(params, *x), rows))
+
+    return score
+
+
+class Decoder(NamedTuple):
+    """What a host needs to read a batch as records and texts."""
+
+    records: Sequence[Record]  # by the row numbers of prompt batches
+    read: Callable[[Sequence[int]], str]  # token ids of a response -> its text
+    mesh: Mesh
+
+
+def make_host_reward(
+    function: HostFunction, decoder: Decoder, *, name: str
+) -> RewardFn:
+    """A RewardFn that calls a Python function, on the first process alone.
+
+    Args:
+      function: See HostFunction.
+      decoder: See Decoder.
+      name: The function's, for errors.
+
+    Returns:
+      A function that raises UserError where the scores are not one finite number for
+      each response.
+    """
+
+    def score(prompts: PromptBatch, samples: Samples) -> Float[Array, " B"]:
+        rows, tokens, valid = fetch((prompts.index, samples.tokens, samples.valid))
+        scores = np.full(len(rows), np.nan, np.float32)
+        problem = ""
+        if is_first():
+            records = [decoder.records[int(row)] for row in rows]
+            texts = [
+                decoder.read(t[v].tolist())
+                for t, v in zip(tokens[:, 0], valid[:, 0], strict=True)
+            ]
+            given = np.asarray(function(records, texts), np.float32)
+            if given.shape == scores.shape:
+                scores = given
+            else:
+                problem = f"gave scores of shape {list(given.shape)}"
+        if jax.process_count() > 1:  # the others wait, whatever was given
+            scores = multihost_utils.broadcast_one_to_all(scores)
+        if not np.isfinite(scores).all():
+            raise UserError(
+                f"config.reward_function.name={name!r}: it "
+                f"{problem or 'gave a score that is not finite'}, and must give one "
+                f"finite number for each of {len(rows)} responses"
+            )
+        return put_whole_batch(scores, decoder.mesh)
+
+    return score
+
+
+def weighted_sum(parts: Sequence[tuple[float, RewardFn]]) -> RewardFn:
+    """A RewardFn that adds up others, each times its weight."""
+    if len(parts) == 1 and parts[0][0] == 1.0:
+        return parts[0][1]
+    weights = [weight for weight, _ in parts]
+
+    @jax.jit
+    def add(scores: list[Array]) -> Array:
+        total = jnp.zeros_like(scores[0])
+        for weight, score in zip(weights, scores, strict=True):
+            total = total + weight * score
+        return total
+
+    def score(prompts: PromptBatch, samples: Samples) -> Float[Array, " B"]:
+        return add([part(prompts, samples) for _, part in parts])
+
+    return score
+
+
+def find_function(name: str) -> HostFunction:
+    """The function that a config names as module:name.
+
+    Raises:
+      UserError: there is none, or it cannot be called.
+    """
+    module, colon, attribute = name.partition(":")
+    where = f"config.reward_function.name={name!r}"
+    if not colon:
+        raise UserError(f"{where}: give module:function, such as my_rewards:longest")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"{where}: {error}; modules are looked for beside the config file, in the "
+            "current folder and along PYTHONPATH"
+        ) from error
+    if not callable(function):
+        raise UserError(f"{where} is not a function")
+    return function

@@ -1,0 +1,180 @@
+"""PPO's models: what acts, what is learnt beside it, and what it is measured by.
+
+The policy starts from `init`; the KL reference is the same model unless
+`reference_init` names another. The reward is a reward model, `reward_init`, or a Python
+function, `reward_function`, or both. The value net starts from the reward model (paper
+C.4); without one, or where `value_init` names another model, from that or from the
+policy's trunk with a fresh head.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from instructgpt.models.config import ModelConfig
+from instructgpt.models.transformer import ScalarModel, Transformer
+from instructgpt.rewards import (
+    Decoder,
+    RewardFn,
+    find_function,
+    make_host_reward,
+    weighted_sum,
+)
+from instructgpt.stages import common, loading
+from instructgpt.stages.blocks import block_of, overrides
+from instructgpt.state import cast, scalar_params_from
+from instructgpt.trained import Loaded
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardFunctionConfig:
+    """A reward that is no reward model, alone or beside one."""
+
+    # A function of (records, responses) as module:name, see rewards.HostFunction; "":
+    # the reward model is the reward.
+    name: str = ""
+    weight: float = 1.0  # of the function's score
+    # Of the reward model's score. With a function and 0, no reward model is read.
+    model_weight: float | None = None  # None: 1 without a function, 0 with one
+
+    @property
+    def weight_of_model(self) -> float:
+        """What the reward model's score is multiplied by."""
+        if self.model_weight is None:
+            return 0.0 if self.name else 1.0
+        return self.model_weight
+
+    @property
+    def reads_model(self) -> bool:
+        """Whether there is a reward model."""
+        return not self.name or self.weight_of_model != 0.0
+
+
+class Models(NamedTuple):
+    """The models of an iteration, each with parameters of its own."""
+
+    policy: Loaded
+    value: Loaded
+    reference: Loaded  # frozen, in the compute dtype, as is the next
+    reward: Loaded | None  # None: a function alone is the reward
+
+    @property
+    def nets(self) -> "Nets":
+        """Their modules."""
+        reward = None if self.reward is None else self.reward.model
+        return Nets(self.policy.model, self.value.model, self.reference.model, reward)
+
+
+class Nets(NamedTuple):
+    """The modules of an iteration's models."""
+
+    policy: Transformer
+    value: ScalarModel
+    reference: Transformer
+    reward: ScalarModel | None  # None: a function alone is the reward
+
+
+def find_models(context: common.Context, config: ConfigDict) -> ModelConfig:
+    """Looks for all that is loaded later, and gives the policy's config.
+
+    Raises:
+      UserError: a checkpoint or the reward function is not there, or does not fit.
+    """
+    function = block_of(config, "reward_function", RewardFunctionConfig)
+    if function.name:
+        find_function(function.name)
+    changed = overrides(config.model)
+    found = {}
+    for key, init in _inits(config).items():
+        kinds = {"reward_init": True, "value_init": None}
+        scalar = kinds.get(key, False)
+        found[key] = loading.find(init, context, scalar=scalar, overrides=changed)
+    return found["init"]
+
+
+def load_models(context: common.Context, config: ConfigDict) -> Models:
+    """Loads the models; under `jax.set_mesh`."""
+    changed, inits = overrides(config.model), _inits(config)
+
+    def load(key: str, *, scalar: bool | None = False) -> Loaded:
+        how: dict[str, Any] = {"scalar": scalar, "overrides": changed}
+        return loading.load(inits[key], context, **how)
+
+    policy = load("init")
+    reference = load("reference_init") if "reference_init" in inits else policy
+    reward = load("reward_init", scalar=True) if "reward_init" in inits else None
+    # Copies, as policy and value net take over the weights that were loaded.
+    frozen = _frozen(reference), None if reward is None else _frozen(reward)
+    if "value_init" in inits:
+        value = load("value_init", scalar=None)
+        if not isinstance(value.model, ScalarModel):
+            value = _with_fresh_head(context, value, value.params)
+    elif reward is not None:
+        value = reward
+    else:
+        trunk = jax.tree.map(jnp.copy, policy.params)
+        value = _with_fresh_head(context, policy, trunk)
+    return Models(policy, value, *frozen)
+
+
+def _inits(config: ConfigDict) -> dict[str, loading.InitConfig]:
+    """The checkpoints that are read, by the block that names them."""
+    function = block_of(config, "reward_function", RewardFunctionConfig)
+    inits: dict[str, loading.InitConfig] = {
+        "init": block_of(config, "init", loading.InitConfig)
+    }
+    if function.reads_model:
+        inits["reward_init"] = block_of(config, "reward_init", loading.InitConfig)
+    for key in ("value_init", "reference_init"):
+        init = block_of(config, key, loading.OptionalInitConfig)
+        if init.path:
+            inits[key] = init
+    return inits
+
+
+def _frozen(loaded: Loaded) -> Loaded:
+    dtype = loaded.model.config.compute_dtype
+    return loaded._replace(params=cast(loaded.params, dtype))
+
+
+def _with_fresh_head(context: common.Context, loaded: Loaded, trunk: Any) -> Loaded:
+    """A scalar model of a language model's trunk, whose head starts small."""
+    model = ScalarModel(loaded.model.config)
+    params = scalar_params_from(trunk, model, context.key, context.mesh)
+    return loaded._replace(model=model, params=params)
+
+
+def make_reward(
+    context: common.Context, config: ConfigDict, models: Models, scorer: Any
+) -> RewardFn:
+    """What PPO maximises.
+
+    Args:
+      context: The stage.
+      config: Of the stage.
+      models: Of `load_models`.
+      scorer: Jitted scores by the reward model, of `make_reward_scorer`; None without.
+    """
+    function = block_of(config, "reward_function", RewardFunctionConfig)
+    parts: list[tuple[float, RewardFn]] = []
+    if models.reward is not None:
+        params = models.reward.params
+
+        def by_model(prompts: Any, samples: Any) -> Any:
+            return scorer(params, prompts, samples)
+
+        parts.append((function.weight_of_model, by_model))
+    if function.name:
+        decoder = Decoder(
+            context.data.source("prompts", "train"),
+            context.data.prompt_format.response_text,
+            context.mesh,
+        )
+        own = make_host_reward(
+            find_function(function.name), decoder, name=function.name
+        )
+        parts.append((function.weight, own))
+    return weighted_sum(parts)
