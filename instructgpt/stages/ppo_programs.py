@@ -66,6 +66,9 @@ class Ends(NamedTuple):
         return cls(**sampling_ids(context.data.prompt_format))
 
 
+ANY_ENDS = Ends()
+
+
 class Functions(NamedTuple):
     """The jitted functions of an iteration."""
 
@@ -84,7 +87,7 @@ def make_functions(
     optimizers: list[optax.GradientTransformation],
     shardings: Any,
     *,
-    ends: Ends = Ends(),  # noqa: B008  # a constant
+    ends: Ends = ANY_ENDS,
 ) -> Functions:
     """What `run` calls and `programs` describes; shardings are those of the state."""
     rollout, minibatches = settings.rollout, settings.minibatches
@@ -188,7 +191,7 @@ class _Plan(NamedTuple):
         return Cost(sum(c.flops for c in there), sum(c.bytes for c in there))
 
     def prompts(self) -> PromptBatch:
-        """Of an iteration."""
+        """The prompts of an iteration."""
         settings = self.settings
         return prompts(self.mesh, settings.train.batch_size, settings.data)
 
@@ -199,7 +202,7 @@ class _Plan(NamedTuple):
         return text, (text, self.prompts())
 
     def episodes(self, count: int) -> Rollout:
-        """So many."""
+        """So many rollouts."""
         data, mesh = self.settings.data, self.mesh
         prompt, response = (count, data.max_prompt), (count, data.max_response)
         floats = rows(mesh, response, jnp.float32)
@@ -216,7 +219,7 @@ class _Plan(NamedTuple):
 
 
 def _plan_sampling(plan: _Plan, functions: Functions) -> dict[str, Program]:
-    """Slots, if there are fewer than prompts, all end at once."""
+    """Counted as if all slots ended at once, where there are fewer than prompts."""
     settings, sizes = plan.settings, plan.settings.sampling()
     batch, response = settings.train.batch_size, settings.data.max_response
     slots = min(sizes.slots or batch, batch)
@@ -225,7 +228,7 @@ def _plan_sampling(plan: _Plan, functions: Functions) -> dict[str, Program]:
     arguments = plan.state.policy.params, plan.prompts(), random_key(plan.mesh)
     # The first token alone, as sampling begins.
     first = make_sampler(
-        plan.nets.policy, config=settings.rollout.sampling(1), **Ends()._asdict()
+        plan.nets.policy, config=settings.rollout.sampling(1), **ANY_ENDS._asdict()
     )
     prefill = Program(
         first,

@@ -147,7 +147,7 @@ def prompts(mesh: Mesh, count: int, data: DataConfig) -> PromptBatch:
 
 
 def comparisons(
-    mesh: Mesh, count: int, slots: int, data: DataConfig, *, microbatches: int
+    mesh: Mesh, count: int, slots: int, data: DataConfig, microbatches: int
 ) -> PackedComparisonBatch:
     """So many prompts with K = `slots` answers, each so long that it fills a row.
 

@@ -136,7 +136,6 @@ def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Progra
     model = ScalarModel(started_from(config, "init", models, mesh))
     optimizer = planned_optimizer(config, "optimizer")
     rows, slots = train_config.batch_size, reward.max_responses
-    parts = train_config.microbatches
     prompts = dict(tokens=rows * data.max_prompt, seen=causal(data.max_prompt))
     answers = forward(
         model.config,
@@ -150,7 +149,7 @@ def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Progra
         model,
         optimizer,
         functools.partial(_make_step, model, reward, train_config, optimizer),
-        comparisons(mesh, rows, slots, data, microbatches=parts),
+        comparisons(mesh, rows, slots, data, train_config.microbatches),
         cost,
         mesh,
     )

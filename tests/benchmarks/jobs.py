@@ -29,7 +29,7 @@ from instructgpt.models.scoring import response_log_probs, response_values
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.optim import OptimizerConfig, make_optimizer
 from instructgpt.rewards import make_reward_scorer
-from instructgpt.rollouts import Frozen, make_minibatches, make_rollout_fn
+from instructgpt.rollouts import make_minibatches, make_rollout_fn
 from instructgpt.sampling import SamplingConfig
 from instructgpt.sharding import MeshConfig, local_ways, make_mesh, put_batch
 from instructgpt.state import PPOState, TrainState, cast, make_train_state, shardings_of

@@ -171,11 +171,12 @@ def test_a_variant_that_does_not_exist(stage):
 
 
 @pytest.mark.parametrize("stage", [*STAGES, "recipe"])
-def test_docstring_gives_the_command(stage):
+def test_docstring_gives_the_command_and_the_cost(stage):
     module = importlib.import_module(f"configs.{stage}")
     command = " ".join(module.__doc__.replace("\\\n", "").split())
     assert f"python -m instructgpt.main --config=configs/{stage}.py:mini" in command
     assert "--workdir=" in command
+    assert "Cost: `mini` " in command and "9.7 minutes" in command
 
 
 @pytest.mark.parametrize("stage", STAGES)

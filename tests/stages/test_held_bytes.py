@@ -163,3 +163,39 @@ def test_a_stage_holds_what_its_plan_counts(stage, dtype, root, tmp_path, monkey
     planned = sum(map(device_bytes, work.held.values()))
     held = held_between_updates(STAGES[stage], config, tmp_path, monkeypatch)
     np.testing.assert_allclose(held, planned, rtol=0.02)
+
+
+@pytest.mark.parametrize("stage", ["sft", "reward", "ppo"])
+def test_the_update_that_runs_is_the_one_that_is_planned(
+    stage, root, tmp_path, monkeypatch
+):
+    """Instruction by instruction, on the arguments that the plan gives."""
+    config = config_of(stage, root, "float32")
+    if stage != "ppo":
+        # The steps that a plan, which has no data, takes for a schedule.
+        config.train.update(num_steps=1000, num_epochs=0)
+    mesh, made = make_mesh(MeshConfig(**MESH)), []
+
+    def stop(job: Job, *_: Any, **__: Any) -> Any:
+        made.append(job.update)
+        raise _MeasuredError
+
+    monkeypatch.setattr(STAGES[stage], "train", stop)
+    if stage == "ppo":
+        make = ppo.make_functions
+
+        def keep(*arguments: Any, **options: Any) -> Any:
+            made.append(make(*arguments, **options).step)
+            return make(*arguments, **options)
+
+        monkeypatch.setattr(ppo, "make_functions", keep)
+    with pytest.raises(_MeasuredError):
+        STAGES[stage].run(config, tmp_path)
+    with jax.set_mesh(mesh):
+        work = describe(config, {"init": MODEL, "reward_init": MODEL}, mesh)
+        program = work.programs[work.update]
+        planned, runs = (
+            function.lower(*program.arguments).as_text()
+            for function in (program.jitted, made[0])
+        )
+    assert planned == runs
