@@ -35,7 +35,7 @@ class InitConfig:
 class OptionalInitConfig(InitConfig):
     """As InitConfig; without a path the stage has a model of its own for it."""
 
-    path: FolderPath = ""
+    path: str = ""
 
 
 @contextlib.contextmanager

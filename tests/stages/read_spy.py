@@ -62,7 +62,8 @@ def reads_of_config_fields() -> Iterator[dict[str, set[str]]]:
             caller.f_code.co_name not in _NOT_A_USE
             and caller.f_globals.get("__name__") != "dataclasses"
         ):
-            unread[type(self).__name__].discard(name)
+            for cls in type(self).__mro__:  # a subclass reads fields of its parent
+                unread.get(cls.__name__, set()).discard(name)
         return object.__getattribute__(self, name)
 
     with ExitStack() as stack:
