@@ -14,7 +14,7 @@ from configs import recipe as recipe_config
 from instructgpt.checkpoints import open_checkpoint
 from instructgpt.errors import UserError
 from instructgpt.metrics import read_metrics
-from instructgpt.models.rotary import rotation
+from instructgpt.models.rotary import rotary_angles
 from instructgpt.sharding import MeshConfig, make_mesh
 from instructgpt.stages import common, evaluate, loading, recipe, reward
 from tests.hf_models import CONFIGS
@@ -235,7 +235,7 @@ def test_no_config_field_is_a_flag_that_nothing_reads(run):
     table = dict(rotary_scaling="table", rotary_table=rates)
     with reads_of_config_fields() as unread:
         for config in (llama, dataclasses.replace(llama, **table)):
-            rotation(jnp.zeros((1, 1, 1), jnp.int32), config)
+            rotary_angles(jnp.zeros((1, 1, 1), jnp.int32), config)
     left = {cls: fields & unread[cls] for cls, fields in run.unread.items()}
     assert not {cls: fields for cls, fields in left.items() if fields}
 
