@@ -31,11 +31,16 @@ def start(
 MISTAKES = {
     "key": (
         [PRETRAIN, "--config.train.batchsize=4"],
-        ["--config.train.batchsize=4", "no key 'batchsize'", "batch_size"],
+        ["--config.train.batchsize=4", "no key 'batchsize'", "mean 'batch_size'"]
+        + ["config.train has: batch_size, checkpoint_every, ", "num_steps"],
     ),
     "block": (
         [PRETRAIN, "--config.optimiser.learning_rate=1"],
         ["--config.optimiser.learning_rate=1", "no key 'optimiser'", "optimizer"],
+    ),
+    "value's key": (
+        [PRETRAIN, "--config.train.batch_size.x=4"],
+        ["config.train.batch_size is a value and has no keys"],
     ),
     "type": (
         [PRETRAIN, "--config.train.batch_size=many"],
