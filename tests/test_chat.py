@@ -181,8 +181,10 @@ def test_a_terminal(terminal, key, code):
         terminal.type("/what\n")
         terminal.until("no such command")
         terminal.until("> ")
-    # The terminal is not the process's own, so that Ctrl-C has to be sent.
+    # The terminal is not the process's own, so that Ctrl-C has to be sent; not before
+    # it waits for a line, as Python then hears of it at the next one only.
     if key == "\x03":
+        time.sleep(2)
         terminal.process.send_signal(signal.SIGINT)
     else:
         terminal.type(key)

@@ -173,7 +173,9 @@ def test_text_without_a_template_is_encoded_as_one(policy):
     expected, _ = naive_likelihood(policy, start or [form.tokenizer.eos_id], alone)
     assert found[1].log_prob == pytest.approx(expected, abs=1e-3)
     text = start + form.tokenizer.encode("house " * 300 + "Yes")
-    expected, _ = naive_likelihood(policy, text[-limit:-1], text[-1:])
+    target = text[len(start + form.tokenizer.encode(("house " * 300).rstrip())) :]
+    cut = text[-limit : -len(target)]
+    expected, _ = naive_likelihood(policy, cut, target)
     assert found[2].log_prob == pytest.approx(expected, abs=1e-2)
     with pytest.raises(UserError, match=r"record '0'.*do not fit the model's context"):
         policy.log_likelihood([(PROMPT, "house " * 300)])
