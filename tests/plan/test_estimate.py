@@ -57,7 +57,8 @@ def test_what_is_held_is_what_a_stage_makes(mesh, key):
     """The state of PPO as the stage initialises it, byte for byte."""
     work = work_of("ppo", mesh)
     state, _, _, _ = work.programs["update"].arguments
-    _, _, frozen, _ = work.programs["score"].arguments
+    scorer, *_ = work.programs["score"].arguments
+    *_, reference, _ = work.programs["rollout"].arguments
     optimizer = make_optimizer(OptimizerConfig(1e-3), 10)
     with jax.set_mesh(mesh):
         parts = [
@@ -72,7 +73,7 @@ def test_what_is_held_is_what_a_stage_makes(mesh, key):
     held = sum(device_bytes(tree) for tree in work.held.values())
     copies = cast(parts[0].params, "float32"), cast(parts[1].params, "float32")
     assert held == bytes_on_a_device((real, copies))
-    assert device_bytes(frozen) == bytes_on_a_device(copies)
+    assert device_bytes((reference, scorer)) == bytes_on_a_device(copies)
 
 
 def tiny_models():
