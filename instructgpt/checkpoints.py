@@ -6,13 +6,8 @@ A checkpoint is a folder `checkpoints/STEP` with named parts (`params`,
 array and its own, which are compared when they are read.
 """
 
-import atexit
 import contextlib
-import functools
-import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -27,6 +22,7 @@ from instructgpt.errors import UserError
 from instructgpt.finite import first_not_finite
 from instructgpt.manifest import MANIFEST, first_damaged, value_checksum, write_manifest
 from instructgpt.outputs import not_writable
+from instructgpt.paths import without_patterns
 
 T = TypeVar("T")
 
@@ -70,7 +66,7 @@ class Checkpoints:
         self._files = verify == "files" and "://" not in os.fspath(self.directory)
         self._whole: set[int] = set()  # the steps whose files have been compared
         self._checkpointer = ocp.training.Checkpointer(
-            _without_patterns(self.directory),
+            without_patterns(self.directory),
             # `_prune` deletes, so that a stop in between changes nothing.
             preservation_policy=ocp.training.preservation_policies.PreserveAll(),
             cleanup_tmp_directories=clean,
@@ -95,7 +91,7 @@ class Checkpoints:
             which was still being written, or the folder cannot be written.
         """
         self.wait()
-        _without_patterns(self.directory)  # anew, where a cleaner has deleted the link
+        without_patterns(self.directory)  # anew, where a cleaner has deleted the link
         arrays = _by_path(parts)
         sums = array_checksums(arrays)
         listed = {name: [*map(int, arrays[name].shape), sums[name]] for name in arrays}
@@ -382,27 +378,3 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 def _absolute(path: str | os.PathLike) -> str:
     text = os.fspath(path)
     return text if "://" in text else str(Path(text).absolute())
-
-
-def _without_patterns(directory: epath.Path) -> epath.Path:
-    """The folder, under a name without the letters of a file pattern.
-
-    Orbax looks for its files by patterns, in which it puts the folder's own name.
-    """
-    text = os.fspath(directory)
-    if "://" in text or not any(letter in text for letter in "[]*?\\"):
-        return directory
-    link = _links() / hashlib.sha256(text.encode()).hexdigest()[:16]
-    link.parent.mkdir(exist_ok=True)
-    Path(text).mkdir(parents=True, exist_ok=True)
-    if not link.is_symlink():
-        link.symlink_to(text, target_is_directory=True)
-    return epath.Path(str(link))
-
-
-@functools.cache
-def _links() -> Path:
-    """A folder for links, of this process alone, which goes when it ends."""
-    folder = tempfile.mkdtemp(prefix="instructgpt-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)

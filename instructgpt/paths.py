@@ -5,8 +5,15 @@ config it is. So a config names the stages beside its own, and a tree of stages 
 moved as a whole.
 """
 
+import atexit
+import functools
+import hashlib
 import os
+import shutil
+import tempfile
 from pathlib import Path
+
+from etils import epath
 
 
 def from_shell(text: str) -> str:
@@ -61,3 +68,27 @@ def one_deeper(path: str) -> str:
     """A path of a recipe's config as those of its stages have it, a folder below."""
     path = os.path.expanduser(path)
     return path if "://" in path or os.path.isabs(path) else os.path.join("..", path)
+
+
+def without_patterns(directory: epath.Path) -> epath.Path:
+    """The folder, under a name without the letters of a file pattern.
+
+    Orbax looks for its files by patterns, in which it puts the folder's own name.
+    """
+    text = os.fspath(directory)
+    if "://" in text or not any(letter in text for letter in "[]*?\\"):
+        return directory
+    link = _links() / hashlib.sha256(text.encode()).hexdigest()[:16]
+    link.parent.mkdir(exist_ok=True)
+    Path(text).mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
+        link.symlink_to(text, target_is_directory=True)
+    return epath.Path(str(link))
+
+
+@functools.cache
+def _links() -> Path:
+    """A folder for links, of this process alone, which goes when it ends."""
+    folder = tempfile.mkdtemp(prefix="instructgpt-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)

@@ -66,8 +66,8 @@ class SamplingConfig:
     def groups(self, slots: int) -> tuple[int, int]:
         """Groups of so many slots, and how many of each are refilled together.
 
-        A group for each device that rows are cut over, so that no prompt's keys and
-        values leave the device that computed them; one if slots do not divide.
+        Each device has a group, so that no keys and values leave it; all slots are one
+        group if they do not divide.
         """
         ways = current_ways() if slots % current_ways() == 0 else 1
         return ways, -(-self.refill // ways)
@@ -136,8 +136,7 @@ def sample(
     """
     if row_ids is None:
         row_ids = jnp.arange(prompt[0].shape[0])
-    # Of all tokens at once, not in every step. Whole on every device: else each step
-    # asks the others for its rows' numbers.
+    # Made once, and whole on every device: else each step asks the others for its own.
     keys = token_keys(key, row_ids, config.num_samples, config.max_response)
     keys = constrain(keys, None, None, None)
     layers = split_layers(params)
@@ -178,8 +177,7 @@ class _Sampler:
         if not self.refilled:
             loop = self.start(*self.prefill(jnp.arange(count), self.prompt))
             return self.harvest(self.decode(loop), jnp.arange(count))
-        # Those alike in length together, long ones first.
-        order = jnp.argsort(self.prompt[1].sum(axis=1), descending=True)
+        order = jnp.argsort(self.prompt[1].sum(axis=1), descending=True)  # long first
         loop = self.start(*self.prefill(order[:size], self.rows(order[:size])))
         loop = jax.lax.while_loop(
             lambda loop: loop.next_row < count,
@@ -386,7 +384,7 @@ class _Sampler:
         def put(old: Array, x: Array) -> Array:
             if groups == 1:
                 return old.at[slot].set(x, mode="drop")
-            # Choices, which each device makes alone; scatters take long to compile.
+            # Choices, which each device makes alone.
             old, x = (a.reshape(groups, -1, *a.shape[1:]) for a in (old, x))
             for k in range(each):
                 here = within[:, k, None] == jnp.arange(size)[None]

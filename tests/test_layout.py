@@ -76,7 +76,7 @@ TOP_LEVEL = {
     "requirements.txt",
     "tests",
 }
-MAX_FILE_LINES = 450
+MAX_FILE_LINES = {"instructgpt": 400, "configs": 400, "tests": 450}
 MAX_FUNCTION_LINES = 60  # without the docstring
 
 
@@ -181,7 +181,9 @@ def test_files_hold_one_idea(folder):
         path: len(path.read_text().splitlines())
         for path in (REPO / folder).rglob("*.py")
     }
-    long = [f"{path}: {n} lines" for path, n in sizes.items() if n > MAX_FILE_LINES]
+    long = [
+        f"{path}: {n} lines" for path, n in sizes.items() if n > MAX_FILE_LINES[folder]
+    ]
     assert not long, "\n".join(long)
 
 

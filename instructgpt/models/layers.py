@@ -13,8 +13,8 @@ from instructgpt.arrays import Array, Bool, Float
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.kernels.interface import operations
 from instructgpt.models.kernels.rounding import product_dtype
+from instructgpt.models.positions import rotate
 from instructgpt.models.remat import KEPT
-from instructgpt.models.rotary import rotate
 from instructgpt.models.structures import (
     KeysValues,
     KVSegment,

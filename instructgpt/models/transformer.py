@@ -8,7 +8,6 @@ Letters as in layers.py, and V vocabulary, L layers, N tokens of the head, M gro
 rows.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,8 +19,12 @@ from instructgpt.models.config import ModelConfig
 from instructgpt.models.kernels.interface import Head, operations
 from instructgpt.models.kernels.rounding import product_dtype
 from instructgpt.models.layers import Block, Norm
+from instructgpt.models.positions import (
+    position_initializer,
+    positions_of,
+    rotary_angles,
+)
 from instructgpt.models.remat import remat
-from instructgpt.models.rotary import rotary_angles
 from instructgpt.models.structures import (
     KeysValues,
     KVSegment,
@@ -334,48 +337,6 @@ class ScalarModel(nn.Module):
         """Float32 scores of hidden states."""
         kernel = unsqueezed_to(self.kernel, hidden.ndim)
         return (hidden.astype(jnp.float32) * kernel).sum(axis=-1) + self.bias
-
-
-def positions_of(
-    tokens: Int[Array, "*rows T"],
-    valid: Bool[Array, "*rows T"] | None,
-    segment_ids: Int[Array, "*rows T"] | None = None,
-) -> Int[Array, "*rows T"]:
-    """Position of each token among the real ones of its row, or of its text.
-
-    Args:
-      tokens: Token ids, whose shape alone is used.
-      valid: False on padding; None: every token is real.
-      segment_ids: The number of each token's text where a row packs several, one after
-        another; None for one text a row.
-    """
-    if valid is None:
-        valid = jnp.ones(tokens.shape, bool)
-    positions = jnp.maximum(jnp.cumsum(valid.astype(jnp.int32), axis=-1) - 1, 0)
-    if segment_ids is None:
-        return positions
-    padding = [(0, 0)] * (segment_ids.ndim - 1) + [(1, 0)]
-    previous = jnp.pad(segment_ids[..., :-1], padding)
-    starts = jnp.where(segment_ids != previous, positions, 0)
-    return positions - jax.lax.cummax(starts, axis=starts.ndim - 1)
-
-
-def position_initializer(
-    config: ModelConfig,
-) -> Callable[..., Float[Array, "T D"]]:
-    """How the learned position table [T, D] starts: noise, or scaled sinusoids."""
-    if config.position_init == "normal":
-        return nn.initializers.normal(config.position_std)
-
-    def sinusoids(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32):
-        del key
-        length, width = shape
-        rates = 10_000.0 ** -(jnp.arange(0, width, 2) / width)
-        angles = jnp.arange(length)[:, None] * rates[None]
-        waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
-        return (config.position_std * 2**0.5 * waves[:, :width]).astype(dtype)
-
-    return sinusoids
 
 
 def split_layers(params: Params) -> tuple[Params, ...]:

@@ -115,7 +115,7 @@ STAGES: dict[str, Stage] = {
             **TRAINED,
             "optimizer": OPTIMIZER,
             "init": INIT,
-            "reward": "instructgpt.stages.reward:RewardConfig",
+            "reward": "instructgpt.stages.rankings:RewardConfig",
         },
         models={"init": "reward_model"},
         gives="reward_model",

@@ -10,10 +10,9 @@ import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
-import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -22,16 +21,11 @@ from instructgpt.data.datasets import DataConfig
 from instructgpt.data.loader import make_loader
 from instructgpt.data.packing import ComparisonPacker, rows_needed
 from instructgpt.data.readers import SETS
-from instructgpt.data.rows import Rows
-from instructgpt.data.sources import Records
-from instructgpt.data.transforms import count_cut, encode_comparison
-from instructgpt.errors import UserError
 from instructgpt.evals.preferences import (
     PairCounts,
     RankingResult,
     Rankings,
     accuracy_interval,
-    count_untied,
     make_ranking_evaluator,
 )
 from instructgpt.evals.tables import format_interval
@@ -40,12 +34,9 @@ from instructgpt.loop import Job, train
 from instructgpt.models.costs import causal, forward, left_out
 from instructgpt.models.transformer import ScalarModel
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
-from instructgpt.paths import resolve
-from instructgpt.ranges import NonNegativeFloat, RankedInt
 from instructgpt.sharding import batch_share, local_ways, put_batch
 from instructgpt.stages import common, loading
-from instructgpt.stages.inputs import has_valid, keep_short
-from instructgpt.stages.label import has_report, open_comparisons
+from instructgpt.stages.inputs import keep_short
 from instructgpt.stages.programs import (
     Models,
     Program,
@@ -53,6 +44,12 @@ from instructgpt.stages.programs import (
     planned_optimizer,
     started_from,
     train_step,
+)
+from instructgpt.stages.rankings import (
+    OpenedSplit,
+    RewardConfig,
+    encoded_rankings,
+    reads_own,
 )
 from instructgpt.state import (
     TrainState,
@@ -63,22 +60,6 @@ from instructgpt.state import (
 from instructgpt.steps.reward import make_reward_loss
 from instructgpt.steps.update import TrainStep, make_train_step
 
-_HELD_OUT = ("valid", "heldout")  # "heldout" is the test split of one's own data
-
-
-@dataclasses.dataclass(frozen=True)
-class RewardConfig:
-    """Where the rankings are and how their loss is divided."""
-
-    max_responses: RankedInt  # K: slots for the answers of a prompt
-    # A label stage's workdir. If "", or if that stage ranked nothing, the data's own
-    # comparisons.SPLIT.jsonl, whose test split takes the place of held-out labelers.
-    comparisons: str = ""
-    # The scalar head starts at std head_scale/sqrt(D + 1).
-    head_scale: NonNegativeFloat = 1.0
-    # A prompt's loss is divided by its untied pairs, or by all C(K, 2) (Eq. 1).
-    divisor: Literal["untied", "all"] = "untied"
-
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Trains a reward model on rankings."""
@@ -86,8 +67,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     reward = common.block_of(config, "reward", RewardConfig)
     init = common.block_of(config, "init", loading.InitConfig)
     train_config = common.block_of(config, "train", common.TrainConfig)
-    own = _reads_own(context, reward)
-    rows, held_out = _rankings(context, reward, train_config, own=own)
+    own = reads_own(context, reward)
+    rows, held_out = encoded_rankings(context, reward, train_config, own=own)
     demonstrations = _open_demonstrations(context)
     loader = make_loader(
         rows,
@@ -196,96 +177,6 @@ def _initial_state(
     return model, state, key
 
 
-class _Split(NamedTuple):
-    """Records, and the numbers of those that fit."""
-
-    source: Records
-    keep: np.ndarray
-
-
-def _reads_own(context: common.Context, reward: RewardConfig) -> bool:
-    """Whether the rankings are the data's own, as no label stage has made others."""
-    if not reward.comparisons:
-        return True
-    made = has_report(resolve(reward.comparisons, context.workdir))
-    return not made and context.data.has("comparisons", "train")
-
-
-def _open_rankings(
-    context: common.Context, reward: RewardConfig, *, own: bool
-) -> dict[str, _Split]:
-    """Splits by name: train, and of valid and heldout those that there are."""
-    if own:
-        sources = {"train": context.data.source("comparisons", "train")}
-        if has_valid(context, "comparisons", "accuracy on valid pairs"):
-            sources["valid"] = context.data.source("comparisons", "valid")
-        if context.data.has("comparisons", "test"):
-            sources["heldout"] = context.data.source("comparisons", "test")
-    else:
-        directory = resolve(reward.comparisons, context.workdir)
-        sources = {s: open_comparisons(directory, s) for s in ("train", *_HELD_OUT)}
-    return {
-        name: _Split(source, keep_short(context, source, f"{name} rankings"))
-        for name, source in sources.items()
-    }
-
-
-def _rankings(
-    context: common.Context,
-    reward: RewardConfig,
-    train_config: common.TrainConfig,
-    *,
-    own: bool,
-) -> tuple[Rows, dict[str, Rankings]]:
-    """The encoded rankings to train on, and the held-out splits that have a pair.
-
-    Raises:
-      UserError: there is nothing to train on.
-    """
-    encode = comparison_encoder(context, reward.max_responses)
-    train, *splits = _open_rankings(context, reward, own=own).items()
-    rows = Rows(train[1].source, encode, train[1].keep)
-    _tell_cut(context, "train", rows)
-    if not count_untied(rows):
-        raise UserError(
-            f"{train[1].source.label}: in none of {len(rows)} rankings is one answer "
-            "ranked above another that differs from it in its first "
-            f"config.data.max_response={context.data_config.max_response} tokens; give "
-            "rankings with such pairs, or raise the limit"
-        )
-    held_out = {}
-    for name, split in splits:
-        found = Rankings(
-            split.source,
-            encode,
-            batch_size=train_config.batch_size,
-            mesh=context.mesh,
-            keep=split.keep,
-        )
-        _tell_cut(context, name, found.rows)
-        if count_untied(found.rows):
-            held_out[name] = found
-        else:
-            common.announce(
-                f"reward: none of {len(found.ids)} {name} rankings has an untied pair, "
-                f"so there is no accuracy on {name} pairs"
-            )
-    return rows, held_out
-
-
-def _tell_cut(context: common.Context, name: str, rows: Rows) -> None:
-    """Prints how many answers of a split are longer than a response may be."""
-    limit, end_id = context.data_config.max_response, context.data.prompt_format.end_id
-    cut = sum(count_cut(rows[i], end_id) for i in range(len(rows)))
-    if cut:
-        count = sum(int(rows[i].present.sum()) for i in range(len(rows)))
-        common.announce(
-            f"reward: {cut} of {count} {name} answers have more than {limit} tokens "
-            "(config.data.max_response) and are cut there; raise the limit to compare "
-            "them whole"
-        )
-
-
 def _announce_accuracies(counts: dict[str, PairCounts], *, joined: bool) -> None:
     """Prints the accuracy on each split, and on all of them where people are alike."""
     if joined and len(counts) > 1:
@@ -310,17 +201,6 @@ def _announce_accuracy(split: str, counts: PairCounts) -> None:
                 f"reward: accuracy on {split} pairs{name} {found} "
                 f"({len(part.ids)} rankings, {part.pairs.sum():.0f} pairs)"
             )
-
-
-def comparison_encoder(context: common.Context, max_responses: int) -> Any:
-    """Record -> ComparisonBatch row with this stage's lengths."""
-    return functools.partial(
-        encode_comparison,
-        prompt_format=context.data.prompt_format,
-        max_prompt=context.data_config.max_prompt,
-        max_response=context.data_config.max_response,
-        max_responses=max_responses,
-    )
 
 
 def _count_tokens(batch: Any) -> int:
@@ -351,7 +231,7 @@ class _Evaluate:
         return {split: found.counts for split, found in self._found.items()}
 
 
-def _open_demonstrations(context: common.Context) -> _Split | None:
+def _open_demonstrations(context: common.Context) -> OpenedSplit | None:
     """Those whose mean score becomes 0; without any, a line says that none does."""
     if not context.data.has("demonstrations", "train"):
         common.announce(
@@ -361,12 +241,12 @@ def _open_demonstrations(context: common.Context) -> _Split | None:
         return None
     source = context.data.source("demonstrations", "train")
     what = "train demonstrations"
-    return _Split(source, keep_short(context, source, what, responses=True))
+    return OpenedSplit(source, keep_short(context, source, what, responses=True))
 
 
 def _shifting(
     context: common.Context,
-    demonstrations: _Split | None,
+    demonstrations: OpenedSplit | None,
     model: ScalarModel,
     rows: int,
 ) -> Callable[[TrainState], tuple[TrainState, dict[str, Any]]] | None:
@@ -387,7 +267,7 @@ def _shifting(
 
 def _demonstration_mean(
     context: common.Context,
-    demonstrations: _Split,
+    demonstrations: OpenedSplit,
     model: ScalarModel,
     params: Any,
     *,

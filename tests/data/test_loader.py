@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from instructgpt.batches import ComparisonBatch, PromptBatch, TokenBatch
+from instructgpt.data.even_batches import even_batches
 from instructgpt.data.loader import (
     eval_batches,
-    even_batches,
     make_loader,
     make_mixed_loader,
     zip_loaders,

@@ -8,13 +8,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from instructgpt.models.positions import position_initializer
 from instructgpt.models.scoring import response_log_probs, target_log_probs
-from instructgpt.models.transformer import (
-    ScalarModel,
-    Transformer,
-    as_context,
-    position_initializer,
-)
+from instructgpt.models.transformer import ScalarModel, Transformer, as_context
 from instructgpt.state import init_params, params_layout
 from tests import tiny
 

@@ -18,7 +18,7 @@ from instructgpt.stages.evaluate import EvaluateConfig, ModelEntry
 from instructgpt.stages.label import LabelConfig
 from instructgpt.stages.loading import InitConfig
 from instructgpt.stages.ppo import RolloutConfig
-from instructgpt.stages.reward import RewardConfig
+from instructgpt.stages.rankings import RewardConfig
 from instructgpt.stages.select import SelectConfig
 from instructgpt.stages.sft import SFTConfig
 from instructgpt.steps.ppo import PPOConfig

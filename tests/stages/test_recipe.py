@@ -14,7 +14,7 @@ from configs import recipe as recipe_config
 from instructgpt.checkpoints import open_checkpoint
 from instructgpt.errors import UserError
 from instructgpt.metrics import read_metrics
-from instructgpt.models.rotary import rotary_angles
+from instructgpt.models.positions import rotary_angles
 from instructgpt.sharding import MeshConfig, make_mesh
 from instructgpt.stages import common, evaluate, loading, recipe, reward
 from tests.hf_models import CONFIGS

@@ -10,7 +10,7 @@ import pytest
 from instructgpt.errors import UserError
 from instructgpt.models.hf.families import read_config, write_config
 from instructgpt.models.hf.gguf_file import GGUFFile
-from instructgpt.models.rotary import frequencies
+from instructgpt.models.positions import frequencies
 from tests import tiny
 from tests.hf_models import CONFIGS, params_of
 from tests.models.hf.gguf_writing import write_gguf

@@ -17,8 +17,9 @@ from jax.sharding import Mesh
 from instructgpt.models.kernels import reference, selection
 from instructgpt.models.kernels.reference import masked_attention as attend
 from instructgpt.models.kernels.splash import attend_splash, divides
+from instructgpt.models.positions import positions_of
 from instructgpt.models.structures import KVSegment, TokenContext
-from instructgpt.models.transformer import Transformer, positions_of
+from instructgpt.models.transformer import Transformer
 from instructgpt.plan.machines import tpu
 from tests import tiny
 
