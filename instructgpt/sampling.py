@@ -189,7 +189,6 @@ class _Sampler:
     def rows(
         self, row: Int[Array, " r"]
     ) -> tuple[Int[Array, "r P"], Bool[Array, "r P"]]:
-        """Prompts by their numbers."""
         return self.prompt[0][row], self.prompt[1][row]
 
     def draw(
