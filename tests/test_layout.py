@@ -35,7 +35,6 @@ LEVELS = {
     "data": 1,
     "drawing": 1,
     "identity": 1,
-    "kept": 1,
     "losses": 1,
     "metrics": 1,
     "progress": 1,
@@ -49,13 +48,10 @@ LEVELS = {
     "steps": 3,
     "trained": 3,
     "inference": 4,
-    "likelihood": 4,
     "loop": 4,
     "generation": 3,
     "rewards": 3,
     "rollouts": 4,
-    "text_model": 4,
-    "text_programs": 4,
     "evals": 5,
     "stages": 6,
     "chat": 7,
@@ -65,7 +61,17 @@ LEVELS = {
     "plan": 7,
     "prepare": 7,
 }
-FOLDERS = {"convert", "data", "evals", "models", "plan", "stages", "steps", "world"}
+FOLDERS = {
+    "convert",
+    "data",
+    "evals",
+    "inference",
+    "models",
+    "plan",
+    "stages",
+    "steps",
+    "world",
+}
 TOP_LEVEL = {
     "README.md",
     "configs",

@@ -10,6 +10,7 @@ import pytest
 from instructgpt.batches import PromptBatch
 from instructgpt.errors import UserError
 from instructgpt.generation import generate, make_sampler
+from instructgpt.inference.programs import make_response_scorer
 from instructgpt.models.comparisons import response_scores
 from instructgpt.models.scoring import response_log_probs, response_values
 from instructgpt.models.transformer import ScalarModel, Transformer
@@ -25,7 +26,6 @@ from instructgpt.rollouts import (
 from instructgpt.sampling import SamplingConfig
 from instructgpt.sharding import put_batch
 from instructgpt.state import cast, params_layout, shardings_of
-from instructgpt.text_programs import make_response_scorer
 from tests import tiny
 
 POLICY = Transformer(tiny.config())

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from instructgpt.batches import PromptBatch, Rollout
 from instructgpt.generation import make_sampler
+from instructgpt.inference.programs import sampling_ids
 from instructgpt.models import costs
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.costs import Cost
@@ -48,7 +49,6 @@ from instructgpt.state import (
     train_state_layout,
 )
 from instructgpt.steps.ppo import make_ppo_step
-from instructgpt.text_programs import sampling_ids
 
 OPTIMIZERS = ("policy_optimizer", "value_optimizer")  # blocks of the config
 

@@ -1,16 +1,6 @@
-"""A checkpoint as text in and text, log-probs or scores out.
+"""A language model that text is put to.
 
-    prompts = ["Where does Dela live?", "Who is Falk?"]
-    policy = LanguageModel.open("runs/mini/ppo_ptx", part="ema")
-    answers = [texts[0] for texts in policy.generate(prompts)]
-    scores = RewardModel.open("runs/mini/reward").score(prompts, answers)
-
-Templates, stop tokens, padding, batches and the mesh are inside; callers hold text. A
-prompt is a text, or a record with `prompt` and, for a dialogue, `history`: the prompts
-and responses before it in turn. Models that differ in nothing but their parameters
-share what is compiled. Each call compiles once for each temperature and batch size.
-
-Letters: B batch, P prompt, R response or continuation, K samples per prompt.
+Letters: K samples per prompt.
 """
 
 import dataclasses
@@ -23,18 +13,19 @@ import numpy as np
 
 from instructgpt.batching import mesh_batches
 from instructgpt.data.records import as_records
-from instructgpt.data.transforms import encode_comparison, encode_prompt
-from instructgpt.distributed import fetch, is_first
+from instructgpt.data.transforms import encode_prompt
+from instructgpt.distributed import is_first
 from instructgpt.errors import UserError
-from instructgpt.finite import check_finite
 from instructgpt.generation import generate
-from instructgpt.kept import KeptRows
-from instructgpt.likelihood import LogLikelihood, encode_pair, likelihoods
+from instructgpt.inference.kept import KeptRows
+from instructgpt.inference.likelihood import LogLikelihood, encode_pair, likelihoods
+from instructgpt.inference.programs import (
+    shared_likelihood,
+    text_sampler,
+)
+from instructgpt.inference.text_model import Record, TextModel
 from instructgpt.progress import Progress
 from instructgpt.sampling import SamplingConfig
-from instructgpt.sharding import put_whole_batch
-from instructgpt.text_model import Record, TextModel
-from instructgpt.text_programs import shared_likelihood, shared_scorer, text_sampler
 
 Array = jax.Array
 
@@ -255,57 +246,3 @@ class LanguageModel(TextModel):
                 batch_size=self.rows_at_a_time(batch_size, len(pairs)),
                 mesh=self.mesh,
             )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class RewardModel(TextModel):
-    """A reward model that scores text. Build it by `open` or by its constructor."""
-
-    kind = "scalar"
-
-    def score(
-        self,
-        records: Sequence[str | Record],
-        responses: Sequence[str],
-        *,
-        batch_size: int | None = None,
-    ) -> np.ndarray:
-        """How good each response to its prompt is: float32[N].
-
-        A response that is too long is cut, as a sample that met the limit.
-
-        Args:
-          records: [N] prompts, texts or records.
-          responses: [N] texts.
-          batch_size: Rows at a time; None: 64 or less. The mesh rounds it up.
-
-        Raises:
-          UserError: a prompt is too long, or a score is not finite; the message names
-            the reward model.
-        """
-        rows = [
-            {**record, "responses": [text], "ranks": [1]}
-            for record, text in zip(as_records(records), responses, strict=True)
-        ]
-        if not rows:
-            return np.zeros(0, np.float32)
-        self.check_prompts(rows)
-        encode = functools.partial(
-            encode_comparison,
-            prompt_format=self.text.prompt_format,
-            max_prompt=self.text.max_prompt,
-            max_response=self.text.max_response,
-            max_responses=1,
-        )
-        size = self.rows_at_a_time(batch_size, len(rows))
-        run, out = shared_scorer(self.model.config), []
-        with self.running():
-            for batch in mesh_batches(
-                rows, encode, batch_size=size, mesh=self.mesh, whole=True
-            ):
-                on_device = put_whole_batch(batch, self.mesh)
-                scores = fetch(run(self.params, *on_device[:4]))
-                out.append(np.asarray(scores)[np.asarray(batch.present)])
-            scores = np.concatenate(out)
-            check_finite(scores, "scores of answers")
-        return scores

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from instructgpt.kept import KeptRows
+from instructgpt.inference.kept import KeptRows
 
 
 @pytest.fixture

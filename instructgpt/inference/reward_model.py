@@ -1,0 +1,72 @@
+"""A reward model that scores text."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+from instructgpt.batching import mesh_batches
+from instructgpt.data.records import as_records
+from instructgpt.data.transforms import encode_comparison
+from instructgpt.distributed import fetch
+from instructgpt.finite import check_finite
+from instructgpt.inference.programs import (
+    shared_scorer,
+)
+from instructgpt.inference.text_model import Record, TextModel
+from instructgpt.sharding import put_whole_batch
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RewardModel(TextModel):
+    """A reward model that scores text. Build it by `open` or by its constructor."""
+
+    kind = "scalar"
+
+    def score(
+        self,
+        records: Sequence[str | Record],
+        responses: Sequence[str],
+        *,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """How good each response to its prompt is: float32[N].
+
+        A response that is too long is cut, as a sample that met the limit.
+
+        Args:
+          records: [N] prompts, texts or records.
+          responses: [N] texts.
+          batch_size: Rows at a time; None: 64 or less. The mesh rounds it up.
+
+        Raises:
+          UserError: a prompt is too long, or a score is not finite; the message names
+            the reward model.
+        """
+        rows = [
+            {**record, "responses": [text], "ranks": [1]}
+            for record, text in zip(as_records(records), responses, strict=True)
+        ]
+        if not rows:
+            return np.zeros(0, np.float32)
+        self.check_prompts(rows)
+        encode = functools.partial(
+            encode_comparison,
+            prompt_format=self.text.prompt_format,
+            max_prompt=self.text.max_prompt,
+            max_response=self.text.max_response,
+            max_responses=1,
+        )
+        size = self.rows_at_a_time(batch_size, len(rows))
+        run, out = shared_scorer(self.model.config), []
+        with self.running():
+            for batch in mesh_batches(
+                rows, encode, batch_size=size, mesh=self.mesh, whole=True
+            ):
+                on_device = put_whole_batch(batch, self.mesh)
+                scores = fetch(run(self.params, *on_device[:4]))
+                out.append(np.asarray(scores)[np.asarray(batch.present)])
+            scores = np.concatenate(out)
+            check_finite(scores, "scores of answers")
+        return scores
