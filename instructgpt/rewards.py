@@ -6,7 +6,6 @@ function on the host, or a weighted sum of both.
 Letters: B prompts, one sample each, P prompt, R response.
 """
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -22,6 +21,7 @@ from instructgpt.distributed import fetch, is_first
 from instructgpt.errors import UserError
 from instructgpt.models.comparisons import response_scores
 from instructgpt.models.transformer import ScalarModel
+from instructgpt.named import find_named
 from instructgpt.sampling import Samples
 from instructgpt.sharding import join_rows, put_whole_batch, split_rows
 
@@ -157,17 +157,8 @@ def find_function(name: str) -> HostFunction:
     Raises:
       UserError: there is none, or it cannot be called.
     """
-    module, colon, attribute = name.partition(":")
-    where = f"config.reward_function.name={name!r}"
-    if not colon:
-        raise UserError(f"{where}: give module:function, such as my_rewards:longest")
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"{where}: {error}; modules are looked for beside the config file, in the "
-            "current folder and along PYTHONPATH"
-        ) from error
+    where = "config.reward_function.name"
+    function = find_named(name, where=where, example="my_rewards:longest")
     if not callable(function):
-        raise UserError(f"{where} is not a function")
+        raise UserError(f"{where}={name!r} is not a function")
     return function

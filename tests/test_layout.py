@@ -23,6 +23,7 @@ LEVELS = {
     "locks": 0,
     "signals": 0,
     "manifest": 0,
+    "named": 0,
     "outputs": 0,
     "paths": 0,
     "ranges": 0,

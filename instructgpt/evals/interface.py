@@ -11,7 +11,6 @@ is called in place of the constructor, and gives None where the data lack what i
 """
 
 import dataclasses
-import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -21,6 +20,7 @@ from instructgpt.data.documents import TokenWindows
 from instructgpt.errors import UserError
 from instructgpt.inference import LanguageModel, RewardModel
 from instructgpt.models.config import ModelConfig
+from instructgpt.named import find_named
 
 Record = Mapping[str, Any]
 Value = float | Sequence[float]  # a number, or (value, low, high) of its interval
@@ -37,7 +37,11 @@ class Results(NamedTuple):
 
 
 class Evaluator(Protocol):
-    """Asks one model at a time: a benchmark, a loss."""
+    """Asks one model at a time: a benchmark, a loss; evals/language.py has one.
+
+    It may also have `check(config)`, which is called with the config of each model
+    before any of them is asked, and raises UserError where it could not be.
+    """
 
     def run(self, model: LanguageModel, records: Sequence[Record]) -> Results:
         """What is found about a model.
@@ -133,19 +137,12 @@ def find_class(
     """
     if name in built_in:
         return built_in[name]
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    if ":" not in name:
         raise UserError(
             f"{where}.name={name!r}: give one of {sorted(built_in)}, or one of your "
             "own as module:Class"
         )
-    try:
-        cls = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"{where}.name={name!r}: {error}; modules are looked for in the current "
-            "folder and along PYTHONPATH"
-        ) from error
+    cls = find_named(name, where=f"{where}.name", example="my_judges:Brief")
     if not callable(getattr(cls, method, None)):
         raise UserError(f"{where}.name={name!r}: the class has no method {method!r}")
     return cls

@@ -21,8 +21,9 @@ _LOGIT_BYTES = 1 << 27  # of a chunk, unless it is given
 class ModelConfig:
     """A decoder-only transformer. Frozen, so static under jit.
 
-    The defaults are GPT-3's decoder (Brown et al. 2020, §2.1); the switches make it
-    GPT-NeoX, Llama or Qwen2, see `families.py`.
+    The defaults are GPT-2's decoder. With `attention_band` it is GPT-3's, in which
+    dense and locally banded layers alternate (Brown et al. 2020, §2.1); other switches
+    make it GPT-NeoX, Llama or Qwen2, see `models/hf/families.py`.
     """
 
     vocab_size: PositiveInt  # tokens that can be predicted
@@ -96,9 +97,10 @@ class ModelConfig:
     # How single operations are computed: in the fast way that suits backend, dtype and
     # shape, or all of them in plain JAX, as in models/kernels/reference.py.
     kernels: Literal["auto", "reference"] = "auto"
-    # Text without a context attends in the backend's kernel, which stores no scores:
-    # cuDNN's on a GPU, for float16 and bfloat16; JAX's on a TPU, for multiples of 128
-    # tokens. Elsewhere, and with reference kernels, nothing changes.
+    # Attention in the platform's own kernels. Texts without a context: cuDNN's on a
+    # GPU, for float16 and bfloat16; JAX's on a TPU, for multiples of 128 tokens;
+    # neither stores scores. Decoding steps over a cache: JAX's on a GPU, for models without
+    # banded layers. Elsewhere, and with reference kernels, nothing changes.
     fused_attention: bool = False
     # Tokens of a device whose logits exist at one time, in float32; bounds memory at
     # [chunk, V]. 0: the power of two that takes 128 MiB or a little less.

@@ -27,10 +27,9 @@ from instructgpt.models.structures import (
 from instructgpt.sharding import Layout, constrain, constrain_residual
 
 
-class Linear(nn.Module):
-    """The parameters of y = x . kernel + bias."""
+class LinearParams(nn.Module):
+    """The parameters of y = x . kernel + bias; `operations(config).linear` applies them."""
 
-    config: ModelConfig
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     axes: tuple[str, ...]  # logical names of the kernel's axes
@@ -145,19 +144,18 @@ class Attention(nn.Module):
         """Queries of the output range, and keys and values of all tokens."""
         cfg, ops = self.config, operations(self.config)
 
-        def weights(name: str, heads: int, axis: str) -> Weights:
-            return Linear(
-                cfg,
+        def weights(name: str, count: int, axis: str) -> Weights:
+            return LinearParams(
                 (cfg.width,),
-                (heads, cfg.head_dim),
+                (count, cfg.head_dim),
                 ("embed", axis, "head_dim"),
                 cfg.width**-0.5,
                 use_bias=cfg.qkv_bias,
                 name=name,
             )()
 
-        def heads(x: Array, *weights: Weights) -> tuple[Array, ...]:
-            parts = ops.heads(x, weights, dtype=product_dtype(cfg))
+        def projected(x: Array, *weights: Weights) -> tuple[Array, ...]:
+            parts = ops.project_heads(x, weights, dtype=product_dtype(cfg))
             cut = ("batch", None, None, "heads", None)
             return tuple(constrain(part, *cut) for part in parts)
 
@@ -165,20 +163,20 @@ class Attention(nn.Module):
         w_keys = weights("key", cfg.num_kv_heads, "kv_heads")
         w_values = weights("value", cfg.num_kv_heads, "kv_heads")
         if self.output_range is None:
-            query, keys, values = heads(x, w_query, w_keys, w_values)
+            query, keys, values = projected(x, w_query, w_keys, w_values)
         else:
-            (query,) = heads(columns(x, self.output_range), w_query)
-            keys, values = heads(x, w_keys, w_values)
+            (query,) = projected(columns(x, self.output_range), w_query)
+            keys, values = projected(x, w_keys, w_values)
         return query, keys, values
 
     def merge(self, y: Float[Array, "B K H T C"]) -> Float[Array, "B K T D"]:
         """The heads' outputs, projected back to the residual stream."""
         cfg = self.config
-        weights = Linear(
-            cfg,
+        weights = LinearParams(
             (cfg.num_heads, cfg.head_dim),
             (cfg.width,),
             ("heads", "head_dim", "embed"),
+            # Smaller by the square root of the depth, as the residual stream adds up.
             (cfg.width * cfg.num_layers) ** -0.5,
             use_bias=cfg.out_bias,
             name="out",
@@ -203,7 +201,9 @@ class MLP(nn.Module):
         def linear(x: Array, name: str, axes: tuple[str, str], std: float) -> Array:
             sizes = {"embed": cfg.width, "mlp": cfg.mlp_width}
             shape = (sizes[axes[0]],), (sizes[axes[1]],)
-            weights = Linear(cfg, *shape, axes, std, use_bias=cfg.mlp_bias, name=name)()
+            weights = LinearParams(
+                *shape, axes, std, use_bias=cfg.mlp_bias, name=name
+            )()
             equation = "BKTD,DF->BKTF" if axes[0] == "embed" else "BKTF,FD->BKTD"
             dtype = product_dtype(cfg)
             return operations(cfg).linear(equation, x, weights, dtype=dtype)

@@ -1,8 +1,8 @@
 """The transformer of every model: tokens -> hidden states -> log-probs or scores.
 
 GPT-3's decoder (Brown et al. 2020, §2.1): embeddings of tokens and positions, blocks of
-norm, attention and MLP, a last norm, and a head. Llama, Qwen2 and GPT-NeoX differ by
-the switches of ModelConfig.
+norm, attention and MLP, a last norm, and a head. Every second layer sees only a band of
+the last tokens. Llama, Qwen2 and GPT-NeoX differ by the switches of ModelConfig.
 
 Letters as in layers.py, and V vocabulary, L layers, N tokens of the head, M groups of
 rows.

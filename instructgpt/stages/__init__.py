@@ -11,7 +11,8 @@ A stage is one module that exports `run` and, where they are of use, the others 
 A stage that is not part of the package needs no line here: `config.stage` gives the
 dotted name of its module, and that exports its own entry besides:
 
-    STAGE = Stage(__name__, {**TRAINED, "dpo": DPOConfig}, models={"init": "model"})
+    BLOCKS = {**TRAINED, "init": INIT, "optimizer": OPTIMIZER, "dpo": DPOConfig}
+    STAGE = Stage(__name__, BLOCKS, models={"init": "model"})
 
 Modules beside the config file, and all others on Python's path, are found. This file
 imports nothing that takes time; what it names is imported when it is asked for.

@@ -128,6 +128,11 @@ def check_sizes(settings: Settings, mesh: Mesh) -> None:
             f"{ways} ways does not divide config.train.batch_size={batch}"
         )
     check_divides(mesh, rollout__slots=rollout.slots)
+    if train_config.microbatches != 1:
+        raise UserError(
+            f"config.train.microbatches={train_config.microbatches}: PPO cuts its "
+            "minibatches by config.ppo.microbatches; set that, and leave this at 1"
+        )
     _check_ptx(mesh, settings)
     if rollout.temperature == 0:
         raise UserError(

@@ -246,7 +246,7 @@ FAMILIES = {family.name: family for family in (GPT2, GPT_NEOX, LLAMA, QWEN2)}
 _OURS_ALONE = (
     *("padded_vocab_size", "embedding_std", "position_std", "position_init"),
     *("residual_dropout", "compute_dtype", "product_dtype", "remat", "logit_chunk"),
-    *("fused_attention", "scan_layers"),
+    *("kernels", "fused_attention", "scan_layers", "sequence_parallel"),
 )
 
 

@@ -10,9 +10,22 @@ from instructgpt.arrays import Array, Bool, Float
 from instructgpt.models.kernels.interface import platform
 
 
-def has_kernel(query: Float[Array, "B K H T C"]) -> bool:
-    """Whether the platform and the dtype have it."""
-    return platform() == "gpu" and query.dtype.itemsize == 2
+def fits(query: Float[Array, "B K H T C"], *, masked: bool) -> bool:
+    """Whether the kernel can take these heads: half precision, and not too wide.
+
+    Args:
+      query: Its dtype and shape count.
+      masked: Whether there is a mask besides the causal one, which in training needs an
+        even number of tokens.
+    """
+    if platform() != "gpu" or query.dtype.itemsize != 2:
+        return False
+    # Hopper (9.0) and later have a kernel for wider heads.
+    capability = float(jax.local_devices()[0].compute_capability)
+    widest = 256 if capability >= 9.0 else 128
+    length, channels = query.shape[-2:]
+    even = length % 2 == 0 or not masked
+    return channels <= widest and channels % 8 == 0 and even
 
 
 def attend_cudnn(

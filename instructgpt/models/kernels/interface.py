@@ -23,10 +23,10 @@ class Head(NamedTuple):
 
 
 class Operations(NamedTuple):
-    """One way to compute each operation; the arguments are told in reference.py."""
+    """One way to compute each operation, whose arguments reference.py documents."""
 
     linear: Callable
-    heads: Callable
+    project_heads: Callable
     normalize: Callable
     attention: Callable
     logits: Callable

@@ -38,10 +38,10 @@ def linear(
     return y if weights.bias is None else add_bias(y, weights.bias)
 
 
-def heads(
+def project_heads(
     x: Float[Array, "B K T D"], weights: Sequence[Weights], *, dtype: str
 ) -> tuple[Float[Array, "B K T _ C"], ...]:
-    """`reference.heads`, as one product where the weights have one shape.
+    """`reference.project_heads`, as one product where the weights have one shape.
 
     With a single token a row, to stack the weights would cost more than it saves.
     """

@@ -53,7 +53,7 @@ def linear(
     return y + unsqueezed_to(weights.bias.astype(y.dtype), y.ndim)
 
 
-def heads(
+def project_heads(
     x: Float[Array, "B K T D"], weights: Sequence[Weights], *, dtype: str
 ) -> tuple[Float[Array, "B K T _ C"], ...]:
     """Queries, keys or values of one input: `linear` of each of several weights.
@@ -230,4 +230,5 @@ def weighted_nll(
     """
     log_probs = token_log_probs(head, hidden, table, targets).log_probs
     # Padding may hold an infinity, and inf * 0 is a NaN.
+    weights = jax.lax.stop_gradient(weights)
     return -jnp.where(weights != 0, log_probs * weights, 0.0).sum()

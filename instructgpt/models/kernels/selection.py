@@ -6,7 +6,8 @@ Attention has several:
 - a text's tokens to themselves, in cuDNN's kernel or JAX's splash kernel where
   `config.model.fused_attention` is on and the platform has one for the shapes, else in
   blocks of queries;
-- a decoding step's tokens to a cache, on a GPU in a kernel that reads each key once;
+- a decoding step's tokens to a cache, with that switch on a GPU, in a kernel that reads
+  each key once;
 - anything else in one block, whose backward pass makes the scores again.
 
 Letters: B batch, K responses that share a prompt (1 for plain text), T query tokens,
@@ -21,7 +22,7 @@ from instructgpt.arrays import Array, Bool, Float, Int
 from instructgpt.models.kernels import blocks, cached, cudnn, splash
 from instructgpt.models.kernels.head import logits, token_log_probs, weighted_nll
 from instructgpt.models.kernels.interface import platform
-from instructgpt.models.kernels.linear import heads, linear
+from instructgpt.models.kernels.linear import linear, project_heads
 from instructgpt.models.kernels.norm import normalize
 from instructgpt.models.kernels.reference import attention_mask
 from instructgpt.models.remat import KEPT
@@ -29,10 +30,10 @@ from instructgpt.models.structures import KVSegment, TokenContext
 
 __all__ = [
     "attention",
-    "heads",
     "linear",
     "logits",
     "normalize",
+    "project_heads",
     "token_log_probs",
     "weighted_nll",
 ]
@@ -49,8 +50,8 @@ def attention(
     fused: bool = False,
 ) -> Float[Array, "B K H T C"]:
     """`reference.attention`; `fused` lets the platform's own kernels take part."""
-    if len(segments) == 1:
-        (own,) = segments
+    if len(segments) == 1 and tokens.cache_column is None:
+        (own,) = segments  # which a cache would not be
         whole = query.shape[3] == own.keys.shape[-2]
         if fused and whole:
             return _fused(query, own, tokens, band=band, banded=banded)
@@ -84,10 +85,11 @@ def _fused(
             band=band,
             keep_as=KEPT,
         )
-    plain = tokens.valid is None and tokens.segment_ids is None and not band
+    causal = tokens.valid is None and tokens.segment_ids is None and not band
     mask = attention_mask(tokens, own, band=band, banded=banded)
-    if cudnn.has_kernel(query):
-        return cudnn.attend_cudnn(query, own.keys, own.values, None if plain else mask)
+    if cudnn.fits(query, masked=not causal):
+        seen = None if causal else mask
+        return cudnn.attend_cudnn(query, own.keys, own.values, seen)
     return blocks.attend_text(query, own.keys, own.values, mask)
 
 

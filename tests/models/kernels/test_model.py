@@ -9,7 +9,7 @@ import pytest
 from instructgpt.data.packing import ComparisonPacker
 from instructgpt.models.comparisons import comparison_scores
 from instructgpt.models.structures import KVSegment
-from instructgpt.models.transformer import ScalarModel, Transformer
+from instructgpt.models.transformer import ScalarModel, Transformer, split_layers
 from instructgpt.sampling import SamplingConfig, sample
 from instructgpt.steps.reward import make_reward_loss
 from instructgpt.steps.sft import make_sft_loss
@@ -102,6 +102,31 @@ def test_a_prefix_and_its_continuation_are_the_whole(params, rng, kernels):
         offset=valid[..., :7].sum(axis=-1),
     )
     np.testing.assert_allclose(rest, whole[:, :, 7:], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_decoding_over_a_single_cache_is_the_whole(params, rng, kernels):
+    """Without a prompt of its own: the cache holds all tokens before the newest."""
+    model = language_model(kernels)
+    tokens = row(rng, 6)[0][:1]
+    whole, _ = model.apply({"params": params}, tokens, None)
+    _, kv = model.apply({"params": params}, tokens[..., :5], None, keep_kv=True)
+    room = [(0, 0)] * 4 + [(0, 1), (0, 0)]
+    cache = KVSegment(
+        *(tuple(jnp.pad(x, room)) for x in (kv.keys, kv.values)),
+        positions=jnp.arange(6)[None, None],
+        valid=jnp.ones((1, 1, 6), bool),
+    )
+    hidden, _ = model.apply(
+        {"params": params},
+        tokens[..., 5],
+        jnp.full((1, 1), 5),
+        layers=split_layers(params),
+        context=(cache,),
+        cache_column=jnp.asarray(5),
+        method="decode",
+    )
+    np.testing.assert_allclose(hidden, whole[:, :, 5], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kernels", KERNELS)

@@ -44,12 +44,12 @@ def heads(tokens: int, *counts: int) -> Case:
     def call(ops, dtype, x, *arrays):
         kernels, biases = arrays[::2], arrays[1::2]
         pairs = [Weights(*pair) for pair in zip(kernels, biases, strict=True)]
-        return ops.heads(x, pairs, dtype=dtype)
+        return ops.project_heads(x, pairs, dtype=dtype)
 
     shapes = [(B, K, tokens, D)]
     for count in counts:
         shapes += [(D, count, C), (count, C)]
-    name = f"heads {counts} of {tokens} tokens"
+    name = f"project_heads {counts} of {tokens} tokens"
     return Case(name, call, tuple(shapes), tuple(range(1, len(shapes))))
 
 
