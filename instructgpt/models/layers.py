@@ -28,7 +28,7 @@ from instructgpt.sharding import Layout, constrain, constrain_residual
 
 
 class LinearParams(nn.Module):
-    """The parameters of y = x . kernel + bias; `operations(config).linear` applies them."""
+    """The parameters of y = x . kernel + bias, which the operation `linear` applies."""
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
@@ -201,12 +201,10 @@ class MLP(nn.Module):
         def linear(x: Array, name: str, axes: tuple[str, str], std: float) -> Array:
             sizes = {"embed": cfg.width, "mlp": cfg.mlp_width}
             shape = (sizes[axes[0]],), (sizes[axes[1]],)
-            weights = LinearParams(
-                *shape, axes, std, use_bias=cfg.mlp_bias, name=name
-            )()
+            params = LinearParams(*shape, axes, std, use_bias=cfg.mlp_bias, name=name)
             equation = "BKTD,DF->BKTF" if axes[0] == "embed" else "BKTF,FD->BKTD"
             dtype = product_dtype(cfg)
-            return operations(cfg).linear(equation, x, weights, dtype=dtype)
+            return operations(cfg).linear(equation, x, params(), dtype=dtype)
 
         up = linear(x, "up", ("embed", "mlp"), cfg.width**-0.5)
         if cfg.activation == "swiglu":
