@@ -99,8 +99,8 @@ class ModelConfig:
     kernels: Literal["auto", "reference"] = "auto"
     # Attention in the platform's own kernels. Texts without a context: cuDNN's on a
     # GPU, for float16 and bfloat16; JAX's on a TPU, for multiples of 128 tokens;
-    # neither stores scores. Decoding steps over a cache: JAX's on a GPU, for models without
-    # banded layers. Elsewhere, and with reference kernels, nothing changes.
+    # neither stores scores. Decoding steps over a cache: JAX's on a GPU, for models
+    # without banded layers. Elsewhere, and with reference kernels, nothing changes.
     fused_attention: bool = False
     # Tokens of a device whose logits exist at one time, in float32; bounds memory at
     # [chunk, V]. 0: the power of two that takes 128 MiB or a little less.
