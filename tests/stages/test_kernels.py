@@ -15,7 +15,7 @@ from tests.stages.recipe_run import Finished, finished, get_config, link_stages
 
 REPO = Path(__file__).resolve().parents[2]
 # Metrics that are the same whatever the machine is doing.
-NOT_COMPARED = {"step", "tokens_per_second", "input_share"}
+NOT_COMPARED = {"step", "time", "tokens_per_second", "input_share"}
 
 
 @pytest.fixture(scope="session")
