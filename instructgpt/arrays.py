@@ -1,8 +1,8 @@
-"""Array types with shapes, of which the annotations of numeric modules are made.
+"""Array types with shapes, for the annotations of numeric modules.
 
-`Float[Array, "B T"]` is a floating-point array of two axes; the letters stand for the
-same sizes throughout a function's arguments and result, `*rows` for any number of axes,
-and `_` for an axis without a name. The tests check them at run time.
+`Float[Array, "B T"]` is a floating-point array with two axes. A letter stands for the
+same size in all of a function's arguments and its result, `*rows` for any number of
+axes, and `_` for an axis without a name. The tests check the shapes at run time.
 """
 
 from typing import TYPE_CHECKING
@@ -16,4 +16,4 @@ __all__ = ["Array", "Bool", "Float", "Int", "Key", "Num", "Shaped"]
 if TYPE_CHECKING:
     Array = jax.Array
 else:
-    Array = jax.Array | np.ndarray  # JAX takes NumPy's arrays too, outside of jit
+    Array = jax.Array | np.ndarray  # outside of jit JAX also accepts NumPy arrays

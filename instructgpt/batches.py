@@ -18,8 +18,8 @@ class TokenBatch(NamedTuple):
     """Rows of text for pretraining and supervised fine-tuning."""
 
     tokens: Int32[Array, "*B T"]
-    segment_ids: Int32[Array, "*B T"]  # which text of its row, from 1; 0 on padding
-    # True where the token is a prediction target; or how much the target counts.
+    segment_ids: Int32[Array, "*B T"]  # number of the text in its row; 0 on padding
+    # True where the token is a prediction target, or the weight of the target.
     loss_mask: Bool[Array, "*B T"] | Float32[Array, "*B T"]
 
     @property
@@ -29,7 +29,7 @@ class TokenBatch(NamedTuple):
 
 
 class PromptBatch(NamedTuple):
-    """Prompts waiting for a response."""
+    """Prompts to which responses are sampled."""
 
     tokens: Int32[Array, "*B P"]  # left-padded
     valid: Bool[Array, "*B P"]
@@ -37,11 +37,11 @@ class PromptBatch(NamedTuple):
 
 
 class RankingLabels(NamedTuple):
-    """What the ranking loss needs besides scores, by the names of its arguments."""
+    """The ranking loss's arguments besides scores, by their names."""
 
     ranks: Int32[Array, "*B K"]  # 1 is best, equal ranks are a tie
     present: Bool[Array, "*B K"]  # False for an empty slot when a prompt has fewer
-    wording: Int32[Array, "*B K"]  # equal for responses that are the same tokens
+    wording: Int32[Array, "*B K"]  # equal for responses with the same tokens
 
 
 class ComparisonBatch(NamedTuple):
@@ -51,13 +51,13 @@ class ComparisonBatch(NamedTuple):
     prompt_valid: Bool[Array, "*B P"]
     responses: Int32[Array, "*B K R"]  # right-padded, EOS last
     response_valid: Bool[Array, "*B K R"]  # True up to and including EOS
-    ranks: Int32[Array, "*B K"]  # these three as in RankingLabels
+    ranks: Int32[Array, "*B K"]  # this and the next two: see RankingLabels
     present: Bool[Array, "*B K"]
     wording: Int32[Array, "*B K"]
 
     @property
     def labels(self) -> RankingLabels:
-        """Which responses are better than which."""
+        """The fields that say which responses are better than which."""
         return RankingLabels(self.ranks, self.present, self.wording)
 
 
@@ -70,17 +70,17 @@ class PackedComparisonBatch(NamedTuple):
     prompt: Int32[Array, "M b P"]  # left-padded
     prompt_valid: Bool[Array, "M b P"]
     rows: Int32[Array, "M N S"]  # right-padded
-    # Which response of its row a token is of, from 1; 0 on padding.
+    # Number, from 1, of a token's response within its row; 0 on padding.
     segment_ids: Int32[Array, "M N S"]
-    prompt_index: Int32[Array, "M N"]  # the prompt of a row, from 0 to b - 1
-    last: Int32[Array, "M b K"]  # where a response ends: row * S + column
-    ranks: Int32[Array, "M b K"]  # these three as in RankingLabels
+    prompt_index: Int32[Array, "M N"]  # number of a row's prompt, from 0 to b - 1
+    last: Int32[Array, "M b K"]  # index of a response's last token: row * S + column
+    ranks: Int32[Array, "M b K"]  # this and the next two: see RankingLabels
     present: Bool[Array, "M b K"]
     wording: Int32[Array, "M b K"]
 
     @property
     def labels(self) -> RankingLabels:
-        """Which responses are better than which."""
+        """The fields that say which responses are better than which."""
         return RankingLabels(self.ranks, self.present, self.wording)
 
 
@@ -91,7 +91,7 @@ class Rollout(NamedTuple):
     prompt_valid: Bool[Array, "*B P"]
     response: Int32[Array, "*B R"]  # right-padded
     response_valid: Bool[Array, "*B R"]  # True up to and including EOS
-    log_probs: Float32[Array, "*B R"]  # of the policy that sampled
-    ref_log_probs: Float32[Array, "*B R"]  # of the frozen reference of the KL
-    values: Float32[Array, "*B R"]  # of the value net before the update
-    score: Float32[Array, "*B"]  # of the whole response
+    log_probs: Float32[Array, "*B R"]  # by the policy that sampled
+    ref_log_probs: Float32[Array, "*B R"]  # by the frozen reference of the KL
+    values: Float32[Array, "*B R"]  # by the value net before the update
+    score: Float32[Array, "*B"]  # reward of the whole response

@@ -1,4 +1,4 @@
-"""Batches that a mesh divides, whatever the number of rows."""
+"""Batches that divide over a mesh for any number of rows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,19 +19,19 @@ def mesh_batches(
     keep: Indices | None = None,
     whole: bool = False,
 ) -> EvalBatches:
-    """All rows in order, in batches that are rounded up to what the mesh divides.
+    """All rows in order, in batches whose size is rounded up to divide over the mesh.
 
-    Blank rows fill the last batch up and count for nothing (see `eval_batches`), so
-    that the mesh changes no number.
+    Blank rows fill up the last batch and have no weight (see `eval_batches`), so that
+    results do not depend on the mesh.
 
     Args:
       source: Records, or rows if `encode` is None.
-      encode: Record to row.
-      batch_size: Rows at a time; 1 or more.
-      mesh: Where the batches go.
+      encode: Turns a record into a row.
+      batch_size: Number of rows of a batch before rounding; 1 or more.
+      mesh: The mesh that computes on the batches.
       keep: Numbers of the rows to use, None for all.
       whole: Whether every process reads all rows of a batch, for `put_whole_batch`,
-        or its own, for `put_batch`.
+        or only its own rows, for `put_batch`.
 
     Raises:
       UserError: there are no rows.

@@ -3,10 +3,10 @@
     python -m instructgpt.chat runs/mini/sft runs/mini/ppo_ptx
     python -m instructgpt.chat runs/mini/ppo_ptx --prompt "Where does Dela live?"
 
-A workdir is a stage's, or that of an imported model. Each model remembers what it
-itself has answered. `/reset` begins a new conversation and `/quit`, Ctrl-D or Ctrl-C
-ends it. With --prompt, or with a question on standard input, the answers are printed
-and the program ends.
+A workdir belongs to a stage or to an imported model. Each model remembers its own
+answers. `/reset` begins a new conversation and `/quit`, Ctrl-D or Ctrl-C ends it. With
+--prompt, or with a question on standard input, the answers are printed and the program
+ends.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from instructgpt.signals import stop_in_one_line
 
-if __name__ == "__main__":  # before the imports that take a second
+if __name__ == "__main__":  # before the slow imports below
     stop_in_one_line("")
 
 import jax
@@ -32,7 +32,7 @@ _COMMANDS = "/reset begins a new conversation, /quit ends"
 
 
 class Answer(NamedTuple):
-    """What one model said, and what the reward model thinks of it."""
+    """One model's answer and the reward model's score of it."""
 
     label: str
     text: str
@@ -40,14 +40,14 @@ class Answer(NamedTuple):
 
 
 class Conversation:
-    """A dialogue with several models at once, each with a history of its own.
+    """A dialogue with several models at once, each with its own history.
 
     Args:
-      models: By the name that they are shown under.
-      reward: Scores the answers, if there is one.
-      temperature: Of all answers.
+      models: Models by the names that are shown.
+      reward: Reward model that scores the answers; None: no scores.
+      temperature: Sampling temperature of all answers.
       max_response: Tokens of an answer; 0: each model's limit.
-      seed: Of the draws; another one gives other answers.
+      seed: Seed of the sampling; another seed gives other answers.
     """
 
     def __init__(
@@ -68,15 +68,15 @@ class Conversation:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets what was said."""
+        """Begins a new conversation, with empty histories."""
         self._history: dict[str, list[str]] = {label: [] for label in self._models}
 
     def ask(self, prompt: str) -> list[Answer]:
-        """One answer of each model to the conversation so far and this prompt.
+        """Returns one answer of each model to the conversation so far and this prompt.
 
         Raises:
-          UserError: the conversation is too long, and stays as it was; or a model gives
-            what is not finite.
+          UserError: the conversation is too long, and stays as it was; or a model's
+            output is not finite.
         """
         records = {
             label: {"prompt": prompt, "history": history}
@@ -122,12 +122,12 @@ def _check_room(
 def open_models(
     workdirs: Sequence[str], *, part: str = "", max_response: int = 0
 ) -> dict[str, LanguageModel]:
-    """The models of workdirs by the shortest names that tell them apart.
+    """Opens models of workdirs; their names are the shortest that tell them apart.
 
     Args:
-      workdirs: Of stages or imported models.
+      workdirs: Workdirs of stages or of imported models.
       part: "params", "ema", or "" for the average where there is one.
-      max_response: Tokens of an answer; 0: as each workdir's config says.
+      max_response: Tokens of an answer; 0: the limit in each workdir's config.
     """
     paths = [Path(workdir).absolute() for workdir in workdirs]
     names = [path.name for path in paths]
@@ -142,7 +142,7 @@ def open_models(
 
 
 def find_reward_model(workdirs: Sequence[str]) -> str:
-    """The workdir `reward` that lies beside a model's, as in a recipe; "" if none."""
+    """The workdir `reward` beside a model's workdir, as in a recipe; "" if none."""
     for workdir in workdirs:
         beside = Path(workdir).absolute().parent / "reward"
         if (beside / "checkpoints").is_dir():
@@ -151,7 +151,7 @@ def find_reward_model(workdirs: Sequence[str]) -> str:
 
 
 def show(answers: Sequence[Answer]) -> None:
-    """Prints the name of each model, its answer, and the score under it."""
+    """Prints each model's name and answer, with the score below."""
     for answer in answers:
         print(f"\n{answer.label}")
         for line in (answer.text or "(nothing)").splitlines():
@@ -162,7 +162,7 @@ def show(answers: Sequence[Answer]) -> None:
 
 
 def talk(conversation: Conversation) -> None:
-    """Reads prompts from the terminal until it is told to end."""
+    """Reads prompts from the terminal until the user ends the conversation."""
     print(_COMMANDS)
     while True:
         prompt = input("> ").strip()
@@ -180,7 +180,7 @@ def talk(conversation: Conversation) -> None:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         prog="instructgpt.chat",
         description=__doc__,
@@ -210,7 +210,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Opens the models and talks; a user's mistake ends in one line."""
     args = parse(argv)
-    logging.set_verbosity(logging.FATAL)  # Orbax warns of what is no problem
+    logging.set_verbosity(logging.FATAL)  # silences harmless warnings of Orbax
     try:
         prompt = args.prompt
         if prompt is None and not sys.stdin.isatty():
@@ -233,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if prompt is not None:
             show(conversation.ask(prompt.strip()))
             return
-        # While a line is typed, the terminal has to be given back first.
+        # While a line is typed, Ctrl-C must first restore the terminal.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         talk(conversation)
     except UserError as error:

@@ -1,9 +1,9 @@
-"""Checkpoints: Orbax, sharded, asynchronous; a half-written one is never seen.
+"""Sharded, asynchronous Orbax checkpoints; an incomplete one is never visible.
 
 A checkpoint is a folder `checkpoints/STEP` with named parts (`params`,
 `opt_state`, ...) that can be restored one by one, and a small JSON part `meta`
-(iterator position, key, model config). `meta` keeps the shape and the checksum of every
-array and its own, which are compared when they are read.
+(iterator position, key, model config). `meta` holds its own checksum, and the shape and
+the checksum of every array. All are compared when they are read.
 """
 
 import contextlib
@@ -26,29 +26,29 @@ from instructgpt.paths import without_patterns
 
 T = TypeVar("T")
 
-# What is compared with its checksum when a checkpoint is read. "files": its files, all
-# read by the first process, and its arrays, which the devices that hold them sum up.
-# "arrays": these alone; damage is found once they are loaded, and no file is named.
+# What is compared with checksums when a checkpoint is read. "files": all files, read
+# by the first process, and all arrays, summed up on their devices. "arrays": only the
+# arrays, so that damage is found after loading and no file is named.
 Verify = Literal["files", "arrays", "nothing"]
 
 META = "meta"
-# Keys of `meta` that are the checkpoint's own.
+# Keys that this module adds to `meta`.
 _ARRAYS, _OWN = "arrays", "checksum"
-_HALF = ".orbax-checkpoint-tmp"  # ends the name of what Orbax takes for half-written
+_HALF = ".orbax-checkpoint-tmp"  # Orbax's suffix of an incomplete checkpoint
 
 
 class Checkpoints:
-    """A folder of checkpoints by step.
+    """A folder of checkpoints, numbered by step.
 
     Args:
       directory: Local path or `gs://` URL.
-      keep: How many of the latest to keep; None keeps all.
-      named: Whether a step is one of those that the run's config asks for. Another, at
-        which a run was stopped, is kept while it is the newest and does not count.
-      clean: Whether to delete what is not to be kept, and what a killed run left
-        half-written. Not for readers: it may be what another process is writing now.
-      verify: What is compared when it is restored. Files get their checksums as they
-        are written for "files" alone, and none in a `gs://` folder.
+      keep: Number of newest checkpoints to keep; None keeps all.
+      named: Whether the run's config asks for a checkpoint at a step. A checkpoint at
+        another step, where a run was stopped, is kept only while it is the newest.
+      clean: Whether to delete checkpoints that are not kept, and incomplete ones of a
+        killed run. Off for readers, as another process may be writing these now.
+      verify: What is compared when a checkpoint is restored. Files get checksums only
+        for "files", and none in a `gs://` folder.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class Checkpoints:
         self._keep, self._named = keep, named
         self._clean, self._verify = clean, verify
         self._files = verify == "files" and "://" not in os.fspath(self.directory)
-        self._whole: set[int] = set()  # the steps whose files have been compared
+        self._whole: set[int] = set()  # steps whose files have been compared
         self._checkpointer = ocp.training.Checkpointer(
             without_patterns(self.directory),
-            # `_prune` deletes, so that a stop in between changes nothing.
+            # Orbax keeps all: `_prune` deletes, in an order that a kill cannot harm.
             preservation_policy=ocp.training.preservation_policies.PreserveAll(),
             cleanup_tmp_directories=clean,
         )
@@ -84,14 +84,14 @@ class Checkpoints:
         return self.steps[-1] if self.steps else None
 
     def save(self, step: int, parts: dict[str, Any], meta: dict[str, Any]) -> None:
-        """Starts writing; returns once the arrays are copied off the devices.
+        """Starts writing and returns as soon as the arrays are copied off the devices.
 
         Raises:
-          UserError: there is no room for this checkpoint or for the one before it,
-            which was still being written, or the folder cannot be written.
+          UserError: there is no room for this checkpoint or for the previous one, which
+            was still being written, or the folder cannot be written.
         """
         self.wait()
-        without_patterns(self.directory)  # anew, where a cleaner has deleted the link
+        without_patterns(self.directory)  # restores a link that a cleaner has deleted
         arrays = _by_path(parts)
         sums = array_checksums(arrays)
         listed = {name: [*map(int, arrays[name].shape), sums[name]] for name in arrays}
@@ -103,17 +103,17 @@ class Checkpoints:
             )
 
     def wait(self) -> None:
-        """Blocks until what was saved is on disk, and deletes what it replaces.
+        """Blocks until saved checkpoints are on disk, and deletes those they replace.
 
         Raises:
-          UserError: as `save`.
+          UserError: see `save`.
         """
         with self._writing(None):
             self._checkpointer.wait()
         self._prune()
 
     def _prune(self) -> None:
-        """Deletes what is not to be kept, and lists the files of what is."""
+        """Deletes checkpoints that are not kept, and writes manifests of the others."""
         steps = self.steps
         if not self._clean or not steps:
             return
@@ -143,8 +143,8 @@ class Checkpoints:
           (parts, meta).
 
         Raises:
-          UserError: there is no such checkpoint, part, or shape, or it is damaged, or
-            what it holds is not finite.
+          UserError: there is no such checkpoint or part, a shape differs, or the
+            checkpoint is damaged or not finite.
         """
         if step not in self.steps:
             raise UserError(
@@ -173,7 +173,7 @@ class Checkpoints:
             raise self._damaged(step, name)
 
     def _check_meta(self, step: int, meta: Any) -> dict[str, Any]:
-        """The list of arrays by path, which is taken out of `meta`."""
+        """Checks `meta` by its checksum; removes and returns its list of arrays."""
         checksum = meta.pop(_OWN, None) if isinstance(meta, dict) else None
         if checksum is None or checksum != value_checksum(meta):
             raise self._damaged(step, META)
@@ -205,8 +205,8 @@ class Checkpoints:
         parts: dict[str, Any],
         listed: dict[str, Any],
     ) -> None:
-        # Before anything is read: the message names the array, and Orbax is not
-        # stopped half way.
+        # Checked before anything is read, so that the message names the array and Orbax
+        # is not interrupted.
         where = self.directory / str(step)
         whole = {name.partition("/")[0] for name in listed}
         for name, tree in parts.items():
@@ -245,12 +245,12 @@ class Checkpoints:
         )
 
     def _load(self, step: int, name: str, layout: Any) -> Any:
-        """One part."""
+        """Loads one part of a checkpoint."""
         load = self._checkpointer.load_checkpointables
         return self._read(step, name, lambda: load(step, {name: layout})[name])
 
     def _read(self, step: int, what: str, read: Callable[[], T]) -> T:
-        """read(), which Orbax fails to do in one of its many ways if it is damaged."""
+        """Calls read(); Orbax's many errors for damaged files become a UserError."""
         try:
             return read()
         except (jax.errors.JaxRuntimeError, MemoryError):
@@ -260,7 +260,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _writing(self, step: int | None) -> Iterator[None]:
-        """Says in a line why a checkpoint cannot be written."""
+        """Raises UserError, in one line, if the block cannot write a checkpoint."""
         try:
             yield
         except Exception as error:
@@ -275,25 +275,25 @@ class Checkpoints:
             ) from error
 
     def weights(self, step: int) -> str:
-        """What stands for the arrays: the checksum of theirs."""
+        """A checksum of all arrays, computed from their checksums."""
         return value_checksum(self._listed(step))
 
     def part_names(self, step: int) -> set[str]:
-        """The parts that hold arrays."""
+        """Names of the parts that hold arrays."""
         return {name.partition("/")[0] for name in self._listed(step)}
 
     def _listed(self, step: int) -> dict[str, Any]:
-        """Shape and checksum of every array by path, as `meta` has them."""
+        """Shape and checksum of every array by path, from `meta`."""
         with _meta_as_json():
             meta = self._load(step, META, None)
         return self._check_meta(step, meta)
 
     def meta(self, step: int) -> dict[str, Any]:
-        """The JSON part alone."""
+        """Reads only the JSON part."""
         return self.restore(step, {})[1]
 
     def close(self) -> None:
-        """As `wait`, and frees threads."""
+        """Calls `wait` and ends Orbax's threads."""
         try:
             self.wait()
         finally:
@@ -301,7 +301,7 @@ class Checkpoints:
 
 
 def newest_weights(workdir: Path) -> str:
-    """What stands for the arrays of a workdir's newest checkpoint; "" without any."""
+    """Checksum of the arrays of a workdir's newest checkpoint; "" if there is none."""
     directory = workdir / "checkpoints"
     if not directory.is_dir():
         return ""
@@ -319,15 +319,15 @@ def open_checkpoint(
     """Opens a finished stage's checkpoint for reading.
 
     Args:
-      path: A stage's workdir.
-      step: Which checkpoint; None is the latest.
-      verify: See Checkpoints.
+      path: The stage's workdir.
+      step: Step of the checkpoint; None is the newest.
+      verify: What is compared with checksums, see Checkpoints.
 
     Returns:
       (Checkpoints, step).
 
     Raises:
-      UserError: there is none.
+      UserError: there is no complete checkpoint.
     """
     directory = epath.Path(_absolute(path)) / "checkpoints"
     if not directory.exists():
@@ -343,7 +343,7 @@ def open_checkpoint(
 
 
 def _meta_as_json() -> ocp.Context:
-    """Has Orbax write `meta` as JSON, and not number by number as arrays."""
+    """A context in which Orbax writes `meta` as JSON, not each number as an array."""
     registry = ocp.handlers.local_registry()
     registry.add(ocp.handlers.JsonHandler, checkpointable_name=META)
     context = ocp.Context()
@@ -352,7 +352,7 @@ def _meta_as_json() -> ocp.Context:
 
 
 def _delete(folders: Iterable[epath.Path]) -> None:
-    """Deletes checkpoints; a kill leaves one whole, or under a name that is no step."""
+    """Deletes checkpoints, each renamed first, so that a kill leaves none partial."""
     for folder in folders:
         if "://" not in os.fspath(folder):
             folder = folder.rename(folder.with_name(f"{folder.name}{_HALF}"))
@@ -360,7 +360,7 @@ def _delete(folders: Iterable[epath.Path]) -> None:
 
 
 def _by_path(tree: Any) -> dict[str, Any]:
-    """Leaves by path; a NamedTuple's fields and a dict's keys are the same path."""
+    """Leaves by path; fields of a NamedTuple and keys of a dict give equal paths."""
 
     def name(entry: Any) -> str:
         return str(

@@ -1,10 +1,9 @@
-"""Checksums of arrays, taken where they lie.
+"""Checksums of arrays, computed on their devices.
 
-A checksum does not depend on how it is cut over devices or processes: each
-element's bits and place are mixed into a word of 32 bits, and the words are added
-modulo 2**32, once as they are and once with their halves exchanged. Mixing is one to
-one, so a change of one element always changes both sums; several changes go unseen once
-in 2**64.
+A checksum does not depend on the sharding: each element's bits and index are mixed
+into a word of 32 bits, and the words are added modulo 2**32, once as they are and once
+with their halves exchanged. Mixing is one-to-one, so a change of one element always
+changes both sums; several changes go unseen with probability 2**-64.
 """
 
 import math
@@ -17,14 +16,14 @@ _UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 
 def _mixed(x: jax.Array) -> jax.Array:
-    """uint32 -> uint32 one to one, each bit of which depends on all (MurmurHash3)."""
+    """One-to-one map of uint32 in which every bit depends on all bits (MurmurHash3)."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)
 
 
 def _sums(x: jax.Array) -> jax.Array:
-    """uint32[2]."""
+    """The two sums of an array's words, uint32[2]."""
     if x.dtype == bool:
         x = x.astype(jnp.uint8)
     bits = jax.lax.bitcast_convert_type(x, _UNSIGNED[x.dtype.itemsize])
@@ -36,7 +35,7 @@ def _sums(x: jax.Array) -> jax.Array:
         place = jnp.expand_dims(place, -1) + row.reshape((1,) * axis + row.shape)
     mixed = _mixed(bits ^ (place * jnp.uint32(0x9E3779B9) + jnp.uint32(1)))
     turned = (mixed >> 16) | (mixed << 16)
-    # Both sums at once, so that XLA keeps no word of them in memory.
+    # Both sums are one reduction, so that XLA stores none of the words in memory.
     zero = jnp.uint32(0)
     sums = jax.lax.reduce(
         (mixed, turned),
@@ -53,13 +52,13 @@ def _sums_of(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def array_checksums(arrays: Mapping[str, jax.Array]) -> dict[str, str]:
-    """The checksum of each array, 16 hexadecimal digits.
+    """The checksum of each array, as 16 hexadecimal digits.
 
-    Each is read once, on the devices that hold it. All processes must call this, and
-    get the same answer.
+    Each array is read once, on the devices that hold it. All processes must call this,
+    and get the same answer.
 
     Args:
-      arrays: By name, of any shape and of 8 to 32 bits an element.
+      arrays: Arrays by name, of any shape, with 8 to 32 bits per element.
     """
     found = jax.device_get(_sums_of(dict(arrays)))
     return {name: "".join(f"{int(s):08x}" for s in found[name]) for name in arrays}

@@ -1,4 +1,4 @@
-"""What the programs share: flags whose mistakes are one line, memory that is kept."""
+"""Shared parts of the commands: flags with one-line errors, and memory settings."""
 
 import ctypes
 import difflib
@@ -11,14 +11,14 @@ from absl import flags
 
 
 def parse_flags(config: flags.FlagHolder, argv: list[str]) -> list[str]:
-    """absl's parser, but a key that the config lacks is one clear line.
+    """Parses flags with absl; a key that the config does not have is a one-line error.
 
-    Modules that lie beside the config file can be imported, as those beside a script.
+    Modules beside the config file become importable, like those beside a script.
     """
     _find_modules_beside(_config_file(argv)[0])
     try:
         rest = flags.FLAGS(argv)
-        _ = config.value.stage  # a file that is not there is an error only here
+        _ = config.value.stage  # a config file that is missing raises only here
         return rest
     except flags.Error as error:
         sys.exit(f"error: {_without_traceback(str(error))}")
@@ -32,7 +32,7 @@ def parse_flags(config: flags.FlagHolder, argv: list[str]) -> list[str]:
 
 
 def _config_file(argv: list[str]) -> tuple[str, str]:
-    """The config's file and variant, as they were given; "" if there is none."""
+    """The config's file and variant as given on the command line; "" if missing."""
     for argument, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
         name, given, value = argument.partition("=")
         if name in ("-config", "--config"):
@@ -42,13 +42,13 @@ def _config_file(argv: list[str]) -> tuple[str, str]:
 
 
 def _find_modules_beside(file: str) -> None:
-    """Lets Python find modules in the folder of a file, after all others."""
+    """Adds the folder of a file to the end of Python's module search path."""
     if file:
         sys.path.append(str(Path(file).resolve().parent))
 
 
 def _wrong_key(argv: list[str]) -> str:
-    """What is wrong with the first flag whose key the config has not."""
+    """A message about the first flag whose key the config does not have."""
     file, variant = _config_file(argv)
     config = runpy.run_path(file)["get_config"](*[variant] * bool(variant))
     for argument in argv:
@@ -70,11 +70,11 @@ def _wrong_key(argv: list[str]) -> str:
 
 
 def keep_memory(devices: Path = Path("/dev")) -> bool:
-    """Has what a step frees stay with the process, for the next step to take.
+    """Makes the process keep the memory that a step frees, for the next step.
 
-    On a CPU each step takes hundreds of MiB; by default glibc gives them back, and the
-    kernel hands them out anew, page by page and zeroed. To be called before JAX starts
-    its threads. Does nothing where there is an accelerator, or no glibc.
+    On a CPU each step allocates hundreds of MiB. By default glibc returns them to the
+    kernel, which hands them out again page by page and zeroed. Call this before JAX
+    starts its threads. It does nothing with an accelerator or without glibc.
 
     Returns:
       Whether it was done.
@@ -86,14 +86,14 @@ def keep_memory(devices: Path = Path("/dev")) -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    # M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD: one heap, nothing apart from
-    # it, never cut, grown 64 MiB at a time.
+    # M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD: a single heap, no separate
+    # mappings, no trimming, growth by 64 MiB at a time.
     options = (-8, 1), (-4, 0), (-1, 2**31 - 1), (-2, 1 << 26)
     return min(mallopt(*option) for option in options) > 0
 
 
 def _without_traceback(message: str) -> str:
-    """A config file's own complaint in one line; a bug in it keeps its traceback."""
+    """Prints a config file's own error in one line; a bug in it keeps its traceback."""
     first, *_, last = message.strip().splitlines() * 2
     kind, _, complaint = last.partition(": ")
     plain = kind == "ValueError" or kind.endswith("UserError")

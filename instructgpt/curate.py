@@ -12,8 +12,9 @@ with personal data; splits by customer; and writes to OUTDIR
 
 The rules and their order are in `instructgpt/data/curation/rules.py`, the fields of a
 line in `instructgpt/data/records.py`; a line of demonstrations may also be a few-shot
-instruction (`instructgpt/data/curation/units.py`). OUTDIR appears when all is done. The
-input is read once, and memory does not grow with its size, unless a file is one list.
+instruction (`instructgpt/data/curation/units.py`). OUTDIR appears when all is done.
+The input is read once, and memory does not grow with its size, unless a file is a
+single JSON list.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from instructgpt.tokenizer import load_tokenizer
 def report(
     result: Result, rules: Rules, *, kind: str, given_splits: Sequence[str] = ()
 ) -> str:
-    """The table that the command prints, and a line for each split without a record."""
+    """The command's printed table, with a line for each split without a record."""
     meanings = {
         "length": "too short or too long",
         "language": f"not in {', '.join(rules.languages)}",
@@ -68,13 +69,13 @@ def report(
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line; its defaults are those of `Rules`."""
+    """Parses the command line; defaults are those of `Rules`."""
     default = Rules()
     parser = argparse.ArgumentParser(
         prog="python -m instructgpt.curate", description=__doc__.splitlines()[0]
     )
     add = parser.add_argument
-    home = os.path.expanduser  # ~ in front of a path
+    home = os.path.expanduser  # replaces ~ at the start of a path
     add("inputs", nargs="+", type=home, metavar="INPUT.jsonl")
     add("outdir", type=home, metavar="OUTDIR", help="a new or an empty folder")
     add("--kind", choices=KINDS, required=True)

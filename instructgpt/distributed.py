@@ -1,8 +1,8 @@
-"""Several processes as one program: who they are, and what one of them does alone.
+"""Several processes as one program: how they connect, and what one does for all.
 
-One process a host. TPU pods, SLURM and Kubernetes tell their processes who they are,
-and JAX asks them; elsewhere flags do. What belongs to the whole run (its files, what
-it prints) is done by process 0; what all need from a file is made by process 0 first.
+Each host runs one process. On TPU pods, SLURM and Kubernetes JAX asks the cluster for
+the process's number; elsewhere flags give it. Process 0 writes the run's files and
+prints; a file that all processes read is first made by process 0.
 """
 
 from collections.abc import Callable
@@ -15,27 +15,27 @@ from instructgpt.errors import UserError
 
 T = TypeVar("T")
 
-# A process that is not heard of for so long takes the others down with it.
+# Seconds without a sign of life after which a process counts as dead and all end.
 HEARTBEAT_SECONDS = 30
-# What Gloo, NCCL and JAX's own service say when the other end is gone.
+# Words in the errors of Gloo, NCCL and JAX's service when another process is gone.
 _LOST = (
     *("Gloo", "NCCL", "Connection reset", "Connection closed", "heartbeat"),
     *("coordination service", "UNAVAILABLE", "DEADLINE_EXCEEDED"),
 )
-_JOIN_SECONDS = 300  # that a process waits for the others when it starts
+_JOIN_SECONDS = 300  # how long a process waits for the others when it starts
 
 
 def initialize(coordinator: str, num_processes: int, process_id: int) -> None:
-    """Joins the other processes. Call before anything else of JAX.
+    """Joins the other processes; must be called before anything else of JAX.
 
     Args:
-      coordinator: "auto" where the cluster knows, HOST:PORT of process 0, or "" for
-        a process on its own.
-      num_processes: How many there are, with HOST:PORT.
-      process_id: Which one this is, from 0, with HOST:PORT.
+      coordinator: "auto" to ask the cluster, HOST:PORT of process 0, or "" for a
+        single process.
+      num_processes: Number of processes, to be given with HOST:PORT.
+      process_id: Number of this process, from 0, to be given with HOST:PORT.
 
     Raises:
-      UserError: what is given does not go together, or the others do not come.
+      UserError: the arguments contradict each other, or the others do not join.
     """
     by_hand = coordinator not in ("", "auto")
     if not by_hand and (num_processes, process_id) != (0, -1):
@@ -62,7 +62,7 @@ def initialize(coordinator: str, num_processes: int, process_id: int) -> None:
             **given,
             initialization_timeout=_JOIN_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            # One that ends by a mistake waits no longer for the others to end as well.
+            # The longest that a failed process waits at its end for the others.
             shutdown_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except (RuntimeError, ValueError) as error:
@@ -78,19 +78,19 @@ def initialize(coordinator: str, num_processes: int, process_id: int) -> None:
 
 
 def lost_contact(error: Exception) -> str:
-    """What a computation says that failed as another process ended; "" otherwise."""
+    """The message of an error caused by the end of another process; "" for others."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else ""
     several = jax.process_count() > 1
     return text if several and any(word in str(error) for word in _LOST) else ""
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes and prints for all."""
+    """Whether this is process 0, which writes and prints for all."""
     return jax.process_index() == 0
 
 
 def on_first(make: Callable[[], Any]) -> None:
-    """make() on process 0 alone; the others wait for it. All must call this."""
+    """Calls make() on process 0 while the others wait; all processes must call this."""
     if is_first():
         make()
     if jax.process_count() > 1:
@@ -98,9 +98,9 @@ def on_first(make: Callable[[], Any]) -> None:
 
 
 def first_then_others(make: Callable[[], T]) -> T:
-    """make() on process 0, and then on the others, which find the files it wrote.
+    """Calls make() on process 0, then on the others, which find the files it wrote.
 
-    All must call this. If process 0 fails, the others end as when a process dies.
+    All processes must call this. If process 0 fails, the others end too.
     """
     made: list[T] = []
     on_first(lambda: made.append(make()))
@@ -111,17 +111,17 @@ def agree_to_stop(asked: bool, step: int) -> bool:
     """Whether all processes are to stop after this step.
 
     Args:
-      asked: Whether this process has got SIGTERM, where it is on its own.
-      step: The one that is being made, the same in all.
+      asked: Whether this process got SIGTERM; used if it is the only one.
+      step: The current step, the same in all processes.
     """
     if jax.process_count() == 1:
         return asked
-    # JAX has seen the signal itself, and names a step that none has passed.
+    # JAX itself has received the signal and agrees on a step that none has passed.
     return multihost_utils.reached_preemption_sync_point(step)
 
 
 def fetch(tree: Any) -> Any:
-    """The whole values of global arrays, on every process, as NumPy arrays."""
+    """The full values of global arrays as NumPy arrays, on every process."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
     return multihost_utils.process_allgather(tree, tiled=True)

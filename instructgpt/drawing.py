@@ -1,4 +1,4 @@
-"""Logits -> tokens: temperature, nucleus, and Gumbel noise that costs little.
+"""Draws tokens from logits: temperature, nucleus, and a cheap Gumbel-max draw.
 
 Letters: B prompts, K samples per prompt, R response, V vocabulary.
 """
@@ -10,19 +10,19 @@ import jax.numpy as jnp
 
 from instructgpt.arrays import Array, Float, Int, Key
 
-_BLOCK = 128  # tokens
+_BLOCK = 128  # tokens of the vocabulary in a block
 
 
 def token_keys(
     key: Key[Array, ""], row_ids: Int[Array, " B"], samples: int, length: int
 ) -> Key[Array, "B K R"]:
-    """A key for each token of each response.
+    """Random key of each token of each response.
 
     Args:
-      key: Folded with the row's id, the sample's number and the token's index.
-      row_ids: Numbers of the prompts.
-      samples: K.
-      length: R, tokens of a response.
+      key: The key that is folded with row id, sample number and token index.
+      row_ids: Ids of the prompts.
+      samples: Number of samples per prompt, K.
+      length: Tokens of a response, R.
     """
 
     def one(*numbers: Array) -> Array:
@@ -55,10 +55,10 @@ def draw(
 
     Args:
       logits: Float32.
-      keys: Those of the tokens, from `token_keys`.
+      keys: Keys of the tokens, from `token_keys`.
       temperature: Divides the logits; 0 takes the most probable token.
-      top_p: Draws from the smallest set of tokens with this probability.
-      banned_ids: Never drawn.
+      top_p: Probability of the smallest set of tokens that is drawn from.
+      banned_ids: Tokens that are never drawn.
 
     Returns:
       (tokens, log-probs). The log-prob is that of the full
@@ -83,18 +83,18 @@ def draw(
 def gumbel_max(
     logits: Float[Array, "B K V"], keys: Key[Array, "B K"]
 ) -> Int[Array, "B K"]:
-    """Tokens with probability softmax(logits), by the Gumbel-max trick in two heats.
+    """Draws tokens with probability softmax(logits), by Gumbel-max in two rounds.
 
-    The greatest of logits with Gumbel noise is a draw from their softmax: so a block of
-    tokens is drawn by what its tokens sum to, then a token of that block, with
-    V / 128 + 128 random numbers rather than V. One number would do (the token at which
-    the distribution function passes it). But another batch or mesh adds up in another
-    order, and there are so many edges between tokens that rounding now and then puts
-    the number past one; here it decides only where the first two tie.
+    The argmax of logits plus Gumbel noise is a draw from their softmax. The first round
+    draws a block of tokens by its total probability, the second a token of that block,
+    with V / 128 + 128 random numbers rather than V. One uniform number would suffice
+    (inverse-CDF sampling), but sums over the vocabulary round differently with another
+    batch or mesh, which would now and then change the token. Here rounding matters only
+    where the two best candidates tie.
 
     Args:
-      logits: Float32; -inf is never drawn.
-      keys: One for each draw.
+      logits: Float32 logits; -inf is never drawn.
+      keys: One key per draw.
     """
     *lead, size = logits.shape
     padding = [(0, 0)] * len(lead) + [(0, -size % _BLOCK)]

@@ -1,4 +1,4 @@
-"""The one exception for mistakes a user can mend."""
+"""The exception for mistakes that a user can correct."""
 
 import contextlib
 import reprlib
@@ -12,8 +12,8 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 class UserError(ValueError):
     """Bad input: the message names the file, line or key and says what to do.
 
-    `main.py` prints the message alone, without a traceback. It is one line, whatever
-    a library said that is quoted in it.
+    `main.py` prints only the message, without a traceback. The message is always one
+    line, even if it quotes a longer text of a library.
     """
 
     def __init__(self, message: str):
@@ -22,9 +22,9 @@ class UserError(ValueError):
 
 @contextlib.contextmanager
 def about(what: str) -> Iterator[None]:
-    """Begins the message of a UserError raised inside with what it is about.
+    """Prefixes the message of a UserError raised inside with its subject.
 
-    For code that works with a model and does not know where that came from.
+    It serves code that works with a model without knowing where the model came from.
     """
     try:
         yield
@@ -33,9 +33,9 @@ def about(what: str) -> Iterator[None]:
 
 
 def shown(value: Any) -> str:
-    """A value as Python writes it, for a message: in one line and some 60 characters.
+    """A value's repr for a message, cut to one line of about 60 characters.
 
-    However long it is, or however deep its lists are nested.
+    Long values and deeply nested lists are cut without being written out first.
     """
     text = _SHORT.repr(value)
     return text if len(text) <= 80 else f"{text[:60]}..."

@@ -1,7 +1,7 @@
-"""What a file is by its first bytes, where another kind was expected.
+"""Recognises kinds of files that were given by mistake, by their first bytes.
 
-A table, an archive or a pointer in place of text is otherwise refused for its first
-odd byte, which says nothing of what to do.
+Without this, a table, an archive or a pointer in place of text would be refused for
+its first invalid byte, and the user would not know what to do.
 """
 
 import os
@@ -9,16 +9,16 @@ from typing import NamedTuple
 
 from instructgpt.errors import UserError
 
-HEAD = 1024  # bytes that `kind_of` wants to see
+HEAD = 1024  # number of first bytes that `kind_of` needs
 
 
 class FileKind(NamedTuple):
-    """What a file is.
+    """A kind of file.
 
     Attributes:
-      name: with its article: "a Parquet table".
-      remedy: what to do with it.
-      suffix: the ending of packed files that are unpacked under it, else "".
+      name: Name with its article, such as "a Parquet table".
+      remedy: What a user should do with the file.
+      suffix: Suffix of compressed files that are unpacked under another name, else "".
     """
 
     name: str
@@ -34,7 +34,7 @@ LFS_POINTER = FileKind(
     "fetch the content with git lfs pull",
 )
 _BINARY = "give a text file"
-# The bytes at the start, and the kind.
+# Pairs of first bytes and the kind of file.
 _STARTS: tuple[tuple[bytes, FileKind], ...] = (
     (b"version https://git-lfs.github.com/", LFS_POINTER),
     (b"version https://hawser.github.com/", LFS_POINTER),
@@ -82,7 +82,7 @@ _STARTS: tuple[tuple[bytes, FileKind], ...] = (
     (b"%PDF-", FileKind("a PDF document", "give its text, for example by pdftotext")),
     (b"{\\rtf", FileKind("an RTF document", "save it as plain text")),
 )
-# Byte order marks; the longer first, which begins as a shorter one does.
+# Byte order marks; a longer one comes before the shorter one that it begins with.
 _MARKS = (
     (b"\xff\xfe\0\0", "UTF-32"),
     (b"\0\0\xfe\xff", "UTF-32"),
@@ -92,10 +92,10 @@ _MARKS = (
 
 
 def kind_of(head: bytes) -> FileKind | None:
-    """The kind of a file that is no UTF-8 text, if its first bytes give it away.
+    """The kind of a file that is not UTF-8 text, if its first bytes show it.
 
     Args:
-      head: the first `HEAD` bytes, or all if there are fewer.
+      head: The first `HEAD` bytes, or all if there are fewer.
     """
     marked = next((name for mark, name in _MARKS if head.startswith(mark)), "")
     if marked:
@@ -110,14 +110,14 @@ def kind_of(head: bytes) -> FileKind | None:
     unmarked = _encoding(head)
     if unmarked:
         return _encoded(unmarked)
-    # Text that is damaged has a zero byte or an odd one, seldom both.
+    # Damaged text has a zero byte or an invalid one, seldom both.
     if b"\0" in head and "\ufffd" in head.decode(errors="replace"):
         return FileKind("binary data", _BINARY)
     return None
 
 
 def check_is_text(path: str | os.PathLike[str], head: bytes) -> None:
-    """Raises UserError, which names the kind, for a file that is of `kind_of`."""
+    """Raises UserError, naming the kind, if `kind_of` recognises the file."""
     kind = kind_of(head)
     if kind:
         raise UserError(f"{path}: is {kind.name}; {_remedy(kind)}.")
@@ -141,7 +141,7 @@ def _encoded(encoding: str) -> FileKind:
 
 
 def _encoding(head: bytes) -> str:
-    """UTF-32 or UTF-16 without a mark, by where the zero bytes are; else ""."""
+    """UTF-32 or UTF-16 without a mark, recognised by its zero bytes; else ""."""
     quads = len(head) // 4
     zeros = [head[start : 4 * quads : 4].count(0) for start in range(4)]
     if quads and zeros[0] == quads and zeros[1] > 0.9 * quads and not zeros[3]:
@@ -150,8 +150,8 @@ def _encoding(head: bytes) -> str:
         return "UTF-32LE"
     pairs = len(head) // 2
     first, second = head[: 2 * pairs : 2].count(0), head[1 : 2 * pairs : 2].count(0)
-    # Latin letters, signs, digits and blanks have a zero byte: of records in whatever
-    # script at least the first character, of a book many.
+    # In UTF-16 Latin letters, signs, digits and blanks have a zero byte. In every
+    # script that is at least a record's first character, and many in a book.
     if head[:2] in (b"{\0", b"[\0") or (second > pairs / 4 and second > 10 * first):
         return "UTF-16LE"
     if head[:2] in (b"\0{", b"\0[") or (first > pairs / 4 and first > 10 * second):

@@ -1,7 +1,7 @@
-"""Finds NaN and infinity before they are saved, loaded or written down.
+"""Finds NaN and infinity before they are saved, loaded or written to a file.
 
-A loss shows that training went wrong. Where no loss is taken (a policy answers, a
-reward model scores, a state is saved after its last update) these checks do.
+A loss shows when training goes wrong. Where no loss is computed (a policy answers, a
+reward model scores, a state is saved after its last update) these checks show it.
 """
 
 from typing import Any
@@ -15,20 +15,20 @@ from instructgpt.errors import UserError
 
 @jax.jit
 def _are_finite(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    # Times 0 a number is 0, NaN and infinity are NaN. On a CPU the sum takes half the
-    # time of `jnp.isfinite(x).all()`, and none of the memory that its booleans take.
+    # A finite number times 0 is 0; NaN and infinity times 0 are NaN. On a CPU this sum
+    # takes half the time of `jnp.isfinite(x).all()` and no memory for booleans.
     return jax.tree.map(lambda x: (0 * x).sum() == 0, arrays)
 
 
 def first_not_finite(tree: Any) -> str | None:
     """Path of the first array that holds NaN or infinity, such as params/ln_f/bias.
 
-    Every array is read once where it lies, an eighth of a second for 1 GB on one CPU
-    core: little beside reading it from a disk or writing it. All processes must call
-    this, and get the same answer.
+    Every array is read once on its devices, which takes an eighth of a second for 1 GB
+    on one CPU core: little compared to reading or writing it on a disk. All processes
+    must call this, and get the same answer.
 
     Args:
-      tree: Arrays of any type; only floating-point ones are looked at.
+      tree: Arrays of any type; only floating-point ones are checked.
 
     Returns:
       None if all numbers are finite.
@@ -43,11 +43,11 @@ def first_not_finite(tree: Any) -> str | None:
 
 
 def check_finite(values: Any, what: str) -> None:
-    """Raises UserError if numbers that a model gave hold NaN or infinity.
+    """Raises UserError if numbers computed by a model include NaN or infinity.
 
     Args:
       values: A number, or an array on the host.
-      what: They are, in the plural.
+      what: Plural noun that says what the values are, for the message.
     """
     bad = np.size(values) - np.isfinite(values).sum()
     if bad:

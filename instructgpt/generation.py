@@ -1,4 +1,4 @@
-"""Sampling of whole prompt batches: the jitted sampler, and what the host gets of it.
+"""Sampling of prompt batches: the jitted sampler, and its results on the host.
 
 Letters: B prompts, P prompt, R response, K samples per prompt.
 """
@@ -30,9 +30,9 @@ def make_sampler(
     pad_id: int,
     banned_ids: tuple[int, ...] = (),
 ) -> Callable[[Params, PromptBatch, Array], Samples]:
-    """A jitted sampler: (params, prompts, key) -> Samples [B, K, R].
+    """Builds a jitted sampler (params, prompts, key) -> Samples [B, K, R].
 
-    Noise is keyed by each prompt's row number, not by its place in the batch.
+    The noise depends on each prompt's row number, not on its place in the batch.
     """
 
     def roll_out(params: Params, prompts: PromptBatch, key: Array) -> Samples:
@@ -52,9 +52,9 @@ def make_sampler(
 
 
 class Generated(NamedTuple):
-    """One prompt's responses as the host sees them."""
+    """One prompt's responses on the host."""
 
-    row: int  # number in the source
+    row: int  # row number of the prompt in the source
     tokens: list[list[int]]  # K responses, up to and including their stop token
 
 
@@ -69,15 +69,15 @@ def generate(
     """Samples responses to batches of prompts, in order, and fetches each batch.
 
     Args:
-      sampler: Of `make_sampler`.
-      params: The policy's.
+      sampler: The result of `make_sampler`.
+      params: The policy's parameters.
       batches: Whole prompt batches, on every process; rows with index -1 are padding
         and are left out.
-      key: One for the whole source.
-      mesh: Where to run.
+      key: Random key, the same for all batches of the source.
+      mesh: The mesh to run on.
 
     Yields:
-      What each batch gave.
+      The responses to the prompts of each batch.
 
     Raises:
       UserError: a log-prob of a sampled token is not finite.

@@ -1,14 +1,14 @@
-"""What a stage's run is made of: kept with it, and compared by all who come after.
+"""The identity of a stage's run, which is stored and compared by later runs.
 
 A run's identity is its config, its data, its tokenizer, and the identity of every stage
-that it reads. It lies in the workdir as `identity.json` from the first step on, and
-after the last in `finished.json`, with the checksums of what the stage leaves.
+that it reads. The workdir holds it in `identity.json` from the first step on, and at
+the end in `finished.json`, with the checksums of the stage's files.
 
-- A run that is started again must have the same identity, but for `FREE_KEYS` and for
-  what its user says has changed (`ResumeConfig`), of which it keeps a note.
-- A recipe compares each finished stage with what would run now.
-- A stage that loads another's model must share its tokenizer, template and held-out
-  data, but not its seed, rate or size.
+- A run that is started again must have the same identity, except for `FREE_KEYS` and
+  for changes that its user declares (`ResumeConfig`), which are recorded.
+- A recipe compares each finished stage with the identity that it would have now.
+- A stage that loads another stage's model must share its tokenizer, template and
+  held-out data, but not its seed, rate or size.
 """
 
 import dataclasses
@@ -26,13 +26,13 @@ from instructgpt.manifest import MANIFEST, file_checksum, listed, value_checksum
 from instructgpt.outputs import new_file
 
 IDENTITY, FINISHED, CONFIG = "identity.json", "finished.json", "config.json"
-MINUTES = "minutes.json"  # of a recipe: how long each stage took
-_WITH_CHECKSUM = (IDENTITY, FINISHED, MINUTES)  # each has its own
-BEGUN = {CONFIG, IDENTITY, LOCK}  # what a run that has done nothing yet leaves
+MINUTES = "minutes.json"  # file of a recipe: how long each stage took
+_WITH_CHECKSUM = (IDENTITY, FINISHED, MINUTES)  # files that hold their own checksum
+BEGUN = {CONFIG, IDENTITY, LOCK}  # files of a run that has done nothing yet
 
-# Keys that may differ when a run is started again in the same workdir: they change
-# nothing in what it computes. A checkpoint fits any mesh, so that a run can go on with
-# other devices. A path may change as long as the same lies there.
+# Keys that may differ when a run is started again in the same workdir, because they do
+# not change its results. A checkpoint fits any mesh, so a run may resume with other
+# devices. A path may change as long as it leads to the same content.
 FREE_KEYS = (
     *("train.log_every", "train.eval_every", "train.keep"),
     *("mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.cpu_devices"),
@@ -40,54 +40,54 @@ FREE_KEYS = (
     *("checkpoints.verify", "resume.changed"),
 )
 
-# Keys that hold paths. These name other stages' workdirs,
+# Keys that name the workdirs of other stages.
 _PARENTS = re.compile(
     r"(.*\.)?(init|\w+_init)\.(path|selected_by)|label\.policies|"
     r"reward\.comparisons|select\.(candidates|reward)|"
     r"evaluate\.(reward|comparisons|select)"
 )
-# and these what else a run reads or leaves, and a recipe's reward model.
+# Keys of other paths that a run reads or writes, and of a recipe's reward model.
 _OTHER_PATHS = re.compile(r"data\.(dir|jsonl|tokenizer)|evaluate\.curves|reward_model")
 
 
 @dataclasses.dataclass(frozen=True)
 class ResumeConfig:
-    """How a run may go on as something else, as with a lower rate when it diverged."""
+    """Changes allowed on resuming, such as a lower rate after a run has diverged."""
 
-    # Flat keys, such as optimizer.learning_rate, whose values may differ from those
-    # that the run in the workdir was started with.
+    # Flat keys, such as optimizer.learning_rate, whose values may differ from those in
+    # the workdir.
     changed: tuple[str, ...] = ()
 
     @property
     def keys(self) -> frozenset[str]:
-        """Each of them, as several may be given in one text with commas."""
+        """The single keys; one text may hold several, separated by commas."""
         return frozenset(k.strip() for text in self.changed for k in text.split(","))
 
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """What a run is made of."""
+    """Everything that determines the results of a run."""
 
-    config: dict[str, Any]  # by flat key; without paths and `FREE_KEYS`
-    data: dict[str, str]  # file, or world -> what tells it from others
-    tokenizer: str  # its fingerprint
-    parents: dict[str, str]  # flat key -> the identity of what it names
-    # What it was made of at first, if it has gone on as something else: the digests,
-    # each with the step of the checkpoint up to which that holds.
+    config: dict[str, Any]  # values by flat key, without paths and `FREE_KEYS`
+    data: dict[str, str]  # name of a file, or of the world -> fingerprint
+    tokenizer: str  # fingerprint of the tokenizer
+    parents: dict[str, str]  # flat key -> identity of the stage that it names
+    # Digests of earlier identities, if the run was resumed with changes; each with the
+    # step of the last checkpoint made under it.
     before: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @property
     def digest(self) -> str:
-        """64 hexadecimal digits that stand for all of it."""
+        """SHA-256 of the identity, 64 hexadecimal digits."""
         return value_checksum(dataclasses.asdict(self))
 
     def after(self, old: "Identity", *, step: int) -> "Identity":
-        """This identity, for a run that was another one before.
+        """This identity for a run that had another one before.
 
         Args:
-          old: What the run was until now.
-          step: That of its newest checkpoint; 0 if there is none, so that nothing is
-            left of what it was.
+          old: The identity of the run until now.
+          step: Step of the run's newest checkpoint; 0 if there is none, and then the
+            old identity is not recorded.
         """
         if not step:
             return self
@@ -101,12 +101,12 @@ class Identity:
         return dataclasses.replace(self, before=before)
 
     def has_trained(self, step: int) -> bool:
-        """Whether a run whose newest checkpoint is of this step trained as this."""
+        """Whether a run with its newest checkpoint at `step` trained under this one."""
         return not self.before or self.before[-1]["step"] != step
 
     @classmethod
     def read(cls, path: Path) -> "Identity":
-        """From a file of `read_json`."""
+        """Reads an identity from `identity.json` or `finished.json`."""
         remedy = "delete this workdir and make it anew"
         value = read_json(path, remedy=remedy)
         try:
@@ -118,7 +118,7 @@ class Identity:
 def differences(
     old: Identity, new: Identity, *, but: Collection[str] = ()
 ) -> list[str]:
-    """What two identities differ in, key by key, but for some flat keys."""
+    """Lists the differences of two identities by key, ignoring the keys in `but`."""
     out = config_differences(old.config, new.config, but=but)
     for key in _differing(old.data, new.data):
         out.append(f"config.data: another {key}")
@@ -133,12 +133,12 @@ def differences(
 def changes(
     old: Identity, new: Identity, *, step: int, but: Collection[str] = ()
 ) -> list[str]:
-    """`differences`; none where a run goes back to what it was when it last trained.
+    """`differences`, or none if a run returns to the identity it last trained under.
 
     Args:
-      old: What it is said to be.
-      new: What it is to be.
-      step: That of its newest checkpoint.
+      old: The identity stored in the workdir.
+      new: The identity of the run to be started.
+      step: Step of the run's newest checkpoint.
       but: Flat keys that may differ.
     """
     if len(new.after(old, step=step).before) < len(old.before):
@@ -149,7 +149,7 @@ def changes(
 def config_differences(
     old: dict[str, Any], new: dict[str, Any], *, but: Collection[str] = ()
 ) -> list[str]:
-    """`differences` of flat configs."""
+    """Lists the differences of two flat configs, ignoring the keys in `but`."""
     return [
         f"config.{key}: {old.get(key, 'unset')} -> {new.get(key, 'unset')}"
         for key in _differing(old, new)
@@ -163,7 +163,7 @@ def _differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A config's values by keys such as train.batch_size."""
+    """A config's values by flat keys such as train.batch_size."""
     out: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
@@ -179,27 +179,27 @@ def is_parent(key: str) -> bool:
 
 
 def is_path(key: str) -> bool:
-    """Whether a flat key of a stage or a recipe holds one path, or several."""
+    """Whether a flat key of a stage or a recipe holds one or more paths."""
     return is_parent(key) or _OTHER_PATHS.fullmatch(key) is not None
 
 
 def own_keys(values: dict[str, Any]) -> dict[str, Any]:
-    """Those of a flat config that make a run what it is."""
+    """The entries of a flat config that are part of a run's identity."""
     return {k: v for k, v in values.items() if k not in FREE_KEYS and not is_parent(k)}
 
 
 def of_workdir(workdir: Path) -> str:
-    """What stands for all that another stage has left; "" if there is nothing."""
+    """A digest of what another stage has left in its workdir; "" if it is empty."""
     for name, prefix in ((FINISHED, ""), (IDENTITY, "unfinished ")):
         if (workdir / name).exists():
             return f"{prefix}{Identity.read(workdir / name).digest}"
-    # A model that no stage made is what its weights are.
+    # A model that no stage made is identified by its weights.
     weights = newest_weights(workdir)
     return f"weights {weights}" if weights else ""
 
 
 def is_finished(workdir: Path) -> bool:
-    """Whether the stage ran to its end, and nothing of what it left is missing."""
+    """Whether the stage ran to its end, and none of its checkpoints is missing."""
     if not (workdir / FINISHED).exists():
         return False
     found = read_json(workdir / FINISHED, remedy="delete it and run the stage again")
@@ -209,20 +209,20 @@ def is_finished(workdir: Path) -> bool:
 
 
 def newest_step(workdir: Path) -> int:
-    """That of the newest complete checkpoint; 0 if there is none."""
+    """Step of the newest complete checkpoint; 0 if there is none."""
     return max(_steps(workdir), default=0)
 
 
 def finished_steps(workdir: Path) -> list[int] | None:
-    """The checkpoints that a finished stage left; None if none is known to be so."""
+    """Steps of a finished stage's checkpoints; None if the stage is not finished."""
     if not (workdir / FINISHED).exists():
         return None
     return read_json(workdir / FINISHED, remedy="run the stage again")["steps"]
 
 
 def write_finished(workdir: Path, identity: Identity) -> None:
-    """Says that a stage has run to its end, and what it left."""
-    (workdir / MANIFEST).unlink(missing_ok=True)  # of files that it noted on its way
+    """Writes `finished.json`: the identity, and the files that the stage left."""
+    (workdir / MANIFEST).unlink(missing_ok=True)  # finished.json replaces it
     left = (p for p in workdir.rglob("*") if p.is_file() and _lasts(p, workdir))
     value = {
         "identity": dataclasses.asdict(identity),
@@ -240,16 +240,16 @@ def _steps(workdir: Path) -> list[int]:
 
 
 def _lasts(path: Path, workdir: Path) -> bool:
-    """Whether a file is what others read: checkpoints have checksums of their own."""
+    """Whether others read a file; checkpoints, which have checksums, are left out."""
     first, name = path.relative_to(workdir).parts[0], path.name
     own = first in ("checkpoints", "samples") or path == workdir / FINISHED
     return not (own or name.startswith((".", "events.")) or name == CONFIG)
 
 
 def check_left(path: Path, *, remedy: str) -> None:
-    """Raises UserError if a stage left this file otherwise than it is.
+    """Raises UserError if a file has changed since its stage wrote it.
 
-    What a stage that is not finished has left is known if it was noted.
+    The files of an unfinished stage are checked if its manifest lists them.
     """
     if (path.parent / FINISHED).exists():
         left = read_json(path.parent / FINISHED, remedy=remedy)["files"]
@@ -264,7 +264,7 @@ def check_left(path: Path, *, remedy: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a small JSON file, on process 0: a kill leaves the old one or the new."""
+    """Writes a small JSON file atomically, on process 0."""
     if not is_first():
         return
     if path.name in _WITH_CHECKSUM:
@@ -274,9 +274,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, *, remedy: str) -> Any:
-    """A small JSON file that a stage has left.
+    """Reads a small JSON file that a stage has left.
 
-    It is compared with its checksum: its own, or that of the finished stage.
+    It is compared with its own checksum, or with that in `finished.json`.
 
     Raises:
       UserError: it is missing, damaged, or not what was written.

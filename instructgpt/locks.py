@@ -1,6 +1,6 @@
-"""One process at a time in a folder, by locks that end with the process.
+"""Locks that let one process at a time work in a folder, and end with the process.
 
-A process that was killed leaves the file, and no lock.
+A killed process leaves the lock file but no lock.
 """
 
 import contextlib
@@ -14,27 +14,27 @@ from pathlib import Path
 
 from instructgpt.errors import UserError
 
-LOCK = ".lock"  # the file's name
+LOCK = ".lock"  # name of the lock file
 
-# What file systems answer that have no locks, or cannot be written.
+# Errors of file systems that have no locks or are read-only.
 _NONE = {
     *(errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EROFS),
 }
-# Seconds in which what a killed run has started may end as well.
+# Seconds to wait for the child processes of a killed run, which may hold its lock.
 _PATIENCE = 3.0
 
-_held: dict[str, int] = {}  # the files that this process has locked, open
+_held: dict[str, int] = {}  # path -> file descriptor of locks that this process has
 
 
 def take(path: Path, *, log: Callable[[str], None]) -> bool:
     """Locks a file until `give_back`, or until this process ends.
 
-    A process that has the lock may take it again. Where the file system has no locks
-    none is taken.
+    A process that has the lock may take it again. On a file system without locks
+    nothing is locked.
 
     Args:
-      path: The file, which is made; its folder is there.
-      log: Is told that there are no locks.
+      path: The lock file, which is created; its folder must exist.
+      log: Called with a message if the file system has no locks.
 
     Returns:
       Whether this process has the lock.
@@ -60,7 +60,7 @@ def take(path: Path, *, log: Callable[[str], None]) -> bool:
             "run is started there"
         )
         return False
-    with contextlib.suppress(OSError):  # it says who, and is no part of the lock
+    with contextlib.suppress(OSError):  # names the owner, for the other's message only
         os.ftruncate(file, 0)
         os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     _held[key] = file
@@ -85,7 +85,7 @@ def _lock(file: int, path: Path) -> None:
 
 
 def give_back(path: Path) -> None:
-    """Unlocks a file, if this process has locked it."""
+    """Unlocks a file if this process has locked it."""
     file = _held.pop(os.path.realpath(path), None)
     if file is not None:
         os.close(file)
@@ -93,15 +93,15 @@ def give_back(path: Path) -> None:
 
 @contextlib.contextmanager
 def one_at_a_time(path: Path) -> Iterator[bool]:
-    """Waits until no other process is in such a block with the same file.
+    """Runs a block after all other processes have left theirs for the same file.
 
-    Where the file system has no locks, or cannot be written, none is waited for.
+    On a file system that has no locks or is read-only, it does not wait.
 
     Args:
-      path: The file, which is made; its folder is there.
+      path: The lock file, which is created; its folder must exist.
 
     Yields:
-      Whether no other process can be in such a block.
+      Whether the lock was taken, so that no other process can be in such a block.
     """
     alone = False
     with contextlib.ExitStack() as stack:

@@ -1,8 +1,8 @@
-"""The one training loop: steps, logging, evaluation, checkpoints, preemption.
+"""The training loop of all stages: steps, logging, evaluation, checkpoints, signals.
 
-A stage hands over an update (state, batch, key) -> (state, metrics) and its data;
-the loop owns everything around them. A run that is killed at any point and started
-again ends with the same bits: state, iterator position and key are one checkpoint.
+A stage passes an update (state, batch, key) -> (state, metrics) and its data; the loop
+does everything else. A run that is killed at any point and started again ends with the
+same bits, because state, iterator position and key are saved in one checkpoint.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from instructgpt.state import free, layout_of
 Array = jax.Array
 
 
-_REWARDS = ("score", "kl")  # metrics of a rollout that make its rewards
+_REWARDS = ("score", "kl")  # metrics of a rollout that enter its rewards
 
 
 class Data(Protocol):
@@ -43,7 +43,7 @@ class Data(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """When the loop does what, in steps."""
+    """The schedule of the loop, in steps."""
 
     num_steps: int
     log_every: int = 10  # 0: only at the end
@@ -53,56 +53,56 @@ class LoopConfig:
     verify: Verify = "files"  # see Checkpoints
 
     def saves(self, step: int) -> bool:
-        """Whether a run that nothing stops saves after this step."""
+        """Whether an uninterrupted run saves a checkpoint after this step."""
         return step == self.num_steps or _due(step, self.checkpoint_every)
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What a stage trains and how to look at it."""
+    """A stage's update, its data, and how to log and evaluate it."""
 
     name: str
     update: Callable[[Any, Any, Array], tuple[Any, dict[str, Any]]]
     data: Data
     to_device: Callable[[Any], Any]
-    count_tokens: Callable[[Any], int]  # of a batch on the host, padding excluded
+    count_tokens: Callable[[Any], int]  # tokens of a host batch, without padding
     watch: tuple[str, ...]  # metrics of the progress line, in order
     evaluate: Callable[[Any, int], dict[str, float]] | None = None
-    schedule: Callable[[Any], Any] | None = None  # learning rate by optimiser updates
-    updates: int = 1  # of the optimiser with that schedule, in each step
-    # The config's rates. The first is to be lowered when training diverges, but where
-    # what is not finite has the name of another, such as `value_optimizer`.
+    schedule: Callable[[Any], Any] | None = None  # optimiser updates -> learning rate
+    updates: int = 1  # number of optimiser updates per step
+    # Config keys of the learning rates. When training diverges, the error advises to
+    # lower the first, or one whose name matches what is not finite (`value_optimizer`).
     rates: tuple[str, ...] = ("optimizer.learning_rate",)
-    # The last state -> what is saved in its place, and what `meta` says besides.
+    # Maps the last state to what is saved in its place, and further entries of `meta`.
     finish: Callable[[Any], tuple[Any, dict[str, Any]]] | None = None
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Preempted(SystemExit):
-    """The machine or its user asked us to leave; the state is saved.
+    """Raised after SIGTERM or SIGINT, once the state is saved.
 
-    Exit code 143 after SIGTERM, 130 after SIGINT (Ctrl-C).
+    The exit code is 143 after SIGTERM and 130 after SIGINT (Ctrl-C).
     """
 
 
 def train(
     job: Job, state: Any, *, config: LoopConfig, key: Array, workdir: Path
 ) -> Any:
-    """Runs the job from its last checkpoint (or the given state) to the end.
+    """Runs a job from its last checkpoint (or the given state) to the end.
 
     Args:
-      job: See Job.
-      state: TrainState or PPOState of step 0. Donated.
-      config: See LoopConfig.
+      job: The update, the data and how to log them.
+      state: TrainState or PPOState at step 0; it is donated.
+      config: The schedule of the loop.
       key: Root of all randomness of the run; steps fold their number into it.
-      workdir: Holds `checkpoints/`, `metrics.jsonl` and TensorBoard files.
+      workdir: Folder of `checkpoints/`, `metrics.jsonl` and TensorBoard files.
 
     Returns:
       The state after `num_steps`.
 
     Raises:
       UserError: a loss, a score or the state is not finite, or the checkpoint does
-        not fit or is that of a longer run.
+        not fit or belongs to a longer run.
       Preempted: on SIGTERM or SIGINT, after saving.
     """
     checkpoints = Checkpoints(
@@ -130,10 +130,9 @@ def train(
 def _restore(
     job: Job, state: Any, config: LoopConfig, checkpoints: Checkpoints, key: Array
 ):
-    # 1. no checkpoint: the given state, step 0
-    # 2. else state, iterator and key of the newest complete one, and what else its
-    #    `meta` says; the given state is freed first, which the stage that made it still
-    #    refers to
+    # 1. without a checkpoint: the given state, step 0
+    # 2. else the state, iterator, key and `meta` of the newest complete checkpoint; the
+    #    given state is freed first, although the stage that made it still refers to it
     step = checkpoints.latest
     if step is None:
         return state, 0, key, {}
@@ -155,17 +154,17 @@ def _restore(
 
 
 class _Feed:
-    """The job's batches on the device, each put there while the last one is used."""
+    """Moves the job's batches to the devices, each while the one before it is used."""
 
     def __init__(self, job: Job, count: int):
         self._job, self._left = job, count
-        self.ready: Any = None  # the batch to use next, and its tokens
-        self.position: Any = None  # of the data before that batch
-        self.seconds = 0.0  # that the host spent on input, until someone resets it
+        self.ready: Any = None  # the batch to use next, and its number of tokens
+        self.position: Any = None  # position of the data before that batch
+        self.seconds = 0.0  # seconds that the host spent on input since the last reset
         self.fetch()
 
     def fetch(self) -> None:
-        """Makes the next batch ready, once the update on the last is on its way."""
+        """Makes the next batch ready; called after the current update is dispatched."""
         self.position = self._job.data.get_state()
         if not self._left:
             return
@@ -179,7 +178,7 @@ class _Feed:
 
 def _steps(job, state, start, config, key, pending, checkpoints, writer, preemption):
     progress = Progress(job.name, config.num_steps, start=start, enabled=is_first())
-    # Metrics stay on the device until they are logged, so the host runs ahead.
+    # Metrics stay on the device until they are logged, so that the host runs ahead.
     tokens, began = 0, time.monotonic()
     shown: dict[str, float] = {}
     feed, step, stopping = _Feed(job, config.num_steps - start), start, False
@@ -191,11 +190,11 @@ def _steps(job, state, start, config, key, pending, checkpoints, writer, preempt
         block_until_ready_on_cpu(metrics)
         pending.append(metrics)
         last = step == config.num_steps
-        # Read once a step: a signal that comes later is for the next one.
+        # Read once per step; a later signal takes effect in the next step.
         stopping = agree_to_stop(bool(preemption.asked), step)
         saving = stopping or config.saves(step)
         logging = config.saves(step) or _due(step, config.log_every)
-        # Before each save too, so that a state gone bad never replaces a good one.
+        # Checked before each save too, so that a bad state never replaces a good one.
         if saving or logging:
             pending, scaling = jax.device_get(pending), state.scaling()
             half = "loss_scale" in scaling
@@ -212,7 +211,7 @@ def _steps(job, state, start, config, key, pending, checkpoints, writer, preempt
             pending, tokens, began, feed.seconds = [], 0, time.monotonic(), 0.0
         evaluating = job.evaluate and (last or _due(step, config.eval_every))
         if saving or evaluating:
-            # The metrics are those of the states before the updates.
+            # The state is checked as well: metrics are computed before the last update.
             _check_state(job, step, checkpoints, state)
         if evaluating:
             paused = time.monotonic()
@@ -222,7 +221,7 @@ def _steps(job, state, start, config, key, pending, checkpoints, writer, preempt
                 writer.write(step, evaluated)
             shown.update({k: evaluated[k] for k in job.watch if k in evaluated})
             progress.update(step, shown)
-            began += time.monotonic() - paused  # no part of tokens/s and input share
+            began += time.monotonic() - paused  # excluded from tokens/s and input share
         if saving:
             meta = _meta(job, feed, key, writer, pending) | {"ended": last}
             if last and job.finish is not None:
@@ -233,7 +232,8 @@ def _steps(job, state, start, config, key, pending, checkpoints, writer, preempt
             break
     progress.close()
     checkpoints.wait()
-    # The signal may have come while the last step was saved: what follows would not be.
+    # A signal may have come while the last step was saved. The run leaves now, because
+    # the work that follows is not saved.
     if stopping or agree_to_stop(bool(preemption.asked), step + 1):
         _leave(job.name, step, preemption)
     return state
@@ -253,10 +253,10 @@ def _tell(text: str) -> None:
 
 
 def _meta(job: Job, feed: _Feed, key: Array, writer: MetricWriter, pending: list):
-    """The JSON part of a checkpoint, from which a run goes on."""
+    """The JSON part of a checkpoint, from which a run resumes."""
     out: dict[str, Any] = {"data": feed.position, "key": _key_data(key), **job.meta}
     out["metrics"] = writer.checksum()
-    if pending:  # stopped between two lines of metrics, which stay as they would be
+    if pending:  # keeps the metrics since the last logged line, for the next line
         out["pending"] = [
             {name: [float(total), float(weight)] for name, (total, weight) in m.items()}
             for m in pending
@@ -289,7 +289,7 @@ def _check_state(job: Job, step: int, checkpoints: Checkpoints, state: Any) -> N
 
 
 def _lower(job: Job, bad: list[str], checkpoints: Checkpoints) -> str:
-    """How to go on from the step that was saved before these were not finite."""
+    """Advice on how to resume from the last checkpoint with a lower rate."""
     checkpoints.wait()
     saved = checkpoints.latest
 
@@ -318,7 +318,7 @@ def _check_finite(
     *,
     half: bool = False,
 ) -> None:
-    # Sums, not means: a mean is made of several steps, and the step is told.
+    # Checks each step's sums, because a mean over steps would not tell the step.
     bad = {
         key
         for pairs in metrics
@@ -327,7 +327,7 @@ def _check_finite(
         and not np.isfinite(total)
     }
     if "score" in bad:
-        # The answers are tokens, whatever became of the policy.
+        # Answers are tokens, so the score's error is not the policy's.
         raise UserError(
             f"{job.name}: the reward model's score of an answer is not finite at step "
             f"{step}; give another config.reward_init, or a config.model.compute_dtype "
@@ -342,20 +342,20 @@ def _check_finite(
 
 
 class _Preemption:
-    """Takes note of SIGTERM and SIGINT while the loop runs, in the main thread only.
+    """Records SIGTERM and SIGINT while the loop runs, in the main thread only.
 
-    Where there are several processes, JAX takes note of SIGTERM, so that they stop
-    together. A process that was started so that it ignores Ctrl-C goes on ignoring it.
+    With several processes JAX records SIGTERM, so that all stop together. A process
+    that was started to ignore Ctrl-C continues to ignore it.
     """
 
     def __init__(self) -> None:
-        self.asked = 0  # the number of the signal
+        self.asked = 0  # number of the signal received; 0: none
         self._several = jax.process_count() > 1
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> "_Preemption":
         if threading.current_thread() is not threading.main_thread():
-            return self  # a notebook, a test
+            return self  # in a notebook or a test, which runs in another thread
         numbers = [signal.SIGINT] if self._several else [signal.SIGINT, signal.SIGTERM]
         for number in numbers:
             if signal.getsignal(number) not in (signal.SIG_IGN, None):

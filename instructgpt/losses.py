@@ -1,7 +1,7 @@
-"""Losses of arrays, no model: each returns a sum and its weight.
+"""Losses as functions of arrays, without a model; each returns a sum and a weight.
 
-Letters: B batch, T tokens, K responses per prompt. Sums and weights are divided
-once, after microbatches and processes are added up, so that padding and splitting
+Letters: B batch, T tokens, K responses per prompt. Sums are divided by weights once,
+after both are added up over microbatches and processes, so that padding and splitting
 cannot bias a mean.
 """
 
@@ -20,23 +20,23 @@ class Weighted(NamedTuple):
     weight: Float[Array, ""]
 
     def mean(self) -> Float[Array, ""]:
-        """sum / weight, and 0 where the weight is 0."""
+        """The mean sum / weight, or 0 if the weight is 0."""
         return self.sum / jnp.where(self.weight > 0, self.weight, 1.0)
 
 
 def masked_sum(values: Shaped[Array, "*axes"], mask: Bool[Array, "*axes"]) -> Weighted:
-    """Sum of values where the mask is True, and how many there are."""
-    # Not values * mask: padding may hold an infinity, and inf * 0 is a NaN.
+    """Sum of the values where the mask is True, weighted by their number."""
+    # `where` is needed: padding may hold an infinity, and inf * 0 is a NaN.
     kept = jnp.where(mask, values.astype(jnp.float32), 0.0)
     return Weighted(kept.sum(), mask.astype(jnp.float32).sum())
 
 
 class RankingLoss(NamedTuple):
-    """The pairwise ranking loss and what to watch beside it."""
+    """The pairwise ranking loss, with metrics to log."""
 
-    loss: Weighted  # per prompt
-    accuracy: Weighted  # per untied pair: how often the better one scores higher
-    margin: Weighted  # per untied pair: r(better) - r(worse)
+    loss: Weighted  # mean over prompts
+    accuracy: Weighted  # share of untied pairs in which the better one scores higher
+    margin: Weighted  # mean over untied pairs of r(better) - r(worse)
 
 
 def untied_pairs(
@@ -44,14 +44,14 @@ def untied_pairs(
     present: Bool[Any, "B K"],
     wording: Int[Any, "B K"] | None = None,
 ) -> Bool[Any, "B K K"]:
-    """Which pairs of a prompt's responses say that one is better than the other.
+    """Marks the pairs of a prompt's responses in which one is better than the other.
 
-    Pairs of equal ranks do not, and neither do two responses that are the same tokens.
+    Pairs of equal ranks are left out, and so are responses with the same tokens.
 
     Args:
-      ranks: 1 is best; NumPy or JAX arrays, as all of them.
+      ranks: Rank of each response, 1 is best. All arguments are NumPy or JAX arrays.
       present: False for an empty slot.
-      wording: Equal for responses that are the same tokens; None: all differ.
+      wording: Equal numbers for responses with the same tokens; None: all differ.
 
     Returns:
       True at [prompt, winner, loser].
@@ -73,13 +73,13 @@ def pairwise_ranking(
 ) -> RankingLoss:
     """K-way ranking loss: -log sigmoid(r(x, y_w) - r(x, y_l)) (paper Eq. 1).
 
-    All pairs of a prompt are one batch element: their mean is the prompt's loss,
-    and the loss is the mean over prompts. Ties are dropped, and so are pairs of the
-    same wording; a prompt without another pair weighs nothing.
+    All pairs of a prompt are one batch element: their mean is the prompt's loss, and
+    the loss is the mean over prompts. Ties and pairs of the same wording are dropped; a
+    prompt without any other pair has weight 0.
 
     Args:
-      scores: The reward model's.
-      ranks: 1 is best; equal ranks are a tie.
+      scores: The reward model's scores.
+      ranks: Rank of each response, 1 is best; equal ranks are a tie.
       present: False for an empty slot.
       wording: See `untied_pairs`.
       divisor: A prompt's sum is divided by its number of untied pairs, or of all
@@ -93,7 +93,7 @@ def pairwise_ranking(
     pairs = untied if divisor == "untied" else k * (k - 1) / 2
     per_prompt = jnp.where(better, losses, 0.0).sum(axis=(1, 2))
     per_prompt = per_prompt / jnp.maximum(pairs, 1.0)
-    # An exact tie of scores is half right: a constant model gets 0.5.
+    # Equal scores count one half, so that a constant model has accuracy 0.5.
     right = (margins > 0) + 0.5 * (margins == 0)
     return RankingLoss(
         loss=masked_sum(per_prompt, untied > 0),

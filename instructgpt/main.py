@@ -3,20 +3,19 @@
     python -m instructgpt.main --config=configs/STAGE.py:VARIANT --workdir=DIR \
         [--config.block.key=value]
 
-On several machines each starts the same line, and --coordinator says who they are: see
-distributed.py.
+On several machines each runs the same line with --coordinator, see distributed.py.
 
-All paths on the command line are relative to the current folder; those that a config
-gives by default are relative to the stage's workdir.
+Paths on the command line are relative to the current folder; paths in a config's
+defaults are relative to the stage's workdir.
 
-Kept short, so that everything it does can be called from a test or a notebook.
+This module is short, so that tests and notebooks can call everything that it does.
 """
 
 import sys
 
 from instructgpt.signals import stop_in_one_line
 
-if __name__ == "__main__":  # before the imports that take a second
+if __name__ == "__main__":  # before the slow imports below
     stop_in_one_line()
 
 from absl import app, flags
@@ -44,14 +43,14 @@ _PROCESS = flags.DEFINE_integer("process_id", -1, "Which one, with HOST:PORT.")
 
 
 def main(argv: list[str]) -> None:
-    """Hands over to what `config.stage` names; a user's mistake ends in one line.
+    """Runs the stage that `config.stage` names; a user's mistake ends in one line.
 
-    So does what the system refuses: a disk that is full, a workdir that is a file.
+    So do errors of the system, such as a full disk or a workdir that is a file.
     """
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
-    # Orbax warns of checkpoint parts that it reads well all the same, and what goes
-    # wrong in its threads it prints there besides raising it here.
+    # Orbax warns about checkpoint parts that it can read, and prints errors of its
+    # threads although they are also raised here.
     absl_logging.set_verbosity(absl_logging.FATAL)
     config = _CONFIG.value
     if not _WORKDIR.value:
@@ -66,7 +65,7 @@ def main(argv: list[str]) -> None:
         distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
         typed = config_flags.get_override_values(flags.FLAGS["config"])
         stage = find(config.stage).exports
-        # Only now: it takes seconds, which `--help` need not wait for.
+        # Imported here because it takes seconds, which `--help` should not wait for.
         from instructgpt.stages.common import take_typed
 
         take_typed(config, typed, workdir)
@@ -75,7 +74,7 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {in_one_line(error, _WORKDIR.value)}")
-    except Exception as error:  # JAX has several for it
+    except Exception as error:  # JAX has several types for a lost process
         lost = distributed.lost_contact(error)
         if not lost:
             raise
@@ -86,15 +85,15 @@ def main(argv: list[str]) -> None:
 
 
 def parse(argv: list[str]) -> list[str]:
-    """The flags; a mistake is one clear line."""
+    """Parses the flags; a mistake ends in one line."""
     return parse_flags(_CONFIG, argv)
 
 
 def entry_point() -> None:
-    """Marks the flags that must be given, and runs."""
+    """Marks the required flags and runs `main`."""
     keep_memory()
     flags.mark_flags_as_required(["config", "workdir"])
-    stop_in_one_line()  # again, for those who call this
+    stop_in_one_line()  # also if this is called from another module
     app.run(main, flags_parser=parse)
 
 

@@ -1,4 +1,4 @@
-"""Checksums of files and small values, and the list of a folder's files with theirs."""
+"""Checksums of files and small values, and manifests of a folder's files."""
 
 import hashlib
 import json
@@ -9,29 +9,29 @@ from typing import Any
 
 from instructgpt.outputs import new_file
 
-_AT_ONCE = 8  # files that are read; SHA-256 lets other threads run meanwhile
-MANIFEST = "files.json"  # in a folder: the checksum of each of its files
+_AT_ONCE = 8  # threads that read files; SHA-256 releases Python's global lock
+MANIFEST = "files.json"  # file of a folder with the checksum of each other file
 
 
 def value_checksum(value: Any) -> str:
-    """SHA-256 of a JSON value, whatever the order of its keys and its white space."""
+    """SHA-256 of a JSON value; the order of keys and white space do not matter."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def file_checksum(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of what a file holds."""
+    """SHA-256 of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_manifest(folder: Path) -> None:
-    """Lists the checksums of a folder's files in one more, `files.json`."""
+    """Writes the checksums of a folder's files to `files.json` in the folder."""
     _write(folder, _checksums(folder, sorted(_files(folder))))
 
 
 def note_file(path: Path) -> None:
-    """Adds a file to the list of its folder, or makes one that holds it alone."""
+    """Adds a file to its folder's `files.json`, which is created if it is missing."""
     try:
         files = listed(path.parent)
     except ValueError:
@@ -40,7 +40,7 @@ def note_file(path: Path) -> None:
 
 
 def listed(folder: Path) -> dict[str, str]:
-    """The checksums by name that a folder's `files.json` holds; none without one.
+    """The checksums in a folder's `files.json` by file name; empty if there is none.
 
     Raises:
       ValueError: it is damaged.
@@ -64,10 +64,10 @@ def _write(folder: Path, files: dict[str, str]) -> None:
 
 
 def first_damaged(folder: Path) -> str | None:
-    """Name of a file that is not what it was when `write_manifest` listed it.
+    """Name of the first file that has changed since `write_manifest` listed it.
 
     Returns:
-      None if there is none, or no list.
+      None if all files are as listed, or if there is no list.
     """
     try:
         files = listed(folder)
@@ -79,7 +79,7 @@ def first_damaged(folder: Path) -> str | None:
 
 
 def _checksums(folder: Path, names: list[str]) -> dict[str, str]:
-    """The checksums by name; several files are read at a time, as some are large."""
+    """The checksums by name; some files are large, so several are read at a time."""
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
         sums = pool.map(lambda name: file_checksum(folder / name), names)
         return dict(zip(names, sums, strict=True))

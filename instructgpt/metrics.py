@@ -1,8 +1,8 @@
-"""What a run writes down: weighted means, `metrics.jsonl`, TensorBoard.
+"""Metrics of a run: weighted means, `metrics.jsonl` and TensorBoard files.
 
 A loss or metric is a pair (sum, weight); `mean_metrics` adds pairs over steps and
-divides once, so padding and microbatches cannot bias the mean. Nothing here touches
-a device: the caller fetches first.
+divides once, so padding and microbatches cannot bias the mean. This module works on
+the host: the caller fetches values from devices first.
 """
 
 import contextlib
@@ -34,11 +34,11 @@ def mean_metrics(
     """Weighted mean of each metric over several steps.
 
     Args:
-      steps: one `{name: (sum, weight)}` a step; sums and weights are scalars. A name
+      steps: One `{name: (sum, weight)}` per step; sums and weights are scalars. A name
         may be missing in some steps.
 
     Returns:
-      `{name: total sum / total weight}`, without those whose total weight is 0.
+      `{name: total sum / total weight}`, without names whose total weight is 0.
     """
     sums: dict[str, float] = {}
     weights: dict[str, float] = {}
@@ -50,13 +50,13 @@ def mean_metrics(
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """Lines of a `metrics.jsonl`, oldest first.
+    """Reads the rows of a `metrics.jsonl`, oldest first.
 
-    Each is {"step": int, "time": seconds, name: float or None}. A last line cut short
-    by a kill is left out.
+    A row is {"step": int, "time": seconds, name: float or None}. A last line that was
+    cut short by a kill is left out.
 
     Raises:
-      UserError: an earlier line is no such row.
+      UserError: an earlier line is not such a row.
     """
     rows = []
     lines = Path(path).read_bytes().splitlines()
@@ -76,12 +76,11 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
 class MetricWriter:
     """Appends scalars to `<workdir>/metrics.jsonl` and to TensorBoard files beside it.
 
-    One writer a run: on several processes pass `enabled=jax.process_index() == 0`;
-    a disabled writer does nothing.
+    A run has one writer: on several processes pass `enabled=jax.process_index() == 0`.
+    A disabled writer does nothing.
 
     Raises:
-      UserError: from all methods: there is no room for what is written, or it cannot be
-        written.
+      UserError: from all methods, if the disk is full or the files cannot be written.
     """
 
     def __init__(self, workdir: str | os.PathLike, *, enabled: bool = True):
@@ -92,21 +91,21 @@ class MetricWriter:
         self._enabled = enabled
 
     def checksum(self) -> str:
-        """What stands for all lines so far; "" if there are none."""
+        """Checksum of all lines so far; "" if there are none."""
         there = self._enabled and self._path.exists()
         return file_checksum(self._path) if there else ""
 
     def resume(self, step: int, *, checksum: str = "") -> None:
-        """Forgets what was written after `step`, the one restored from a checkpoint.
+        """Removes what was written after `step`, the step of the restored checkpoint.
 
-        The file is replaced in one move, so a kill leaves the old or the new one.
+        The file is replaced atomically, so a kill leaves the old or the new one.
 
         Args:
-          step: 0 forgets all.
-          checksum: What `checksum` was at that step, if it is known.
+          step: The last step to keep; 0 removes all.
+          checksum: The value of `checksum` at that step, if it is known.
 
         Raises:
-          UserError: the lines up to there are not those that were written.
+          UserError: the lines up to that step are not the lines that were written.
         """
         if not self._enabled:
             return
@@ -126,7 +125,7 @@ class MetricWriter:
                 partial.write_bytes(text)
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Writes `{name: scalar}` for one step; not-finite numbers become null."""
+        """Writes `{name: scalar}` for one step; NaN and infinity become null."""
         if not self._enabled:
             return
         scalars = {name: float(value) for name, value in metrics.items()}
@@ -160,7 +159,7 @@ class MetricWriter:
         self.close()
 
     def _open(self) -> "tuple[TextIO, _Board]":
-        # Opened at the first write: a run that fails before it leaves no files.
+        # Opened at the first write, so that a run that fails earlier leaves no files.
         if self._file is None or self._board is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("a", encoding="utf-8")
@@ -169,10 +168,10 @@ class MetricWriter:
 
 
 class _Board:
-    """A file of TensorBoard's, written here and now.
+    """A TensorBoard file that is written synchronously.
 
-    tensorboardX's own writer has a thread, which a full disk ends with a traceback, and
-    a queue of multiprocessing's, which some machines do not have.
+    tensorboardX's own writer has a thread, which fails with a traceback on a full disk,
+    and a multiprocessing queue, which some machines do not support.
     """
 
     def __init__(self, folder: Path, purge_step: int | None):
@@ -187,7 +186,7 @@ class _Board:
         """Appends a summary of tensorboardX."""
         now = time.time()
         self._events.write_event(Event(summary=value, step=step, wall_time=now))
-        if now - self._flushed > _FLUSH_SECONDS:  # for those who look while it runs
+        if now - self._flushed > _FLUSH_SECONDS:  # lets users follow a run
             self._events.flush()
             self._flushed = now
 

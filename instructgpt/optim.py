@@ -1,4 +1,4 @@
-"""Adam with the paper's schedules, made from a frozen config, and the loss scale."""
+"""Adam with the paper's schedules from a frozen config, and float16's loss scale."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,25 +19,25 @@ from instructgpt.ranges import (
 
 Schedule = Callable[[Any], Any]
 
-# Of the loss scale of float16. A loss is a sum over tokens, so the gradients by a
-# token's activations do not depend on the batch. At the initial state of GPT-3 125M all
-# scales from 2^-4 to 2^10 give float32's gradients to 0.2 %; at 2^11 they overflow, and
-# at 2^-7 (2^-10) the small ones are lost: 2 % (23 %) of the worst array.
+# Float16's first loss scale. A loss is a sum over tokens, so gradients with respect to
+# a token's activations do not depend on the batch. At the initial state of GPT-3 125M
+# all scales from 2^-4 to 2^10 give float32's gradients to 0.2 %; at 2^11 they overflow,
+# and at 2^-7 (2^-10) small ones are lost: 2 % (23 %) of the worst array.
 _FIRST_SCALE = 2.0**7
 _LEAST_SCALE = 2.0**-7
-_GROWTH_INTERVAL = 2000  # good steps until the scale is doubled
+_GROWTH_INTERVAL = 2000  # number of finite steps in a row that doubles the scale
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """Adam (b1 0.9, b2 0.95 for all of the paper's models, App. C)."""
 
-    learning_rate: NonNegativeFloat  # peak
+    learning_rate: NonNegativeFloat  # peak of the schedule
     schedule: Literal["constant", "cosine"] = "constant"
-    warmup_steps: NonNegativeInt = 0  # linear, before the peak
+    warmup_steps: NonNegativeInt = 0  # steps of linear warmup before the peak
     warmup_from: Fraction = 0.0  # first rate as a fraction of the peak
-    final_fraction: Fraction = 0.1  # where the cosine ends, as a fraction of the peak
-    # Steps that the cosine takes in all; 0: to the end of the run.
+    final_fraction: Fraction = 0.1  # last rate of the cosine, as a fraction of the peak
+    # Total number of steps of the cosine; 0: until the end of the run.
     decay_steps: NonNegativeInt = 0
     b1: FractionBelowOne = 0.9
     b2: FractionBelowOne = 0.95
@@ -47,7 +47,7 @@ class OptimizerConfig:
 
 
 def make_schedule(config: OptimizerConfig, num_steps: int) -> Schedule:
-    """Learning rate by step: warmup, then constant or cosine to `final_fraction`."""
+    """Learning rate per step: warmup, then constant or cosine to `final_fraction`."""
     peak, warmup = config.learning_rate, config.warmup_steps
     if config.schedule == "cosine":
         total = config.decay_steps or num_steps
@@ -65,7 +65,7 @@ def make_schedule(config: OptimizerConfig, num_steps: int) -> Schedule:
 def make_optimizer(
     config: OptimizerConfig, num_steps: int
 ) -> optax.GradientTransformation:
-    """Clip by global norm, Adam, decoupled weight decay on matrices, schedule."""
+    """Builds clipping by global norm, Adam, decoupled weight decay and the schedule."""
     parts = []
     if config.clip_norm:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
@@ -81,7 +81,7 @@ def _matrices(params: Any) -> Any:
 
     def is_matrix(path: tuple[Any, ...], _: Any) -> bool:
         name = str(getattr(path[-1], "key", path[-1]))
-        # Boxed parameters carry one more path element than bare ones.
+        # The path of a boxed parameter has one more element than that of a bare one.
         if name == "value" and len(path) > 1:
             name = str(getattr(path[-2], "key", path[-2]))
         return name == "kernel" or name.endswith("embedding")
@@ -97,30 +97,30 @@ def global_norm(tree: Any) -> jax.Array:
 
 @struct.dataclass
 class LossScale:
-    """What a loss is multiplied by so that its gradients fit float16 (dynamic scaling).
+    """The dynamic factor of a loss that makes its gradients fit float16.
 
-    The paper's models have float16 weights and activations and float32 masters (App.
-    C). A step whose gradients are not finite is skipped, and the scale halved; after
-    many good steps in a row it is doubled (Micikevicius et al. 2018, §3.2).
+    The paper's models have float16 weights and activations and float32 master weights
+    (App. C). A step whose gradients are not finite is skipped and the scale is halved;
+    after many finite steps in a row it is doubled (Micikevicius et al. 2018, §3.2).
     """
 
     scale: jax.Array  # float32[], a power of two
-    good_steps: jax.Array  # int32[], in a row since the scale last changed
-    skipped: jax.Array  # int32[], steps of the whole run
+    good_steps: jax.Array  # int32[], finite steps since the scale last changed
+    skipped: jax.Array  # int32[], skipped steps of the whole run
 
     @classmethod
     def fresh(cls) -> "LossScale":
-        """Of a run that starts."""
+        """The loss scale at the start of a run."""
         counts = (jnp.zeros((), jnp.int32) for _ in range(2))
         return cls(jnp.float32(_FIRST_SCALE), *counts)
 
     @property
     def exhausted(self) -> jax.Array:
-        """bool[]: it can be halved no further; what is not finite now is an error."""
+        """bool[]: the scale can be halved no further, so overflow is now an error."""
         return self.scale <= _LEAST_SCALE
 
     def after(self, finite: jax.Array) -> "LossScale":
-        """The scale after a step whose gradients were finite, or were not: bool[]."""
+        """The loss scale after a step whose gradients were finite or not, bool[]."""
         good = self.good_steps + 1
         grows = finite & (good >= _GROWTH_INTERVAL)
         less = jnp.maximum(0.5 * self.scale, _LEAST_SCALE)

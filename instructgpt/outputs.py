@@ -1,6 +1,6 @@
-"""Files and folders that appear whole or not at all, also if the program is killed.
+"""Files and folders that appear whole or not at all, even if the program is killed.
 
-And what is said where they cannot be written.
+Also turns the system's errors of writing into one-line messages.
 """
 
 import contextlib
@@ -17,16 +17,16 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 _NO_FOLDER = {errno.EEXIST, errno.ENOTDIR}
 
-# The names of what a killed program leaves: `_partial`'s, and those of TFDS.
+# Names of the files that a killed program leaves: those of `_partial` and of TFDS.
 _LEFT = re.compile(r"\..+\.\d+\.partial|incomplete\.\w+_\d[\d.]*")
 
 
 def in_one_line(error: OSError, path: str | os.PathLike[str]) -> str:
-    """What the system says of a file or folder, and what to do about it.
+    """A message with the system's error about a path, and what to do.
 
     Args:
-      error: What it raised.
-      path: What it is about, if the error does not know.
+      error: The system's error.
+      path: The file or folder, if the error does not name one.
     """
     number = _number(error)
     where = path if error.filename is None else error.filename
@@ -46,16 +46,16 @@ def in_one_line(error: OSError, path: str | os.PathLike[str]) -> str:
 
 
 def _number(error: OSError) -> int | None:
-    """The system's number of an error; NumPy gives none where it wrote but a part."""
+    """The errno of an error; ENOSPC for NumPy's error of an incomplete write."""
     part = re.fullmatch(r"\d+ requested and \d+ written", str(error))
     return errno.ENOSPC if part and error.errno is None else error.errno
 
 
 def not_writable(error: BaseException | None) -> str | None:
-    """What the system says, if that is why something could not be written.
+    """The system's reason why something could not be written; None for other errors.
 
     Args:
-      error: What a library raised; the system's own may lie behind it, or in its text.
+      error: A library's error; the system's error may be its cause or part of its text.
     """
     while error is not None:
         if isinstance(error, OSError) and _number(error) in _FULL | _READ_ONLY:
@@ -69,26 +69,26 @@ def not_writable(error: BaseException | None) -> str | None:
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Raises UserError, with the path and what to do, where the block cannot write."""
+    """Raises UserError, with the path and what to do, if the block cannot write."""
     try:
         yield
     except OSError as error:
         number = _number(error)
         if number not in _FULL | _READ_ONLY | _NO_FOLDER | {errno.EISDIR}:
-            raise  # what the block reads may be to blame
+            raise  # the error may be about a file that the block reads
         error.errno, error.strerror = number, error.strerror or os.strerror(number)
-        error.filename = os.fspath(path)  # and not a name that it has meanwhile
+        error.filename = os.fspath(path)  # not the temporary name
         raise UserError(in_one_line(error, path)) from error
 
 
 @contextlib.contextmanager
 def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A name to write under; the file gets its own name when the block ends.
+    """A temporary path to write to, which is renamed to `path` when the block ends.
 
-    An error in the block leaves what was there before. Folders on the way are made.
+    An error in the block leaves an existing file as it was. Missing folders are made.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: the file cannot be written.
     """
     path = Path(path)
     partial = _partial(path)
@@ -104,14 +104,13 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A folder to fill; it gets its own name when the block ends.
+    """A temporary folder to fill, which is renamed to `path` when the block ends.
 
-    An error in the block leaves nothing. A killed program leaves a hidden folder beside
-    it, `.NAME.PROCESS.partial`, which may be deleted.
+    An error in the block leaves nothing. A killed program leaves a hidden folder
+    `.NAME.PROCESS.partial` beside it, which may be deleted.
 
     Raises:
-      UserError: there is something under this name that is not an empty folder, or it
-        cannot be written.
+      UserError: the path exists and is not an empty folder, or cannot be written.
     """
     path = Path(path).absolute()
     check_new_folder(path)
@@ -132,7 +131,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_new_folder(path: str | os.PathLike[str]) -> None:
-    """Raises UserError unless nothing or an empty folder has this name."""
+    """Raises UserError unless the path is free or an empty folder."""
     path = Path(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(
@@ -141,9 +140,9 @@ def check_new_folder(path: str | os.PathLike[str]) -> None:
 
 
 def delete_partial(paths: Iterable[Path]) -> None:
-    """Deletes those of the files and folders that a killed program has left half-made.
+    """Deletes, among these paths, the unfinished ones that a killed program left.
 
-    Nobody may be writing there now.
+    No other process may be writing there at the same time.
     """
     for path in [path for path in paths if _LEFT.fullmatch(path.name)]:
         if path.is_dir():

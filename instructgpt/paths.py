@@ -1,8 +1,7 @@
-"""One rule for paths: what is typed counts from here, what a config holds from there.
+"""The rule for paths: typed ones are relative to the current folder, others not.
 
-Here is the folder in which a command is started, there the workdir of the stage whose
-config it is. So a config names the stages beside its own, and a tree of stages can be
-moved as a whole.
+A path that a config holds is relative to the workdir of the config's stage. So a
+config can name the stages beside its own, and a tree of stages can be moved as a whole.
 """
 
 import atexit
@@ -17,47 +16,48 @@ from etils import epath
 
 
 def from_shell(text: str) -> str:
-    """The absolute path of what somebody typed, with ~ for the home folder.
+    """The absolute path of a typed one, in which ~ is the home folder.
 
     Args:
-      text: Relative to the current folder, or absolute. URLs stay as they are, and ""
-        stays empty.
+      text: A path, relative to the current folder or absolute. URLs and "" are returned
+        unchanged.
     """
     if not text or "://" in text:
         return text
     path = os.path.join(os.getcwd(), os.path.expanduser(text))
     plain = os.path.normpath(path)
-    # Behind a symbolic link, ".." is not the folder that the letters say.
+    # After a symbolic link ".." is not the folder that the text suggests.
     real = os.path.realpath(path)
     return plain if os.path.realpath(plain) == real else real
 
 
 def for_config(path: str, workdir: str | os.PathLike[str]) -> str:
-    """An absolute path as the config of a stage holds it; `resolve` gives it back.
+    """The form in which a stage's config holds an absolute path; undone by `resolve`.
 
     Args:
-      path: As `from_shell` gives it.
-      workdir: The stage's, absolute.
+      path: An absolute path, from `from_shell`.
+      workdir: The stage's workdir, absolute.
 
     Returns:
-      It relative to the workdir, if it lies in the folder that holds the workdir, so
-      that both can be moved with that folder; else as it is.
+      The path relative to the workdir if it is in the workdir's parent folder, so that
+      both can be moved with that folder; else the path unchanged.
     """
     if not path or "://" in path:
         return path
     tree = os.path.dirname(os.path.normpath(workdir))
     if tree == os.path.dirname(tree) or not Path(path).is_relative_to(tree):
-        return path  # the root of all files is no tree of stages
+        return path  # the root of the file system is not a tree of stages
     relative = os.path.relpath(path, workdir)
     return f"./{relative}" if relative.startswith("~") else relative
 
 
 def resolve(path: str, workdir: str | os.PathLike[str]) -> str:
-    """A path of a config: absolute and URLs as they are, else from the workdir.
+    """The absolute path of a config's path, which is relative to the workdir.
 
     Args:
-      path: The config's; ~ is the home folder.
-      workdir: Of the stage whose config it is.
+      path: The config's path; ~ is the home folder. Absolute paths and URLs stay as
+        they are.
+      workdir: The workdir of the config's stage.
     """
     if "://" in path:
         return path
@@ -65,15 +65,16 @@ def resolve(path: str, workdir: str | os.PathLike[str]) -> str:
 
 
 def one_deeper(path: str) -> str:
-    """A path of a recipe's config as those of its stages have it, a folder below."""
+    """Converts a path of a recipe's config for its stages, whose workdirs are below."""
     path = os.path.expanduser(path)
     return path if "://" in path or os.path.isabs(path) else os.path.join("..", path)
 
 
 def without_patterns(directory: epath.Path) -> epath.Path:
-    """The folder, under a name without the letters of a file pattern.
+    """A path to the folder whose name has no characters of a file pattern.
 
-    Orbax looks for its files by patterns, in which it puts the folder's own name.
+    Orbax finds files by patterns that include the folder's name. Where that name has
+    such characters, the returned path goes through a symbolic link.
     """
     text = os.fspath(directory)
     if "://" in text or not any(letter in text for letter in "[]*?\\"):
@@ -88,7 +89,7 @@ def without_patterns(directory: epath.Path) -> epath.Path:
 
 @functools.cache
 def _links() -> Path:
-    """A folder for links, of this process alone, which goes when it ends."""
+    """A folder for symbolic links of this process, deleted when the process ends."""
     folder = tempfile.mkdtemp(prefix="instructgpt-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)

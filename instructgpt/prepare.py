@@ -1,12 +1,12 @@
-"""Makes a folder of records out of public data sets.
+"""Makes a folder of records from public data sets.
 
     python -m instructgpt.prepare OUTDIR --demonstrations=NAME[:FILE] \\
         --comparisons=NAME[:FILE] --documents=NAME[:FILE] --prompts=NAME[:FILE]
 
-Each may be given several times; FILE is a file or a folder, and without it the set is
-downloaded. OUTDIR gets KIND.{train,valid,test}.jsonl, as `--config.data.jsonl=OUTDIR`
-takes them, and sources.json, which says where they come from. --vocab-size=N adds the
-tokenizer.model that a stage needs; otherwise put your own there.
+Each flag may be given several times. FILE is a file or a folder; without it the set is
+downloaded. OUTDIR gets KIND.{train,valid,test}.jsonl, for
+`--config.data.jsonl=OUTDIR`, and sources.json, which names the origins.
+--vocab-size=N adds the tokenizer.model that a stage needs; otherwise add your own.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from instructgpt.tokenizer import train_tokenizer
 
 
 class Wanted(NamedTuple):
-    """One kind of one set, from `path` or downloaded."""
+    """One kind of records of one set, read from `path` or downloaded."""
 
     kind: str
     name: str
@@ -38,7 +38,7 @@ class Wanted(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What one `Wanted` gave; ids start with the set's name."""
+    """The records read for one `Wanted`; ids start with the set's name."""
 
     wanted: Wanted
     files: list[SetFile]
@@ -59,23 +59,23 @@ def prepare(
     cache: str | os.PathLike[str] = CACHE,
     log: Callable[[str], None] = print,
 ) -> None:
-    """Writes the folder, whole or not at all.
+    """Writes the folder; it appears whole or not at all.
 
     Args:
-      directory: must not exist, or be empty.
-      wanted: at least one; those of a kind are joined in this order.
-      options: by set, see `read_file`.
-      shares: of "valid" and "test", see `split_groups`.
-      max_rows: of each set and kind, see `read_set`.
-      seed: of the split and of the choice of rows.
-      vocab_size: trains a tokenizer of at most so many pieces on the texts to train
-        on, see `train_tokenizer`; 0 trains none.
-      cache: folder for downloads.
-      log: gets the tables.
+      directory: The folder, which must be missing or empty.
+      wanted: At least one set; sets of the same kind are joined in this order.
+      options: Options by name of the set, see `read_file`.
+      shares: Shares of "valid" and "test", see `split_groups`.
+      max_rows: Largest number of rows of each set and kind, see `read_set`; 0: all.
+      seed: Seed of the split and of the choice of rows.
+      vocab_size: Largest number of pieces of a tokenizer that is trained on the
+        training texts, see `train_tokenizer`; 0 trains none.
+      cache: Folder for downloads.
+      log: Called with each table.
 
     Raises:
-      UserError: the folder is in the way, a set or its files are not as they must be,
-        a share or a limit is impossible, or the folder cannot be written.
+      UserError: the folder is not empty, a set or a file is not valid, a share or a
+        limit is impossible, or the folder cannot be written.
     """
     directory = Path(directory)
     _check(directory, wanted, options or {}, shares, max_rows)
@@ -114,7 +114,7 @@ def _check(
     shares: Mapping[str, float],
     max_rows: int,
 ) -> None:
-    """Raises UserError for what is wrong before anything is read."""
+    """Raises UserError for wrong arguments before anything is read."""
     if not wanted:
         raise UserError("nothing to prepare; give --demonstrations=NAME, for example.")
     check_new_folder(directory)
@@ -157,7 +157,7 @@ def _read(
 def _write(
     directory: Path, kind: str, parts: Sequence[Part], splits: Mapping[str, str]
 ) -> None:
-    """KIND.SPLIT.jsonl for each split that has records."""
+    """Writes KIND.SPLIT.jsonl for each split that has records."""
     for split in SPLITS:
         lines = [
             json.dumps(record, ensure_ascii=False) + "\n"
@@ -178,7 +178,7 @@ def _of_split(part: Part, split: str, splits: Mapping[str, str]) -> Iterator[Rec
 def _texts(
     parts: Sequence[Part], split: str, splits: Mapping[str, str]
 ) -> Iterator[str]:
-    """All texts of a split, for the tokenizer."""
+    """All texts of a split, to train the tokenizer."""
     for part in parts:
         for record in _of_split(part, split, splits):
             for field in ("text", "prompt", "response"):
@@ -212,7 +212,7 @@ def _source(part: Part, options: Mapping[str, Mapping[str, str]]) -> dict:
 
 
 def _split_table(parts: Sequence[Part], splits: Mapping[str, str]) -> str:
-    """Rows of each split, and of comparisons how many responses and ties."""
+    """A table of rows per split and, for comparisons, of responses and ties."""
     rows = []
     for part in parts:
         for split in SPLITS:
@@ -225,7 +225,7 @@ def _split_table(parts: Sequence[Part], splits: Mapping[str, str]) -> str:
 
 
 def _rankings(records: Sequence[Record]) -> list[str | None]:
-    """Rows by K, pairs and tied pairs; None for records without ranks."""
+    """Cells with rows by K, pairs and tied pairs; None for records without ranks."""
     ranks = [record["ranks"] for record in records if "ranks" in record]
     if not ranks:
         return [None, None, None]
@@ -237,7 +237,7 @@ def _rankings(records: Sequence[Record]) -> list[str | None]:
 
 
 def _source_table(parts: Sequence[Part]) -> str:
-    """Each set's licence, then what its reader left out or decided."""
+    """A table of each set's licence, and of what its reader left out or decided."""
     lines = []
     for part in parts:
         kind, name, _ = part.wanted
@@ -256,7 +256,7 @@ def _empty_splits(
     shares: Mapping[str, float],
     seed: int,
 ) -> Iterator[str]:
-    """A line for each split that was to have records of a kind and has none."""
+    """A line for each split that should have records of a kind and has none."""
     for kind in dict.fromkeys(part.wanted.kind for part in parts):
         placed = [p for part in parts if part.wanted.kind == kind for p in part.placed]
         found = {splits[item.group] for item in placed}
@@ -276,7 +276,7 @@ def _empty_splits(
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line; a mistake ends the program with one line."""
+    """Parses the command line; a mistake ends the program with one line."""
     parser = argparse.ArgumentParser(
         prog="python -m instructgpt.prepare",
         description="Makes a folder of records out of public data sets.",
@@ -321,7 +321,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Parses and prepares; a user's mistake ends in one line."""
+    """Runs the command; a user's mistake ends in one line."""
     args = parse(argv)
     try:
         wanted = [

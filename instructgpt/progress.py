@@ -1,4 +1,4 @@
-"""What a run shows on the terminal: a line of progress, numbers, tables."""
+"""Output on the terminal: a line of progress, formatted numbers, tables."""
 
 import math
 import re
@@ -11,19 +11,19 @@ _NUMBER = re.compile(r"-?\d|–$|nan$|-?inf$")
 
 
 class Progress:
-    """One line that says how far a stage is, how fast, and when it ends.
+    """A line that shows how far a stage is, its speed, and when it will end.
 
     On a terminal the line is rewritten in place; in a log file a line is added, at
     most once every `seconds`.
 
     Args:
-      stage: name at the start of the line.
-      total: number of steps of the whole stage.
-      start: step to count the speed from (the restored one after a resume).
-      seconds: least time between two lines; by default 0.2 on a terminal, else 10.
-      stream: where to print, by default standard output, in order with the tables.
-      clock: seconds as a float; replaced in tests.
-      enabled: whether to print anything; for one process of several.
+      stage: Name at the start of the line.
+      total: Number of steps of the whole stage.
+      start: Step from which the speed is measured (the restored one after a resume).
+      seconds: Least time between two lines; by default 0.2 on a terminal, else 10.
+      stream: Stream to print to, by default standard output, like the tables.
+      clock: Returns seconds as a float; replaced in tests.
+      enabled: Whether to print; True on one of several processes.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Progress:
 
     def _print(self, text: str) -> None:
         if self._tty:
-            # Blanks wipe what a longer line before this one left.
+            # Blanks overwrite the rest of a longer line before this one.
             self._stream.write("\r" + text.ljust(self._width))
             self._width = len(text)
         else:
@@ -100,7 +100,7 @@ class Progress:
 
 
 def format_number(value: Any) -> str:
-    """A number in short: 1.2346 -> "1.235", 64 -> "64", 3e-5 -> "3.00e-05"."""
+    """Formats a number: 1.2346 -> "1.235", 64 -> "64", 3e-5 -> "3.00e-05"."""
     value = float(value)
     if not math.isfinite(value):
         return str(value)
@@ -114,7 +114,7 @@ def format_number(value: Any) -> str:
 
 
 def format_count(value: float) -> str:
-    """A count in short: 950 -> "950", 12345 -> "12.3k", 2.5e6 -> "2.5M"."""
+    """Formats a count: 950 -> "950", 12345 -> "12.3k", 2.5e6 -> "2.5M"."""
     for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
             return f"{value / factor:.1f}{unit}"
@@ -122,7 +122,7 @@ def format_count(value: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """A time span: 42 -> "42s", 200 -> "3m20s", 7260 -> "2h01m"."""
+    """Formats a time in seconds: 42 -> "42s", 200 -> "3m20s", 7260 -> "2h01m"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -132,12 +132,12 @@ def format_duration(seconds: float) -> str:
 
 
 def format_table(rows: Sequence[Sequence[Any]], columns: Sequence[str]) -> str:
-    """Aligned text table: words to the left, columns of numbers to the right.
+    """Formats an aligned table: words to the left, columns of numbers to the right.
 
-    A cell is text, a number (written by `format_number`) or None ("–").
+    A cell is text, a number (formatted by `format_number`) or None ("–").
 
     Raises:
-      ValueError: a row's length is not the number of columns.
+      ValueError: the length of a row is not the number of columns.
     """
     if any(len(row) != len(columns) for row in rows):
         raise ValueError(f"each row must have {len(columns)} values: {columns}")
@@ -167,7 +167,7 @@ def print_table(
     *,
     stream: TextIO | None = None,
 ) -> None:
-    """Prints `format_table(rows, columns)`, on a terminal below a progress line."""
+    """Prints `format_table(rows, columns)`, below a progress line on a terminal."""
     stream = stream or sys.stdout
     if stream.isatty():
         stream.write("\n")

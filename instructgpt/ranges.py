@@ -1,7 +1,8 @@
-"""The values that a config's fields may hold, written as their types.
+"""Allowed values of config fields, written as their types.
 
-A field says `batch_size: PositiveInt`, `clip: PositiveFloat` or `Literal["a", "b"]`,
-and whoever makes the dataclass from a user's values calls `check_values` first.
+A field is declared as `batch_size: PositiveInt`, `clip: PositiveFloat` or
+`Literal["a", "b"]`. Code that builds the dataclass from a user's values must call
+`check_values` first.
 """
 
 import functools
@@ -16,13 +17,13 @@ from instructgpt.errors import UserError
 
 
 class AtLeast(NamedTuple):
-    """The smallest whole number that a field may hold, and what to tell a user."""
+    """The smallest whole number that a field may hold, with words for messages."""
 
     low: int
     words: str = ""
 
     def describe(self) -> str:
-        """What may be given."""
+        """The allowed values, in words for a message."""
         return self.words or f"a whole number, {self.low} or more"
 
     def holds(self, value: Any) -> bool:
@@ -31,16 +32,16 @@ class AtLeast(NamedTuple):
 
 
 class Within(NamedTuple):
-    """The numbers that a field may hold, and how a user is told."""
+    """The range of numbers that a field may hold, with words for messages."""
 
     low: float
     high: float
     words: str
-    above: bool = False  # whether low itself is out
-    below: bool = False  # and high
+    above: bool = False  # whether low itself is excluded
+    below: bool = False  # whether high itself is excluded
 
     def describe(self) -> str:
-        """What may be given."""
+        """The allowed values, in words for a message."""
         return self.words
 
     def holds(self, value: Any) -> bool:
@@ -53,30 +54,30 @@ class Within(NamedTuple):
 
 
 class OneOf(NamedTuple):
-    """The words that a field may hold."""
+    """The list of values that a field may hold."""
 
     known: tuple[Any, ...]
 
     def describe(self) -> str:
-        """What may be given."""
+        """The allowed values, in words for a message."""
         return f"one of {', '.join(map(repr, self.known))}"
 
     def holds(self, value: Any) -> bool:
-        """Whether a value is one of them."""
+        """Whether a value is in the list."""
         return value in self.known
 
 
 class Named(NamedTuple):
-    """Text that may not be empty, as it names something, and how a user is told."""
+    """Text that may not be empty, as it names something, with words for messages."""
 
     words: str
 
     def describe(self) -> str:
-        """What may be given."""
+        """The allowed values, in words for a message."""
         return self.words
 
     def holds(self, value: Any) -> bool:
-        """Whether a value names something."""
+        """Whether a value is text that is not empty."""
         return isinstance(value, str) and bool(value)
 
 
@@ -85,9 +86,9 @@ Limit = AtLeast | Within | OneOf | Named
 FolderPath = Annotated[str, Named("the path of a folder")]
 PositiveInt = Annotated[int, AtLeast(1)]
 NonNegativeInt = Annotated[int, AtLeast(0)]
-# Two answers or more, so that one can be better than another.
+# A ranking needs at least two answers.
 RankedInt = Annotated[int, AtLeast(2)]
-# How many steps lie between two evaluations, checkpoints or lines of the log.
+# Number of steps between two evaluations, checkpoints or lines of the log.
 Every = Annotated[
     int, AtLeast(-1, "a number of steps, 0 (at the end) or -1 (after every epoch)")
 ]
@@ -107,14 +108,14 @@ def check_values(cls: type, values: Mapping[str, Any], *, where: str) -> None:
     """Checks values of a dataclass against the limits in its fields' types.
 
     Args:
-      cls: The dataclass; a field with a limit has a type such as `PositiveInt` or a
-        `Literal`, or a tuple of it, or may be None besides.
-      values: By field; fields may be missing.
-      where: What comes before the field's name in the error: "config.train".
+      cls: The dataclass. A field with a limit has a type such as `PositiveInt` or a
+        `Literal`, a tuple of such a type, or such a type or None.
+      values: Values by name of the field; fields may be missing.
+      where: Prefix of the field's name in the error, such as "config.train".
 
     Raises:
-      UserError: a value is not one that the field may hold; the message names the key
-        and what it may be.
+      UserError: a value is not allowed; the message names the key and the allowed
+        values.
     """
     for name, limit in limited_fields(cls).items():
         if name not in values:
@@ -129,7 +130,7 @@ def check_values(cls: type, values: Mapping[str, Any], *, where: str) -> None:
 
 @functools.cache
 def limited_fields(cls: type) -> Mapping[str, Limit]:
-    """The fields of a dataclass whose types have a limit, and the limits."""
+    """The limits of a dataclass's fields, by name; fields without one are left out."""
     hints = typing.get_type_hints(cls, include_extras=True)
     return {name: limit for name in hints for limit in _limits(hints[name])}
 
@@ -142,7 +143,7 @@ def _optional_fields(cls: type) -> frozenset[str]:
 
 
 def _limits(hint: Any) -> Iterator[Limit]:
-    """The first limit in a type, also inside a tuple's or an optional one."""
+    """The limits in a type, including those inside a tuple or an optional type."""
     if typing.get_origin(hint) is Literal:
         yield OneOf(typing.get_args(hint))
         return

@@ -1,4 +1,4 @@
-"""Files of others, read whole or refused in one line that says what they are."""
+"""Reads files that users give, with one-line errors that say what is wrong."""
 
 import json
 import os
@@ -10,14 +10,14 @@ from instructgpt.file_kinds import HEAD, LFS_POINTER, check_is_text, kind_of
 
 
 def check_content(path: str | os.PathLike[str]) -> None:
-    """Refuses a file that stands for another one.
+    """Raises UserError for a file that only stands for another one.
 
     Args:
       path: The file to be read.
 
     Raises:
-      UserError: it cannot be read, or is a Git LFS pointer, as a clone without Git LFS
-        leaves them in place of large files.
+      UserError: it cannot be read, or is a Git LFS pointer, which a clone without Git
+        LFS has in place of a large file.
     """
     path = Path(path)
     try:
@@ -33,7 +33,7 @@ def check_content(path: str | os.PathLike[str]) -> None:
 
 
 def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of a JSON file that holds an object.
+    """Reads a JSON file that holds an object.
 
     Raises:
       UserError: it cannot be read, is a Git LFS pointer, or holds something else.
@@ -52,6 +52,6 @@ def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def describe(value: Any) -> str:
-    """A JSON value for an error message, cut where it is long."""
+    """A JSON value for an error message, cut if it is long."""
     text = json.dumps(value, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,6 +1,6 @@
-"""What turns prompts and responses into scores, for reinforcement learning.
+"""Reward functions, which turn prompts and responses into scores for PPO.
 
-A `RewardFn` is all that PPO knows of a reward: a reward model on the devices, a Python
+PPO sees only a `RewardFn`, which may be a reward model on the devices, a Python
 function on the host, or a weighted sum of both.
 
 Letters: B prompts, one sample each, P prompt, R response.
@@ -30,24 +30,24 @@ Record = Mapping[str, Any]
 
 
 class RewardFn(Protocol):
-    """How good each response to its prompt is."""
+    """Scores each response to its prompt."""
 
     def __call__(self, prompts: PromptBatch, samples: Samples) -> Float[Array, " B"]:
-        """Float32 scores of the B prompts' samples, of which each has one."""
+        """Float32 scores of the B prompts' samples, one sample per prompt."""
         ...
 
 
 class HostFunction(Protocol):
-    """A reward of one's own, named in the config as module:name."""
+    """A user's reward function, named in the config as module:name."""
 
     def __call__(
         self, records: Sequence[Record], responses: Sequence[str]
     ) -> Sequence[float]:
-        """A score for each response.
+        """Returns a score for each response.
 
         Args:
           records: The prompts' records with all their fields, `reference` among them.
-          responses: One text for each, without the template's end mark.
+          responses: One text per record, without the template's end mark.
         """
         ...
 
@@ -55,11 +55,11 @@ class HostFunction(Protocol):
 def make_reward_scorer(
     model: ScalarModel, *, microbatches: int = 1
 ) -> Callable[[Params, PromptBatch, Samples], Float[Array, " B"]]:
-    """Jitted scores of (params, prompts, samples) by a reward model.
+    """Builds the jitted scorer (params, prompts, samples) -> scores of a reward model.
 
     Args:
-      model: Read at the last token of each response.
-      microbatches: Parts the rows are cut into, one at a time in memory; divides B.
+      model: The reward model, read at the last token of each response.
+      microbatches: Parts of the rows, in memory one at a time; divides B.
     """
 
     def part(
@@ -82,9 +82,9 @@ def make_reward_scorer(
 
 
 class Decoder(NamedTuple):
-    """What a host needs to read a batch as records and texts."""
+    """Turns a batch on the devices into records and texts on the host."""
 
-    records: Sequence[Record]  # by the row numbers of prompt batches
+    records: Sequence[Record]  # indexed by the row numbers of prompt batches
     read: Callable[[Sequence[int]], str]  # token ids of a response -> its text
     mesh: Mesh
 
@@ -92,12 +92,12 @@ class Decoder(NamedTuple):
 def make_host_reward(
     function: HostFunction, decoder: Decoder, *, name: str
 ) -> RewardFn:
-    """A RewardFn that calls a Python function, on the first process alone.
+    """Builds a RewardFn that calls a Python function on the first process only.
 
     Args:
-      function: See HostFunction.
-      decoder: See Decoder.
-      name: The function's, for errors.
+      function: The user's function.
+      decoder: Turns the batch into records and texts.
+      name: The function's name, for errors.
 
     Returns:
       A function that raises UserError where the scores are not one finite number for
@@ -119,7 +119,7 @@ def make_host_reward(
                 scores = given
             else:
                 problem = f"gave scores of shape {list(given.shape)}"
-        if jax.process_count() > 1:  # the others wait, whatever was given
+        if jax.process_count() > 1:  # always, because the other processes wait for it
             scores = multihost_utils.broadcast_one_to_all(scores)
         if not np.isfinite(scores).all():
             raise UserError(
@@ -133,7 +133,7 @@ def make_host_reward(
 
 
 def weighted_sum(parts: Sequence[tuple[float, RewardFn]]) -> RewardFn:
-    """A RewardFn that adds up others, each times its weight."""
+    """Builds a RewardFn that is a weighted sum of others."""
     if len(parts) == 1 and parts[0][0] == 1.0:
         return parts[0][1]
     weights = [weight for weight, _ in parts]
@@ -152,10 +152,10 @@ def weighted_sum(parts: Sequence[tuple[float, RewardFn]]) -> RewardFn:
 
 
 def find_function(name: str) -> HostFunction:
-    """The function that a config names as module:name.
+    """Imports the function that a config names as module:name.
 
     Raises:
-      UserError: there is none, or it cannot be called.
+      UserError: there is no such function, or it cannot be called.
     """
     where = "config.reward_function.name"
     function = find_named(name, where=where, example="my_rewards:longest")

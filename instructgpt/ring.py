@@ -1,8 +1,9 @@
-"""What is sampled, step by step: a ring of columns that all slots write at once.
+"""The cache of sampled tokens: a ring of columns that all slots write together.
 
-A step reads each slot's newest token and writes its keys and values into one column,
-the same for all, whenever each response began; the token that it draws belongs to the
-next column. How old a column is tells whose token it holds.
+A step reads each slot's newest token and writes its keys and values into one column.
+The column is the same for all slots, no matter when each response began, and the token
+that the step draws belongs to the next column. A column belongs to the slot's current
+response if it is not older than that response.
 
 Letters: S slots, K samples per prompt, R columns, L layers, G heads of keys and values,
 C channels a head, r slots that are filled together.
@@ -19,9 +20,9 @@ from instructgpt.models.structures import KVSegment
 
 
 class Ring(NamedTuple):
-    """The columns of all slots."""
+    """The columns of all slots: keys and values, tokens and their log-probs."""
 
-    # One array a layer; without an axis K if it is 1.
+    # One array per layer, without the axis K if K is 1.
     keys: tuple[Float[Array, "S *K G R C"], ...]
     values: tuple[Float[Array, "S *K G R C"], ...]
     tokens: Int[Array, "S K R"]
@@ -38,8 +39,8 @@ class Ring(NamedTuple):
         """A ring of R = `length` columns that holds each slot's first token."""
         slots, samples = token.shape
         shape = slots, samples, length
-        # With one sample there is no axis for it: a cache that is read in another shape
-        # than it is written in would be copied.
+        # With one sample there is no axis K, because a cache that is read in another
+        # shape than it is written in would be copied.
         rows = (slots,) if samples == 1 else (slots, samples)
         layer = *rows, config.num_kv_heads, length, config.head_dim
         cache = (jnp.zeros(layer, config.compute_dtype),) * config.num_layers
@@ -51,7 +52,7 @@ class Ring(NamedTuple):
         )
 
     def column(self, step: Int[Array, ""]) -> Int[Array, ""]:
-        """The column whose tokens this step reads, and where it writes their keys."""
+        """The column whose tokens this step reads and whose keys it writes."""
         return step % self.tokens.shape[-1]
 
     def segment(
@@ -62,17 +63,17 @@ class Ring(NamedTuple):
         prompt_length: Int[Array, " S"],
         come_round: bool,
     ) -> KVSegment:
-        """What this step's tokens see of the responses, themselves included.
+        """The response tokens that this step's tokens see, themselves included.
 
         Args:
-          step: Decode steps so far.
-          reads: The number of the response token that this step reads, of each slot.
-          prompt_length: Real tokens of each slot's prompt.
-          come_round: Whether a response may go on at the ring's first column.
+          step: Number of decode steps so far.
+          reads: Index, from 0, of the response token that this step reads in each slot.
+          prompt_length: Number of real tokens of each slot's prompt.
+          come_round: Whether a response may continue at the ring's first column.
         """
         shape = self.tokens.shape
         samples, limit = shape[:2], shape[-1]
-        age = (step - jnp.arange(limit)) % limit  # 0 of this step's own column
+        age = (step - jnp.arange(limit)) % limit  # steps since its own step
         held = jnp.minimum(reads + 1, limit)[:, None]
         first = (step + 1 - held) % limit
         stop = first + held
@@ -100,12 +101,12 @@ class Ring(NamedTuple):
         """The ring after a step.
 
         Args:
-          step: Decode steps before it.
-          cache: `segment` with the keys and values of what was read.
-          token: What was drawn.
-          log_prob: Its log-probs.
-          done: Responses that had ended before: they stay as they are, so that their
-            first tokens are still there when they have waited a whole round.
+          step: Number of decode steps before it.
+          cache: The result of `segment` with the keys and values of the tokens read.
+          token: The tokens drawn.
+          log_prob: The log-probs of the tokens drawn.
+          done: Responses that had ended before. They are not overwritten, so that their
+            first tokens survive if they wait for a whole round of the ring.
         """
         following = self.column(step + 1)
 
@@ -129,7 +130,7 @@ class Ring(NamedTuple):
         token: Int[Array, "r K"],
         log_prob: Float[Array, "r K"],
     ) -> "Ring":
-        """The ring with the first tokens of new responses in these slots; S is none."""
+        """Writes the first tokens of new responses in these slots; S is no slot."""
         column = self.column(step)
         tokens = self.tokens.at[slot, :, column].set(token, mode="drop")
         log_probs = self.log_probs.at[slot, :, column].set(log_prob, mode="drop")
@@ -138,11 +139,11 @@ class Ring(NamedTuple):
     def responses(
         self, slot: Int[Array, " r"], start: Int[Array, " r"]
     ) -> tuple[Int[Array, "r K R"], Float[Array, "r K R"]]:
-        """Tokens and log-probs of some slots, in the order that they were drawn.
+        """Tokens and log-probs of some slots, in the order of drawing.
 
         Args:
           slot: Numbers of slots.
-          start: The step before which each response began.
+          start: Number of steps done when each response began.
         """
         limit = self.tokens.shape[-1]
         columns = (start[:, None] + jnp.arange(limit)[None]) % limit

@@ -1,4 +1,4 @@
-"""Reinforcement learning of arrays, no model: rewards, advantages, objectives.
+"""The formulas of PPO on arrays, without a model: rewards, advantages, objectives.
 
 Letters: B batch, R response tokens. `mask` is True on real response tokens, EOS
 included. Every function is one formula; paper §3.5 and App. C.4.
@@ -19,17 +19,17 @@ def shaped_rewards(
     mask: Bool[Array, "B R"],
     kl_coef: float,
 ) -> Float[Array, "B R"]:
-    """Per-token rewards: r_t = -beta * (log p_t - log q_t), + score at the last.
+    """Rewards r_t = -beta * (log p_t - log q_t), plus the score at the last token.
 
     Their sum over a response is score - beta * KL, the bracket of Eq. 2. The KL
     estimate is not clipped and may be negative at a token.
 
     Args:
-      score: The reward model's, of each response.
-      log_probs: The policy's that sampled.
-      ref_log_probs: The frozen reference's.
+      score: The reward model's score of each response.
+      log_probs: Log-probs log p_t of the policy that sampled.
+      ref_log_probs: Log-probs log q_t of the frozen reference.
       mask: True on real tokens.
-      kl_coef: beta, per nat.
+      kl_coef: Coefficient beta, per nat.
 
     Returns:
       r_t, 0 on padding.
@@ -52,14 +52,14 @@ def gae(
     """Generalised advantage estimation, backwards over the response.
 
     delta_t = r_t + discount * V_{t+1} - V_t and A_t = delta_t + discount * lam *
-    A_{t+1}; the value after the last token is 0, the episode ends there.
+    A_{t+1}; the value after the last token is 0, because the episode ends there.
 
     Args:
-      rewards: r_t, 0 on padding.
-      values: V_t.
+      rewards: Rewards r_t, 0 on padding.
+      values: Values V_t.
       mask: True on real tokens.
-      discount: 1 in the paper ("no discount").
-      lam: GAE lambda.
+      discount: Discount factor, 1 in the paper ("no discount").
+      lam: Lambda of GAE.
 
     Returns:
       (advantages, returns = advantages + values), 0 on padding.
@@ -82,9 +82,9 @@ def gae(
 def whiten(
     x: Float[Array, "B R"], mask: Bool[Array, "B R"], *, shift_mean: bool = True
 ) -> Float[Array, "B R"]:
-    """Unit variance (and mean 0) over the real tokens only; 0 on padding.
+    """Scales to unit variance (and mean 0) over the real tokens only; 0 on padding.
 
-    Uses the biased variance and epsilon 1e-8, as Ziegler et al. 2019.
+    The variance is the biased one and epsilon is 1e-8, as in Ziegler et al. 2019.
     """
     mean = masked_sum(x, mask).mean()
     variance = masked_sum(jnp.square(x - mean), mask).mean()
@@ -99,7 +99,7 @@ def clipped_policy_loss(
     advantages: Float[Array, "B R"],
     clip: float,
 ) -> tuple[Float[Array, "B R"], Float[Array, "B R"], Bool[Array, "B R"]]:
-    """PPO's surrogate: max(-A * ratio, -A * clip(ratio, 1 - clip, 1 + clip)).
+    """PPO's surrogate max(-A * ratio, -A * clip(ratio, 1 - clip, 1 + clip)).
 
     Returns:
       (loss, ratio, whether the clip binds) of each token.
@@ -117,13 +117,13 @@ def clipped_value_loss(
     returns: Float[Array, "B R"],
     clip: float | None,
 ) -> tuple[Float[Array, "B R"], Bool[Array, "B R"]]:
-    """0.5 * max((V - R)^2, (V_old + clip(V - V_old, +-clip) - R)^2) per token.
+    """Value loss 0.5 * max((V - R)^2, (V_old + clip(V - V_old, +-clip) - R)^2).
 
     Args:
-      values: The value net's now.
-      old_values: Those at the time of the rollout.
-      returns: What they are fitted to.
-      clip: None for the plain squared error.
+      values: Values V of the value net now.
+      old_values: Values V_old at the time of the rollout.
+      returns: Targets R.
+      clip: Largest change that counts; None for the plain squared error.
 
     Returns:
       (loss, whether the clip binds) of each token.

@@ -1,4 +1,4 @@
-"""Prompts -> rollouts: sample, score, and the log-probs of the frozen reference.
+"""Samples and scores -> rollouts, with the reference's log-probs and the values.
 
 Letters: B prompts, P prompt, R response, K samples per prompt.
 """
@@ -31,19 +31,19 @@ def make_rollout_fn(
     truncation_score: float | None = None,
     microbatches: int = 1,
 ) -> Callable[[PromptBatch, Samples, Float[Array, " B"], Params, Params], Rollout]:
-    """Jitted: (prompts, samples, scores, reference, value) -> Rollout.
+    """Builds the jitted (prompts, samples, scores, reference, value) -> Rollout.
 
-    It adds to one sample a prompt and its score the log-probs of the reference and the
-    values, from the parameters of these two.
+    `reference` and `value` are parameters. They give the log-probs of the reference and
+    the values, which are added to one sample per prompt and its score.
 
     Args:
-      reference_model: What the KL is measured against.
-      value_model: Read before each response token.
-      temperature: The sampling temperature; log-probs are always taken at it.
-      stop_ids: What ends a response.
-      truncation_score: Score of a response cut at the length limit; None leaves it
-        as it is.
-      microbatches: Parts the episodes are cut into, one at a time in memory; divides B.
+      reference_model: Model that the KL is measured against.
+      value_model: Model of the value of the state before each response token.
+      temperature: Sampling temperature, at which log-probs are always computed.
+      stop_ids: Tokens that end a response.
+      truncation_score: Score of a response cut at the length limit; None keeps the
+        score that it was given.
+      microbatches: Parts of the episodes, in memory one at a time; divides B.
     """
 
     def part(
@@ -98,7 +98,7 @@ def make_rollout_fn(
 
 
 def rollout_metrics(rollout: Rollout, *, kl_coef: float) -> Metrics:
-    """What the curves of a run show: score, KL, reward and length per response."""
+    """Metrics of a rollout: score, KL, reward and length per response."""
     mask = rollout.response_valid
     real = mask.any(axis=1)
     kl = sequence_kl(
@@ -114,14 +114,14 @@ def rollout_metrics(rollout: Rollout, *, kl_coef: float) -> Metrics:
 
 
 def split_batch(batch: Any, num: int) -> list[Any]:
-    """[B, ...] -> `num` batches [B / num, ...], in order."""
+    """Splits arrays [B, ...] into `num` batches [B / num, ...], in order."""
     leaves, tree = jax.tree.flatten(batch)
     parts = zip(*(jnp.split(x, num) for x in leaves), strict=True)
     return [jax.tree.unflatten(tree, part) for part in parts]
 
 
 def make_minibatches(num: int) -> Callable[[Rollout, Array], list[Rollout]]:
-    """Jitted: shuffles the episodes by a key and cuts them into minibatches."""
+    """Builds the jitted shuffle of episodes by a key and their split in minibatches."""
 
     def cut(rollout: Rollout, key: Array) -> list[Rollout]:
         order = jax.random.permutation(key, rollout.score.shape[0])

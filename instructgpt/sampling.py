@@ -1,16 +1,16 @@
-"""Prefill once, then decode over the key/value cache.
+"""Sampling: prefills each prompt once, then decodes over the key/value cache.
 
 Letters: N prompts, S slots (prompts in the batch at a time), r prompts prefilled
 together, K samples per prompt, P prompt, R response, L layers, G heads of keys and
 values, C channels a head, D width. The prompt is one segment shared by its K samples
-(one prefill); what has been sampled is a second, a ring of R columns, see ring.py.
+(one prefill); the sampled tokens are a second, a ring of R columns, see ring.py.
 
 With fewer slots than prompts, a slot whose responses have ended takes the next prompt
-while the others go on: the time is that of the tokens, not of the longest response.
+while the others continue, so that a batch does not wait for its longest response.
 
 Each sample draws its noise from its own key, folded with the row's id, the sample's
-number and the token's index: the same prompt, id and key give the same tokens in
-whatever batch or slot they sit, but where rounding decides a tie (`gumbel_max`).
+number and the token's index: the same prompt, id and key give the same tokens in any
+batch and slot, unless rounding decides a tie (see `gumbel_max`).
 """
 
 import dataclasses
@@ -31,17 +31,17 @@ from instructgpt.sharding import constrain, current_ways
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
-    """How to draw responses. Defaults sample the model's own distribution."""
+    """How responses are drawn; defaults sample the model's own distribution."""
 
-    max_response: int  # tokens, EOS included
+    max_response: int  # R, largest number of tokens of a response, EOS included
     temperature: float = 1.0  # 0 is greedy
-    top_p: float = 1.0  # nucleus: smallest set of tokens with this probability
-    num_samples: int = 1  # K, per prompt
-    # S, prompts in the batch at a time, the others waiting for a slot; 0: all.
+    top_p: float = 1.0  # nucleus: draws from the smallest set with this probability
+    num_samples: int = 1  # K, samples per prompt
+    # S, the number of prompts in the batch at a time; others wait for a slot. 0: all.
     slots: int = 0
-    refill: int = 0  # r, free slots that are filled together; 0: slots / 8
-    # How many widths a prefill may have, P and even fractions of it: it takes the least
-    # that its longest prompt fits. Each is compiled.
+    refill: int = 0  # r, number of free slots that are filled together; 0: slots / 8
+    # Number of widths of a prefill: P and its even fractions. A prefill takes the least
+    # width that fits its longest prompt; each width is compiled.
     prompt_buckets: int = 1
 
     def __post_init__(self):
@@ -64,10 +64,10 @@ class SamplingConfig:
             object.__setattr__(self, "refill", -(-self.slots // 8))
 
     def groups(self, slots: int) -> tuple[int, int]:
-        """Groups of so many slots, and how many of each are refilled together.
+        """Number of groups of slots, and of slots refilled together in each group.
 
-        Each device has a group, so that no keys and values leave it; all slots are one
-        group if they do not divide.
+        Each device has one group, so that no keys and values leave it. All slots form
+        one group if they do not divide over the devices.
         """
         ways = current_ways() if slots % current_ways() == 0 else 1
         return ways, -(-self.refill // ways)
@@ -76,34 +76,34 @@ class SamplingConfig:
 class Samples(NamedTuple):
     """Sampled responses, right-padded."""
 
-    tokens: Int[Array, "N K R"]  # pad_id after the end
+    tokens: Int[Array, "N K R"]  # pad_id after the end of a response
     valid: Bool[Array, "N K R"]  # True up to and including the stop token
     log_probs: Float[Array, "N K R"]  # at the sampling temperature, 0 after the end
 
 
 class _Slots(NamedTuple):
-    """What sits in each slot, but for its columns of the ring."""
+    """The state of each slot, without its columns of the ring."""
 
-    row: Int[Array, " S"]  # number of the prompt; N in an empty slot
-    start: Int[Array, " S"]  # the step before which it came
+    row: Int[Array, " S"]  # number of the slot's prompt; N in an empty slot
+    start: Int[Array, " S"]  # number of steps done when the prompt took the slot
     prompt: KVSegment  # L x [S, G, P, C]
     length: Int[Array, " S"]  # real tokens of the prompt
-    last: Int[Array, "S K"]  # the newest token
-    drawn: Int[Array, "S K"]  # tokens so far
-    done: Bool[Array, "S K"]
+    last: Int[Array, "S K"]  # newest token of each sample
+    drawn: Int[Array, "S K"]  # number of tokens drawn so far
+    done: Bool[Array, "S K"]  # whether a sample has ended
 
     def reads(self, step: Int[Array, ""]) -> Int[Array, " S"]:
-        """The number of the response token that this step reads."""
+        """Index of the response token that this step reads, from 0."""
         return step - self.start
 
     def free(self) -> Bool[Array, " S"]:
-        """Where all samples have ended."""
+        """True for slots in which all samples have ended."""
         return self.done.all(axis=1)
 
 
 class _Loop(NamedTuple):
     step: Int[Array, ""]  # decode steps so far
-    next_row: Int[Array, ""]  # the first prompt that has had no slot
+    next_row: Int[Array, ""]  # place, in the order, of the first waiting prompt
     slots: _Slots
     ring: Ring
     samples: Samples  # of the prompts that have left their slots
@@ -125,18 +125,18 @@ def sample(
 
     Args:
       model: The policy.
-      params: Its parameters.
-      prompt: Token ids and which are real, left-padded.
-      key: See the module's docstring.
+      params: The policy's parameters.
+      prompt: Token ids and a mask of the real ones, left-padded.
+      key: Key of all noise, see the module's docstring.
       config: Length, temperature, top-p, K, slots.
-      stop_ids: A response ends with the first of these (EOS, say), kept in it.
-      pad_id: Fills what follows.
-      row_ids: Each prompt's own number; 0..N-1 if None.
-      banned_ids: Never drawn (padding, say).
+      stop_ids: Tokens that end a response and are kept in it, such as EOS.
+      pad_id: Token after the end of a response.
+      row_ids: Id of each prompt, which keys its noise; 0..N-1 if None.
+      banned_ids: Tokens that are never drawn, such as padding.
     """
     if row_ids is None:
         row_ids = jnp.arange(prompt[0].shape[0])
-    # Made once, and whole on every device: else each step asks the others for its own.
+    # Computed once and replicated, so that no step fetches keys from other devices.
     keys = token_keys(key, row_ids, config.num_samples, config.max_response)
     keys = constrain(keys, None, None, None)
     layers = split_layers(params)
@@ -154,7 +154,7 @@ class _Sampler:
     params: Any
     layers: tuple[Any, ...]
     prompt: tuple[Int[Array, "N P"], Bool[Array, "N P"]]
-    keys: Key[Array, "N K R"]  # of each token
+    keys: Key[Array, "N K R"]  # key of each token
     config: SamplingConfig
     stop_ids: tuple[int, ...]
     pad_id: int
@@ -162,7 +162,7 @@ class _Sampler:
 
     @property
     def refilled(self) -> bool:
-        """Whether slots get new prompts."""
+        """Whether there are fewer slots than prompts, so that slots are refilled."""
         return 0 < self.config.slots < self.num_rows
 
     @property
@@ -171,8 +171,8 @@ class _Sampler:
 
     def run(self) -> Samples:
         # 1. the first prompts take the slots
-        # 2. decode until enough slots are free, and refill them, until none waits
-        # 3. decode until all have ended
+        # 2. decode until enough slots are free, and refill them, until no prompt waits
+        # 3. decode until all responses have ended
         size, count = self.config.slots, self.num_rows
         if not self.refilled:
             loop = self.start(*self.prefill(jnp.arange(count), self.prompt))
@@ -198,7 +198,7 @@ class _Sampler:
         row: Int[Array, " S"],
         index: Int[Array, " S"],
     ) -> tuple[Int[Array, "S K"], Float[Array, "S K"]]:
-        """Tokens and their log-probs, the response tokens of this index of each row."""
+        """Draws response token `index` of each row; returns tokens and log-probs."""
         logits = self.model.apply({"params": self.params}, hidden, method="logits")
         keys = jax.vmap(lambda row, index: self.keys[row, :, index])(row, index)
         return draw(
@@ -212,7 +212,7 @@ class _Sampler:
     def ended(
         self, *, token: Int[Array, "S K"], drawn: Int[Array, "S K"]
     ) -> Bool[Array, "S K"]:
-        """Where a response ends with this token, the last of so many."""
+        """Whether each response ends with this token, after `drawn` tokens."""
         stopped = jnp.isin(token, jnp.array(self.stop_ids))
         return stopped | (drawn == self.config.max_response)
 
@@ -222,7 +222,7 @@ class _Sampler:
         prompt: tuple[Int[Array, "r P"], Bool[Array, "r P"]],
         step: Int[Array, ""] | int = 0,
     ) -> tuple[_Slots, Float[Array, "r K"]]:
-        """What slots of these prompts hold, and their first tokens' log-probs."""
+        """New slots for these prompts, and the log-probs of their first tokens."""
         hidden, segment = self.read(*prompt)
         shape = row.shape[0], self.config.num_samples
         hidden = jnp.broadcast_to(hidden[:, None], (*shape, hidden.shape[-1]))
@@ -242,7 +242,7 @@ class _Sampler:
     def read(
         self, tokens: Int[Array, "r P"], valid: Bool[Array, "r P"]
     ) -> tuple[Float[Array, "r D"], KVSegment]:
-        """The last states of prompts, and their keys and values."""
+        """The states at the prompts' last tokens, and the prompts' keys and values."""
         limit, count = tokens.shape[1], self.config.prompt_buckets
         widths = [-(-limit * (i + 1) // count) for i in range(count)]
 
@@ -285,7 +285,7 @@ class _Sampler:
         )
 
     def start(self, slots: _Slots, log_probs: Float[Array, "S K"]) -> _Loop:
-        """The loop before its first step."""
+        """The state of the loop before its first step."""
         limit = self.config.max_response
         ring = Ring.start(self.model.config, limit, slots.last, log_probs)
         shape = self.num_rows, slots.last.shape[1], limit
@@ -298,13 +298,13 @@ class _Sampler:
         return _Loop(zero, jnp.full((), size, jnp.int32), slots, ring, samples)
 
     def decode(self, loop: _Loop) -> _Loop:
-        """Steps until all have ended, or as many slots are free as can be refilled."""
+        """Runs steps until all samples have ended, or enough slots can be refilled."""
 
         def going(loop: _Loop) -> Array:
             waiting = self.num_rows - loop.next_row
             groups, each = self.config.groups(loop.slots.row.shape[0])
             wanted = jnp.minimum(waiting, self.config.refill)
-            wanted = -(-wanted // min(groups, 2))  # the last is not worth waiting for
+            wanted = -(-wanted // min(groups, 2))  # do not wait for the slowest groups
             free = loop.slots.free().reshape(groups, -1).sum(axis=1)
             taken = jnp.minimum(free, each).sum()
             return ~loop.slots.done.all() & ~((waiting > 0) & (taken >= wanted))
@@ -312,7 +312,7 @@ class _Sampler:
         return jax.lax.while_loop(going, self.step, loop)
 
     def step(self, loop: _Loop) -> _Loop:
-        """One token more of every sample."""
+        """Decodes one more token of every sample."""
         slots, ring = loop.slots, loop.ring
         index = slots.reads(loop.step)
         past = ring.segment(
@@ -350,7 +350,7 @@ class _Sampler:
         return loop._replace(step=loop.step + 1, slots=slots, ring=ring)
 
     def harvest(self, loop: _Loop, slot: Int[Array, " r"]) -> Samples:
-        """Writes down what these slots hold; S is no slot."""
+        """Copies the responses of these slots to the samples; number S is no slot."""
         slots, limit = loop.slots, self.config.max_response
         tokens, log_probs = loop.ring.responses(slot, slots.start[slot])
         valid = jnp.arange(limit)[None, None] < slots.drawn[slot][..., None]
@@ -365,7 +365,7 @@ class _Sampler:
         )
 
     def refill(self, loop: _Loop, order: Int[Array, " N"]) -> _Loop:
-        """Gives at most r free slots to the next prompts in this order."""
+        """Gives at most r free slots to the next prompts of the order."""
         groups, each = self.config.groups(loop.slots.row.shape[0])
         free = loop.slots.free().reshape(groups, -1)
         size = free.shape[1]
@@ -383,7 +383,7 @@ class _Sampler:
         def put(old: Array, x: Array) -> Array:
             if groups == 1:
                 return old.at[slot].set(x, mode="drop")
-            # Choices, which each device makes alone.
+            # Written as `where` within a group, which needs no other device.
             old, x = (a.reshape(groups, -1, *a.shape[1:]) for a in (old, x))
             for k in range(each):
                 here = within[:, k, None] == jnp.arange(size)[None]

@@ -1,8 +1,8 @@
-"""Parallel layout: one table maps logical axis names to mesh axes.
+"""Parallel layout: one table that maps logical axis names to mesh axes.
 
-The mesh has three axes: `data` (replicas), `fsdp` (parameters and optimiser
-state cut over them, batch as well) and `tensor` (heads, MLP width, vocabulary).
-Code names logical axes only; change the table, not the code.
+The mesh has three axes: `data` (replicas), `fsdp` (shards of parameters, optimiser
+state and batch) and `tensor` (shards of heads, MLP width and vocabulary). The code uses
+only logical names; to change the layout, change the table.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ T = TypeVar("T")
 
 AXES = ("data", "fsdp", "tensor")
 
-# Logical axis -> mesh axes. Parameters: w[embed_fsdp, mlp_tensor]; activations
-# are cut over `batch` and keep their width whole between layers, see Layout.
+# Logical axis -> mesh axes. Parameters are w[embed_fsdp, mlp_tensor]. Activations are
+# sharded over `batch` and keep their full width between layers, see Layout.
 RULES: dict[str, tuple[str, ...] | None] = {
     "batch": ("data", "fsdp"),
     "replica": ("data",),
@@ -42,28 +42,28 @@ RULES: dict[str, tuple[str, ...] | None] = {
 }
 
 
-Layout = Literal["rows", "tokens", "width"]  # of `constrain_residual`
+Layout = Literal["rows", "tokens", "width"]  # see `constrain_residual`
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each mesh axis; at most one may be -1: all that remain."""
+    """Number of devices along each mesh axis; -1 on one axis takes all that remain."""
 
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
-    # In one process on a CPU: use no more devices than so many; 0: all.
+    # Largest number of devices to use, in a single process on a CPU; 0: all.
     cpu_devices: NonNegativeInt = 0
 
 
 def make_mesh(
     config: MeshConfig, *, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """Builds the mesh `data x fsdp x tensor`; several TPU slices lie along `data`.
+    """Builds the mesh `data x fsdp x tensor`, with several TPU slices along `data`.
 
     Raises:
-      UserError: the sizes do not multiply to the number of devices, or `data` to that
-        of slices; or a number of devices is negative.
+      UserError: the product of the sizes is not the number of devices, `data` is not a
+        multiple of the number of slices, or a number of devices is negative.
     """
     devices = jax.devices() if devices is None else list(devices)
     if config.cpu_devices < 0:
@@ -90,20 +90,20 @@ def make_mesh(
 
 
 def device_grid(sizes: list[int], devices: Sequence[Any]) -> np.ndarray:
-    """Devices as an array of these sizes, neighbours side by side.
+    """Arranges devices in an array of these sizes, with neighbours side by side.
 
-    TPU slices are joined by a slow network: each holds all weights, so that none are
-    gathered over it.
+    TPU slices are joined by a slow network, so each slice holds all weights and none
+    are gathered over that network.
     """
     slices = 1
-    if devices[0].platform == "tpu":  # those that are not there may know of no slice
+    if devices[0].platform == "tpu":  # a TPU that is only planned may have no index
         slices = len({getattr(device, "slice_index", 0) for device in devices})
     if sizes[0] % slices:
         raise UserError(
             f"config.mesh: data={sizes[0]} does not divide over {slices} TPU slices; "
             f"make it a multiple of {slices}, so that fsdp and tensor lie within one"
         )
-    # Unlike in `jax.make_mesh`, an axis may lie along a part of a slice's side.
+    # Unlike in `jax.make_mesh`, an axis may take a part of a slice's side.
     if slices == 1:
         return mesh_utils.create_device_mesh(
             sizes, devices, allow_split_physical_axes=True
@@ -117,30 +117,30 @@ def device_grid(sizes: list[int], devices: Sequence[Any]) -> np.ndarray:
 
 
 def batch_ways(mesh: Mesh | AbstractMesh) -> int:
-    """Over how many devices the rows of a batch are cut."""
+    """Number of devices that the rows of a batch are sharded over."""
     return math.prod(mesh.shape[a] for a in RULES["batch"] or ())
 
 
 def current_ways() -> int:
-    """`batch_ways` of the mesh that is set; 1 without."""
+    """`batch_ways` of the current mesh; 1 if no mesh is set."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.empty else batch_ways(mesh)
 
 
 class Share(NamedTuple):
-    """Which of the equal parts of each batch this process reads."""
+    """The part of each batch that this process reads; all parts have equal size."""
 
     process_index: int
-    process_count: int  # parts; fewer than processes where several read the same rows
+    process_count: int  # number of parts; processes that read the same rows share one
 
 
 def batch_share(mesh: Mesh) -> Share:
-    """The part of a batch's rows that lies on this process's devices.
+    """The part of a batch's rows that this process's devices hold.
 
     Raises:
-      UserError: the devices of two processes hold some of the same rows, but not all.
+      UserError: two processes share some, but not all, of their rows.
     """
-    # Devices of a row of this grid hold the same rows of a batch.
+    # The devices in one row of this grid hold the same rows of a batch.
     grid = mesh.devices.reshape(batch_ways(mesh), -1)
     held: dict[int, set[int]] = {}
     for block, devices in enumerate(grid):
@@ -158,26 +158,26 @@ def batch_share(mesh: Mesh) -> Share:
 
 
 def local_ways(mesh: Mesh) -> int:
-    """Over how many devices of its own a process cuts its rows of a batch."""
+    """Number of its own devices over which a process shards its rows of a batch."""
     return batch_ways(mesh) // batch_share(mesh).process_count
 
 
 def max_over_processes(value: int) -> int:
-    """The largest of all processes' values; each must call this."""
+    """The largest of all processes' values; every process must call this."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.process_allgather(np.array(value)).max())
 
 
 def round_up(batch_size: int, mesh: Mesh) -> int:
-    """The next batch size that the mesh divides, for evaluation with blank rows."""
+    """The smallest batch size >= `batch_size` that divides over the mesh."""
     return -(-batch_size // batch_ways(mesh)) * batch_ways(mesh)
 
 
 def check_divides(mesh: Mesh, **batch_sizes: int) -> None:
     """Raises UserError if a batch size does not divide over `data` x `fsdp`.
 
-    Pass sizes by the config key they come from, with `__` for dots.
+    Each size is passed by the config key that it comes from, with `__` for dots.
     """
     ways = batch_ways(mesh)
     for key, size in batch_sizes.items():
@@ -190,12 +190,12 @@ def check_divides(mesh: Mesh, **batch_sizes: int) -> None:
 
 
 def spec(*names: str | None) -> PartitionSpec:
-    """The PartitionSpec of an array whose axes carry these logical names."""
+    """The PartitionSpec of an array whose axes have these logical names."""
     return PartitionSpec(*(RULES[n] if n is not None else None for n in names))
 
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
-    """Pins an activation's layout; does nothing where no mesh is set."""
+    """Pins an activation's sharding; does nothing if no mesh is set."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
@@ -203,19 +203,19 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
 
 
 def moves_tokens(tokens: int, width: int) -> bool:
-    """Whether a decoding step sends its tokens to the weights, or weights to them."""
+    """Whether a decoding step moves its tokens to the weights, not weights to them."""
     return tokens <= width
 
 
 def constrain_residual(x: jax.Array, layout: Layout) -> jax.Array:
-    """Pins what flows between layers, [B, K, T, D].
+    """Pins the sharding of the residual stream [B, K, T, D] between layers.
 
     Args:
       x: The residual stream.
-      layout: "rows" leaves each row whole. "tokens" also cuts T over `tensor`, where it
-        divides (Korthikanti et al. 2022). "width" cuts D, not B, over `fsdp`, so that a
-        few tokens go to where the weights lie rather than weights to them (Pope et al.
-        2022); unless the tokens are the more: then rows.
+      layout: "rows" shards only rows. "tokens" also shards T over `tensor`, where it
+        divides (Korthikanti et al. 2022). "width" shards D instead of B over `fsdp`, so
+        that few tokens move to the weights and not weights to tokens (Pope et al.
+        2022); with many tokens it is the same as "rows".
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
@@ -229,15 +229,15 @@ def constrain_residual(x: jax.Array, layout: Layout) -> jax.Array:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of a value that every device holds whole."""
+    """The sharding of a value that is replicated on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def tree_shardings(boxed: Any, mesh: Mesh) -> Any:
-    """Shardings of a tree whose arrays are boxed with logical axis names.
+    """Shardings of a tree of arrays that are boxed with logical axis names.
 
     Raises:
-      UserError: an axis does not divide over its mesh axes.
+      UserError: an array's axis does not divide over its mesh axes.
     """
 
     def one(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
@@ -260,12 +260,12 @@ def tree_shardings(boxed: Any, mesh: Mesh) -> Any:
 
 
 def block_until_ready_on_cpu(outputs: T) -> T:
-    """Outputs of a program, waited for where another in flight could keep it for ever.
+    """Returns outputs of a program, after waiting for them on a CPU with many devices.
 
-    XLA's devices on a CPU share one pool of threads: while those of a step wait for
-    each other, the next step may hold the threads they need. So whoever starts several
-    programs over the mesh one after the other, without fetching what each gives, calls
-    this on each.
+    XLA's devices on a CPU share one pool of threads. While a step's devices wait for
+    each other, the next step may hold the threads that they need, a deadlock. Code that
+    starts several programs over the mesh without fetching their results must therefore
+    call this on the outputs of each.
     """
     if jax.default_backend() == "cpu" and jax.local_device_count() > 1:
         jax.block_until_ready(outputs)
@@ -273,12 +273,12 @@ def block_until_ready_on_cpu(outputs: T) -> T:
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:
-    """Moves this process's rows of a batch to its devices, cut over `batch`.
+    """Moves this process's rows of a batch to its devices, sharded over `batch`.
 
     Args:
-      batch: A tree of NumPy arrays [B / parts, ...], this process's part of each batch
-        as `batch_share` says.
-      mesh: The mesh to lay them on.
+      batch: A tree of NumPy arrays [B / parts, ...], the part of the batch that
+        `batch_share` gives this process.
+      mesh: The mesh of the devices.
     """
     sharding = NamedSharding(mesh, spec("batch"))
 
@@ -289,7 +289,7 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
 
 
 def put_whole_batch(batch: Any, mesh: Mesh) -> Any:
-    """As `put_batch`, of a batch [B, ...] that every process has all rows of."""
+    """Like `put_batch`, for a batch [B, ...] of which every process has all rows."""
     sharding = NamedSharding(mesh, spec("batch"))
 
     def put(x: np.ndarray) -> jax.Array:
@@ -300,7 +300,7 @@ def put_whole_batch(batch: Any, mesh: Mesh) -> Any:
 
 
 def split_rows(batch: T, parts: int) -> T:
-    """[B, ...] -> [parts, B / parts, ...], strided so that devices keep their rows."""
+    """[B, ...] -> [parts, B / parts, ...], strided so that rows keep their device."""
 
     def one(x: jax.Array) -> jax.Array:
         rows = x.shape[0] // parts

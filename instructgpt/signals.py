@@ -1,6 +1,6 @@
-"""What Ctrl-C and SIGTERM do where no training loop saves before it ends.
+"""Handling of Ctrl-C and SIGTERM outside of the training loop.
 
-Imports nothing that takes time, so that it holds from the first moment on.
+This module imports nothing slow, so that it can take effect at once.
 """
 
 import os
@@ -10,13 +10,13 @@ import signal
 def stop_in_one_line(
     advice: str = "; what is whole stays: start the same line again to go on",
 ) -> None:
-    """Has Ctrl-C and SIGTERM end the program at once, as a kill does.
+    """Makes Ctrl-C and SIGTERM end the program at once, as a kill does.
 
-    After one every stage goes on. An exception would be lost where it happens to be
-    raised in a callback, as of the garbage collector.
+    Every stage can resume after a kill. An exception would not be safe: it is lost if
+    it is raised within a callback, such as the garbage collector's.
 
     Args:
-      advice: What is printed after the name of the signal.
+      advice: Text printed after the name of the signal.
     """
 
     def stop(number: int, _: object) -> None:
@@ -25,5 +25,5 @@ def stop_in_one_line(
         os._exit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup and & in a script set
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup and "&" ignore a signal
             signal.signal(number, stop)

@@ -22,12 +22,12 @@ Params = Any
 class TrainState:
     """One model in training (pretraining, SFT, RL-init, reward model)."""
 
-    # int32[], updates so far, those that float16 had skipped among them: batches, keys
-    # and checkpoints go by it. The optimiser's own counts leave them out.
+    # int32[], number of updates so far, including those skipped under float16. Batches,
+    # keys and checkpoints are numbered by it; the optimiser's counts omit skipped ones.
     step: jax.Array
     params: Params  # float32 master copy
     opt_state: optax.OptState
-    loss_scale: LossScale | None = None  # of float16 alone
+    loss_scale: LossScale | None = None  # None unless the compute dtype is float16
 
     def updated(self, grads: Params, optimizer: optax.GradientTransformation) -> Self:
         """The state after one optimiser update."""
@@ -40,7 +40,7 @@ class TrainState:
         )
 
     def parts(self) -> dict[str, Any]:
-        """What a checkpoint stores, by name: later stages read `params` alone."""
+        """A checkpoint's parts by name; later stages read only `params`."""
         rest = {"step": self.step, "opt_state": self.opt_state}
         if self.loss_scale is not None:
             rest["loss_scale"] = self.loss_scale
@@ -52,7 +52,7 @@ class TrainState:
         return cls(params=parts["params"], **parts["optimizer"])
 
     def scaling(self) -> dict[str, float]:
-        """What is logged of the loss scale: itself, and steps skipped so far."""
+        """Metrics of the loss scale: its value, and the steps skipped so far."""
         if self.loss_scale is None:
             return {}
         now = jax.device_get(self.loss_scale)
@@ -65,10 +65,10 @@ class PPOState:
 
     policy: TrainState
     value: TrainState
-    ema: Params  # float32, of the policy's parameters
+    ema: Params  # float32 moving average of the policy's parameters
 
     def parts(self) -> dict[str, Any]:
-        """What a checkpoint stores: `params` and `ema` are the policy's."""
+        """The parts that a checkpoint stores; `params` and `ema` are the policy's."""
         policy, value = self.policy.parts(), self.value.parts()
         return {
             "params": policy["params"],
@@ -79,7 +79,7 @@ class PPOState:
         }
 
     def scaling(self) -> dict[str, float]:
-        """Those of the policy, and of the value net under names of their own."""
+        """Metrics of the policy's loss scale, and of the value net's as `value_*`."""
         value = {f"value_{k}": x for k, x in self.value.scaling().items()}
         return self.policy.scaling() | value
 
@@ -102,7 +102,7 @@ def init_params(model: nn.Module, key: jax.Array) -> Params:
 
 
 def params_layout(model: nn.Module, mesh: Mesh) -> Params:
-    """ShapeDtypeStructs with shardings of the parameters: what to restore into."""
+    """ShapeDtypeStructs with shardings of the parameters, to restore into."""
     boxed = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     return _layout(boxed, mesh)
 
@@ -118,7 +118,7 @@ def _layout(boxed: Any, mesh: Mesh) -> Any:
 def _start(
     model: nn.Module, optimizer: optax.GradientTransformation, params: Params
 ) -> TrainState:
-    """Step 0, with a loss scale if the model computes in float16."""
+    """The state at step 0, with a loss scale if the model computes in float16."""
     half = model.config.compute_dtype == "float16"
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -137,8 +137,8 @@ def _fresh(
 def train_state_layout(
     model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-    """ShapeDtypeStructs with shardings of what `make_train_state` makes."""
-    # The key is abstract as well: the mesh's devices need not be there.
+    """ShapeDtypeStructs with shardings of the result of `make_train_state`."""
+    # The key is abstract as well, because the mesh's devices need not be attached.
     boxed = jax.eval_shape(lambda: _fresh(model, optimizer, jax.random.key(0)))
     return _layout(boxed, mesh)
 
@@ -151,18 +151,18 @@ def make_train_state(
     mesh: Mesh,
     params: Params | None = None,
 ) -> TrainState:
-    """Initialises a state on the mesh, each array born where it lives.
+    """Initialises a state on the mesh, each array directly in its own sharding.
 
     Args:
       model: Its `init` gives the shapes and logical axes.
       optimizer: Its `init` gives the moments.
-      key: For the parameters; unused when they are given.
-      mesh: Where the state lives.
-      params: Start from these instead of fresh ones. They are donated: the state takes
-        their memory over, so that nothing is held twice, and they cannot be used again.
+      key: Random key for the parameters; unused when they are given.
+      mesh: The mesh that holds the state.
+      params: Initial parameters; None for random ones. They are donated: the state
+        takes over their memory, and they cannot be used again.
 
     Raises:
-      UserError: `params` do not have the model's shapes.
+      UserError: the shapes of `params` are not the model's.
     """
     fresh = functools.partial(_fresh, model, optimizer)
     boxed = jax.eval_shape(fresh, key)
@@ -174,20 +174,20 @@ def make_train_state(
     def from_params(params: Params) -> TrainState:
         return _start(model, optimizer, params)
 
-    # Memory can be taken over only by an array that is cut over devices as before.
+    # Memory can be reused only by an array with the same sharding.
     params = jax.device_put(params, shardings.params, donate=True)
     make = jax.jit(from_params, out_shardings=shardings, donate_argnums=0)
     return make(params)
 
 
 def free(tree: Any) -> None:
-    """Frees the memory of live arrays now, whoever still refers to them."""
+    """Frees the memory of live arrays now, even if they are still referenced."""
     for x in jax.tree.leaves(tree):
         x.delete()
 
 
 def layout_of(state: Any) -> Any:
-    """ShapeDtypeStructs with shardings of a live state, to restore into."""
+    """ShapeDtypeStructs with the shardings of a live state, to restore into."""
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
     )
@@ -201,10 +201,10 @@ def scalar_params_from(
     *,
     head_scale: float = 1.0,
 ) -> Params:
-    """A ScalarModel's parameters: this trunk and a fresh head.
+    """Parameters of a ScalarModel from a given trunk and a new random head.
 
-    The language model's unembedding is left out (tied, it is the embedding, which
-    stays); the head starts at std head_scale/sqrt(D + 1) and bias 0.
+    The language model's unembedding is left out (a tied one is the embedding and
+    stays). The head starts with std head_scale/sqrt(D + 1) and bias 0.
     """
     trunk = {name: value for name, value in trunk.items() if name != "unembedding"}
     layout = params_layout(model, mesh)
@@ -222,7 +222,7 @@ def scalar_params_from(
 
 
 def check_same_shapes(params: Params, expected: Params) -> None:
-    """Raises UserError naming the first array that is missing, extra or misshapen."""
+    """Raises UserError, naming the first array that is missing, extra or misshapen."""
     have = {jax.tree_util.keystr(k): v for k, v in _flat(params)}
     want = {jax.tree_util.keystr(k): v for k, v in _flat(expected)}
     for name in sorted(want.keys() | have.keys()):
@@ -241,15 +241,15 @@ def _flat(tree: Any):
 
 
 def shardings_of(tree: Any) -> Any:
-    """The shardings of live arrays, to pin a step's output to."""
+    """The shardings of live arrays, to which a step's output is pinned."""
     return jax.tree.map(lambda x: x.sharding, tree)
 
 
 def cast(params: Params, dtype: str) -> Params:
-    """A copy of the parameters in a compute dtype, for models that only run.
+    """A copy of the parameters in a compute dtype, for inference.
 
-    LayerNorms and scalar heads compute in float32 and stay in it, so that the copy
-    gives the same numbers as the float32 parameters do in training.
+    LayerNorms and scalar heads compute in float32 and are not cast, so that the copy
+    gives the same numbers as the float32 parameters give in training.
     """
 
     def one(path: tuple[Any, ...], x: jax.Array) -> jax.Array:

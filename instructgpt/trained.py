@@ -1,7 +1,7 @@
-"""Trained models: the checkpoint, the tokenizer and the lengths that a workdir holds.
+"""Opens trained models: the checkpoint, the tokenizer and the lengths of a workdir.
 
-A workdir is what a stage or an import of a public model has left. The stages and
-`inference.py` open models here.
+A workdir is the folder of a stage, or of an imported public model. The stages and
+`inference/` open models with this module.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from instructgpt.state import check_same_shapes, params_layout
 from instructgpt.tokenizer import check_tokenizer, load_tokenizer
 
 Params = Any
-_RESPONSE = 256  # tokens of a response of a model that no stage has given a limit
+_RESPONSE = 256  # default limit of a response in tokens, for an imported model
 
 
 class Loaded(NamedTuple):
@@ -43,12 +43,12 @@ class Loaded(NamedTuple):
     model: Any
     params: Params
     step: int
-    source: str  # its checkpoint, for messages
-    weights: str = ""  # what stands for the checkpoint's arrays
+    source: str  # the checkpoint's path, for messages
+    weights: str = ""  # checksum of the checkpoint's arrays
 
 
 class Opened(NamedTuple):
-    """A checkpoint of which nothing but its description has been read."""
+    """A checkpoint of which only `meta` has been read."""
 
     workdir: Path
     checkpoints: Checkpoints
@@ -61,9 +61,9 @@ class Opened(NamedTuple):
         return str(self.checkpoints.directory / str(self.step))
 
     def part(self, wanted: str) -> str:
-        """The name of a part; "" is the averaged policy if there is one, else params.
+        """The name of the part to load; "" means "ema" if it exists, else "params".
 
-        A reward model has no other part than params.
+        A reward model has only the part "params".
         """
         if self.meta["kind"] == "scalar":
             return "params"
@@ -95,9 +95,9 @@ def opened(
     """Opens a checkpoint that a stage or an import has left.
 
     Args:
-      workdir: Absolute.
-      step: Which checkpoint; None is the newest, of a finished stage.
-      verify: What is compared with its checksum, see Checkpoints.
+      workdir: The workdir, an absolute path.
+      step: Step of the checkpoint; None is the newest one, of a finished stage.
+      verify: What is compared with checksums, see Checkpoints.
 
     Raises:
       UserError: there is no such checkpoint, or the stage has not finished.
@@ -117,17 +117,17 @@ def opened(
 def check_made_alike(
     path: str | Path, meta: dict[str, Any], here: dict[str, Any]
 ) -> None:
-    """Raises UserError if a model was made with what a stage that loads it has not.
+    """Raises UserError if a model was trained with other text settings than a stage's.
 
     Args:
-      path: Of the model's stage.
-      meta: What its checkpoint says.
+      path: The workdir of the model's stage.
+      meta: The `meta` of the model's checkpoint.
       here: The tokenizer, the template and the held-out data of the stage that loads
-        it, as `stages/loading.py` writes them into a checkpoint.
+        it, in the form that `stages/loading.py` writes into a checkpoint.
     """
     made = meta.get("made_with")
     if made is None:
-        return  # imported, or made by hand
+        return  # the model was imported or made by hand
     if made["tokenizer"] != here["tokenizer"]:
         raise UserError(
             f"{path}: the model was trained with another tokenizer than this stage's, "
@@ -151,10 +151,10 @@ def check_made_alike(
 
 
 def checkpoint_steps(workdir: Path) -> list[int]:
-    """Steps of the checkpoints that a stage or an import has left, in order.
+    """Steps of the checkpoints in a finished stage's or an import's workdir, in order.
 
     Raises:
-      UserError: there are none, or the stage is not finished.
+      UserError: there are no checkpoints, or the stage is not finished.
     """
     if (workdir / IDENTITY).exists() and not is_finished(workdir):
         raise UserError(
@@ -173,11 +173,11 @@ def checkpoint_steps(workdir: Path) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class TextFormat:
-    """How text is put to a model: tokenizer, template, and room for tokens."""
+    """How text becomes tokens for a model: tokenizer, template and length limits."""
 
     prompt_format: PromptFormat
-    max_prompt: int  # P, with the template and the dialogue before the prompt
-    max_response: int  # R, with the end of text
+    max_prompt: int  # P, tokens with the template and the dialogue before the prompt
+    max_response: int  # R, tokens with the end of text
 
 
 def read_text_format(
@@ -188,7 +188,7 @@ def read_text_format(
     max_prompt: int = 0,
     max_response: int = 0,
 ) -> TextFormat:
-    """How the model of a workdir was, or is to be, given text.
+    """The text format of a workdir's model, with replacements if they are given.
 
     The tokenizer, the template and the lengths are those of the stage's config. An
     imported model has its tokenizer beside it, the template "plain", and a response of
@@ -196,13 +196,13 @@ def read_text_format(
 
     Args:
       found: The checkpoint.
-      tokenizer: A file or folder in place of the workdir's.
-      template: In place of the workdir's, see data/templates.py.
-      max_prompt: Tokens of a prompt; -1: all that the context has room for.
-      max_response: Tokens of a response.
+      tokenizer: A tokenizer's file or folder; "": the workdir's.
+      template: A template of data/templates.py; "": the workdir's.
+      max_prompt: Tokens of a prompt; 0: the workdir's, -1: all that the context allows.
+      max_response: Tokens of a response; 0: the workdir's.
 
     Raises:
-      UserError: the tokenizer is not there or is another than the model was trained
+      UserError: the tokenizer is missing or is not the one that the model was trained
         with, or the lengths do not fit the model's context.
     """
     given = _data_of(found.workdir)
@@ -260,13 +260,13 @@ def _check_format(found: Opened, prompt_format: PromptFormat) -> None:
 
 
 def _config_of(workdir: Path) -> dict[str, Any]:
-    """The flat config of the stage that made a workdir; none of an imported model."""
+    """The flat config of a workdir's stage; empty for an imported model."""
     if not (workdir / CONFIG).exists():
         return {}
     values = flat(read_json(workdir / CONFIG, remedy="name another workdir"))
     if (
         workdir / IDENTITY
-    ).exists():  # which has a checksum, but neither paths nor mesh
+    ).exists():  # preferred, as it has a checksum; it lacks paths and the mesh
         values |= Identity.read(workdir / IDENTITY).config
     return values
 
@@ -289,7 +289,7 @@ def _block(workdir: Path, cls: type, name: str) -> dict[str, Any] | None:
 
 
 def _data_of(workdir: Path) -> DataConfig | None:
-    """The data block of a workdir's config with its paths resolved."""
+    """The data block of a workdir's config, with resolved paths."""
     values = _block(workdir, DataConfig, "data")
     if values is None:
         return None
@@ -302,8 +302,8 @@ def _data_of(workdir: Path) -> DataConfig | None:
 def read_mesh(workdir: Path) -> Mesh:
     """The mesh of the stage that made a workdir.
 
-    With other devices than it had, and of an imported model: all devices, each with the
-    whole model.
+    If the devices are not those of the stage, and for an imported model, the mesh has
+    all devices and each holds the whole model.
 
     Raises:
       UserError: the config of the workdir is damaged.
@@ -316,10 +316,10 @@ def read_mesh(workdir: Path) -> Mesh:
 
 
 def model_config_of(found: Opened, mesh: Mesh) -> ModelConfig:
-    """The config of a checkpoint's model, as the devices of a mesh can compute it.
+    """The config of a checkpoint's model, in dtypes that the mesh's devices have.
 
     Raises:
-      UserError: it has a switch that does not exist.
+      UserError: the config has a field that does not exist.
     """
     known = {field.name for field in dataclasses.fields(ModelConfig)}
     unknown = found.meta["model"].keys() - known

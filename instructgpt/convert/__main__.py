@@ -1,4 +1,4 @@
-"""Public checkpoints to ours and back.
+"""Converts public checkpoints to ours and back.
 
     python -m instructgpt.convert import SOURCE CHECKPOINT
     python -m instructgpt.convert export CHECKPOINT FOLDER
@@ -22,7 +22,7 @@ from instructgpt.outputs import in_one_line
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parses the command line; a user's mistake ends in one line."""
+    """Runs the command; a user's mistake ends in one line."""
     parser = argparse.ArgumentParser(prog="instructgpt.convert", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     importing = commands.add_parser("import", help="public files to a checkpoint")

@@ -1,4 +1,4 @@
-"""The chat template of what is exported: the one that the model was trained with."""
+"""Writes the chat template of an exported model: the one that it was trained with."""
 
 import json
 from pathlib import Path
@@ -14,15 +14,15 @@ _JINJA = "chat_template.jinja"
 
 
 def write_chat_template(folder: Path, tokenizer: Tokenizer, name: str) -> None:
-    """Makes EOS and chat template of an exported tokenizer those of the training.
+    """Sets the EOS and the chat template of an exported tokenizer to those of training.
 
-    A template that is there already is kept where it is for the same turns, those of
-    control tokens, and EOS ends them already.
+    An existing chat template is kept if the model was trained on turns of control
+    tokens, as that template writes them, and EOS already ends the turns.
 
     Args:
-      folder: Holds the tokenizer's files.
-      tokenizer: What they are.
-      name: The name of the template in training.
+      folder: Folder of the tokenizer's files.
+      tokenizer: The tokenizer that these files define.
+      name: Name of the template in training.
 
     Raises:
       UserError: a file of settings is damaged.
@@ -41,7 +41,7 @@ def write_chat_template(folder: Path, tokenizer: Tokenizer, name: str) -> None:
     settings["add_bos_token"] = bool(tokenizer.start_ids)
     settings["chat_template"] = _jinja(template, bos=bool(tokenizer.start_ids))
     _write(path, settings)
-    if (folder / MAP).exists():  # which may overrule the other
+    if (folder / MAP).exists():  # its entries may overrule the other file's
         _write(folder / MAP, read_object(folder / MAP) | ends)
 
 
@@ -50,7 +50,7 @@ def _write(path: Path, settings: dict[str, Any]) -> None:
 
 
 def _jinja(template: Template, *, bos: bool) -> str:
-    """The template in the language of chat templates."""
+    """The template as a Jinja chat template."""
 
     def text(value: str) -> str:
         return f"{{{{ {json.dumps(value, ensure_ascii=False)} }}}}" if value else ""
@@ -71,7 +71,7 @@ def _jinja(template: Template, *, bos: bool) -> str:
 
 
 def template_of(checkpoint: Path) -> str:
-    """The template that a stage's workdir was trained with; "" for an imported model.
+    """Name of the template of a stage's workdir; "" for an imported model.
 
     Raises:
       UserError: its config.json is damaged.

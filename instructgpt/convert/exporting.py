@@ -1,4 +1,4 @@
-"""Export of a stage's model as public files."""
+"""Exports a stage's model as public files."""
 
 import dataclasses
 from pathlib import Path
@@ -39,16 +39,16 @@ def export_checkpoint(
 ) -> dict[str, Any]:
     """Writes a stage's model as public files: config.json, safetensors, tokenizer.
 
-    A reward model becomes a sequence classifier with one label. Public classifiers
-    have no bias, so config.json keeps ours as `score_bias`: other programs give scores
-    that are lower by it.
+    A reward model becomes a sequence classifier with one label. Public classifiers have
+    no bias, so config.json holds ours as `score_bias`, and scores of other programs
+    lack that bias.
 
     Args:
-      checkpoint: A stage's workdir.
-      folder: A new folder, which appears when it is whole.
+      checkpoint: The stage's workdir.
+      folder: A new folder, which appears when it is complete.
       part: "params", or "ema" for the averaged policy of PPO.
-      step: Which checkpoint; None is the newest.
-      dtype: What the tensors are written in.
+      step: Step of the checkpoint; None is the newest.
+      dtype: The dtype of the written tensors.
       max_shard_gb: Largest file, in 1e9 bytes.
 
     Returns:
@@ -67,7 +67,7 @@ def export_checkpoint(
     scalar = meta["kind"] == "scalar"
     predicted = config.vocab_size
     if scalar:
-        # Padding is looked up by the classifier, so its row stays.
+        # The classifier looks padding up in the embedding, so its row is exported.
         config = dataclasses.replace(
             config, tied_head=True, vocab_size=config.padded_vocab_size
         )
@@ -103,10 +103,10 @@ def export_checkpoint(
 def _export_tokenizer(
     source: Path | None, folder: Path, rows: int, *, template: str
 ) -> dict[str, Any]:
-    """Copies the tokenizer that a workdir used; its control ids for config.json.
+    """Copies a workdir's tokenizer, and returns its control ids for config.json.
 
-    Padding that was given an id of its own beyond the exported rows is left out: other
-    programs look it up in the table.
+    A padding id beyond the exported rows is left out, because other programs would look
+    it up in the embedding.
     """
     if source is None or not copy_tokenizer(source, folder):
         common.announce("export: the workdir names no tokenizer; copy one yourself")
@@ -123,10 +123,10 @@ def _export_tokenizer(
 
 
 def _tokenizer_of(checkpoint: Path) -> Path | None:
-    """Where a workdir's tokenizer lies; None if the workdir names none.
+    """The path of a workdir's tokenizer; None if the workdir names none.
 
     Raises:
-      UserError: it is not where the run's config says.
+      UserError: it is not at the path in the run's config.
     """
     own = checkpoint / TOKENIZER
     described = checkpoint / "config.json"
@@ -142,7 +142,7 @@ def _tokenizer_of(checkpoint: Path) -> Path | None:
             f"{path}: there is no tokenizer, which config.data.{key} of {checkpoint} "
             f"names; put its files back there, or into {own}"
         )
-    load_tokenizer(path)  # what it lacks is told before any weight is read
+    load_tokenizer(path)  # raises before any weight is read
     return path
 
 
@@ -165,7 +165,7 @@ def _write_shards(
     dtype: str,
     max_shard_gb: float,
 ) -> None:
-    """One file at a time is in memory."""
+    """Writes the safetensors files, with one file at a time in memory."""
     width = np.dtype(dtype).itemsize
     groups = list(
         transfer.shards(items, bytes_per_value=width, max_bytes=int(max_shard_gb * 1e9))
@@ -181,7 +181,7 @@ def _write_shards(
         tensors = {key: value.astype(dtype) for key, value in tensors.items()}
         if is_first():
             save_file(tensors, folder / name, metadata={"format": "pt"})
-            (folder / name).chmod(0o644)  # written for its owner alone
+            (folder / name).chmod(0o644)  # the library lets only the owner read it
         weight_map |= dict.fromkeys(tensors, name)
         total += sum(value.nbytes for value in tensors.values())
         done += len(group)

@@ -1,4 +1,4 @@
-"""Import of public checkpoints into a workdir."""
+"""Imports public checkpoints into a workdir."""
 
 import dataclasses
 import shutil
@@ -27,12 +27,12 @@ from instructgpt.state import params_layout
 from instructgpt.tokenizer import Tokenizer, copy_tokenizer, load_tokenizer
 from instructgpt.tokenizer.gguf import UnknownTokenizerError, write_gguf_tokenizer
 
-TOKENIZER = "tokenizer"  # folder of a workdir
-SCORE = "score.weight"  # the head of a public reward model
-# What our exported reward models say besides: their bias, and how many of their rows
-# are tokens that a language model would predict.
+TOKENIZER = "tokenizer"  # name of the tokenizer's folder in a workdir
+SCORE = "score.weight"  # name of the head of a public reward model
+# Additional keys of our exported reward models: the bias, and the number of embedding
+# rows that are tokens that a language model would predict.
 SCORE_BIAS, SCORE_VOCAB = "score_bias", "score_vocab_size"
-_ROWS = 128  # the embedding grows to a multiple of this, so that it shards
+_ROWS = 128  # the embedding's rows are padded to a multiple of this, to be sharded
 
 
 class _Public(NamedTuple):
@@ -41,46 +41,46 @@ class _Public(NamedTuple):
     tensors: TensorSource
     family: Family
     config: ModelConfig
-    where: str  # what describes the model, for messages
-    described: dict[str, Any]  # its content
+    where: str  # the file that describes the model, for messages
+    described: dict[str, Any]  # content of that file
 
     @property
     def scalar(self) -> bool:
-        """Whether it is a reward model."""
+        """Whether the model is a reward model."""
         names = self.described.get("architectures") or [""]
         named = isinstance(names, list) and self.family.classifier in names
         return named or SCORE in self.tensors.tensors()
 
 
 class Imported(NamedTuple):
-    """A public model as parameters of ours."""
+    """A public model, converted to our parameters."""
 
     params: Any
-    meta: dict[str, Any]  # what a checkpoint says of it
+    meta: dict[str, Any]  # entries of a checkpoint's `meta`
 
 
 def import_checkpoint(source: str, workdir: str | Path) -> dict[str, Any]:
     """Writes a public model as a checkpoint of ours, with its tokenizer beside it.
 
-    The tensors stream onto the mesh of all devices one by one. The checkpoint appears
-    under its name when it is whole, and nothing is written before all tensors are read.
+    The tensors are moved to the mesh of all devices one by one. Nothing is written
+    before all tensors are read, and the checkpoint appears when it is complete.
 
     Args:
       source: A folder, a .gguf file or a name on the hub.
       workdir: A new folder.
 
     Returns:
-      What the checkpoint says of its model: family, config, kind.
+      The checkpoint's `meta` about the model: family, config, kind.
 
     Raises:
-      UserError: a file is missing, damaged or of another model; or the workdir holds
-        a checkpoint.
+      UserError: a file is missing, damaged or belongs to another model; or the workdir
+        is not empty.
     """
     workdir = Path(workdir).absolute()
     directory = workdir / "checkpoints"
     if directory.exists() and Checkpoints(directory, clean=False).steps:
         raise UserError(f"{workdir} holds checkpoints; name a new folder")
-    left = {directory.name, TOKENIZER}  # what an import that was killed leaves
+    left = {directory.name, TOKENIZER}  # folders that a killed import leaves
     if workdir.is_dir() and any(path.name not in left for path in workdir.iterdir()):
         raise UserError(f"{workdir} is not empty; name a new folder")
     with tempfile.TemporaryDirectory() as folder:
@@ -97,14 +97,14 @@ def import_checkpoint(source: str, workdir: str | Path) -> dict[str, Any]:
 
 
 def read_public(source: str, tokenizer_folder: Path) -> Imported:
-    """Reads a public model onto the mesh of all devices, and writes its tokenizer.
+    """Reads a public model onto a mesh of all devices, and writes its tokenizer.
 
     Args:
-      source: As of `import_checkpoint`.
-      tokenizer_folder: Made if the model comes with a tokenizer.
+      source: See `import_checkpoint`.
+      tokenizer_folder: Folder that is created if the model has a tokenizer.
 
     Raises:
-      UserError: a file is missing, damaged or of another model.
+      UserError: a file is missing, damaged or belongs to another model.
     """
     path = find_model(source)
     public = _open(path)
@@ -146,7 +146,7 @@ def _open(path: Path) -> _Public:
 def _import_tokenizer(
     path: Path, tensors: TensorSource, folder: Path
 ) -> Tokenizer | None:
-    """Copies the tokenizer's files; None if the model comes without."""
+    """Copies the tokenizer's files; returns None if the model has no tokenizer."""
     why = "the model has no tokenizer"
     if isinstance(tensors, GGUFFile):
         try:
@@ -164,7 +164,7 @@ def _import_tokenizer(
 
 
 def _settle_head(public: _Public) -> _Public:
-    """A language model with the head that its files hold, a reward model without."""
+    """Settles the head of a language model; a reward model has no unembedding."""
     family, config = public.family, public.config
     held = family.head in public.tensors.tensors()
     if public.scalar:
@@ -181,7 +181,7 @@ def _settle_head(public: _Public) -> _Public:
 
 
 def _with_rows(public: _Public, tokenizer: Tokenizer | None) -> ModelConfig:
-    """Gives padding an id of its own, and the embedding rows that shard."""
+    """A config with a separate padding id, and a number of rows that can be sharded."""
     config = public.config
     wanted = config.vocab_size
     if tokenizer is None:
@@ -209,7 +209,7 @@ def _score_vocab(public: _Public) -> int:
 
 
 def _read_params(public: _Public, config: ModelConfig) -> Any:
-    """All parameters; a reward model's are its trunk, kernel and bias."""
+    """Reads all parameters; a reward model's are its trunk, kernel and bias."""
     source, family = public.tensors, public.family
     found = dict(source.tensors())
     if config.num_layers > len(found):
@@ -252,7 +252,7 @@ def _read_params(public: _Public, config: ModelConfig) -> Any:
 
 
 def _quantisation(described: dict[str, Any]) -> str:
-    """What a config.json says of how its weights are quantised."""
+    """The quantisation that a config.json names, for messages; "" if none."""
     said = described.get("quantization_config")
     if not isinstance(said, dict):
         return ""

@@ -1,14 +1,14 @@
-"""A checkpoint as text in and text, log-probs or scores out.
+"""Runs checkpoints on text: text in, and text, log-probs or scores out.
 
     prompts = ["Where does Dela live?", "Who is Falk?"]
     policy = LanguageModel.open("runs/mini/ppo_ptx", part="ema")
     answers = [texts[0] for texts in policy.generate(prompts)]
     scores = RewardModel.open("runs/mini/reward").score(prompts, answers)
 
-Templates, stop tokens, padding, batches and the mesh are inside; callers hold text. A
-prompt is a text, or a record with `prompt` and, for a dialogue, `history`: the prompts
-and responses before it in turn. Models that differ in nothing but their parameters
-share what is compiled. Each call compiles once for each temperature and batch size.
+The models handle templates, stop tokens, padding, batches and the mesh; callers handle
+only text. A prompt is a text, or a record with `prompt` and, for a dialogue, `history`:
+the earlier prompts and responses in turn. Models that differ only in their parameters
+share compiled programs, one for each temperature and batch size.
 """
 
 from instructgpt.inference.language_model import LanguageModel

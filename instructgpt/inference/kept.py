@@ -1,4 +1,4 @@
-"""What a long computation has made so far, so that a killed one goes on from there."""
+"""Stores the rows of a long computation, so that it resumes after a kill."""
 
 import json
 from collections.abc import Sequence
@@ -11,24 +11,23 @@ from instructgpt.outputs import new_file
 
 
 class KeptRows:
-    """Rows in order, in a folder of small files, each of which appears whole.
+    """Rows in order, stored in a folder of small files that are written atomically.
 
-    A file holds what one call of `add` was given, under the number of its first row. A
-    file that is damaged, or was made from something else, counts as missing: its rows,
-    and all after them, are made again.
+    A file holds the rows of one call of `add`; its name is the number of its first row.
+    A file that is damaged or was made from something else counts as missing: its rows
+    and all later ones must be made again.
 
     Attributes:
-      rows: All rows that there are so far, JSON values.
+      rows: All rows so far, JSON values.
     """
 
     def __init__(self, folder: Path, made_from: Any):
-        """Reads what is there.
+        """Reads the rows that the folder holds.
 
         Args:
-          folder: Of these rows alone; it need not exist. Whoever makes them deletes it
-            once the whole is written elsewhere.
-          made_from: A JSON value that tells these rows from others: all that they
-            follow from.
+          folder: A folder for these rows only, which need not exist. The caller deletes
+            it after writing the complete result elsewhere.
+          made_from: A JSON value of everything that determines the rows.
         """
         self._folder = folder
         self._made_from = value_checksum(made_from)
@@ -41,7 +40,7 @@ class KeptRows:
         return rows
 
     def _part(self, start: int) -> list[Any]:
-        """The rows of one file; none if they have to be made again."""
+        """The rows of one file; empty if they must be made again."""
         try:
             value = json.loads(self._path(start).read_bytes())
             checksum = value.pop("checksum")
@@ -52,7 +51,7 @@ class KeptRows:
             return []
 
     def add(self, rows: Sequence[Any]) -> None:
-        """Writes the next rows; all processes call this, and the first one writes."""
+        """Writes the next rows; all processes must call this, and process 0 writes."""
         value = {"made_from": self._made_from, "rows": list(rows)}
         value["checksum"] = value_checksum(value)
         if is_first():

@@ -1,4 +1,4 @@
-"""A language model that text is put to.
+"""A language model that is used by texts, not tokens.
 
 Letters: K samples per prompt.
 """
@@ -32,21 +32,21 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LanguageModel(TextModel):
-    """A language model that answers text, and says how probable text is.
+    """A language model that samples responses to text, and scores text by probability.
 
-    Build it by `open`, from a checkpoint, or by its constructor, from live parameters.
+    Make one by `open` from a checkpoint, or by the constructor from live parameters.
     """
 
-    # Puts solved examples before a prompt, which then has no template; see `few_shot`.
+    # Adds solved examples before a prompt, which then has no template; see `few_shot`.
     wrap: Callable[[str], str] | None = None
 
     def few_shot(self, wrap: Callable[[str], str]) -> "LanguageModel":
-        """The same model, given solved examples before each prompt.
+        """A copy of the model that reads solved examples before each prompt.
 
         Prompts then have no template and no history, and a newline ends a response.
 
         Args:
-          wrap: Puts the examples before a prompt.
+          wrap: Returns a prompt with the examples before it.
 
         Raises:
           UserError: the examples do not fit the context.
@@ -76,27 +76,27 @@ class LanguageModel(TextModel):
         name: str = "",
         keep: Path | None = None,
     ) -> list[list[str]]:
-        """Answers: K texts for each prompt, in the order of the prompts.
+        """Samples K texts for each prompt, in the order of the prompts.
 
-        A prompt's answers depend on its place among the prompts and on the key, and not
-        on the batch or the mesh, but where rounding decides a tie.
+        A prompt's answers depend on its place among the prompts and on the key. They do
+        not depend on the batch or the mesh, unless rounding decides a tie.
 
         Args:
           prompts: Texts or records.
-          num_samples: K.
+          num_samples: Number of samples per prompt, K.
           temperature: Divides the logits; 0 takes the most probable token.
-          top_p: Draws from the smallest set of tokens with this probability.
+          top_p: Probability of the smallest set of tokens that is drawn from.
           max_response: Tokens of a response; 0: the model's limit.
-          key: For the draws, or its seed.
-          batch_size: Prompts at a time; None: 64 or less. The mesh rounds it up.
-          name: Of a line that says how far it is; "": none.
-          keep: A folder in which answers are kept as they come, so that a call that was
-            killed goes on from there, with the same bits. Only for a model from a
-            checkpoint. The caller deletes it.
+          key: Random key of the sampling, or its seed.
+          batch_size: Prompts in a batch, rounded up for the mesh; None: 64 or less.
+          name: Name at the start of a progress line; "": no line.
+          keep: A folder that stores answers as they come, so that a call resumes after
+            a kill with the same bits. Only for a model from a checkpoint. The caller
+            deletes it.
 
         Raises:
-          UserError: a prompt is too long, a number is out of its range, or the model
-            gives what is not finite; the message names its checkpoint.
+          UserError: a prompt is too long, a number is out of its range, or the model's
+            output is not finite; the message names the checkpoint.
         """
         records = as_records(prompts)
         if not records:
@@ -136,7 +136,7 @@ class LanguageModel(TextModel):
         *,
         start: int,
     ) -> Iterator[list[list[str]]]:
-        """The texts of each batch, from row `start` on."""
+        """Yields the texts of each batch, from row `start` on."""
         form = self.text.prompt_format
         if start >= len(asked):
             return
@@ -151,7 +151,7 @@ class LanguageModel(TextModel):
             encode,
             batch_size=batch_size,
             mesh=self.mesh,
-            keep=range(start, len(asked)),  # whose numbers they keep, and so their keys
+            keep=range(start, len(asked)),  # rows keep their numbers and so their keys
             whole=True,
         )
         sampler = text_sampler(self.model.config, form, sampling, newline=self._raw)
@@ -160,11 +160,11 @@ class LanguageModel(TextModel):
 
     @property
     def _raw(self) -> bool:
-        """Whether prompts go without the template."""
+        """Whether prompts are used without the template."""
         return self.wrap is not None
 
     def _asked(self, records: Sequence[Record]) -> Sequence[Record]:
-        """The records as the model reads them."""
+        """The records in the form that the model reads."""
         if self.wrap is None:
             return records
         return [{**r, "prompt": self.wrap(r["prompt"])} for r in records]
@@ -187,7 +187,7 @@ class LanguageModel(TextModel):
         key: Array,
         batch_size: int,
     ) -> KeptRows | None:
-        """What an earlier call has left of the same answers."""
+        """The answers that a killed call with the same arguments has stored."""
         if folder is None:
             return None
         if not self.weights:
@@ -217,15 +217,15 @@ class LanguageModel(TextModel):
         """log p(continuation | prompt) of each pair.
 
         Args:
-          pairs: Prompts, texts or records, and the continuation of each.
+          pairs: Pairs of a prompt, which is a text or a record, and its continuation.
           raw: Whether the two are one text, without a template. They are then encoded
             together, white space between them belongs to the continuation, and a
             prompt that is too long loses its beginning.
-          ended: Whether the end of text after the continuation counts too.
-          batch_size: Pairs at a time; None: 64 or less. The mesh rounds it up.
+          ended: Whether the end of text after the continuation is included.
+          batch_size: Pairs in a batch, rounded up for the mesh; None: 64 or less.
 
         Raises:
-          UserError: a pair does not fit the context, or the model gives what is not
+          UserError: a pair does not fit the context, or the model's output is not
             finite.
         """
         prompts = as_records([prompt for prompt, _ in pairs])

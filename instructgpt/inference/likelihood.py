@@ -1,4 +1,4 @@
-"""How probable a model finds given text: pairs of a prompt and its continuation.
+"""Log-likelihoods of given text: pairs of a prompt and its continuation.
 
 Letters: B batch, P prompt, R continuation.
 """
@@ -17,13 +17,13 @@ from instructgpt.finite import check_finite
 from instructgpt.sharding import put_whole_batch
 
 Pair = tuple[list[int], list[int]]  # the tokens of a prompt and of its continuation
-_LEAST_WIDTH = 16  # tokens
+_LEAST_WIDTH = 16  # smallest padded length, in tokens
 
 
 class LogLikelihood(NamedTuple):
-    """What a model says of a given continuation."""
+    """A model's log-likelihood of a given continuation."""
 
-    log_prob: float  # natural log of its probability, summed over tokens
+    log_prob: float  # log-probability in nats, summed over tokens
     num_tokens: int
     greedy: bool  # whether each token is the most probable one
 
@@ -40,17 +40,17 @@ def encode_pair(
     """The tokens of a prompt, one or more, and of its continuation.
 
     Args:
-      form: Tokenizer and template.
-      record: Has `id`, `prompt` and may have `history`.
+      form: The tokenizer and the template.
+      record: A record with `id` and `prompt`, which may have `history`.
       text: The continuation.
       raw: Whether the two are one text, without a template: they are encoded together,
         white space between them belongs to the continuation, and a prompt that is too
         long loses its beginning.
       ended: Whether the end of text follows the continuation.
-      limit: Tokens of both.
+      limit: Largest number of tokens of both together.
 
     Raises:
-      UserError: they do not fit.
+      UserError: the two do not fit the limit.
     """
     if raw:
         prompt = record["prompt"].rstrip()
@@ -58,7 +58,7 @@ def encode_pair(
         before = form.prompt_ids({"prompt": prompt}, raw=True)
         whole = form.prompt_ids({"prompt": prompt + text}, raw=True)
         target = whole[len(before) :] + [form.end_id] * ended
-        # What no text comes before follows the end of another.
+        # A continuation without a prompt follows the end of another text.
         before = before or [form.tokenizer.eos_id]
         before = before[-max(limit - len(target), 1) :]
     else:
@@ -81,16 +81,16 @@ def likelihoods(
     batch_size: int,
     mesh: Mesh,
 ) -> list[LogLikelihood]:
-    """Log-likelihoods in the order of the pairs.
+    """Log-likelihoods of pairs, in their order.
 
-    Pairs are padded to powers of two, and those of one size share batches.
+    Pairs are padded to powers of two, and pairs of equal size share batches.
 
     Args:
-      run: `shared_likelihood` of the model, with its parameters.
-      encoded: Of `encode_pair`.
-      pad_id: Of the tokenizer.
-      batch_size: What the mesh divides.
-      mesh: Where to run.
+      run: The model's `shared_likelihood`, bound to its parameters.
+      encoded: Pairs from `encode_pair`.
+      pad_id: The tokenizer's padding id.
+      batch_size: Rows of a batch, a number that divides over the mesh.
+      mesh: The mesh to run on.
 
     Raises:
       UserError: a log-prob is not finite.
@@ -121,10 +121,10 @@ def likelihoods(
 def _pad(
     pairs: Sequence[Pair], widths: tuple[int, int], pad_id: int
 ) -> tuple[np.ndarray, ...]:
-    """Prompts [B, P] padded on the left, continuations [B, R] on the right.
+    """Pads prompts [B, P] on the left and continuations [B, R] on the right.
 
     Returns:
-      (prompts, their validity, continuations, their validity).
+      (prompts, mask of prompts, continuations, mask of continuations).
     """
     arrays = []
     for side, width in enumerate(widths):
@@ -140,5 +140,5 @@ def _pad(
 
 
 def _width(ids: Sequence[int]) -> int:
-    """A power of two that the tokens fit."""
+    """The padded length of the tokens, a power of two."""
     return max(_LEAST_WIDTH, 1 << max(len(ids) - 1, 0).bit_length())

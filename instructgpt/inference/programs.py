@@ -1,7 +1,7 @@
 """Jitted functions that turn tokens into tokens, scores and log-probs of text.
 
-They are kept by what they are made of, so that models that differ in nothing but their
-parameters share what is compiled.
+They are cached by their configs, so that models that differ only in their parameters
+share compiled programs.
 
 Letters: B batch, P prompt, R response or continuation, V vocabulary.
 """
@@ -26,15 +26,15 @@ Array = jax.Array
 def sampling_ids(
     prompt_format: PromptFormat, *, newline: bool = False
 ) -> dict[str, Any]:
-    """The ids that `make_sampler` is to know of a tokenizer and a template.
+    """The token ids that `make_sampler` takes, from a tokenizer and a template.
 
     Args:
-      prompt_format: The two.
-      newline: Whether a newline ends a response too, as in a list of solved examples.
+      prompt_format: The tokenizer and the template.
+      newline: Whether a newline also ends a response, as in a list of solved examples.
 
     Returns:
-      stop_ids: the template's mark and EOS; pad_id; banned_ids, what is never drawn:
-      padding, and begin-of-text where it is not EOS as well.
+      A dict of stop_ids, the template's end mark and EOS; pad_id; and banned_ids, which
+      are never drawn: padding, and begin-of-text unless it is also EOS.
     """
     tokenizer = prompt_format.tokenizer
     ends = [prompt_format.end_id, tokenizer.eos_id]
@@ -73,23 +73,23 @@ def text_sampler(
     *,
     newline: bool = False,
 ) -> Callable[..., Any]:
-    """The sampler of `make_sampler` that all models of this config share."""
+    """A sampler from `make_sampler`, shared by all models of this config."""
     ids = sampling_ids(prompt_format, newline=newline)
     return _shared_sampler(model, sampling, **ids)
 
 
 @functools.lru_cache(maxsize=64)
 def shared_scorer(model: ModelConfig) -> Callable[..., Array]:
-    """The scorer of `make_response_scorer` that all models of this config share."""
+    """A scorer from `make_response_scorer`, shared by all models of this config."""
     return make_response_scorer(ScalarModel(model))
 
 
 @functools.lru_cache(maxsize=64)
 def shared_likelihood(config: ModelConfig) -> Callable[..., tuple[Array, Array]]:
-    """Jitted: (params, prompt, valid, continuation, valid) -> two [B, R] arrays.
+    """The jitted (params, prompt, valid, continuation, valid) -> two arrays [B, R].
 
-    They are the log-probs of the continuation's tokens, and whether each is the most
-    probable. Logits exist for one column of the continuation at a time.
+    The arrays are the log-probs of the continuation's tokens, and whether each token is
+    the most probable one. Logits exist for one column at a time.
     """
     model = Transformer(config)
 
@@ -117,7 +117,7 @@ def shared_likelihood(config: ModelConfig) -> Callable[..., tuple[Array, Array]]
 def make_response_scorer(
     reward_model: ScalarModel,
 ) -> Callable[[Any, Array, Array, Array, Array], Array]:
-    """Jitted scores [B, K] of (params, prompt, valid, responses, valid)."""
+    """Builds the jitted (params, prompt, valid, responses, valid) -> scores [B, K]."""
 
     @jax.jit
     def run(params, prompt, prompt_valid, responses, response_valid):

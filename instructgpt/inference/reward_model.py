@@ -20,7 +20,7 @@ from instructgpt.sharding import put_whole_batch
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RewardModel(TextModel):
-    """A reward model that scores text. Build it by `open` or by its constructor."""
+    """A reward model that scores text; made by `open` or by the constructor."""
 
     kind = "scalar"
 
@@ -31,14 +31,14 @@ class RewardModel(TextModel):
         *,
         batch_size: int | None = None,
     ) -> np.ndarray:
-        """How good each response to its prompt is: float32[N].
+        """Scores of N responses to their prompts, float32[N].
 
-        A response that is too long is cut, as a sample that met the limit.
+        A response that is too long is cut, like a sample that reaches the limit.
 
         Args:
-          records: [N] prompts, texts or records.
-          responses: [N] texts.
-          batch_size: Rows at a time; None: 64 or less. The mesh rounds it up.
+          records: N prompts, texts or records.
+          responses: N texts.
+          batch_size: Rows in a batch, rounded up for the mesh; None: 64 or less.
 
         Raises:
           UserError: a prompt is too long, or a score is not finite; the message names

@@ -1,6 +1,6 @@
-"""What language and reward models share: parameters, and how text is put to them.
+"""The common base of language and reward models that work on text.
 
-`inference.py` has the two.
+It holds the parameters and the text format.
 """
 
 import contextlib
@@ -27,25 +27,25 @@ from instructgpt.trained import (
 
 Params = Any
 Record = Mapping[str, Any]
-_MOST = 64  # rows of a batch, unless it is given
+_MOST = 64  # largest default number of rows in a batch
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TextModel:
-    """Parameters on a mesh, and how text is put to them."""
+    """A model's parameters on a mesh, with its text format."""
 
     model: Any
     params: Params
     text: TextFormat
     mesh: Mesh
-    source: str = ""  # a checkpoint, for messages; "" of parameters in training
-    weights: str = ""  # what stands for the parameters, if they lie in a checkpoint
+    source: str = ""  # the checkpoint, for messages; "" for parameters in training
+    weights: str = ""  # checksum of the parameters, if they are from a checkpoint
 
     kind: ClassVar[str] = "language"
 
     @classmethod
     def from_loaded(cls, loaded: Loaded, text: TextFormat, mesh: Mesh) -> Self:
-        """A model that a stage has loaded."""
+        """Makes the text model of a model that a stage has loaded."""
         return cls(
             loaded.model, loaded.params, text, mesh, loaded.source, loaded.weights
         )
@@ -64,24 +64,24 @@ class TextModel:
         max_response: int = 0,
         verify: Verify = "files",
     ) -> Self:
-        """The model of a workdir: of a stage that has finished, or imported.
+        """Opens the model of a workdir, which is a finished stage or an import.
 
         Args:
-          workdir: Relative to the current folder, or absolute.
+          workdir: A path, relative to the current folder or absolute.
           part: "params", or "ema" for the average of a policy; "": the average where
-            there is one. A reward model has but one.
-          step: Which checkpoint; None is the newest.
-          mesh: Where it runs; None: the stage's, or all devices if these are others.
-          tokenizer: A file or folder in place of the one in the workdir's config.
-          template: In place of the one in the workdir's config.
-          max_prompt: Tokens of a prompt, with its dialogue; 0: as in the workdir's
-            config, -1: all that the context has room for.
-          max_response: Tokens of a response; 0: as in the workdir's config.
-          verify: What of the checkpoint is compared with its checksums.
+            there is one. A reward model has only "params".
+          step: Step of the checkpoint; None is the newest.
+          mesh: The mesh to run on; None: the stage's, or all devices if they differ.
+          tokenizer: A tokenizer's file or folder; "": the one of the workdir's config.
+          template: Name of a template; "": the one of the workdir's config.
+          max_prompt: Tokens of a prompt with its dialogue; 0: the limit in the
+            workdir's config, -1: all that the context allows.
+          max_response: Tokens of a response; 0: the limit in the workdir's config.
+          verify: What is compared with checksums, see Checkpoints.
 
         Raises:
-          UserError: there is no model of this kind, it is damaged, or what it is to be
-            used with does not fit it.
+          UserError: there is no model of this kind, it is damaged, or it does not fit
+            the tokenizer, template or lengths.
         """
         path = Path(os.path.abspath(os.path.expanduser(workdir)))
         with opened(path, step=step, verify=verify) as found:
@@ -105,17 +105,17 @@ class TextModel:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """On the model's mesh; errors name its checkpoint."""
+        """Runs a block on the model's mesh; errors name the checkpoint."""
         named = about(self.source) if self.source else contextlib.nullcontext()
         with jax.set_mesh(self.mesh), named:
             yield
 
     def prompt_length(self, record: Record, *, raw: bool = False) -> int:
-        """Tokens of a prompt with its template and history; raw: without a template."""
+        """Tokens of a prompt with its history and, unless raw, its template."""
         return len(self.text.prompt_format.prompt_ids(dict(record), raw=raw))
 
     def check_prompts(self, records: Sequence[Record], *, raw: bool = False) -> None:
-        """Raises UserError if a prompt is too long, before any long work."""
+        """Raises UserError if a prompt is too long; called before any long work."""
         limit = self.text.max_prompt
         for record in records:
             length = self.prompt_length(record, raw=raw)
@@ -127,10 +127,10 @@ class TextModel:
                 )
 
     def rows_at_a_time(self, wanted: int | None, number: int) -> int:
-        """Rows of a batch; few sizes, as each is compiled."""
+        """Number of rows of a batch; it takes few values, as each is compiled."""
         return round_up(wanted or min(_MOST, _power_of_two(number)), self.mesh)
 
 
 def _power_of_two(number: int) -> int:
-    """The least power of two that is not smaller; 1 of 0."""
+    """The smallest power of two >= the number; 1 for 0."""
     return 1 << max(number - 1, 0).bit_length()

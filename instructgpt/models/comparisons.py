@@ -1,8 +1,8 @@
-"""Reading numbers off K responses to a prompt, which is computed once.
+"""Scores and log-probs of K responses to a prompt, which is computed once.
 
 The prompt runs through the trunk once and its K responses attend to it: P + K R tokens
-rather than K (P + R). A packed batch spares most of the padding of K R as well: short
-responses share a row, each of which still sees only its prompt and itself.
+rather than K (P + R). A packed batch also avoids most of the padding of K R: short
+responses share a row, and each still sees only its prompt and itself.
 
 Letters: B batch, P prompt, R response, K responses per prompt, D width; M groups of b
 prompts (M b = B), their N packed rows of S tokens.
@@ -31,17 +31,17 @@ def response_scores(
 
     Args:
       model: The reward model.
-      params: Its parameters.
-      prompt: Token ids and which are real, left-padded.
-      responses: Token ids and which are real, right-padded; the last real token is
-        EOS, or the last one sampled if the response was cut.
+      params: The model's parameters.
+      prompt: Token ids and a mask of the real ones, left-padded.
+      responses: Token ids and a mask of the real ones, right-padded; the last real
+        token is EOS, or the last one sampled if the response was cut.
 
     Returns:
       float32, meaningless where a response is empty.
     """
     valid = responses[1]
     last = jnp.maximum(valid.sum(axis=-1, dtype=jnp.int32) - 1, 0)[:, :, None, None]
-    if valid.shape[1] == 1:  # with nothing to share, one row is cheaper
+    if valid.shape[1] == 1:  # a single response shares nothing: one row is cheaper
         tokens, real = (
             jnp.concatenate([p[:, None], r], axis=2)
             for p, r in zip(prompt, responses, strict=True)
@@ -71,13 +71,13 @@ def response_log_likelihoods(
 
     Args:
       model: The language model.
-      params: Its parameters.
-      prompt: Token ids and which are real, left-padded.
-      responses: Token ids and which are real, right-padded.
+      params: The model's parameters.
+      prompt: Token ids and a mask of the real ones, left-padded.
+      responses: Token ids and a mask of the real ones, right-padded.
       temperature: Divides the logits.
 
     Returns:
-      Sums over real tokens; 0 where a response is empty.
+      float32 sums over real tokens; 0 where a response is empty.
     """
     tokens, valid = responses
     before, hidden = _states(model, params, prompt, responses)
@@ -93,7 +93,7 @@ def response_log_likelihoods(
 def comparison_scores(
     model: ScalarModel, params: Params, batch: ComparisonBatch | PackedComparisonBatch
 ) -> Float[Array, "B K"]:
-    """`response_scores` of a batch of rankings, packed or not."""
+    """Scores of a batch of rankings, packed or not; see `response_scores`."""
     if isinstance(batch, ComparisonBatch):
         return response_scores(model, params, *_unpacked(batch))
     _, hidden = _packed_states(model, params, batch)
@@ -111,13 +111,14 @@ def comparison_log_likelihoods(
     *,
     temperature: float = 1.0,
 ) -> Float[Array, "B K"]:
-    """`response_log_likelihoods` of a batch of rankings, packed or not."""
+    """Log-likelihoods of a batch of rankings; see `response_log_likelihoods`."""
     if isinstance(batch, ComparisonBatch):
         return response_log_likelihoods(
             model, params, *_unpacked(batch), temperature=temperature
         )
     before, hidden = _packed_states(model, params, batch)
-    # The state before each token, which for a response's first is its prompt's last.
+    # Each token is predicted by the state before it. The state before a response's
+    # first token is its prompt's last.
     ids = batch.segment_ids
     is_first = ids != jnp.pad(ids[:, :, :-1], [(0, 0), (0, 0), (1, 0)])
     before = jnp.take_along_axis(before, batch.prompt_index[:, :, None], axis=1)
@@ -131,9 +132,9 @@ def comparison_log_likelihoods(
 def _response_sums(
     log_probs: Float[Array, "N S"], ids: Int[Array, "N S"], last: Int[Array, "b K"]
 ) -> Float[Array, "b K"]:
-    """Sums over the tokens of each response of a group, which ends at `last`."""
+    """Sums over the tokens of each response of a group; `last` is where each ends."""
     count, size = ids.shape
-    # A response is known by its row and its number there, from 1 to at most S.
+    # A response is identified by its row and its number there, from 1 to at most S.
     names = (jnp.arange(count)[:, None] * (size + 1) + ids).reshape(-1)
     sums = jax.ops.segment_sum(
         log_probs.reshape(-1), names, num_segments=count * (size + 1)
@@ -142,13 +143,13 @@ def _response_sums(
 
 
 def _unpacked(batch: ComparisonBatch) -> tuple[tuple, tuple]:
-    """Prompts and responses as `response_scores` takes them."""
+    """The prompts and the responses in the form that `response_scores` takes."""
     prompt = batch.prompt, batch.prompt_valid
     return prompt, (batch.responses, batch.response_valid)
 
 
 def _trunk(model: nn.Module) -> str:
-    """The method that gives a model's hidden states."""
+    """Name of the method that gives a model's hidden states."""
     return "hidden" if isinstance(model, ScalarModel) else "__call__"
 
 
@@ -218,7 +219,7 @@ def _log_probs(
     *,
     temperature: float,
 ) -> Float[Array, "*rows"]:
-    """Log-probs of tokens by the states before them."""
+    """Log-probs of tokens, given the states that precede them."""
     out = model.apply(
         {"params": params},
         states.reshape(-1, states.shape[-1]),

@@ -1,4 +1,4 @@
-"""What defines a transformer: a handful of switches, and every GPT-3 size by name."""
+"""The config of a transformer: its switches, and every GPT-3 size by name."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from instructgpt.ranges import (
     check_values,
 )
 
-_LOGIT_BYTES = 1 << 27  # of a chunk, unless it is given
+_LOGIT_BYTES = 1 << 27  # default size of a chunk of logits
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """A decoder-only transformer. Frozen, so static under jit.
+    """Configuration of a decoder-only transformer; frozen, so static under jit.
 
     The defaults are GPT-2's decoder. With `attention_band` it is GPT-3's, in which
     dense and locally banded layers alternate (Brown et al. 2020, §2.1); other switches
@@ -36,24 +36,24 @@ class ModelConfig:
     # (Ainslie et al. 2023). 0: num_heads.
     num_kv_heads: NonNegativeInt = 0
     mlp_width: NonNegativeInt = 0  # 0: 4 x width
-    # Rows of the embedding; those from vocab_size on are never predicted: padding has
-    # its id there, and they let the table divide over a mesh. 0: vocab_size.
+    # Rows of the embedding. Rows from vocab_size on are never predicted: the padding
+    # token is one of them, and they let the table divide over a mesh. 0: vocab_size.
     padded_vocab_size: NonNegativeInt = 0
-    # A table of context_length learned vectors, or rotated queries and keys (Su et
-    # al. 2021): channel c turns with channel c + rotary_dim / 2.
+    # A table of context_length learned vectors, or rotary positions (Su et al. 2021),
+    # which rotate channel c of queries and keys with channel c + rotary_dim / 2.
     positions: Literal["learned", "rotary"] = "learned"
-    rotary_dim: NonNegativeInt = 0  # channels of a head that turn; 0: head_dim
+    rotary_dim: NonNegativeInt = 0  # channels of a head that are rotated; 0: head_dim
     rotary_base: PositiveFloat = 10_000.0
-    # Longer contexts than the model was trained for: all angles divided by the factor,
-    # or only the slow ones as in Llama 3.1, between two wavelengths given as fractions
-    # 1 / high_freq and 1 / low_freq of the original context; or each plane's rate by a
-    # number of its own.
+    # How rotary positions are scaled to longer contexts than the model was trained on.
+    # linear: all angles are divided by the factor. llama3: only the slow ones, between
+    # two wavelengths given as fractions 1 / high_freq and 1 / low_freq of the original
+    # context. table: each plane's rate is divided by a number of its own.
     rotary_scaling: Literal["none", "linear", "llama3", "table"] = "none"
     rotary_factor: PositiveFloat = 1.0
     rotary_low_freq: PositiveFloat = 1.0
     rotary_high_freq: PositiveFloat = 4.0
     rotary_original_context: NonNegativeInt = 0
-    # Divisors of the rates, that of the fastest plane first.
+    # Divisors of the planes' rates, in order from the fastest plane to the slowest.
     rotary_table: tuple[PositiveFloat, ...] = ()
     norm: Literal["layer_norm", "rms_norm"] = "layer_norm"
     norm_eps: PositiveFloat = 1e-5
@@ -61,54 +61,54 @@ class ModelConfig:
     # Attention and MLP both read the block's input, and their sum is added.
     parallel_residual: bool = False
     qkv_bias: bool = True
-    out_bias: bool = True  # of the attention's output
+    out_bias: bool = True  # whether the attention's output projection has a bias
     mlp_bias: bool = True
     tied_head: bool = True  # the unembedding is the embedding
-    # Band of the locally banded layers, in tokens; odd layers are banded, even ones
+    # Width in tokens of the locally banded layers; odd layers are banded, even ones
     # dense (Sparse Transformer). 0: all layers dense.
     attention_band: NonNegativeInt = 0
-    # Standard deviations of the embeddings at the start (GPT-2: 0.02 and 0.01).
+    # Standard deviations of the initial embeddings (GPT-2: 0.02 and 0.01).
     embedding_std: NonNegativeFloat = 0.02
     position_std: NonNegativeFloat = 0.01
-    # The learned position table starts as noise, or as sines of many wavelengths, in
-    # which near positions are alike: small models learn to look back much sooner.
+    # The learned position table starts as noise, or as sines of many wavelengths. With
+    # sines near positions are alike, and small models learn to look back much sooner.
     position_init: Literal["normal", "sinusoidal"] = "normal"
     residual_dropout: Fraction = 0.0  # after attention and MLP, before the residual add
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    # What float32 activations and weights are rounded to before they are multiplied;
-    # sums stay float32, as do the products that are the weights' gradients. TPUs round
-    # to bfloat16 by themselves; auto does so on processors with units for it.
+    # The dtype that float32 activations and weights are rounded to before they are
+    # multiplied. Sums and the products for weight gradients stay float32. TPUs always
+    # round to bfloat16; "auto" also does so on processors with bfloat16 units.
     product_dtype: Literal["compute", "bfloat16", "auto"] = "compute"
-    # What the backward pass recomputes: nothing; what lies between matrix products,
-    # which costs less than storing it; attention as well, whose memory grows with the
-    # square of the length; all of a layer.
+    # What the backward pass recomputes. none: nothing. elementwise: what lies between
+    # matrix products, which is cheaper to compute than to store. dots: attention too,
+    # whose memory grows with the square of the length. full: all of a layer.
     remat: Literal["none", "elementwise", "dots", "full"] = "elementwise"
-    # A loop over layers compiles in a time that does not grow with depth. Without it, a
-    # program has one layer after the other, and where not all states of a text are
-    # wanted (a response's, not its prompt's), the last layer computes these, and of the
-    # other tokens keys and values alone: much of a shallow model. But the backward pass
-    # may then compute again what `remat` says so early that all of it is held at once:
-    # memory is that of remat="none".
+    # Runs the layers in a loop, so that compile time does not grow with depth. Without
+    # the loop, the last layer computes only keys and values of tokens whose states are
+    # not wanted (a prompt's, where a response is scored), which saves much of a shallow
+    # model's time. But the backward pass may then recompute activations so early that
+    # all are held at once, and memory is that of remat="none".
     scan_layers: bool = True
-    # On a mesh with a `tensor` axis, cuts tokens over it between layers (Korthikanti et
-    # al. 2022): what a backward pass keeps of each layer is that much less, norms are
-    # made once, and links carry about two fifths more (planned for 1.3B, tensor=4).
+    # On a mesh with a `tensor` axis, shards tokens over it between layers (Korthikanti
+    # et al. 2022). Activations kept for the backward pass shrink by the size of that
+    # axis, norms are computed once, and links carry about two fifths more traffic
+    # (planned for 1.3B, tensor=4).
     sequence_parallel: bool = False
-    # How single operations are computed: in the fast way that suits backend, dtype and
-    # shape, or all of them in plain JAX, as in models/kernels/reference.py.
+    # How operations are computed: by the fastest kernel for the backend, dtype and
+    # shape, or all of them in plain JAX, by models/kernels/reference.py.
     kernels: Literal["auto", "reference"] = "auto"
     # Attention in the platform's own kernels. Texts without a context: cuDNN's on a
     # GPU, for float16 and bfloat16; JAX's on a TPU, for multiples of 128 tokens;
     # neither stores scores. Decoding steps over a cache: JAX's on a GPU, for models
     # without banded layers. Elsewhere, and with reference kernels, nothing changes.
     fused_attention: bool = False
-    # Tokens of a device whose logits exist at one time, in float32; bounds memory at
-    # [chunk, V]. 0: the power of two that takes 128 MiB or a little less.
+    # Number of tokens per device whose float32 logits exist at one time, which bounds
+    # memory at [chunk, V]. 0: the largest power of two that takes at most 128 MiB.
     logit_chunk: NonNegativeInt = 0
 
     def __post_init__(self):
         check_values(type(self), vars(self), where="config.model")
-        # JSON, where checkpoints keep their configs, knows lists alone.
+        # Checkpoints keep their configs as JSON, which reads a tuple back as a list.
         object.__setattr__(self, "rotary_table", tuple(self.rotary_table))
         if self.sequence_parallel and not self.scan_layers:
             raise UserError(
@@ -125,8 +125,8 @@ class ModelConfig:
         self._fill("mlp_width", 4 * self.width)
         self._fill("padded_vocab_size", self.vocab_size)
         self._fill("rotary_dim", self.head_dim)
-        # A power of two: with other sizes, programs for a TPU take longer to build and
-        # more memory to run.
+        # The chunk is a power of two, because with other sizes programs for a TPU take
+        # longer to compile and more memory to run.
         most = max(_LOGIT_BYTES // (4 * self.padded_vocab_size), 1)
         self._fill("logit_chunk", 1 << (most.bit_length() - 1))
         if self.num_heads % self.num_kv_heads:
@@ -142,7 +142,7 @@ class ModelConfig:
         self._check_rotary()
 
     def _fill(self, name: str, value: int) -> None:
-        """Replaces the 0 that stands for a default."""
+        """Replaces a field's 0, which stands for its default, by the value."""
         if not getattr(self, name):
             object.__setattr__(self, name, value)
 
@@ -169,7 +169,7 @@ class ModelConfig:
 
     @property
     def num_params(self) -> int:
-        """Trainable parameters, embeddings included (no scalar head)."""
+        """Number of trainable parameters, embeddings included (no scalar head)."""
         query = self.num_heads * self.head_dim
         keys_values = 2 * self.num_kv_heads * self.head_dim
         attention = self.width * (2 * query + keys_values)
@@ -186,12 +186,12 @@ class ModelConfig:
 def for_devices(
     config: ModelConfig, *, tpu: bool, log: Callable[[str], None]
 ) -> ModelConfig:
-    """The config as the devices can compute it: TPUs have no float16.
+    """The config in dtypes that the devices have: TPUs have no float16.
 
     Args:
-      config: What is asked for.
+      config: The model's config as the user gave it.
       tpu: Whether the devices are TPUs.
-      log: Told what takes the place of what.
+      log: Called with a message that says which dtype replaces which.
     """
     if not tpu or config.compute_dtype != "float16":
         return config

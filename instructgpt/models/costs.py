@@ -1,4 +1,4 @@
-"""What a pass costs at least: floating-point operations and bytes, from the config.
+"""Lower bounds of the cost of a pass: floating-point operations and bytes.
 
 Letters: B rows, T tokens, S tokens that a query sees, D width, V vocabulary.
 """
@@ -11,55 +11,55 @@ from instructgpt.models.config import ModelConfig
 
 
 class Cost(NamedTuple):
-    """Operations of matrix products, and bytes that must move between them."""
+    """Operations of matrix products, and bytes that must be moved for them."""
 
     flops: float = 0.0  # a multiplication and an addition are two
     bytes: float = 0.0  # weights read once a pass, and the key/value cache
 
     def plus(self, other: Self) -> Self:
-        """One after the other."""
+        """The cost of this work followed by the other."""
         return type(self)(self.flops + other.flops, self.bytes + other.bytes)
 
     def times(self, factor: float) -> Self:
-        """So many of it."""
+        """The cost of this work done `factor` times."""
         return type(self)(self.flops * factor, self.bytes * factor)
 
     def seconds(self, *, flops_per_second: float, bytes_per_second: float) -> float:
-        """The least time on a machine of these rates: the slower of the two bounds."""
+        """Least time in seconds at these rates: the larger of the two bounds."""
         return max(self.flops / flops_per_second, self.bytes / bytes_per_second)
 
 
 def layer_weights(config: ModelConfig) -> int:
-    """Weights of the matrices of all layers."""
+    """Number of weights in the matrices of all layers."""
     keys_values = 2 * config.width * config.head_dim * config.num_kv_heads
     return config.num_layers * (_reading_weights(config) + keys_values)
 
 
 def _reading_weights(config: ModelConfig) -> int:
-    """Of a layer, those of all but its keys and values."""
+    """Number of a layer's weights, without those that make keys and values."""
     attention = 2 * config.width * config.head_dim * config.num_heads
     mlp = (3 if config.activation == "swiglu" else 2) * config.width * config.mlp_width
     return attention + mlp
 
 
 def head_weights(config: ModelConfig) -> int:
-    """Weights of the unembedding."""
+    """Number of weights of the unembedding."""
     return config.width * config.padded_vocab_size
 
 
 def forward(
     config: ModelConfig, *, tokens: float, seen: float, predicted: float = 0.0
 ) -> Cost:
-    """One pass through the layers, and logits for some of the tokens.
+    """The cost of one pass through the layers, and of logits for some of the tokens.
 
-    A causal mask counts: a query pays for the keys that it sees, not for the others.
+    The causal mask is counted: a query pays only for the keys that it sees.
     Embeddings, norms and activations are left out.
 
     Args:
-      config: The model's.
-      tokens: Queries in all, B T.
+      config: The model's config.
+      tokens: Total number of queries, B T.
       seen: Keys that a query sees on average, itself included: S. Bands are ignored.
-      predicted: Tokens with logits.
+      predicted: Number of tokens whose logits are computed.
     """
     width = jnp.dtype(config.compute_dtype).itemsize
     weights = layer_weights(config)
@@ -73,15 +73,15 @@ def forward(
 
 
 def left_out(config: ModelConfig, *, tokens: float, seen: float) -> Cost:
-    """What `forward` counts and nobody computes: see `ModelConfig.scan_layers`.
+    """The work counted by `forward` that `scan_layers=False` leaves out.
 
     Args:
-      config: The model's.
-      tokens: Those whose states after the last layer are not read.
+      config: The model's config.
+      tokens: Number of tokens whose states after the last layer are not read.
       seen: Keys that one of them sees on average.
 
     Returns:
-      Operations to take away, as a negative cost.
+      A negative cost, to be added to that of `forward`; see `ModelConfig.scan_layers`.
     """
     if config.scan_layers:
         return Cost()
@@ -90,12 +90,12 @@ def left_out(config: ModelConfig, *, tokens: float, seen: float) -> Cost:
 
 
 def prefill(config: ModelConfig, *, rows: int, prompt: int) -> Cost:
-    """Reading prompts, and the first token of each response.
+    """The cost of reading prompts and computing the first token of each response.
 
     Args:
-      config: The model's.
-      rows: Prompts.
-      prompt: Tokens of each.
+      config: The model's config.
+      rows: Number of prompts.
+      prompt: Tokens of each prompt.
     """
     tokens, seen = rows * prompt, causal(prompt)
     whole = forward(config, tokens=tokens, seen=seen, predicted=rows)
@@ -103,10 +103,10 @@ def prefill(config: ModelConfig, *, rows: int, prompt: int) -> Cost:
 
 
 def update(config: ModelConfig, cost: Cost) -> Cost:
-    """A gradient and an update by Adam, from what the forward pass costs.
+    """The cost of a gradient and an Adam update, given that of the forward pass.
 
-    Twice the operations again for the gradient; the float32 parameters and both moments
-    are read and written, and the gradient is written and read.
+    The gradient takes twice the forward pass's operations. The float32 parameters and
+    both moments are read and written, and the gradient is written and read.
     """
     weights = layer_weights(config) + head_weights(config)
     return Cost(3 * cost.flops, 3 * cost.bytes + 4 * 8 * weights)
@@ -115,14 +115,14 @@ def update(config: ModelConfig, cost: Cost) -> Cost:
 def decode(
     config: ModelConfig, *, rows: int, prompt: int, response: int, samples: int = 1
 ) -> Cost:
-    """All steps of sampling after the prefill: each reads the weights and the cache.
+    """The cost of all decoding steps: each reads the weights and the cache.
 
     Args:
-      config: The model's.
-      rows: Responses sampled at a time.
+      config: The model's config.
+      rows: Number of responses sampled at a time.
       prompt: Tokens of a prompt, whose cache `samples` responses share.
       response: Tokens of a response, the first of which comes from the prefill.
-      samples: Responses of a prompt.
+      samples: Number of responses to a prompt.
     """
     width = jnp.dtype(config.compute_dtype).itemsize
     kv = 2 * config.num_layers * config.num_kv_heads * config.head_dim * width
@@ -135,12 +135,12 @@ def decode(
 
 
 def causal(length: int) -> float:
-    """Keys that a query of a causal text of this length sees on average."""
+    """Average number of keys that a query sees in a causal text of this length."""
     return (length + 1) / 2
 
 
 def decode_weights(config: ModelConfig, *, response: int) -> Cost:
-    """Of `decode`, what reading the weights costs, whatever the rows."""
+    """The part of `decode` that reads the weights, which no number of rows changes."""
     return decode(config, rows=0, prompt=0, response=response)
 
 
@@ -155,17 +155,17 @@ def ppo(
     text_rows: int = 0,
     text_length: int = 0,
 ) -> dict[str, Cost]:
-    """An iteration of PPO, by phase, at full lengths.
+    """The cost of each phase of a PPO iteration, where all texts have full length.
 
     Args:
-      policy: The policy's and its reference's model.
-      scalar: The reward model's and the value net's.
-      episodes: Prompts with one response each.
+      policy: The config of the policy and of its reference.
+      scalar: The config of the reward model and of the value net.
+      episodes: Number of prompts, each with one response.
       prompt: Tokens of a prompt.
       response: Tokens of a response.
-      minibatches: Updates.
+      minibatches: Number of updates.
       text_rows: Pretraining rows of an update; 0 is plain PPO.
-      text_length: Their tokens.
+      text_length: Tokens of a pretraining row.
     """
     length, read = prompt + response, episodes * response
     tokens, seen = episodes * length, causal(length)

@@ -46,7 +46,7 @@ class LinearParams(nn.Module):
         )
         if not self.use_bias:
             return Weights(kernel, None)
-        # A bias along `embed` is small: it stays whole on every device.
+        # A bias along `embed` is small, so every device holds all of it.
         names = self.axes[len(self.inputs) :]
         names = tuple("norm" if name == "embed" else name for name in names)
         zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), names)
@@ -54,7 +54,7 @@ class LinearParams(nn.Module):
 
 
 class Norm(nn.Module):
-    """LayerNorm or RMSNorm, in float32 whatever the compute dtype."""
+    """LayerNorm or RMSNorm, always computed in float32."""
 
     config: ModelConfig
 
@@ -78,10 +78,10 @@ class Attention(nn.Module):
     """Causal self-attention that also reads context segments.
 
     Attributes:
-      config: The model's.
-      layout: How the output is cut over devices, see `constrain_residual`.
+      config: The model's config.
+      layout: How the output is sharded over devices, see `constrain_residual`.
       output_range: Columns whose outputs are wanted; None: all. Keys and values are
-        those of all columns in any case.
+        always computed for all columns.
     """
 
     config: ModelConfig
@@ -100,8 +100,8 @@ class Attention(nn.Module):
 
         Args:
           x: Normalised inputs.
-          tokens: Where they stand.
-          context: Segments of this layer that come before, keys [B, (K,) G, S, C].
+          tokens: Positions, texts and masks of the inputs.
+          context: This layer's earlier segments, with keys [B, (K,) G, S, C].
           banded: Whether this layer is locally banded.
         """
         cfg, ops = self.config, operations(self.config)
@@ -228,8 +228,8 @@ class Dropout(nn.Module):
     def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
         if self.deterministic or not self.rate:
             return x
-        # Sixteen random bits a value, half of what a uniform number takes: the chance
-        # to stay is a multiple of 2^-16.
+        # Each value takes sixteen random bits, half of what a uniform number takes, so
+        # the probability of keeping it is a multiple of 2^-16.
         *rows, width = x.shape
         words = jax.random.bits(self.make_rng("dropout"), (*rows, -(-width // 2)))
         bits = jax.lax.bitcast_convert_type(words, jnp.uint16)
@@ -245,11 +245,11 @@ class Block(nn.Module):
     """x + attention(norm(x)), then x + MLP(norm(x)), or both from the same x.
 
     Attributes:
-      config: The model's.
+      config: The model's config.
       deterministic: Whether dropout is off.
       keep_kv: Whether keys and values are returned.
-      layout: As in Attention.
-      output_range: As in Attention.
+      layout: See Attention.
+      output_range: See Attention.
     """
 
     config: ModelConfig
@@ -270,11 +270,11 @@ class Block(nn.Module):
         Args:
           x: The residual stream.
           layer: This layer's context segments, and whether it is banded.
-          tokens: Where the tokens stand, the same for all layers.
+          tokens: Positions, texts and masks of the tokens, the same for all layers.
 
         Returns:
           The residual stream of the output range, and (keys, values) [B, K, G, T, C] of
-          all tokens if they are kept; of the whole cache where they were written to it.
+          all tokens if they are kept, or of the whole cache if they were written to it.
         """
         cfg = self.config
         context, banded = layer

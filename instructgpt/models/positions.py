@@ -1,7 +1,7 @@
-"""Where tokens stand: positions of a row, learned tables, rotary angles.
+"""Positions of tokens: numbering within a row, learned tables, rotary angles.
 
-Rotary positions (Su et al. 2021) turn queries and keys: of the first R channels of a
-head, channel c forms a plane with channel c + R / 2.
+Rotary positions (Su et al. 2021) rotate queries and keys: among the first R channels
+of a head, channel c forms a plane with channel c + R / 2.
 
 Letters: B batch, K responses per prompt, T tokens, D width, H heads, C channels a head.
 """
@@ -20,7 +20,7 @@ from instructgpt.models.structures import Rotation
 
 
 def frequencies(config: ModelConfig) -> Float[Array, " planes"]:
-    """Radians by which each plane turns from one token to the next, fastest first."""
+    """Angle in radians by which each plane turns per token, fastest plane first."""
     exponents = jnp.arange(0, config.rotary_dim, 2, dtype=jnp.float32)
     rates = config.rotary_base ** -(exponents / config.rotary_dim)
     if config.rotary_scaling == "none":
@@ -30,8 +30,8 @@ def frequencies(config: ModelConfig) -> Float[Array, " planes"]:
     slow = rates / config.rotary_factor
     if config.rotary_scaling == "linear":
         return slow
-    # Llama 3.1: planes that turn often within the original context keep their rate,
-    # those that do not get round slow down, and those between are interpolated.
+    # In Llama 3.1 planes that turn often within the original context keep their rate,
+    # planes that do not complete a turn slow down, and others are interpolated.
     turns = config.rotary_original_context * rates / (2 * math.pi)
     low, high = config.rotary_low_freq, config.rotary_high_freq
     kept = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
@@ -39,7 +39,7 @@ def frequencies(config: ModelConfig) -> Float[Array, " planes"]:
 
 
 def rotary_angles(positions: Int[Array, "B K T"], config: ModelConfig) -> Rotation:
-    """The angles by which tokens at these positions turn, as cosines and sines."""
+    """Cosines and sines of the angles by which tokens at these positions turn."""
     angles = positions[..., None].astype(jnp.float32) * frequencies(config).reshape(
         (1,) * positions.ndim + (-1,)
     )
@@ -49,7 +49,7 @@ def rotary_angles(positions: Int[Array, "B K T"], config: ModelConfig) -> Rotati
 def rotate(
     x: Float[Array, "B K T H C"], rotation: Rotation
 ) -> Float[Array, "B K T H C"]:
-    """Turns the first R channels of each head; the others stay as they are."""
+    """Rotates the first R channels of each head; the others stay as they are."""
     half = rotation.cos.shape[-1]
     cos, sin = rotation.cos[..., None, :], rotation.sin[..., None, :]
     first = x[..., :half].astype(jnp.float32)
@@ -65,10 +65,10 @@ def positions_of(
     valid: Bool[Array, "*rows T"] | None,
     segment_ids: Int[Array, "*rows T"] | None = None,
 ) -> Int[Array, "*rows T"]:
-    """Position of each token among the real ones of its row, or of its text.
+    """Position of each token among the real tokens of its row, or of its text.
 
     Args:
-      tokens: Token ids, whose shape alone is used.
+      tokens: Token ids; only their shape is used.
       valid: False on padding; None: every token is real.
       segment_ids: The number of each token's text where a row packs several, one after
         another; None for one text a row.
@@ -87,7 +87,7 @@ def positions_of(
 def position_initializer(
     config: ModelConfig,
 ) -> Callable[..., Float[Array, "T D"]]:
-    """How the learned position table [T, D] starts: noise, or scaled sinusoids."""
+    """The initializer of the learned position table [T, D]: noise, or sinusoids."""
     if config.position_init == "normal":
         return nn.initializers.normal(config.position_std)
 

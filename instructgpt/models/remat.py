@@ -1,4 +1,4 @@
-"""What a layer keeps of its forward pass, and what its backward pass computes again."""
+"""Which activations of a layer are kept, and which the backward pass recomputes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,14 +7,14 @@ import jax
 
 from instructgpt.models.config import ModelConfig
 
-# `checkpoint_name`s of arrays that are kept beside matrix products: results of
-# operations with a backward pass of their own, which a policy cannot look into, and
-# small arrays that would cost much to compute again.
+# The `checkpoint_name` of arrays that are kept besides matrix products: results of
+# operations with a custom backward pass, which a policy cannot look into, and small
+# arrays that would cost much to recompute.
 KEPT = "kept"
 
 
 def _keeps_named(policy: Callable[..., bool]) -> Callable[..., bool]:
-    """The policy, which also keeps what is named KEPT and a library's attention."""
+    """A policy that also keeps what is named KEPT and the attention of libraries."""
 
     def saves(primitive: Any, *args: Any, **params: Any) -> bool:
         named = primitive.name == "name" and params["name"] == KEPT
@@ -32,16 +32,17 @@ _POLICIES = {
 
 
 def remat(config: ModelConfig, transform: Callable[..., Any], layer: Any) -> Any:
-    """A layer that computes again what `config.remat` says.
+    """Wraps a layer so that its backward pass recomputes what `config.remat` says.
 
     Args:
-      config: The model's.
+      config: The model's config.
       transform: `nn.remat` for a module, or `jax.checkpoint` for a function.
       layer: The module or function.
     """
     if config.remat == "none":
         return layer
-    # The iterations of a loop over layers are never merged with each other.
+    # In a loop over layers XLA cannot merge recomputed operations with the forward
+    # pass's, so common-subexpression elimination need not be turned off.
     return transform(
         layer, policy=_POLICIES[config.remat], prevent_cse=not config.scan_layers
     )

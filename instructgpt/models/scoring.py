@@ -1,6 +1,6 @@
-"""Reading numbers off tokens: log-probs, losses and values.
+"""Log-probs, losses and values of tokens.
 
-What is read off several responses to one prompt is in comparisons.py.
+Several responses to one prompt are scored by comparisons.py.
 
 Letters: B batch, T tokens, P prompt, R response, D width. Prompts are left-padded, so
 the state at column P - 1 predicts the first response token.
@@ -29,15 +29,15 @@ def target_log_probs(
     temperature: float = 1.0,
     dropout_key: Key[Array, ""] | None = None,
 ) -> TokenLogProbs:
-    """Log-probs of tokens[:, first:] given what precedes each.
+    """Log-probs of tokens[:, first:], each given the tokens before it.
 
     Args:
       model: The language model.
-      params: Its parameters.
+      params: The model's parameters.
       tokens: Token ids.
       valid: False on padding.
       segment_ids: Given where a row packs several texts; see Transformer.
-      first: First column that is a target, at least 1. Logits exist for no other.
+      first: First column that is a target, at least 1; earlier ones get no logits.
       temperature: Divides the logits.
       dropout_key: Turns residual dropout on.
 
@@ -77,15 +77,15 @@ def target_nll(
 ) -> Float[Array, ""]:
     """Sum of the masked tokens' negative log-likelihoods in nats, to train on.
 
-    As a sum over `target_log_probs`, but its gradient takes three products with the
-    unembedding, not four.
+    The value is that of a sum over `target_log_probs`, but the gradient takes three
+    products with the unembedding, not four.
 
     Args:
       model: The language model.
-      params: Its parameters.
+      params: The model's parameters.
       tokens: Token ids.
       valid: False on padding; None where no row begins with padding.
-      loss_mask: How much a token counts; its first columns are not read.
+      loss_mask: Weight of each token; its first `first` columns are not read.
       segment_ids: Given where a row packs several texts; see Transformer.
       first: First column that is a target.
       dropout_key: Turns residual dropout on.
@@ -93,8 +93,8 @@ def target_nll(
     weights = loss_mask[:, first:].astype(jnp.float32)
     targets, output_range = tokens[:, first:], None
     if first == 1:
-        # The last state predicts nothing, but without it rows of tokens would no longer
-        # be cut over devices where the chunks of the head are.
+        # The last state predicts nothing, but with it the rows are sharded over devices
+        # at the same places as the chunks of the head.
         weights, targets = (jnp.pad(x, [(0, 0), (0, 1)]) for x in (weights, targets))
     else:
         output_range = first - 1, tokens.shape[1] - 1
@@ -122,7 +122,7 @@ def _hidden(
     dropout_key: Key[Array, ""] | None,
     output_range: OutputRange | None,
 ) -> Float[Array, "B _ D"]:
-    """The states of the output range."""
+    """Hidden states of the columns in the output range."""
     hidden, _ = model.apply(
         {"params": params},
         tokens[:, None],
@@ -147,10 +147,10 @@ def response_log_probs(
 
     Args:
       model: The language model.
-      params: Its parameters.
-      prompt: Token ids and which are real, left-padded.
-      response: Token ids and which are real, right-padded.
-      temperature: The one the response was sampled at.
+      params: The model's parameters.
+      prompt: Token ids and a mask of the real ones, left-padded.
+      response: Token ids and a mask of the real ones, right-padded.
+      temperature: The temperature at which the response was sampled.
     """
     tokens = jnp.concatenate([prompt[0], response[0]], axis=1)
     valid = jnp.concatenate([prompt[1], response[1]], axis=1)

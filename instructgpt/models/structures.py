@@ -13,41 +13,42 @@ import jax.numpy as jnp
 from instructgpt.arrays import Array, Bool, Float, Int, Shaped
 
 OutputRange = tuple[int, int]  # columns [first, stop) whose outputs are wanted
-# Of one layer or, with an axis L in front, of all.
+# Keys and values of one layer or, with an axis L in front, of all layers.
 KeysValues = tuple[Float[Array, "*rows G S C"], Float[Array, "*rows G S C"]]
 
 
 class Weights(NamedTuple):
     """The parameters of y = x . kernel + bias."""
 
-    # Float32 masters, or copies in the compute dtype for models that only run.
+    # Float32 master weights, or copies in the compute dtype for inference.
     kernel: Float[Array, "..."]  # [in..., out...]
     bias: Float[Array, "..."] | None  # [out...]
 
 
 class Rotation(NamedTuple):
-    """By how much rotary positions turn each token's planes."""
+    """Angles by which rotary positions turn each token's planes."""
 
     cos: Float[Array, "B K T planes"]
     sin: Float[Array, "B K T planes"]
 
 
 class TokenContext(NamedTuple):
-    """Where each token stands, for attention; the same in every layer."""
+    """What attention needs to know about each token; the same in every layer."""
 
     positions: Int[Array, "B K T"]
     valid: Bool[Array, "B K T"] | None  # False on padding; None: every token is real
     # Which of its row's texts a token belongs to; None where a row is one text.
     segment_ids: Int[Array, "B K T"] | None = None
     rotation: Rotation | None = None  # None without rotary positions
-    # The context row of its group that each row continues; None: its own.
+    # Index, within its group, of the context row that each row continues; None: each
+    # row has a context of its own.
     prompt_index: Int[Array, "M N"] | None = None
-    # The column of the last context, a cache, where a decoding step's keys and values
-    # are written before they are read there; None: they are a segment of their own.
+    # Column of the cache, which is the last context, where a decoding step writes its
+    # keys and values before attention reads it; None: they are a segment of their own.
     cache_column: Int[Array, ""] | None = None
 
     def columns(self, output_range: OutputRange | None) -> "TokenContext":
-        """The context of some columns' tokens alone."""
+        """The same for the tokens of the output range only."""
         if output_range is None:
             return self
         every = self.positions, self.valid, self.segment_ids, self.rotation
@@ -63,20 +64,20 @@ class TokenContext(NamedTuple):
 
 
 class KVSegment(NamedTuple):
-    """Keys and values to attend to, those of a context or the tokens' own.
+    """Keys and values to attend to: a context's, or the tokens' own.
 
     The axis K is absent where the K rows of a prompt share the segment. Heads come
     before tokens, as attention reads them.
     """
 
-    # Compute dtype, [B, (K,) G, S, C] within a layer; [L, B, (K,) G, S, C], or a tuple
-    # of L arrays, of a whole model. Keys are rotated if positions are.
+    # In the compute dtype: [B, (K,) G, S, C] within a layer; [L, B, (K,) G, S, C] or a
+    # tuple of L arrays for a whole model. Rotary keys are already rotated.
     keys: Any
     values: Any
     positions: Int[Array, "B *K S"]
     valid: Bool[Array, "B *K S"] | None  # None: every token is real
-    # The valid columns again as spans [first, stop), each a pair of int32[B, (K)],
-    # where they are known to be spans.
+    # The valid columns as spans [first, stop), each a pair of int32[B, (K)]; empty
+    # where the valid columns are not known to form spans.
     spans: tuple[tuple[Int[Array, "*rows"], Int[Array, "*rows"]], ...] = ()
     segment_ids: Int[Array, "B K S"] | None = None  # only of the tokens' own segment
 
@@ -86,7 +87,7 @@ class KVSegment(NamedTuple):
         values: Float[Array, "B K G 1 C"],
         column: Int[Array, ""],
     ) -> "KVSegment":
-        """The segment of one layer with one token's keys and values at a column."""
+        """A copy of one layer's segment with a token's keys and values at a column."""
 
         def put(cache: Array, new: Array) -> Array:
             new = new.reshape(*cache.shape[:-2], 1, cache.shape[-1])
@@ -95,10 +96,10 @@ class KVSegment(NamedTuple):
         return self._replace(keys=put(self.keys, keys), values=put(self.values, values))
 
     def for_rows(self, prompt_index: Int[Array, "M N"]) -> "KVSegment":
-        """The segment with a row for each row that continues one of its rows.
+        """The segment with one row for each row that continues it.
 
-        Its rows are M groups of b, one group after the other, and `prompt_index`
-        counts within a group, so that groups may lie on different devices.
+        The segment's rows are M groups of b, one group after the other, and
+        `prompt_index` counts within a group, so that groups may be on other devices.
         """
 
         def taken(x: Array) -> Array:
@@ -110,7 +111,7 @@ class KVSegment(NamedTuple):
 
 
 class TokenLogProbs(NamedTuple):
-    """What the language-model head says about given tokens."""
+    """Log-probs of given tokens by the language-model head, with entropies."""
 
     log_probs: Float[Array, "*N"]  # of the target tokens, in nats
     entropy: Float[Array, "*N"]  # of the whole distribution, in nats; has no gradient
@@ -119,7 +120,7 @@ class TokenLogProbs(NamedTuple):
 def columns(
     x: Shaped[Array, "B K T *rest"], output_range: OutputRange | None
 ) -> Shaped[Array, "B K _ *rest"]:
-    """The wanted columns; all of them if the range is None."""
+    """The columns in the output range; all of them if the range is None."""
     return x if output_range is None else x[:, :, slice(*output_range)]
 
 

@@ -1,11 +1,11 @@
-"""The transformer of every model: tokens -> hidden states -> log-probs or scores.
+"""The transformer behind all models: tokens -> hidden states -> log-probs or scores.
 
 GPT-3's decoder (Brown et al. 2020, §2.1): embeddings of tokens and positions, blocks of
 norm, attention and MLP, a last norm, and a head. Every second layer sees only a band of
 the last tokens. Llama, Qwen2 and GPT-NeoX differ by the switches of ModelConfig.
 
-Letters as in layers.py, and V vocabulary, L layers, N tokens of the head, M groups of
-rows.
+Letters are those of layers.py, and V vocabulary, L layers, N tokens of the head,
+M groups of rows.
 """
 
 from typing import Any
@@ -41,7 +41,7 @@ Params = Any
 
 
 class Transformer(nn.Module):
-    """A decoder-only language model, or its trunk alone if it has no head."""
+    """A decoder-only language model, or only its trunk if it has no head."""
 
     config: ModelConfig
     has_head: bool = True  # with a tied head it costs no parameters
@@ -92,9 +92,9 @@ class Transformer(nn.Module):
             of which sees only itself; None for one text a row.
           context: Segments [L, B, (K,) G, S, C] that come before these tokens, oldest
             first.
-          prompt_index: Where rows share contexts: B = M N rows, and the contexts have
-            M b rows, of which row n of group g continues row prompt_index[g, n] of its
-            group; None where each row has its own.
+          prompt_index: Given where rows share contexts. There are B = M N rows, the
+            contexts have M b, and row n of group g continues row prompt_index[g, n] of
+            its group. None where each row has a context of its own.
           offset: The position of each row's first token; 0 if None.
           keep_kv: Whether to return keys and values.
           output_range: Columns [first, stop) whose hidden states are wanted; None: all.
@@ -102,7 +102,7 @@ class Transformer(nn.Module):
 
         Returns:
           Hidden states of the output range after the last norm, in the compute dtype,
-          and all tokens as a segment [L, B, K, G, T, C] (or None).
+          and keys and values of all tokens as a segment [L, B, K, G, T, C], or None.
         """
         cfg = self.config
         positions = positions_of(tokens, valid, segment_ids)
@@ -110,7 +110,7 @@ class Transformer(nn.Module):
             positions = positions + offset[..., None]
         layout: Layout = "tokens" if cfg.sequence_parallel else "rows"
         x = self.embed(tokens, positions, layout)
-        # Masks are made of these by each device, wherever the tokens of x lie.
+        # Each device computes whole masks from the positions, however x is sharded.
         positions = constrain(positions, "batch", None, None)
         if valid is not None:
             valid = constrain(valid, "batch", None, None)
@@ -136,19 +136,19 @@ class Transformer(nn.Module):
         place: TokenContext,
         options: tuple[bool, bool, Layout],
     ) -> tuple[Float[Array, "B K T D"], KeysValues | None]:
-        """All layers in one loop, whose time to compile does not grow with depth.
+        """Runs all layers in one loop, so that compile time does not grow with depth.
 
         Args:
           x: The residual stream.
-          context: As in `__call__`.
-          place: Where the tokens stand.
-          options: Of Block: deterministic, keep_kv, layout.
+          context: See `__call__`.
+          place: Positions, texts and masks of the tokens.
+          options: The fields deterministic, keep_kv and layout of Block.
 
         Returns:
           The residual stream, and keys and values [L, B, K, G, T, C] if they are kept.
         """
         cfg = self.config
-        # Keys and values are a layer's own, the rest of a segment is the same in all.
+        # Each layer has its own keys and values and shares the rest of a segment.
         same: Any = nn.broadcast
         per_layer = KVSegment(0, 0, same, same, spans=same, segment_ids=same)
         layers = nn.scan(
@@ -170,7 +170,7 @@ class Transformer(nn.Module):
         options: tuple[bool, bool, Layout],
         output_range: OutputRange | None,
     ) -> tuple[Float[Array, "B K _ D"], KeysValues | None]:
-        """`scan_layers` written out, the last layer for the output range alone."""
+        """Runs the layers one by one, the last one for the output range only."""
         cfg, last = self.config, self.config.num_layers - 1
         key = self.make_rng("dropout") if self.has_rng("dropout") else None
         kept = []
@@ -198,15 +198,15 @@ class Transformer(nn.Module):
         context: tuple[KVSegment, ...],
         cache_column: Int[Array, ""],
     ) -> tuple[Float[Array, "B K D"], KVSegment]:
-        """One more token of each row, over caches of one array a layer.
+        """Runs one new token of each row, over caches with one array a layer.
 
         Args:
           tokens: The newest token of each row.
-          positions: Where they stand.
+          positions: The position of each of these tokens.
           layers: The parameters of each layer, from `split_layers`.
-          context: Segments whose keys and values are tuples of L arrays. The last one,
-            the cache, already says that these tokens are in it.
-          cache_column: Where in the cache their keys and values are written.
+          context: Segments whose keys and values are tuples of L arrays. The last one
+            is the cache, whose positions and masks already include these tokens.
+          cache_column: Column of the cache where their keys and values are written.
 
         Returns:
           Hidden states after the last norm, and the cache with the new tokens.
@@ -238,17 +238,17 @@ class Transformer(nn.Module):
         positions: Int[Array, "B K T"],
         layout: Layout,
     ) -> Float[Array, "B K T D"]:
-        """What goes into the first layer."""
+        """The input of the first layer."""
         dtype = self.config.compute_dtype
-        # Rows are cast once they are looked up, so that their gradients, sums over all
-        # tokens of a kind, are float32 as the tables are.
+        # Rows are cast after the lookup, so that their gradients, which sum over all
+        # occurrences of a token, are float32 like the tables.
         x = self.token_embedding[tokens].astype(dtype)
         if self.config.positions == "learned":
             x = x + self.position_embedding[positions].astype(dtype)
         return constrain_residual(x, layout)
 
     def rotary_angles(self, positions: Int[Array, "B K T"]) -> Rotation | None:
-        """How far queries and keys turn; None with learned positions."""
+        """Rotation of queries and keys; None with learned positions."""
         learned = self.config.positions == "learned"
         return None if learned else rotary_angles(positions, self.config)
 
@@ -273,7 +273,7 @@ class Transformer(nn.Module):
         Args:
           hidden: States that predict the targets.
           targets: Token ids.
-          temperature: The one the tokens are (or would be) sampled at.
+          temperature: The temperature at which the tokens are (or would be) sampled.
         """
         ops, head = operations(self.config), self.head(temperature)
         return ops.token_log_probs(head, hidden, self.unembedding, targets)
@@ -284,27 +284,27 @@ class Transformer(nn.Module):
         targets: Int[Array, " N"],
         weights: Float[Array, " N"],
     ) -> Float[Array, ""]:
-        """Sum of weight * -log p(target) in nats; cheaper than by `log_probs`.
+        """Sum of weight * -log p(target) in nats; cheaper than to sum `log_probs`.
 
         Args:
           hidden: States that predict the targets.
           targets: Token ids.
-          weights: How much each target counts.
+          weights: The weight of each target.
         """
         ops = operations(self.config)
         return ops.weighted_nll(self.head(), hidden, self.unembedding, targets, weights)
 
     def head(self, temperature: float = 1.0) -> Head:
-        """What the language-model head is, for the operations on it."""
+        """The settings of the language-model head, for the operations on it."""
         cfg = self.config
         return Head(cfg.vocab_size, product_dtype(cfg), cfg.logit_chunk, temperature)
 
 
 class ScalarModel(nn.Module):
-    """A transformer whose unembedding is a projection to one number.
+    """A transformer with a projection to one number in place of the unembedding.
 
-    The reward model and the value net (paper §3.5, App. C). The bias of the head
-    is where the reward model's "demonstrations average 0" shift lives.
+    It is the reward model and the value net (paper §3.5, App. C). The bias of the head
+    holds the shift that makes the reward of demonstrations average 0.
     """
 
     config: ModelConfig
@@ -324,13 +324,13 @@ class ScalarModel(nn.Module):
     def __call__(
         self, tokens: Int[Array, "B K T"], valid: Bool[Array, "B K T"] | None, **kwargs
     ) -> Float[Array, "B K _"]:
-        """Scores at every token, float32; arguments as Transformer."""
+        """Float32 score at every token; takes the arguments of Transformer."""
         return self.scores(self.hidden(tokens, valid, **kwargs)[0])
 
     def hidden(
         self, tokens: Int[Array, "B K T"], valid: Bool[Array, "B K T"] | None, **kwargs
     ) -> tuple[Float[Array, "B K _ D"], KVSegment | None]:
-        """Transformer.__call__ of the trunk."""
+        """Hidden states and keys and values of the trunk; see Transformer.__call__."""
         return self.trunk(tokens, valid, **kwargs)
 
     def scores(self, hidden: Float[Array, "*rows D"]) -> Float[Array, "*rows"]:
@@ -340,7 +340,7 @@ class ScalarModel(nn.Module):
 
 
 def split_layers(params: Params) -> tuple[Params, ...]:
-    """A transformer's layers, one tree of parameters each."""
+    """The parameters of a transformer's layers, as one tree per layer."""
 
     def one_each(x: Array) -> list[Array]:
         return [y[0] for y in jax.lax.split(x, (1,) * x.shape[0])]

@@ -1,21 +1,21 @@
-"""The table of stages: what `config.stage` may be, and what others must know of it.
+"""The table of stages: the values of `config.stage`, and each stage's properties.
 
-A stage is one module that exports `run` and, where they are of use, the others of
+A stage is one module that exports `run` and, optionally, the other functions:
 
     run(config, workdir)             does the work and leaves its results in the workdir
     programs(config, mesh, models)   its jitted functions with abstract arguments, for
                                      `instructgpt.plan`
     check(config, blocks, mesh)      what must hold between its blocks
-    show(workdir)                    prints what it found, where it ends a recipe
+    show(workdir)                    prints its results, if it is a recipe's last stage
 
 A stage that is not part of the package needs no line here: `config.stage` gives the
-dotted name of its module, and that exports its own entry besides:
+dotted name of its module, which also exports its own entry:
 
     BLOCKS = {**TRAINED, "init": INIT, "optimizer": OPTIMIZER, "dpo": DPOConfig}
     STAGE = Stage(__name__, BLOCKS, models={"init": "model"})
 
-Modules beside the config file, and all others on Python's path, are found. This file
-imports nothing that takes time; what it names is imported when it is asked for.
+The module may be beside the config file or on Python's path. This file imports nothing
+slow; the modules and classes that it names are imported when they are needed.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from typing import Any
 
 from instructgpt.errors import UserError
 
-# The blocks of a config and the dataclasses that they become, as "module:Class".
+# Blocks of every stage's config -> their dataclasses, as "module:Class".
 SHARED: dict[str, str | type] = {
     "data": "instructgpt.data.datasets:DataConfig",
     "mesh": "instructgpt.sharding:MeshConfig",
@@ -46,29 +46,29 @@ OPTIONAL_INIT = "instructgpt.stages.loading:OptionalInitConfig"
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """What is known of a stage without running it."""
+    """The properties of a stage that are known without running it."""
 
     module: str
     blocks: Mapping[str, str | type] = dataclasses.field(default_factory=dict)
-    # The blocks that name a checkpoint to start from, and which model that is, so that
-    # a plan, which has none, knows its size: "model" or "reward_model". In such a
-    # stage the block `model` holds no more than what it changes of that model.
+    # Blocks that name a checkpoint to start from -> the block with that model's size,
+    # "model" or "reward_model", for a plan, which has no checkpoints. In such a stage
+    # the block `model` holds only changes to the checkpoint's model.
     models: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    # Blocks that hold several of a kind, each under a name of its own, in which a field
-    # `init` is one of INIT.
+    # Blocks that hold several named entries of one dataclass, whose field `init` is one
+    # of INIT.
     entries: Mapping[str, str | type] = dataclasses.field(default_factory=dict)
-    # Blocks of which each entry names a class, whose fields stand beside its `name`.
+    # Blocks whose entries name a class; the class's fields are given beside `name`.
     named_classes: tuple[str, ...] = ()
-    # In a recipe: the keys that take the workdir of a reward model that is given to it,
-    # those that then are empty, and which of "rankings" and "reward_model" the stage
-    # gives, so that it is left out.
+    # For a recipe that is given a reward model: the keys that are set to its workdir,
+    # the keys that are emptied, and the stage's product, "rankings" or "reward_model",
+    # which makes the stage superfluous.
     reward_keys: tuple[str, ...] = ()
     label_keys: tuple[str, ...] = ()
     gives: str = ""
 
     @property
     def exports(self) -> ModuleType:
-        """The module itself."""
+        """The stage's module, which is imported here."""
         return importlib.import_module(self.module)
 
     def classes(self) -> dict[str, type]:
@@ -76,7 +76,7 @@ class Stage:
         return {name: _resolved(cls) for name, cls in self.blocks.items()}
 
     def classes_in(self, config: Mapping[str, Any]) -> dict[str, type]:
-        """As `classes`, with the entries that a config has: "models.sft"."""
+        """`classes`, with the entries of a config added, such as "models.sft"."""
         found = self.classes()
         for block, cls in self.entries.items():
             for name, entry in config.get(block, {}).items():
@@ -155,17 +155,17 @@ STAGES: dict[str, Stage] = {
         reward_keys=("evaluate.reward",),
         label_keys=("evaluate.comparisons",),
     ),
-    # All of the above in one workdir, and whatever else its config names.
+    # Runs the stages above, or others that its config names, in one workdir.
     "recipe": Stage("instructgpt.stages.recipe"),
 }
 
 
 @functools.cache
 def find(name: str) -> Stage:
-    """The stage that `config.stage` names: of the table, or a module of one's own.
+    """The stage that `config.stage` names: an entry of the table, or a user's module.
 
     Raises:
-      UserError: there is neither, or the module exports no function `run`.
+      UserError: there is no such entry or module, or the module has no function `run`.
     """
     if name in STAGES:
         return STAGES[name]
@@ -176,7 +176,7 @@ def find(name: str) -> Stage:
     except ModuleNotFoundError as error:
         if f"{name}.".startswith(f"{error.name}."):
             raise _unknown(name) from error
-        raise  # the module is there, and imports what is not
+        raise  # the module exists, but an import inside it fails
     if not callable(getattr(module, "run", None)):
         raise UserError(
             f"config.stage={name!r}: {getattr(module, '__file__', name)} exports no "

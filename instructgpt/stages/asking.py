@@ -1,4 +1,4 @@
-"""What stages ask their models: prompts that fit, answers so far, tables of samples."""
+"""Prompts for models in stages, stored answers, and tables of samples."""
 
 import contextlib
 import shutil
@@ -17,22 +17,22 @@ from instructgpt.stages.inputs import keep_short
 from instructgpt.stages.loading import text_format
 
 Record = dict[str, Any]
-_SO_FAR = "answers"  # a folder of the workdir, while a stage draws answers
+_SO_FAR = "answers"  # folder of the workdir that exists while a stage samples
 
 
 def short_prompts(
     context: Context, split: str, *, count: int = 0, kind: str = "prompts"
 ) -> list[Record]:
-    """The first prompts of a split that fit; a line says how many are too long.
+    """The first prompts of a split that fit; prints how many are too long.
 
     Args:
-      context: The stage.
-      split: Of the prompts.
-      count: How many at most; 0 for all.
-      kind: "prompts", "rm_prompts", or "demonstrations" for theirs.
+      context: The opened stage.
+      split: Split of the prompts.
+      count: Largest number of prompts; 0 for all.
+      kind: "prompts", "rm_prompts", or "demonstrations" for the prompts of these.
 
     Raises:
-      UserError: the data have no such split, or none of it fits.
+      UserError: the data have no such split, or no prompt fits.
     """
     source = context.data.source(kind, split)
     kept = keep_short(context, source, f"{split} {kind}")[: count or None]
@@ -41,16 +41,16 @@ def short_prompts(
 
 @contextlib.contextmanager
 def answers_so_far(context: Context) -> Iterator[Path]:
-    """A folder for the answers of a stage, from which one that was killed goes on.
+    """A folder for the answers of a stage, from which it resumes after a kill.
 
-    A user's mistake leaves none of them, so that the config may be corrected. The stage
-    calls `forget_answers` once it has written what they are for.
+    After a user's mistake the folder is deleted, so that the config may be corrected.
+    The stage calls `forget_answers` after it has written its results.
     """
     folder = context.workdir / _SO_FAR
     try:
         yield folder
     except UserError:
-        # Other processes may not have met the mistake, so nobody waits for them.
+        # Other processes may not have met the mistake, so there is no barrier here.
         if is_first():
             shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -68,9 +68,9 @@ def make_sample_table(
     """Builds (params, step) -> None: prints and keeps `samples/STEP.json`.
 
     Args:
-      context: The stage.
+      context: The opened stage.
       model: The module of the language model in training.
-      records: What is answered; without any, nothing is sampled, shown or kept.
+      records: Prompts to answer; None or empty: nothing is sampled, shown or kept.
     """
     if not records:
         return lambda params, step: None

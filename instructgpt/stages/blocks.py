@@ -1,9 +1,9 @@
-"""Blocks of a config: made from frozen dataclasses, and made into them.
+"""Converts frozen dataclasses to the blocks of a config, and blocks to dataclasses.
 
-A ConfigDict stops here: below, only frozen dataclasses and keyword arguments. A config
-file starts from `default_config`, which holds every field of every block, so that each
-can be given by a flag and stands in `config.json`. None stands for a field that is not
-set: one without a default, or one of the model that a stage starts from.
+ConfigDicts are used only here and above; lower modules take frozen dataclasses and
+keyword arguments. A config file starts from `default_config`, which holds every field
+of every block, so that each can be set by a flag and is in `config.json`. None means
+that a field is not set: it has no default, or it is the starting model's.
 """
 
 import dataclasses
@@ -32,16 +32,16 @@ class TrainConfig:
 
     batch_size: PositiveInt  # rows over all devices
     num_steps: NonNegativeInt = 0  # optimiser steps (PPO: iterations)
-    num_epochs: NonNegativeInt = 0  # or passes over the data (PPO: the prompts)
-    microbatches: PositiveInt = 1  # parts of a batch in memory one at a time
-    # 0: at the end; -1: after every epoch.
+    num_epochs: NonNegativeInt = 0  # alternative: passes over the data (PPO: prompts)
+    microbatches: PositiveInt = 1  # parts of a batch, in memory one at a time
+    # Steps between two lines of the log. 0: at the end; -1: after every epoch.
     log_every: Every = 10
     eval_every: Every = 0
     checkpoint_every: Every = 0
     keep: NonNegativeInt = 1  # checkpoints to keep; 0 keeps all
 
     def loop(self, steps_per_epoch: int, *, verify: Verify) -> LoopConfig:
-        """In steps, with what is compared of a checkpoint that is gone on from."""
+        """The loop's schedule in steps; `verify` is that of the restored checkpoint."""
 
         def every(value: int) -> int:
             return steps_per_epoch if value == -1 else value
@@ -60,15 +60,15 @@ class TrainConfig:
 class CheckpointsConfig:
     """How checkpoints are read."""
 
-    verify: Verify = "files"  # what is compared with its checksum, see Checkpoints
+    verify: Verify = "files"  # what is compared with checksums, see Checkpoints
 
 
 def default_config(stage: str, **values: Any) -> ConfigDict:
-    """A config of a stage that holds every field of every block, with its default.
+    """A stage's config with every field of every block, set to its default.
 
     Args:
-      stage: As `config.stage` names it.
-      values: Top-level keys besides: `name`, `seed`, or blocks of a kind of their own.
+      stage: The value of `config.stage`.
+      values: Further top-level keys: `name`, `seed`, or additional blocks.
 
     Raises:
       UserError: there is no such stage.
@@ -82,13 +82,13 @@ def default_config(stage: str, **values: Any) -> ConfigDict:
 
 
 def filled(cls: type, *, partial: bool = False, **values: Any) -> ConfigDict:
-    """A block that holds every field of a dataclass.
+    """A config block with every field of a dataclass.
 
     Args:
       cls: The dataclass.
-      partial: Whether fields are not set but for the values, so that the block changes
-        a part of what is there already.
-      values: By field.
+      partial: Whether only the given values are set, so that the block holds changes
+        to another block.
+      values: Values by name of the field.
     """
     block = ConfigDict()
     hints = typing.get_type_hints(cls)
@@ -99,14 +99,14 @@ def filled(cls: type, *, partial: bool = False, **values: Any) -> ConfigDict:
         if partial or default in (None, dataclasses.MISSING):
             block[field.name] = config_dict.placeholder(kind)
         else:
-            # The type of a field is that of its value, and 0 is no float.
+            # A ConfigDict takes the type of a field from its value, so 0 must be 0.0.
             block[field.name] = float(default) if kind is float else default
     block.update(values)
     return block
 
 
 def _kind(hint: Any) -> type:
-    """The type that a flag for a field is read as."""
+    """The type as which a flag for the field is parsed."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return type(inner[0])
@@ -116,12 +116,12 @@ def _kind(hint: Any) -> type:
 
 
 def build(cls: type[T], block: Any, *, where: str) -> T:
-    """A frozen dataclass from a config block.
+    """Builds a frozen dataclass from a config block.
 
     Args:
       cls: The dataclass.
-      block: A ConfigDict or a dict; a field that is None is not set, unless it may be.
-      where: What comes before a key in an error: "config.train".
+      block: A ConfigDict or a dict; None means "not set", unless the field allows None.
+      where: Prefix of a key in an error, such as "config.train".
 
     Raises:
       UserError: a key is unknown, missing or out of its range; the message names it.
@@ -141,29 +141,29 @@ def build(cls: type[T], block: Any, *, where: str) -> T:
 
 
 def overrides(block: ConfigDict) -> ConfigDict:
-    """What a block of a part of the model's fields does set."""
+    """The fields of a partial block that are set."""
     values = block.to_dict()
     return ConfigDict({k: v for k, v in values.items() if v is not None})
 
 
 def block_of(config: ConfigDict, name: str, cls: type[T]) -> T:
-    """`build` of a config's block of this name."""
+    """Builds the dataclass of a config's block of this name."""
     return build(cls, config[name], where=f"config.{name}")
 
 
 def check_config(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
-    """Checks a stage's config, as far as that goes before any stage has run.
+    """Checks a stage's config as far as possible before any stage has run.
 
     Args:
-      config: A stage's.
-      mesh: Where it is to run.
+      config: The stage's config.
+      mesh: The mesh of the run.
 
     Returns:
-      The blocks that there are, built; of `model` only where the stage has all of it.
+      The built blocks by name; `model` only if the config has all of its fields.
 
     Raises:
-      UserError: a block has a key that does not exist, or a value that it may not
-        have, or numbers do not go together or with the mesh.
+      UserError: a block has a key that does not exist or a value that is not allowed,
+        or numbers do not fit each other or the mesh.
     """
     found = find(config.stage)
     built: dict[str, Any] = {}
@@ -183,7 +183,7 @@ def check_config(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
 
 
 def check_part(cls: type, block: ConfigDict, *, where: str) -> None:
-    """Raises UserError if what a block sets of a dataclass's fields cannot be."""
+    """Raises UserError if a partial block sets an unknown field or a bad value."""
     values = overrides(block).to_dict()
     known = {field.name for field in dataclasses.fields(cls)}
     for key in block:
@@ -193,11 +193,11 @@ def check_part(cls: type, block: ConfigDict, *, where: str) -> None:
 
 
 def check_train(train: TrainConfig, mesh: Mesh) -> None:
-    """Raises UserError if a run has no length, or two, or its batch does not divide.
+    """Raises UserError unless a run has one length and its batch divides.
 
     Args:
-      train: The run's size.
-      mesh: Over which the batch is cut.
+      train: The size of the run.
+      mesh: The mesh that the batch is sharded over.
     """
     if bool(train.num_steps) == bool(train.num_epochs):
         raise UserError(
@@ -213,13 +213,13 @@ def check_train(train: TrainConfig, mesh: Mesh) -> None:
 
 
 def check_resume(config: ConfigDict) -> frozenset[str]:
-    """The keys of `config.resume`; none where a stage does not go on from checkpoints.
+    """The keys of `config.resume`; none if the stage does not resume from checkpoints.
 
     Args:
-      config: A stage's.
+      config: The stage's config.
 
     Raises:
-      UserError: the config has no such key.
+      UserError: the config does not have one of the keys.
     """
     if "resume" not in config:
         return frozenset()
@@ -235,7 +235,7 @@ def check_resume(config: ConfigDict) -> frozenset[str]:
 
 
 def defaults(config: ConfigDict) -> dict[str, Any]:
-    """What the fields of a stage's blocks are where nobody sets them, by flat key."""
+    """The defaults of all fields of a stage's blocks, by flat key."""
     found = find(config.stage)
     out: dict[str, Any] = {}
     for name, cls in found.classes_in(config).items():

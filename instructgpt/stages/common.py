@@ -1,7 +1,7 @@
-"""What all stages share, by one name: `common.start`, `common.build` and so on.
+"""Gathers the functions that all stages use: `common.start`, `common.build`, ...
 
-Blocks of a config become dataclasses in blocks.py, a workdir is opened and finished in
-opening.py, and inputs.py looks whether models and data fit each other.
+blocks.py turns blocks of a config into dataclasses, opening.py opens and finishes a
+workdir, and inputs.py checks that models and data fit each other.
 """
 
 from instructgpt.identity import write_json

@@ -1,9 +1,9 @@
-"""Compares models: evaluators ask them, judges read their answers, a report shows both.
+"""Compares models by evaluators and by judges of their answers, and writes a report.
 
-The five models of the paper's Fig. 1 (GPT, GPT-prompted, SFT, PPO, PPO-ptx) answer
-the same prompts, of customers that training has not and with questions that it does
-not hold word for word. The config names who evaluates and who judges; in the miniature
-world its gold judge does, which has trained nothing.
+The five models of the paper's Fig. 1 (GPT, GPT-prompted, SFT, PPO, PPO-ptx) answer the
+same prompts. The prompts are from customers that are not in training, and no training
+text holds their questions word for word. The config names the evaluators and judges.
+In the miniature world the gold judge decides, from which no model has learnt.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ from instructgpt.stages.inputs import keep_short
 from instructgpt.stages.label import has_report, open_comparisons
 
 _AGAIN = "delete this workdir, and evaluate again"
-# Splits of rankings -> who made them, in the results: a label stage's, and the data's.
+# Splits of rankings -> the labelers' name in the results.
 _LABELERS = {"valid": "train", "heldout": "heldout"}
 _OWN_LABELERS = {"valid": "train", "test": "heldout"}
 
@@ -60,28 +60,28 @@ class ModelEntry:
     label: str
     init: ConfigDict  # InitConfig
     temperature: NonNegativeFloat = 1.0
-    # Solved examples of the data before the prompt; the answer ends at a newline.
+    # Whether solved examples precede the prompt; the answer then ends at a newline.
     prompted: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
-    """What is compared on how many prompts."""
+    """Settings of the comparison."""
 
-    baseline: str  # key of the model the others are compared with
+    baseline: str  # key of the model that the others are compared with
     reward: FolderPath  # a reward stage's workdir
-    # A label stage's workdir. If "", or if that stage ranked nothing: the data's own
-    # comparisons.valid.jsonl and comparisons.test.jsonl, as far as there are some.
+    # A label stage's workdir. If it is "" or that stage ranked nothing, the data's own
+    # comparisons.valid.jsonl and comparisons.test.jsonl are used if they exist.
     comparisons: str
     select: FolderPath  # a select stage's workdir, for the table of epochs
     max_responses: RankedInt
-    # Whose prompts and documents: tune on valid, report test once.
+    # Split of the prompts and documents: tune on valid, report test once.
     split: Literal["valid", "test"] = "test"
     curves: tuple[FolderPath, ...] = ()  # stages' workdirs whose metrics are plotted
-    num_prompts: NonNegativeInt = 0  # prompts of the split; 0: all
+    num_prompts: NonNegativeInt = 0  # number of prompts of the split; 0: all
     batch_size: PositiveInt = 64
-    num_samples: NonNegativeInt = 12  # side-by-side samples in the report
-    # Tokens of a row of the pretraining loss; 0: the context length.
+    num_samples: NonNegativeInt = 12  # number of side-by-side samples in the report
+    # Tokens of a row on which the pretraining loss is measured; 0: the context length.
     window: NonNegativeInt = 0
 
 
@@ -110,7 +110,7 @@ def show(workdir: Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Comparison:
-    """All that is compared and all who compare, checked before any of them starts."""
+    """The models, evaluators and judges of a comparison, checked before any runs."""
 
     context: common.Context
     settings: EvaluateConfig
@@ -121,11 +121,11 @@ class _Comparison:
 
     @classmethod
     def open(cls, context: common.Context, config: ConfigDict) -> "_Comparison":
-        """Looks for all that is read once the models have answered.
+        """Builds the comparison and checks everything that is read later.
 
         Raises:
           UserError: a stage has not been run, its model does not fit, an evaluator or
-            a judge cannot be built, or the baseline is none of the models.
+            a judge cannot be built, or the baseline is not one of the models.
         """
         settings = common.build(
             EvaluateConfig, config.evaluate, where="config.evaluate"
@@ -156,7 +156,7 @@ class _Comparison:
         return cls(context, settings, entries, evaluators, judges, setting)
 
     def check(self, rl_init: loading.InitConfig) -> None:
-        """Looks for the models, the rankings and the choice of the SFT epoch."""
+        """Checks that the models, the rankings and the selected SFT epoch exist."""
         inits = {name: entry_init(e, name) for name, e in self.entries.items()}
         for name, init in {**inits, "rl_init": rl_init}.items():
             found = loading.find(init, self.context)
@@ -211,7 +211,7 @@ def _evaluate(context: common.Context, config: ConfigDict) -> dict[str, Any]:
 def _ask(
     comparison: _Comparison, records: list[Record], folder: Path
 ) -> tuple[dict[str, dict[str, Results]], dict[str, list[str]]]:
-    """What the evaluators find about each model, and one answer to each prompt."""
+    """Returns the evaluators' results for each model, and its answers to prompts."""
     context, settings = comparison.context, comparison.settings
     measured, answers = {}, {}
     for name, entry in comparison.entries.items():
@@ -232,18 +232,18 @@ def _ask(
 
 
 def _named(config: ConfigDict, block: str) -> dict[str, dict[str, Any]]:
-    """Of each evaluator or judge its name and fields."""
+    """The class name and the fields of each evaluator or judge, by key."""
     return config[block].to_dict() if block in config else {}
 
 
 def _built_in(config: ConfigDict, block: str, known: Mapping[str, type]) -> set[str]:
-    """Keys of the evaluators or judges that are built in."""
+    """Keys of the evaluators or judges that are part of the package."""
     named = _named(config, block).items()
     return {key for key, entry in named if entry["name"] in known}
 
 
 def build_entries(config: ConfigDict) -> dict[str, ModelEntry]:
-    """The models of the comparison by name."""
+    """Builds the entries of the compared models, by key."""
     return {
         name: common.build(ModelEntry, block, where=f"config.models.{name}")
         for name, block in config.models.items()
@@ -253,7 +253,7 @@ def build_entries(config: ConfigDict) -> dict[str, ModelEntry]:
 def check_entries(
     config: ConfigDict, settings: EvaluateConfig
 ) -> dict[str, ModelEntry]:
-    """`build_entries`; raises UserError if the baseline is none of them."""
+    """`build_entries`; raises UserError if the baseline is not among them."""
     entries = build_entries(config)
     if settings.baseline not in entries:
         raise UserError(
@@ -264,7 +264,7 @@ def check_entries(
 
 
 def entry_init(entry: ModelEntry, name: str) -> loading.InitConfig:
-    """Which checkpoint a model of the comparison comes from."""
+    """The checkpoint of a model of the comparison."""
     where = f"config.models.{name}.init"
     return common.build(loading.InitConfig, entry.init, where=where)
 
@@ -272,7 +272,7 @@ def entry_init(entry: ModelEntry, name: str) -> loading.InitConfig:
 def _without_examples(
     context: common.Context, entries: dict[str, ModelEntry]
 ) -> dict[str, ModelEntry]:
-    """The entries that the data can ask; a line says which are left out."""
+    """Leaves out prompted entries if the data have no examples, and prints which."""
     if context.data.few_shot is not None:
         return entries
     for name, entry in entries.items():
@@ -295,7 +295,7 @@ def _check_examples(context: common.Context, model_config: ModelConfig) -> None:
 def _windows(
     context: common.Context, settings: EvaluateConfig
 ) -> Callable[[ModelConfig], TokenWindows]:
-    """Builds model config -> rows of held-out pretraining text."""
+    """Builds the function from a model's config to rows of held-out text."""
     return lambda config: common.text_windows(
         context,
         settings.split,
@@ -306,7 +306,7 @@ def _windows(
 
 
 def _rankings(context: common.Context, settings: EvaluateConfig) -> dict[str, Any]:
-    """Held-out rankings by who made them, and the numbers of those that fit."""
+    """Held-out rankings by labelers' name, with the numbers of those that fit."""
     own = context.data.has("comparisons", "train")
     if settings.comparisons:
         directory = resolve(settings.comparisons, context.workdir)
@@ -324,7 +324,7 @@ def _rankings(context: common.Context, settings: EvaluateConfig) -> dict[str, An
 
 
 def _curves(context: common.Context, settings: EvaluateConfig) -> dict[str, str]:
-    """The metrics of other stages by name, relative to the workdir."""
+    """Paths of other stages' metrics by name, relative to the workdir."""
     curves = {}
     for path in settings.curves:
         metrics = Path(resolve(path, context.workdir)) / "metrics.jsonl"
@@ -337,7 +337,7 @@ def _curves(context: common.Context, settings: EvaluateConfig) -> dict[str, str]
 def _selected_epochs(
     context: common.Context, settings: EvaluateConfig
 ) -> list[dict[str, Any]]:
-    """What the select stage says of each epoch of SFT."""
+    """The select stage's results for each epoch of SFT."""
     path = Path(resolve(settings.select, context.workdir)) / "selected.json"
     return loading.read_selected(path)["epochs"]
 
@@ -357,6 +357,6 @@ def _meta(context: common.Context) -> dict[str, Any]:
 
 
 def check(config: ConfigDict, blocks: dict[str, Any], mesh: Mesh) -> None:
-    """Raises UserError if what is compared does not go together."""
+    """Raises UserError if the settings of a comparison contradict each other."""
     del mesh
     check_entries(config, blocks["evaluate"])

@@ -1,6 +1,6 @@
-"""What a stage reads of its data, and whether a model can be fed with it.
+"""Selects the records of a stage that fit its limits, and checks them with a model.
 
-One line says what is left out.
+Each function prints one line about what it leaves out.
 """
 
 import functools
@@ -20,7 +20,7 @@ from instructgpt.stages.blocks import build
 from instructgpt.stages.opening import Context, announce
 from instructgpt.tokenizer import check_tokenizer
 
-_announce_once = functools.cache(announce)  # not of each model of each stage
+_announce_once = functools.cache(announce)  # prints a line only once per process
 
 
 def keep_short(
@@ -30,22 +30,22 @@ def keep_short(
     *,
     responses: bool = False,
 ) -> np.ndarray:
-    """Which records have prompts that fit `config.data.max_prompt`.
+    """Selects the records whose prompts fit `config.data.max_prompt`.
 
-    One line says how many do not, of how many, and what would keep them.
+    It prints how many do not fit, of how many, and which limits would keep them.
 
     Args:
-      context: The stage.
+      context: The opened stage.
       source: Prompts, demonstrations or rankings.
-      what: They are called: "train prompts".
-      responses: Whether their responses must fit `config.data.max_response` as well,
-        as those of demonstrations.
+      what: Plural name of the records in messages, such as "train prompts".
+      responses: Whether the responses must fit `config.data.max_response` as well, as
+        those of demonstrations.
 
     Returns:
-      int64[kept], numbers of the records, ascending.
+      int64[kept], ascending numbers of the records that fit.
 
     Raises:
-      UserError: none fits.
+      UserError: no record fits.
     """
     limit = context.data_config.max_prompt
     most = context.data_config.max_response if responses else None
@@ -70,12 +70,12 @@ def keep_short(
 
 
 def has_valid(context: Context, kind: str, what: str) -> bool:
-    """Whether there is a valid split of a kind; else a line says what is left out.
+    """Whether the data have a valid split of a kind; else prints what is left out.
 
     Args:
-      context: The stage.
-      kind: of records, as in FIELDS.
-      what: The stage leaves out: "samples".
+      context: The opened stage.
+      kind: Kind of records, a key of FIELDS.
+      what: What the stage leaves out without that split, such as "samples".
     """
     if context.data.has(kind, "valid"):
         return True
@@ -90,9 +90,9 @@ def check_model(context: Context, config: ModelConfig, *, extra: int = 0) -> Non
     """Raises UserError if the data cannot be fed to a model of this config.
 
     Args:
-      context: The stage.
-      config: The model's.
-      extra: Tokens put before every prompt (a few-shot prefix).
+      context: The opened stage.
+      config: The model's config.
+      extra: Number of tokens before every prompt (a few-shot prefix).
     """
     check_tokenizer(
         context.data.tokenizer,
@@ -113,13 +113,13 @@ def check_model(context: Context, config: ModelConfig, *, extra: int = 0) -> Non
 def text_windows(
     context: Context, split: str, config: ModelConfig, length: int, *, key: str
 ) -> TokenWindows:
-    """Pretraining text of a split in rows of `length` tokens.
+    """The pretraining text of a split, in rows of `length` tokens.
 
     Args:
-      context: The stage.
+      context: The opened stage.
       split: train, valid or test.
-      config: The model's.
-      length: Tokens; 0 is the model's context length.
+      config: The model's config.
+      length: Tokens of a row; 0 is the model's context length.
       key: The config key that `length` comes from, for the error.
 
     Raises:
@@ -137,17 +137,17 @@ def text_windows(
 
 
 def model_config(values: Any, mesh: Mesh) -> ModelConfig:
-    """A model's config as the mesh's devices can compute it."""
+    """A model's config in dtypes that the mesh's devices have."""
     config = build(ModelConfig, values, where="config.model")
     tpu = mesh.devices.flat[0].platform == "tpu"
     return for_devices(config, tpu=tpu, log=_announce_once)
 
 
 def to_device(mesh: Mesh) -> Callable[[Any], Any]:
-    """Moves a batch of this process to its devices."""
+    """Builds the function that moves a process's batch to its devices."""
     return lambda batch: put_batch(batch, mesh)
 
 
 def count_valid(batch: Any) -> int:
-    """Real tokens of a TokenBatch on the host."""
+    """Number of real tokens of a TokenBatch on the host."""
     return int(batch.valid.sum())

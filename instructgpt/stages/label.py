@@ -1,9 +1,9 @@
-"""Sampled answers and their rankings: the reward model's data (paper §3.4, §3.5).
+"""Samples answers and has them ranked: the reward model's data (paper §3.4, §3.5).
 
-For every prompt K = 4 to 9 answers are drawn from several checkpoints. The config says
-who ranks them. The simulated labelers of the miniature world do it here: training
-prompts are ranked by one labeler or by a few, validation prompts by several of each
-group, so that agreement can be measured. For people the answers are written out.
+For every prompt K = 4 to 9 answers are drawn from several checkpoints. The config
+names the labelers. The miniature world's simulated labelers rank answers here: one or a
+few rank a training prompt, several of each group a validation prompt, so that agreement
+can be measured. For people the answers are written to files.
 """
 
 import dataclasses
@@ -42,28 +42,29 @@ from instructgpt.world import (
 
 @dataclasses.dataclass(frozen=True)
 class LabelConfig:
-    """Which policies answer, how often, and who ranks the answers."""
+    """Which policies answer, and how many labelers rank the answers."""
 
     policies: tuple[FolderPath, ...]  # workdirs of the stages whose models answer
-    # Their checkpoints, by step as a fraction of the newest; answers are shared out.
+    # Checkpoints of each policy, as fractions of its newest step. Each gives an equal
+    # share of the answers.
     fractions: tuple[float, ...] = (1.0,)
-    train_prompts: NonNegativeInt = 0  # 0: all of the split
-    valid_prompts: NonNegativeInt = 0
+    train_prompts: NonNegativeInt = 0  # number of training prompts; 0: all
+    valid_prompts: NonNegativeInt = 0  # number of validation prompts; 0: all
     min_responses: RankedInt = 4  # K is uniform in this range
     max_responses: RankedInt = 9
-    # How many of a training prompt's K were written to other prompts, every second one
-    # to a prompt of its category. A policy seldom answers beside the question, so from
-    # its own answers alone a reward model does not learn to look at the prompt.
+    # Number of a training prompt's K answers that were written to other prompts, every
+    # second one to a prompt of the same category. A policy seldom misses the question,
+    # so without such answers a reward model does not learn to look at the prompt.
     misplaced: NonNegativeInt = 0
-    # Who ranks a training prompt: one labeler as in the paper, or several, whose mean
-    # rank is the ranking.
+    # Number of labelers of a training prompt: one as in the paper, or several, whose
+    # mean rank is the ranking.
     train_labelers: PositiveInt = 1
-    labelers_per_prompt: PositiveInt = 3  # of each group, on validation prompts
-    # The simulated labelers of the miniature world, or people, for whom the answers are
-    # written out.
+    labelers_per_prompt: PositiveInt = 3  # per group, for validation prompts
+    # Who ranks: simulated labelers of the miniature world, or people, for whom the
+    # answers are written to files.
     ranked_by: Literal["world", "people"] = "world"
     temperature: NonNegativeFloat = 1.0
-    batch_size: PositiveInt = 64  # prompts at a time
+    batch_size: PositiveInt = 64  # prompts in a batch
 
     def __post_init__(self):
         for name in ("policies", "fractions"):
@@ -110,10 +111,10 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
 
 def _labelers(context: common.Context, label: LabelConfig) -> list[Labeler] | None:
-    """Who ranks the answers here; None if people do, elsewhere.
+    """The labelers who rank the answers here; None if people rank them later.
 
     Raises:
-      UserError: simulated labelers are asked for whom the data do not have.
+      UserError: the config asks for simulated labelers and the data have none.
     """
     if label.ranked_by == "people":
         return None
@@ -128,11 +129,11 @@ def _labelers(context: common.Context, label: LabelConfig) -> list[Labeler] | No
 def _answers(
     context: common.Context, label: LabelConfig
 ) -> dict[str, list[dict[str, Any]]]:
-    """The answers to rank by split, of an earlier start if there are some."""
+    """The answers to rank by split; those of an earlier start are reused."""
     counts = {"train": label.train_prompts, "valid": label.valid_prompts}
     paths = {split: context.workdir / f"answers.{split}.jsonl" for split in counts}
     missing = [split for split, path in paths.items() if not path.exists()]
-    # All that answers are made of, before the first is drawn.
+    # Everything that is needed is read before the first answer is sampled.
     prompts = {split: _prompts(context, split, counts[split]) for split in missing}
     for init in _checkpoints(context, label) if missing else ():
         loading.find(init, context)
@@ -149,7 +150,7 @@ def _answers(
 
 
 def _prompts(context: common.Context, split: str, count: int) -> list[dict[str, Any]]:
-    """Another draw than PPO's prompts, as in Table 6, where the data have one."""
+    """The prompts to answer; other ones than PPO's (Table 6), if the data have any."""
     kind = "rm_prompts" if context.data.has("rm_prompts", split) else "prompts"
     return short_prompts(context, split, count=count, kind=kind)
 
@@ -162,7 +163,7 @@ def _answer(
     *,
     folder: Path,
 ) -> list[dict[str, Any]]:
-    """K answers a prompt, from all policies, in an order that hides their author."""
+    """Samples K answers per prompt from all policies, in random order."""
     sources = _checkpoints(context, label)
     misplaced = label.misplaced if split == "train" else 0
     each = -(-(label.max_responses - misplaced) // len(sources))
@@ -186,7 +187,7 @@ def _answer(
     rows = []
     for record, pool in zip(prompts, pools, strict=True):
         size = int(rng.integers(label.min_responses, label.max_responses + 1))
-        # There is nothing to read in an empty answer, and so nothing to rank.
+        # Empty answers cannot be ranked.
         pool = [text for text in pool if text.strip()]
         chosen = rng.permutation(len(pool))[: size - misplaced]
         if len(chosen) > 1:
@@ -196,7 +197,7 @@ def _answer(
 
 
 def _check_speaks(texts: Sequence[Sequence[str]], split: str) -> None:
-    """Raises UserError if a policy's answers K to each of N prompts are all empty."""
+    """Raises UserError if all of a policy's answers [N prompts, K] are empty."""
     if not any(text.strip() for answers in texts for text in answers):
         raise UserError(
             f"this policy answers all {len(texts)} {split} prompts with nothing, so "
@@ -208,7 +209,7 @@ def _check_speaks(texts: Sequence[Sequence[str]], split: str) -> None:
 def _tell_left_out(
     context: common.Context, split: str, missing: int, total: int
 ) -> None:
-    """Says how many prompts have no two answers; raises UserError if none has."""
+    """Prints how many prompts have fewer than two answers; UserError if all have."""
     told = (
         f"{missing} of {total} {split} prompts have fewer than two answers that are "
         "not empty"
@@ -225,16 +226,16 @@ def _tell_left_out(
 def misplace(
     rows: Sequence[dict[str, Any]], number: int, rng: np.random.Generator
 ) -> list[dict[str, Any]]:
-    """Adds to each row's `responses` some of other rows', at random places.
+    """Adds responses of other rows to each row's `responses`, at random places.
 
     Args:
       rows: Prompts with `responses` and a `category`.
-      number: How many a row gets. The 2nd, 4th, ... come from its category, where that
-        has another row; the others come from anywhere.
-      rng: Draws rows, responses and places.
+      number: Number of responses added to a row. The 2nd, 4th, ... come from other rows
+        of its category if there are any; the rest come from any row.
+      rng: Generator that draws rows, responses and places.
 
     Returns:
-      New rows. A single row stays as it is, as there is no other.
+      New rows. A single row stays as it is, because there is no other.
     """
     if len(rows) < 2:
         return list(rows)
@@ -247,7 +248,7 @@ def misplace(
         for turn in range(number):
             pool = alike[row["category"]] if turn % 2 else range(len(rows))
             pool = pool if len(pool) > 1 else range(len(rows))
-            # A number of the pool other than i's own.
+            # Draws a member of the pool other than row i.
             drawn = int(rng.integers(len(pool) - 1))
             j = pool[drawn] if pool[drawn] != i else pool[-1]
             text = rows[j]["responses"][rng.integers(len(rows[j]["responses"]))]
@@ -314,7 +315,7 @@ def _rank(
 def _comparisons(
     row: dict[str, Any], labelers: Sequence[Labeler], rng: np.random.Generator
 ) -> list[dict[str, Any]]:
-    """The answers of a row as each labeler ranks them."""
+    """One comparison per labeler, with that labeler's ranks of the row's answers."""
     keys = ("id", "history", "prompt", "responses", "customer", "category")
     shared = {k: row[k] for k in keys}
     task = Task.from_json(row["task"])
@@ -326,13 +327,14 @@ def _comparisons(
 
 
 def mean_ranking(ranked: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One comparison of several labelers': answers by mean rank, 1 is best.
+    """Joins several labelers' comparisons to one, by mean rank; 1 is best.
 
     Args:
-      ranked: comparisons of the same responses, each with `ranks` and `labeler`.
+      ranked: Comparisons of the same responses, each with `ranks` and `labeler`.
 
     Returns:
-      The comparison with dense ranks; equal means are a tie. Its labeler names all.
+      A comparison with dense ranks, in which equal means are a tie. Its `labeler` names
+      all labelers.
     """
     means = np.mean([row["ranks"] for row in ranked], axis=0).round(6)
     ranks = np.unique(means, return_inverse=True)[1] + 1
@@ -341,7 +343,7 @@ def mean_ranking(ranked: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def open_comparisons(workdir: str | Path, split: str) -> Records:
-    """The rankings that a label stage made.
+    """Opens the rankings that a label stage made.
 
     Raises:
       UserError: the stage has not finished.
@@ -351,7 +353,7 @@ def open_comparisons(workdir: str | Path, split: str) -> Records:
 
 
 def read_report(workdir: str | Path) -> dict[str, Any]:
-    """What a label stage says of its rankings: set, pairs, agreement of labelers."""
+    """Reads a label stage's report on its rankings: set, pairs, agreement."""
     return read_json(
         Path(workdir) / "labels.json",
         remedy="run the label stage first, or again, or give rankings of your own as "
@@ -377,7 +379,7 @@ def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def _write_answers(path: Path, rows: list[dict[str, Any]]) -> None:
     _write_lines(path, rows)
-    note_file(path)  # which a run that is stopped before its end goes on from
+    note_file(path)  # so that a stopped run can check the file when it resumes
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

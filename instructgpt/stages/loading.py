@@ -1,4 +1,4 @@
-"""A model from another stage's checkpoint, and what a checkpoint says of its model."""
+"""Loads models of other stages' checkpoints, and describes models in checkpoints."""
 
 import contextlib
 import dataclasses
@@ -23,17 +23,17 @@ from instructgpt.trained import Loaded, Opened, TextFormat, check_made_alike
 
 @dataclasses.dataclass(frozen=True)
 class InitConfig:
-    """Which checkpoint a model comes from."""
+    """The checkpoint that a model comes from."""
 
     path: FolderPath  # a finished stage's workdir
     step: NonNegativeInt = 0  # 0: the newest, of a finished stage
-    part: str = "params"  # or "ema", the average of a PPO policy
-    selected_by: str = ""  # a select stage's workdir whose choice of step counts
+    part: str = "params"  # part of the checkpoint; "ema" is a PPO policy's average
+    selected_by: str = ""  # a select stage's workdir, whose chosen step is used
 
 
 @dataclasses.dataclass(frozen=True)
 class OptionalInitConfig(InitConfig):
-    """As InitConfig; without a path the stage has a model of its own for it."""
+    """An InitConfig whose path may be empty; the stage then uses a default model."""
 
     path: str = ""
 
@@ -46,7 +46,7 @@ def _opened(
     scalar: bool | None = False,
     overrides: ConfigDict | None = None,
 ) -> Iterator[tuple[Opened, ModelConfig]]:
-    """The checkpoint of `load` with its model's config, checked."""
+    """Opens the checkpoint for `load`, and checks its model's config."""
     path = Path(resolve(init.path, context.workdir))
     step = selected_step(init, context) or init.step or None
     with trained.opened(path, step=step, verify=context.verify) as found:
@@ -63,7 +63,7 @@ def _opened(
 
 
 def find(init: InitConfig, context: Context, **how: Any) -> ModelConfig:
-    """Looks for a model that a stage loads later; arguments and errors of `load`."""
+    """Checks a model that a stage loads later; see `load` for arguments and errors."""
     with _opened(init, context, **how) as (_, config):
         return config
 
@@ -78,10 +78,10 @@ def load(
     """Loads a model from another stage's checkpoint.
 
     Args:
-      init: Which checkpoint.
-      context: The stage that loads.
-      scalar: Whether it must be a reward model (or value net); None: either will do.
-      overrides: Keys of ModelConfig that this stage changes: dropout, dtype, remat.
+      init: The checkpoint.
+      context: The opened stage that loads the model.
+      scalar: Whether it must be a reward model (or value net); None: either kind.
+      overrides: Fields of ModelConfig that this stage changes: dropout, dtype, remat.
 
     Raises:
       UserError: there is no such checkpoint, its model is of another kind or does not
@@ -94,7 +94,7 @@ def load(
 
 
 def text_format(context: Context) -> TextFormat:
-    """How a stage puts text to models: by its data's tokenizer, template and limits."""
+    """The text format of a stage: its data's tokenizer, template and limits."""
     limits = context.data_config
     return TextFormat(
         context.data.prompt_format, limits.max_prompt, limits.max_response
@@ -102,19 +102,19 @@ def text_format(context: Context) -> TextFormat:
 
 
 def language_model(init: InitConfig, context: Context) -> LanguageModel:
-    """A language model to be asked; errors as of `load`."""
+    """Loads a language model that works on text; see `load` for errors."""
     loaded = load(init, context)
     return LanguageModel.from_loaded(loaded, text_format(context), context.mesh)
 
 
 def reward_model(init: InitConfig, context: Context) -> RewardModel:
-    """A reward model that scores text; errors as of `load`."""
+    """Loads a reward model that works on text; see `load` for errors."""
     loaded = load(init, context, scalar=True)
     return RewardModel.from_loaded(loaded, text_format(context), context.mesh)
 
 
 def selected_step(init: InitConfig, context: Context) -> int | None:
-    """The step a select stage chose, if the init follows one."""
+    """The step that a select stage chose; None if the init names no such stage."""
     if not init.selected_by:
         return None
     path = Path(resolve(init.selected_by, context.workdir)) / "selected.json"
@@ -122,12 +122,12 @@ def selected_step(init: InitConfig, context: Context) -> int | None:
 
 
 def read_selected(path: Path) -> dict[str, Any]:
-    """What a select stage chose: `step`, and of each epoch what it found."""
+    """Reads a select stage's result: the chosen `step`, and each epoch's scores."""
     return read_json(path, remedy="run the select stage, or run it again, first")
 
 
 def made_with(data: Datasets) -> dict[str, Any]:
-    """What a model that is trained on these data can only be used with."""
+    """The text settings of a model trained on these data; its users must share them."""
     return {
         "tokenizer": data.tokenizer.fingerprint,
         "template": data.prompt_format.template,
@@ -142,12 +142,12 @@ def model_meta(
     context: Context | None = None,
     templated: bool = True,
 ) -> dict[str, Any]:
-    """What a checkpoint says of its model.
+    """The entries of a checkpoint's `meta` about its model.
 
     Args:
-      model: Its module.
-      kind: language or scalar.
-      context: The stage that trains it; None of a model that no stage has trained.
+      model: The model's module.
+      kind: "language" or "scalar".
+      context: The stage that trains the model; None if no stage has trained it.
       templated: Whether it was trained on prompts in the stage's template.
     """
     meta: dict[str, Any] = {"model": dataclasses.asdict(model.config), "kind": kind}
@@ -159,9 +159,9 @@ def model_meta(
 
 
 def checkpoint_steps(path: str, context: Context) -> list[int]:
-    """Steps of the checkpoints that another stage has left, in order.
+    """Steps of the checkpoints of another stage, in order.
 
     Raises:
-      UserError: there are none, or the stage is not finished.
+      UserError: there are no checkpoints, or the stage is not finished.
     """
     return trained.checkpoint_steps(Path(resolve(path, context.workdir)))

@@ -1,8 +1,8 @@
-"""What every stage does first and last: opens its workdir, mesh and data, and ends.
+"""Opens a stage's workdir, mesh and data, and marks the stage as finished.
 
-Relative paths in a config are relative to the stage's workdir, all of them, so that a
-recipe's folders can be moved as a whole. What is typed on a command line is relative to
-the current folder: `take_typed` makes the one into the other.
+All relative paths in a config are relative to the stage's workdir, so that a recipe's
+folders can be moved as a whole. Paths on a command line are relative to the current
+folder: `take_typed` converts them.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ from instructgpt.stages.blocks import (
 
 
 class Context(NamedTuple):
-    """An opened stage."""
+    """An opened stage: its config, workdir, mesh and data."""
 
     config: ConfigDict
     workdir: Path
@@ -71,15 +71,15 @@ class Context(NamedTuple):
 def start(
     config: ConfigDict, workdir: str | os.PathLike[str], *, reading: bool = False
 ) -> Context:
-    """Checks what can be checked before any long work, and opens the stage.
+    """Opens a stage, after checking everything that can be checked before long work.
 
-    No other process can open it until `finish`, or until this one ends.
+    No other process can open it until `finish`, or until this process ends.
 
     Args:
-      config: The stage's.
-      workdir: The stage's.
-      reading: Whether nothing is to be written there. Then, as where the stage is
-        finished, others may be at work.
+      config: The stage's config.
+      workdir: The stage's workdir.
+      reading: Whether the workdir is only read. Then other processes may use it, as
+        they may if the stage is finished.
 
     Raises:
       UserError: the config has a mistake, the workdir holds another run, or another
@@ -108,18 +108,18 @@ def start(
 
 
 def _take(workdir: Path) -> None:
-    """Keeps other processes out, unless all that was to be written is."""
+    """Locks the workdir, unless the stage is finished."""
     workdir.mkdir(parents=True, exist_ok=True)
     if is_finished(workdir):
         return
     if locks.take(workdir / locks.LOCK, log=announce):
         delete_partial(workdir.rglob("*"))
-    # Something that it lists is missing. The stage makes it anew, with other times.
+    # A listed file is missing. The stage makes it again, with other times inside.
     (workdir / FINISHED).unlink(missing_ok=True)
 
 
 def data_of(config: ConfigDict, workdir: Path) -> DataConfig:
-    """The data block of a stage's config, its paths resolved."""
+    """The data block of a stage's config, with resolved paths."""
     block = build(DataConfig, config.data, where="config.data")
     return dataclasses.replace(
         block,
@@ -132,13 +132,12 @@ def data_of(config: ConfigDict, workdir: Path) -> DataConfig:
 def take_typed(
     config: ConfigDict, typed: Mapping[str, Any], workdir: str | os.PathLike[str]
 ) -> None:
-    """Has the paths that were typed on a command line count from the current folder.
+    """Converts paths typed on a command line, which are relative to the current folder.
 
     Args:
-      config: A stage's or a recipe's, in which they stand as they were typed; they are
-        replaced.
-      typed: The keys that were given there, as in "init.path" or "stages.sft.init".
-      workdir: Of the run; a recipe's stages lie in it under their names.
+      config: The config of a stage or a recipe, whose typed paths are replaced.
+      typed: The keys on the command line, such as "init.path" or "stages.sft.init".
+      workdir: The run's workdir; a recipe's stages are folders in it.
     """
     blocks = {
         k: v.to_dict() if isinstance(v, ConfigDict) else v for k, v in typed.items()
@@ -164,13 +163,13 @@ def identity_of(
     data: Datasets,
     known: Mapping[Path, str] | None = None,
 ) -> Identity:
-    """What a run of this config in this workdir is made of.
+    """The identity of a run of this config in this workdir.
 
     Args:
-      config: The stage's.
-      workdir: The stage's.
-      data: Its opened sets.
-      known: Digests of workdirs that need not be there yet; others are looked at.
+      config: The stage's config.
+      workdir: The stage's workdir.
+      data: The stage's opened data.
+      known: Digests of workdirs that may not exist yet; others are computed.
     """
     values, parents = flat(config.to_dict()), {}
     for key in filter(is_parent, values):
@@ -188,7 +187,7 @@ def identity_of(
 
 
 def finish(context: Context) -> None:
-    """Says that the stage has run to its end; the last thing that it does."""
+    """Marks the stage as finished; every stage calls this last."""
 
     def say() -> None:
         if not is_finished(context.workdir):
@@ -199,14 +198,14 @@ def finish(context: Context) -> None:
 
 
 def _same_config(config: ConfigDict, workdir: Path) -> None:
-    """Checks that the run in this workdir, if one has begun, has the same config."""
+    """Raises UserError if a run in this workdir has begun with another config."""
     path = workdir / CONFIG
     if not path.exists() or all(p.name in BEGUN for p in workdir.iterdir()):
         return
     if (workdir / IDENTITY).exists():
         old = Identity.read(workdir / IDENTITY)
         if not old.has_trained(newest_step(workdir)):
-            return  # it may go back to what it was before, which `_same_identity` knows
+            return  # the run may return to an earlier identity; `_same_identity` checks
         before = {**unsaid(config), **old.config}
     else:
         remedy = "delete this workdir, or name another --workdir"
@@ -219,13 +218,13 @@ def _same_config(config: ConfigDict, workdir: Path) -> None:
 def _same_identity(
     identity: Identity, config: ConfigDict, workdir: Path, *, reading: bool
 ) -> Identity:
-    """Writes down what the run is made of, or checks that it is the same.
+    """Writes the run's identity, or checks that it is the stored one.
 
     Returns:
-      The identity, with what the run was before.
+      The identity, with the run's earlier ones.
     """
     path, text = workdir / IDENTITY, json.dumps(config.to_dict(), indent=2) + "\n"
-    # A run that was refused left its config alone, which may be corrected.
+    # A run that failed its checks has left only its config, which may be corrected.
     if path.exists() and any(p.name not in BEGUN for p in workdir.iterdir()):
         old, free = Identity.read(path), may_differ(config, workdir)
         step = newest_step(workdir)
@@ -243,20 +242,20 @@ def _same_identity(
 
 
 def unsaid(config: ConfigDict) -> dict[str, Any]:
-    """What the keys of a stage are in a config that does not name them."""
+    """Values of a stage's keys where a config does not have them."""
     return own_keys(defaults(config))
 
 
 def named_as_before(old: Identity, new: Identity, config: ConfigDict) -> Identity:
-    """The new identity with the keys of the old one, where defaults are all between.
+    """The new identity with the old one's keys, if both differ only by default values.
 
-    So a workdir stays what it was when a stage gets another key, whose default is what
-    the stage did before.
+    With this a workdir stays valid when a stage gets a new key whose default is the
+    stage's earlier behaviour.
 
     Args:
-      old: That of the run in a workdir.
-      new: What would run there.
-      config: Of the new one.
+      old: The identity of the run in a workdir.
+      new: The identity of the run to be started there.
+      config: The config of the new run.
     """
     values = dict(new.config)
     for key, default in unsaid(config).items():
@@ -268,9 +267,9 @@ def named_as_before(old: Identity, new: Identity, config: ConfigDict) -> Identit
 
 
 def may_differ(config: ConfigDict, workdir: Path) -> frozenset[str]:
-    """The keys of `config.resume`, if the run in this workdir can go on.
+    """The keys of `config.resume`, if the run in this workdir is not finished.
 
-    What has run to its end is what it is.
+    A finished run may not be changed.
     """
     if is_finished(workdir):
         return frozenset()
@@ -281,8 +280,8 @@ def refuse(workdir: Path, changed: Sequence[str]) -> None:
     """Raises UserError if a run differs from the one that its workdir holds.
 
     Args:
-      workdir: The stage's.
-      changed: What `differences` gives.
+      workdir: The stage's workdir.
+      changed: The result of `differences`.
     """
     if not changed:
         return
@@ -296,6 +295,6 @@ def refuse(workdir: Path, changed: Sequence[str]) -> None:
 
 
 def announce(text: str) -> None:
-    """Tells the user what a stage is doing, on process 0."""
+    """Prints a line about what a stage does, on process 0."""
     if is_first():
         print(text, flush=True)

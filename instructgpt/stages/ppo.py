@@ -64,7 +64,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     with jax.set_mesh(context.mesh):
         models = load_models(context, config)
         policy = models.policy
-        # After the frozen copies: the state takes over the weights that were loaded.
+        # Made after the frozen copies, because the state takes over the loaded weights.
         state = _initial_state(context, models, optimizers)
         functions = make_functions(
             settings,
@@ -117,7 +117,7 @@ def _initial_state(
         )
         for loaded, optimizer in zip(models[:2], optimizers, strict=True)
     )
-    # A buffer of its own: the state is donated to every update.
+    # A separate buffer, because the state is donated to every update.
     ema = jax.tree.map(jnp.copy, policy.params)
     return PPOState(policy, value, ema)
 
@@ -125,12 +125,12 @@ def _initial_state(
 def _make_update(
     settings: Settings, functions: Functions, reward: RewardFn, reference: Any
 ):
-    """One iteration: (state, {"prompts", "ptx"}, key) -> (state, metrics)."""
+    """Builds the iteration (state, {"prompts", "ptx"}, key) -> (state, metrics)."""
     sample, _, roll_out, summarise, cut, cut_text, step = functions
     minibatches = settings.minibatches
 
     def update(state: PPOState, batch: dict[str, Any], key: jax.Array):
-        # The policy's step counts updates, so it tells iterations apart as well.
+        # The policy's step counts updates, so it differs between iterations too.
         key = jax.random.fold_in(key, state.policy.step)
         sample_key, order_key, step_key = jax.random.split(key, 3)
         prompts = batch["prompts"]
@@ -146,7 +146,7 @@ def _make_update(
                 state, step_metrics = step(state, part, text, step_key)
                 block_until_ready_on_cpu(step_metrics)
                 gap = step_metrics.pop("log_prob_gap")
-                if len(metrics) == 1:  # no update yet: what the sampler's cache changed
+                if len(metrics) == 1:  # before any update: the cache's error
                     metrics.append({"decode_gap": gap})
                 metrics.append(step_metrics)
         return state, _join(metrics)
@@ -156,7 +156,7 @@ def _make_update(
 
 @jax.jit
 def _join(metrics: list[dict[str, Any]]) -> dict[str, Any]:
-    """Adds (sum, weight) pairs of the same name."""
+    """Adds up (sum, weight) pairs of the same name."""
     out: dict[str, Any] = {}
     for part in metrics:
         for name, pair in part.items():
@@ -165,7 +165,7 @@ def _join(metrics: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _make_evaluate(context: common.Context, model: Any, held_out: HeldOut):
-    """Held-out pretraining loss (the alignment tax) and a table of samples."""
+    """Builds the evaluation: held-out pretraining loss (alignment tax) and samples."""
     table = make_sample_table(context, model, held_out.prompts)
     losses = {}
     if held_out.windows is not None:

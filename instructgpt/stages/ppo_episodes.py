@@ -1,4 +1,4 @@
-"""PPO's episodes: how they are made, what must divide into what, and their data."""
+"""PPO's episodes: their settings, checks of sizes that must divide, and their data."""
 
 import dataclasses
 from typing import NamedTuple
@@ -29,30 +29,31 @@ from instructgpt.steps.ppo import PPOConfig
 
 @dataclasses.dataclass(frozen=True)
 class RolloutConfig:
-    """How episodes are made and how often they are used."""
+    """How episodes are sampled and how often they are used."""
 
-    minibatch_size: PositiveInt  # episodes per optimiser step
-    epochs: PositiveInt = 1  # passes over a batch of episodes
+    minibatch_size: PositiveInt  # number of episodes per optimiser step
+    epochs: PositiveInt = 1  # number of passes over a batch of episodes
     temperature: NonNegativeFloat = 1.0
     top_p: PositiveFraction = 1.0
-    # Prompts decoded at a time, free slots filled together, widths of a prefill: see
-    # SamplingConfig.
+    # Number of prompts decoded at a time, of free slots filled together, and of widths
+    # of a prefill, see SamplingConfig.
     slots: NonNegativeInt = 0
     refill: NonNegativeInt = 0
     prompt_buckets: PositiveInt = 1
-    # Pretraining windows per episode (paper: 8), and their tokens, on which the
-    # held-out loss is taken too (0: the model's context length).
+    # Number of pretraining windows per episode (paper: 8), and tokens of a window, also
+    # of the held-out loss (0: the model's context length).
     ptx_per_episode: NonNegativeFloat = 0.0
     ptx_length: NonNegativeInt = 0
-    # Score of a response cut at the length limit; None keeps the reward model's.
+    # Score of a response cut at the length limit; None keeps the reward's score.
     truncation_score: float | None = None
-    # Parts of the episodes that are scored one at a time; each reads all weights.
+    # Number of parts of the episodes that are scored one at a time; each part reads
+    # all weights.
     score_microbatches: PositiveInt = 1
-    num_prompts: NonNegativeInt = 0  # training prompts; 0: all
+    num_prompts: NonNegativeInt = 0  # number of training prompts; 0: all
     num_samples: NonNegativeInt = 8  # validation prompts answered at each evaluation
 
     def sampling(self, max_response: int) -> SamplingConfig:
-        """How the episodes are sampled."""
+        """The sampling settings of the episodes."""
         return SamplingConfig(
             max_response,
             temperature=self.temperature,
@@ -64,12 +65,12 @@ class RolloutConfig:
 
     @property
     def ptx_rows(self) -> int:
-        """Pretraining windows per minibatch."""
+        """Number of pretraining windows per minibatch."""
         return round(self.ptx_per_episode * self.minibatch_size)
 
 
 class Settings(NamedTuple):
-    """What a PPO stage's blocks say of its iterations."""
+    """The blocks of a PPO stage that define its iterations."""
 
     ppo: PPOConfig
     rollout: RolloutConfig
@@ -78,7 +79,7 @@ class Settings(NamedTuple):
 
     @classmethod
     def of(cls, config: ConfigDict) -> "Settings":
-        """From a stage's config."""
+        """Builds the settings from a stage's config."""
         return cls(
             block_of(config, "ppo", PPOConfig),
             block_of(config, "rollout", RolloutConfig),
@@ -88,25 +89,25 @@ class Settings(NamedTuple):
 
     @property
     def minibatches(self) -> int:
-        """Of an iteration's episodes, each of which is an update."""
+        """Number of minibatches of an iteration's episodes; each is one update."""
         return self.train.batch_size // self.rollout.minibatch_size
 
     @property
     def text_rows(self) -> int:
-        """Pretraining windows of an iteration."""
+        """Number of pretraining windows of an iteration."""
         return self.minibatches * self.rollout.ptx_rows
 
     def sampling(self) -> SamplingConfig:
-        """How the episodes are sampled."""
+        """The sampling settings of the episodes."""
         return self.rollout.sampling(self.data.max_response)
 
 
 def check_sizes(settings: Settings, mesh: Mesh) -> None:
-    """Raises UserError if episodes or text do not divide into what they are cut into.
+    """Raises UserError if episodes or text do not divide into their parts.
 
     Args:
-      settings: Of the stage.
-      mesh: Of the run.
+      settings: The stage's settings.
+      mesh: The mesh of the run.
     """
     ppo, rollout, train_config, _ = settings
     size, batch = rollout.minibatch_size, train_config.batch_size
@@ -167,7 +168,7 @@ def _check_ptx(mesh: Mesh, settings: Settings) -> None:
 
 
 def prompt_loader(context: Context, settings: Settings) -> Loader:
-    """The prompts of the episodes; one pass over them is an epoch."""
+    """Loads the prompts of the episodes; one pass over them is an epoch."""
     source = context.data.source("prompts", "train")
     prompt_format, limit = context.data.prompt_format, context.data_config.max_prompt
     kept = keep_short(context, source, "train prompts")
@@ -184,7 +185,7 @@ def prompt_loader(context: Context, settings: Settings) -> Loader:
 def text_loader(
     context: Context, settings: Settings, model_config: ModelConfig
 ) -> dict[str, Loader]:
-    """The pretraining rows of an iteration as `ptx`; nothing without the mix."""
+    """Loads an iteration's pretraining rows as `ptx`; empty for plain PPO."""
     if not settings.text_rows:
         return {}
     loader = make_loader(
@@ -205,16 +206,16 @@ def _windows(
 
 
 class HeldOut(NamedTuple):
-    """What the policy is evaluated on, as far as the data have it."""
+    """The held-out data of the policy's evaluation, as far as they exist."""
 
-    windows: TokenWindows | None  # of pretraining text
-    prompts: list[Record] | None  # that are answered and shown
+    windows: TokenWindows | None  # windows of pretraining text
+    prompts: list[Record] | None  # prompts whose answers are shown
 
     @classmethod
     def open(
         cls, context: Context, settings: Settings, model_config: ModelConfig
     ) -> "HeldOut":
-        """Opens the valid splits; a line says what is left out without one."""
+        """Opens the valid splits; prints what is left out if one is missing."""
         windows = prompts = None
         if has_valid(context, "documents", "held-out pretraining loss"):
             windows = _windows(context, settings, model_config, "valid")

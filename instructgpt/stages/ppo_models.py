@@ -1,10 +1,10 @@
-"""PPO's models: what acts, what is learnt beside it, and what it is measured by.
+"""PPO's models: the policy, the value net, the KL reference and the reward.
 
 The policy starts from `init`; the KL reference is the same model unless
 `reference_init` names another. The reward is a reward model, `reward_init`, or a Python
 function, `reward_function`, or both. The value net starts from the reward model (paper
-C.4); without one, or where `value_init` names another model, from that or from the
-policy's trunk with a fresh head.
+C.4) unless `value_init` names another model. Without either it starts from the policy's
+trunk with a new head.
 """
 
 import dataclasses
@@ -31,39 +31,40 @@ from instructgpt.trained import Loaded
 
 @dataclasses.dataclass(frozen=True)
 class RewardFunctionConfig:
-    """A reward that is no reward model, alone or beside one."""
+    """A reward by a Python function, alone or added to a reward model's score."""
 
     # A function of (records, responses) as module:name, see rewards.HostFunction; "":
-    # the reward model is the reward.
+    # only the reward model is used.
     name: str = ""
-    weight: float = 1.0  # of the function's score
-    # Of the reward model's score. With a function and 0, no reward model is read.
-    model_weight: float | None = None  # None: 1 without a function, 0 with one
+    weight: float = 1.0  # weight of the function's score
+    # Weight of the reward model's score; with a function and 0, none is read. None: 1
+    # without a function, 0 with one.
+    model_weight: float | None = None
 
     @property
     def weight_of_model(self) -> float:
-        """What the reward model's score is multiplied by."""
+        """The factor of the reward model's score."""
         if self.model_weight is None:
             return 0.0 if self.name else 1.0
         return self.model_weight
 
     @property
     def reads_model(self) -> bool:
-        """Whether there is a reward model."""
+        """Whether a reward model is read."""
         return not self.name or self.weight_of_model != 0.0
 
 
 class Models(NamedTuple):
-    """The models of an iteration, each with parameters of its own."""
+    """The models of an iteration, each with its own parameters."""
 
     policy: Loaded
     value: Loaded
-    reference: Loaded  # frozen, in the compute dtype, as is the next
-    reward: Loaded | None  # None: a function alone is the reward
+    reference: Loaded  # frozen, in the compute dtype
+    reward: Loaded | None  # the same; None: the reward is only a function
 
     @property
     def nets(self) -> "Nets":
-        """Their modules."""
+        """The models' modules."""
         reward = None if self.reward is None else self.reward.model
         return Nets(self.policy.model, self.value.model, self.reference.model, reward)
 
@@ -74,14 +75,14 @@ class Nets(NamedTuple):
     policy: Transformer
     value: ScalarModel
     reference: Transformer
-    reward: ScalarModel | None  # None: a function alone is the reward
+    reward: ScalarModel | None  # None: the reward is only a function
 
 
 def find_models(context: common.Context, config: ConfigDict) -> ModelConfig:
-    """Looks for all that is loaded later, and gives the policy's config.
+    """Checks everything that is loaded later, and returns the policy's config.
 
     Raises:
-      UserError: a checkpoint or the reward function is not there, or does not fit.
+      UserError: a checkpoint or the reward function is missing or does not fit.
     """
     function = block_of(config, "reward_function", RewardFunctionConfig)
     if function.name:
@@ -96,7 +97,7 @@ def find_models(context: common.Context, config: ConfigDict) -> ModelConfig:
 
 
 def load_models(context: common.Context, config: ConfigDict) -> Models:
-    """Loads the models; under `jax.set_mesh`."""
+    """Loads the models; must be called under `jax.set_mesh`."""
     changed, inits = overrides(config.model), _inits(config)
 
     def load(key: str, *, scalar: bool | None = False) -> Loaded:
@@ -106,7 +107,7 @@ def load_models(context: common.Context, config: ConfigDict) -> Models:
     policy = load("init")
     reference = load("reference_init") if "reference_init" in inits else policy
     reward = load("reward_init", scalar=True) if "reward_init" in inits else None
-    # Copies, as policy and value net take over the weights that were loaded.
+    # Frozen models are copies, because policy and value net take over loaded weights.
     frozen = _frozen(reference), None if reward is None else _frozen(reward)
     if "value_init" in inits:
         value = load("value_init", scalar=None)
@@ -121,7 +122,7 @@ def load_models(context: common.Context, config: ConfigDict) -> Models:
 
 
 def _inits(config: ConfigDict) -> dict[str, loading.InitConfig]:
-    """The checkpoints that are read, by the block that names them."""
+    """The checkpoints that are read, by the name of their config block."""
     function = block_of(config, "reward_function", RewardFunctionConfig)
     inits: dict[str, loading.InitConfig] = {
         "init": block_of(config, "init", loading.InitConfig)
@@ -141,7 +142,7 @@ def _frozen(loaded: Loaded) -> Loaded:
 
 
 def _with_fresh_head(context: common.Context, loaded: Loaded, trunk: Any) -> Loaded:
-    """A scalar model of a language model's trunk, whose head starts small."""
+    """A scalar model from a language model's trunk and a new small head."""
     model = ScalarModel(loaded.model.config)
     params = scalar_params_from(trunk, model, context.key, context.mesh)
     return loaded._replace(model=model, params=params)
@@ -150,13 +151,13 @@ def _with_fresh_head(context: common.Context, loaded: Loaded, trunk: Any) -> Loa
 def make_reward(
     context: common.Context, config: ConfigDict, models: Models, scorer: Any
 ) -> RewardFn:
-    """What PPO maximises.
+    """Builds the reward that PPO maximises.
 
     Args:
-      context: The stage.
-      config: Of the stage.
-      models: Of `load_models`.
-      scorer: Jitted scores by the reward model, of `make_reward_scorer`; None without.
+      context: The opened stage.
+      config: The stage's config.
+      models: The result of `load_models`.
+      scorer: The result of `make_reward_scorer`; None without a reward model.
     """
     function = block_of(config, "reward_function", RewardFunctionConfig)
     parts: list[tuple[float, RewardFn]] = []

@@ -1,4 +1,4 @@
-"""The jitted functions of PPO's iteration: built for `run`, described for a plan."""
+"""The jitted functions of PPO's iteration, for `run` and, described, for a plan."""
 
 import math
 from typing import Any, NamedTuple
@@ -54,7 +54,7 @@ OPTIMIZERS = ("policy_optimizer", "value_optimizer")  # blocks of the config
 
 
 class Ends(NamedTuple):
-    """Tokens that sampling treats apart; a plan gives any, which change no shape."""
+    """Special tokens of sampling; a plan uses any, as they do not change shapes."""
 
     stop_ids: tuple[int, ...] = (1,)
     pad_id: int = 0
@@ -62,7 +62,7 @@ class Ends(NamedTuple):
 
     @classmethod
     def of(cls, context: Context) -> "Ends":
-        """Those of a stage's tokenizer and template."""
+        """The special tokens of a stage's tokenizer and template."""
         return cls(**sampling_ids(context.data.prompt_format))
 
 
@@ -77,7 +77,7 @@ class Functions(NamedTuple):
     roll_out: Any  # (prompts, samples, scores, reference, value) -> Rollout
     summarise: Any  # rollout -> metrics
     cut: Any  # (rollout, key) -> minibatches
-    cut_text: Any  # text -> that of each minibatch
+    cut_text: Any  # text -> the text of each minibatch
     step: Any  # (state, rollout, text, key) -> (state, metrics)
 
 
@@ -89,7 +89,7 @@ def make_functions(
     *,
     ends: Ends = ANY_ENDS,
 ) -> Functions:
-    """What `run` calls and `programs` describes; shardings are those of the state."""
+    """Builds the functions; `shardings` are those of the state."""
     rollout, minibatches = settings.rollout, settings.minibatches
     kl_coef = settings.ppo.kl_coef
     return Functions(
@@ -121,7 +121,7 @@ def make_functions(
 
 
 def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Program]:
-    """An iteration at full lengths; what evaluates takes less than its largest."""
+    """The programs of an iteration at full lengths; evaluation needs less memory."""
     settings = Settings.of(config)
     nets = _planned_nets(config, mesh, models)
     optimizers = [planned_optimizer(config, name) for name in OPTIMIZERS]
@@ -157,7 +157,7 @@ def _planned_nets(config: ConfigDict, mesh: Mesh, models: Models) -> Nets:
 
 
 class _Plan(NamedTuple):
-    """What the programs of an iteration are described from."""
+    """The inputs from which an iteration's programs are described."""
 
     settings: Settings
     nets: Nets
@@ -166,13 +166,13 @@ class _Plan(NamedTuple):
 
     @property
     def text_length(self) -> int:
-        """Tokens of a pretraining row."""
+        """Number of tokens of a pretraining row."""
         length = self.settings.rollout.ptx_length
         return length or self.nets.policy.config.context_length
 
     @property
     def costs(self) -> dict[str, Cost]:
-        """Of an iteration, by what is done."""
+        """The costs of an iteration by phase."""
         settings = self.settings
         return costs.ppo(
             self.nets.policy.config,
@@ -186,23 +186,23 @@ class _Plan(NamedTuple):
         )
 
     def cost(self, *names: str) -> Cost:
-        """The sum of those of an iteration's costs that there are."""
+        """The sum of an iteration's costs of these names; missing ones count 0."""
         there = [cost for name, cost in self.costs.items() if name in names]
         return Cost(sum(c.flops for c in there), sum(c.bytes for c in there))
 
     def prompts(self) -> PromptBatch:
-        """The prompts of an iteration."""
+        """The abstract prompts of an iteration."""
         settings = self.settings
         return prompts(self.mesh, settings.train.batch_size, settings.data)
 
     def batches(self) -> Any:
-        """An iteration's text, and the whole batch of the next, which waits."""
+        """An iteration's text, and the whole next batch, already on the devices."""
         count = self.settings.text_rows
         text = texts(self.mesh, count, self.text_length) if count else ()
         return text, (text, self.prompts())
 
     def episodes(self, count: int) -> Rollout:
-        """So many rollouts."""
+        """An abstract Rollout of `count` episodes."""
         data, mesh = self.settings.data, self.mesh
         prompt, response = (count, data.max_prompt), (count, data.max_response)
         floats = rows(mesh, response, jnp.float32)
@@ -219,14 +219,14 @@ class _Plan(NamedTuple):
 
 
 def _plan_sampling(plan: _Plan, functions: Functions) -> dict[str, Program]:
-    """Counted as if all slots ended at once, where there are fewer than prompts."""
+    """The sampling program; with refilled slots, all are assumed to end at once."""
     settings, sizes = plan.settings, plan.settings.sampling()
     batch, response = settings.train.batch_size, settings.data.max_response
     slots = min(sizes.slots or batch, batch)
     rounds = -(-batch // slots)
     refills = -(-(batch - slots) // max(math.prod(sizes.groups(slots)), 1))
     arguments = plan.state.policy.params, plan.prompts(), random_key(plan.mesh)
-    # The first token alone, as sampling begins.
+    # A sampler of one token, which is the prefill.
     first = make_sampler(
         plan.nets.policy, config=settings.rollout.sampling(1), **ANY_ENDS._asdict()
     )
@@ -238,7 +238,7 @@ def _plan_sampling(plan: _Plan, functions: Functions) -> dict[str, Program]:
         trips=Trips(0, refills, 0),
     )
     weights = costs.decode_weights(plan.nets.policy.config, response=response).bytes
-    # The weights of a round are in `decode` already.
+    # `decode` already includes reading the weights for one round.
     decode = plan.cost("decode").plus(Cost(0.0, (rounds - 1) * weights))
     whole = moves_tokens(slots, plan.nets.policy.config.width)
     steps = response - 1
@@ -249,7 +249,7 @@ def _plan_sampling(plan: _Plan, functions: Functions) -> dict[str, Program]:
             arguments,
             beside=plan.batches(),
             cost=decode,
-            # Where tokens go to the weights, each device reads its part of them.
+            # If tokens move to the weights, each device reads only its own weights.
             weights=0.0 if whole else weights * rounds,
             trips=Trips(steps, refills, steps * (rounds - 1) / max(refills, 1)),
             without="prefill",
@@ -265,7 +265,7 @@ def _samples(plan: _Plan) -> Samples:
 
 
 def _plan_scoring(plan: _Plan, functions: Functions) -> dict[str, Program]:
-    """The reward model's scores; nothing where a function alone is the reward."""
+    """The reward model's scoring program; empty if the reward is only a function."""
     if plan.nets.reward is None:
         return {}
     params = _copy(plan.nets.reward, plan.mesh)
@@ -293,7 +293,7 @@ def _plan_rollout(plan: _Plan, functions: Functions) -> Program:
 
 
 def _copy(model: Any, mesh: Mesh) -> Any:
-    """A frozen copy in the compute dtype, cut as its original."""
+    """A frozen copy in the compute dtype, with the original's sharding."""
     layout = params_layout(model, mesh)
     copy = jax.eval_shape(lambda p: cast(p, model.config.compute_dtype), layout)
     return jax.tree.map(
@@ -309,7 +309,7 @@ def _plan_update(plan: _Plan, functions: Functions) -> Program:
     text = texts(plan.mesh, count, plan.text_length) if count else None
     episodes = plan.episodes(settings.rollout.minibatch_size)
     cost = plan.cost("policy update", "value update", "ptx gradient")
-    # All episodes of the iteration, whole and cut, wait beside those of this update.
+    # Besides this update's episodes, all of the iteration are held, whole and cut.
     whole = plan.episodes(settings.train.batch_size)
     return Program(
         functions.step,

@@ -86,8 +86,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
 
 def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Program]:
-    """The update, on whole windows."""
-    del models  # it starts from none
+    """The update's program, on windows of full length."""
+    del models  # pretraining starts from no model
     train_config = common.block_of(config, "train", common.TrainConfig)
     pretrain = common.block_of(config, "pretrain", PretrainConfig)
     model = Transformer(common.model_config(config.model, mesh))
@@ -113,7 +113,7 @@ def _make_step(
     optimizer: optax.GradientTransformation,
     shardings: Any,
 ) -> TrainStep:
-    """The jitted update; shardings are those of the state."""
+    """Builds the jitted update; `shardings` are those of the state."""
     return make_train_step(
         make_sft_loss(model, leading_padding=False),
         optimizer,
@@ -128,7 +128,7 @@ def _make_evaluate(
     windows: TokenWindows | None,
     train_config: common.TrainConfig,
 ) -> Callable[[Any, int], dict[str, float]] | None:
-    """The loss on held-out text, if there is any."""
+    """Builds the loss on held-out text; None if there is no such text."""
     if windows is None:
         return None
     evaluate_loss = make_loss_evaluator(

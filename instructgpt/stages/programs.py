@@ -1,7 +1,7 @@
-"""A stage's jitted functions with abstract arguments, as `programs` gives them.
+"""Descriptions of a stage's jitted functions, with abstract arguments.
 
-Everything is shapes, types and shardings of a mesh that need not be there. The `run` of
-a stage jits the same functions by the same builders: what is planned is what runs.
+They hold only shapes, dtypes and shardings of a mesh that need not exist. A stage's
+`run` uses the same builders, so what is planned is what runs.
 """
 
 import dataclasses
@@ -25,40 +25,40 @@ from instructgpt.stages.blocks import block_of, overrides
 from instructgpt.stages.inputs import model_config
 from instructgpt.state import TrainState, shardings_of, train_state_layout
 
-# The models of the checkpoints that a config's blocks name, as these are: by block.
+# Config block that names a checkpoint -> config of the model in it.
 Models = Mapping[str, ModelConfig]
 
-_STEPS = 1000  # of a schedule, whose length changes no shape
+_STEPS = 1000  # length of a planned schedule; it does not change shapes
 
 
 class Trips(NamedTuple):
-    """How often loops run that end when the data says so."""
+    """Numbers of iterations of loops whose end depends on the data."""
 
-    alone: float = 1  # one neither inside nor around another such loop
-    outer: float = 1  # one around another
-    inner: float = 1  # and that other, each time
+    alone: float = 1  # of a loop that neither contains nor is in another such loop
+    outer: float = 1  # of a loop that contains another
+    inner: float = 1  # of that other loop, each time
 
 
 class Program(NamedTuple):
-    """A jitted function of a stage, and what a plan counts of it."""
+    """A jitted function of a stage, with what a plan needs to know about it."""
 
     jitted: Any
     arguments: tuple[Any, ...]  # ShapeDtypeStructs with shardings
-    calls: float = 1  # in an iteration of the stage
-    # Of the arguments, what the stage keeps all the time, by a name for people.
+    calls: float = 1  # number of calls in an iteration of the stage
+    # Arguments that the stage holds all the time, by a readable name.
     held: Mapping[str, Any] = {}
-    # Abstract arrays besides the arguments that are there while it runs.
+    # Further abstract arrays that are in memory while it runs.
     beside: Any = ()
-    # What models/costs counts for a call, over all devices. None: it is not counted.
+    # Cost of a call by models/costs, over all devices. None: it is not counted.
     cost: Cost | None = None
-    # Of its bytes, those that all devices of a group read alike: weights. None: all.
+    # The part of the cost's bytes that all devices of a group read: weights. None: all.
     weights: float | None = None
     trips: Trips = Trips()
     without: str = (
-        ""  # a program that this one runs as well, and that counts for itself
+        ""  # name of a program that is a part of this one and is counted separately
     )
-    # The key that cuts its batch into parts, "train.microbatches"; and what else helps
-    # where it takes too much memory.
+    # The key of its number of microbatches, such as "train.microbatches", and another
+    # remedy if it needs too much memory.
     microbatches: str = ""
     remedy: str = "lower config.train.batch_size"
 
@@ -66,7 +66,7 @@ class Program(NamedTuple):
 def started_from(
     config: ConfigDict, block: str, models: Models, mesh: Mesh
 ) -> ModelConfig:
-    """The model that a block's checkpoint holds, with what the config changes of it."""
+    """Config of the model in a block's checkpoint, with the stage's changes."""
     values = {**dataclasses.asdict(models[block]), **overrides(config.model).to_dict()}
     return model_config(values, mesh)
 
@@ -77,7 +77,7 @@ def planned_optimizer(config: ConfigDict, name: str) -> Any:
 
 
 def held_state(name: str, state: TrainState) -> dict[str, Any]:
-    """What is held of a model in training."""
+    """The parts of a training state that are held in memory, by name."""
     return {
         f"{name}: parameters": state.params,
         f"{name}: optimiser": state.parts()["optimizer"],
@@ -93,16 +93,16 @@ def train_step(
     cost: Cost,
     mesh: Mesh,
 ) -> Program:
-    """The program of a stage that trains one model.
+    """The program of the update of a stage that trains one model.
 
     Args:
-      name: Of the model, for people.
-      model: Its module.
-      optimizer: Its optimiser.
+      name: Readable name of the model.
+      model: The model's module.
+      optimizer: The model's optimiser.
       make_step: Builds the step from the shardings of the state.
-      batch: Abstract; the next one waits on the devices meanwhile.
-      cost: Of the forward pass.
-      mesh: Where it runs.
+      batch: An abstract batch; the next batch is on the devices at the same time.
+      cost: Cost of the forward pass.
+      mesh: The mesh to run on.
     """
     state = train_state_layout(model, optimizer, mesh)
     return Program(
@@ -117,27 +117,27 @@ def train_step(
 
 
 def rows(mesh: Mesh, shape: tuple[int, ...], dtype: Any) -> Any:
-    """A batch cut over devices, or whole on each where it does not divide."""
+    """An abstract batch sharded over devices, or replicated if it does not divide."""
     divides = shape[0] % batch_ways(mesh) == 0
     sharding = NamedSharding(mesh, spec("batch")) if divides else replicated(mesh)
     return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
 
 def random_key(mesh: Mesh) -> jax.ShapeDtypeStruct:
-    """A key that all devices hold."""
+    """An abstract random key that all devices hold."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
 
 
 def texts(mesh: Mesh, count: int, length: int) -> TokenBatch:
-    """So many rows of so many tokens."""
+    """An abstract batch of `count` rows of `length` tokens."""
     shape = count, length
     ids = rows(mesh, shape, jnp.int32)
     return TokenBatch(ids, ids, rows(mesh, shape, jnp.bool_))
 
 
 def prompts(mesh: Mesh, count: int, data: DataConfig) -> PromptBatch:
-    """So many prompts."""
+    """An abstract batch of `count` prompts."""
     shape = count, data.max_prompt
     return PromptBatch(
         rows(mesh, shape, jnp.int32),
@@ -149,12 +149,13 @@ def prompts(mesh: Mesh, count: int, data: DataConfig) -> PromptBatch:
 def comparisons(
     mesh: Mesh, count: int, slots: int, data: DataConfig, microbatches: int
 ) -> PackedComparisonBatch:
-    """So many prompts with K = `slots` answers, each so long that it fills a row.
+    """An abstract batch of `count` prompts with K = `slots` answers of full length.
 
-    Real answers are shorter and share rows: how many these are, the data say.
+    Each answer fills a row. Real answers are shorter and share rows, so that real
+    batches have fewer rows.
     """
     groups = math.lcm(local_ways(mesh), microbatches)
-    groups *= batch_ways(mesh) // local_ways(mesh)  # of all processes
+    groups *= batch_ways(mesh) // local_ways(mesh)  # over all processes
     each = count // groups
 
     def of(shape: tuple[int, ...], dtype: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The rankings that a reward model learns from and is measured on."""
+"""The rankings on which a reward model is trained and evaluated."""
 
 import dataclasses
 import functools
@@ -20,16 +20,16 @@ from instructgpt.stages import common
 from instructgpt.stages.inputs import has_valid, keep_short
 from instructgpt.stages.label import has_report, open_comparisons
 
-_HELD_OUT = ("valid", "heldout")  # "heldout" is the test split of one's own data
+_HELD_OUT = ("valid", "heldout")  # "heldout" is the test split of a user's own data
 
 
 @dataclasses.dataclass(frozen=True)
 class RewardConfig:
-    """Where the rankings are and how their loss is divided."""
+    """Source of the rankings, and details of the loss."""
 
-    max_responses: RankedInt  # K: slots for the answers of a prompt
-    # A label stage's workdir. If "", or if that stage ranked nothing, the data's own
-    # comparisons.SPLIT.jsonl, whose test split takes the place of held-out labelers.
+    max_responses: RankedInt  # largest number of answers of a prompt, K
+    # A label stage's workdir. If it is "" or that stage ranked nothing, the data's own
+    # comparisons.SPLIT.jsonl are used, with the test split for held-out labelers.
     comparisons: str = ""
     # The scalar head starts at std head_scale/sqrt(D + 1).
     head_scale: NonNegativeFloat = 1.0
@@ -38,14 +38,14 @@ class RewardConfig:
 
 
 class OpenedSplit(NamedTuple):
-    """Records, and the numbers of those that fit."""
+    """The records of a split, and the numbers of those that fit."""
 
     source: Records
     keep: np.ndarray
 
 
 def reads_own(context: common.Context, reward: RewardConfig) -> bool:
-    """Whether the rankings are the data's own, as no label stage has made others."""
+    """Whether the data's own rankings are used, because no label stage made others."""
     if not reward.comparisons:
         return True
     made = has_report(resolve(reward.comparisons, context.workdir))
@@ -55,7 +55,7 @@ def reads_own(context: common.Context, reward: RewardConfig) -> bool:
 def _open_splits(
     context: common.Context, reward: RewardConfig, *, own: bool
 ) -> dict[str, OpenedSplit]:
-    """Splits by name: train, and of valid and heldout those that there are."""
+    """Opens the splits by name: train, and valid and heldout if they exist."""
     if own:
         sources = {"train": context.data.source("comparisons", "train")}
         if has_valid(context, "comparisons", "accuracy on valid pairs"):
@@ -78,10 +78,10 @@ def encoded_rankings(
     *,
     own: bool,
 ) -> tuple[Rows, dict[str, Rankings]]:
-    """The encoded rankings to train on, and the held-out splits that have a pair.
+    """Encodes the training rankings, and the held-out splits that have untied pairs.
 
     Raises:
-      UserError: there is nothing to train on.
+      UserError: no training ranking has an untied pair.
     """
     encode = comparison_encoder(context, reward.max_responses)
     train, *splits = _open_splits(context, reward, own=own).items()
@@ -115,7 +115,7 @@ def encoded_rankings(
 
 
 def _tell_cut(context: common.Context, name: str, rows: Rows) -> None:
-    """Prints how many answers of a split are longer than a response may be."""
+    """Prints how many answers of a split are cut to the limit of a response."""
     limit, end_id = context.data_config.max_response, context.data.prompt_format.end_id
     cut = sum(count_cut(rows[i], end_id) for i in range(len(rows)))
     if cut:
@@ -128,7 +128,7 @@ def _tell_cut(context: common.Context, name: str, rows: Rows) -> None:
 
 
 def comparison_encoder(context: common.Context, max_responses: int) -> Any:
-    """Record -> ComparisonBatch row with this stage's lengths."""
+    """Builds the encoder of a record to a ComparisonBatch row of the stage."""
     return functools.partial(
         encode_comparison,
         prompt_format=context.data.prompt_format,

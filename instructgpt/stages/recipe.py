@@ -1,7 +1,7 @@
-"""The whole recipe: every stage in its own folder of one workdir, in order.
+"""Runs the whole recipe: all stages in order, each in its own folder of a workdir.
 
-Stages that are finished are opened and left as they are, so the same command
-resumes wherever it was stopped, and ends at once when all is done.
+Finished stages are checked and left as they are, so the same command resumes wherever
+it was stopped, and ends at once when all stages are finished.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ from instructgpt.sharding import MeshConfig, make_mesh
 from instructgpt.stages import Stage, common, find, loading, side_by_side
 from instructgpt.stages.blocks import check_config
 
-# What begins a stage's own keys in a message, and one that all stages share.
+# The prefix of a stage's own keys in a message, and that of keys all stages share.
 _STAGE_KEY = r"(?<![\w./])config\.(?=({})\b)"
 _WORLD_SEED = r"(?<![\w./])config\.data\.world_seed\b"
 
@@ -51,12 +51,12 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     the miniature world. A finished reward model's workdir, `config.reward_model`, takes
     the place of the stages label and reward.
 
-    The stages of `config.together` run side by side where a CPU has cores for each;
-    they share the minutes that this takes.
+    The stages of `config.together` run at the same time if the CPU has a core for each;
+    the time that this takes is divided among them.
 
     Raises:
-      UserError: `config.order` names what is not in `config.stages`, `config.together`
-        what is not in the order, or a stage's block has a mistake.
+      UserError: `config.order` names a stage that is not in `config.stages`,
+        `config.together` one that is not in the order, or a block has a mistake.
     """
     workdir = Path(workdir).absolute()
     for name in config.order:
@@ -88,7 +88,7 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
 
 
 def _take(workdir: Path, order: Sequence[str]) -> None:
-    """Keeps other processes out, unless nothing is left to do."""
+    """Locks the workdir, unless all stages are finished."""
     if not all(is_finished(workdir / name) for name in order):
         workdir.mkdir(parents=True, exist_ok=True)
         if locks.take(workdir / locks.LOCK, log=common.announce):
@@ -106,23 +106,23 @@ def _run_all(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None:
 
 
 def stage_order(config: ConfigDict) -> tuple[str, ...]:
-    """The stages to run: none makes a reward model where one is given."""
+    """The stages to run; without label and reward if a reward model is given."""
     given = bool(config.reward_model)
     return tuple(n for n in config.order if not (given and _stage(config, n).gives))
 
 
 def _stage(config: ConfigDict, name: str) -> Stage:
-    """What the table says of a recipe's stage."""
+    """The table's entry for one of the recipe's stages."""
     return find(config.stages[name].stage)
 
 
 def _reading_reward_model(config: ConfigDict) -> list[str]:
-    """Those of the order that read a reward model of the recipe."""
+    """Names of the stages that read the recipe's reward model."""
     return [name for name in config.order if _stage(config, name).reward_keys]
 
 
 def _check_alike(config: ConfigDict, workdir: Path, meta: dict[str, Any]) -> None:
-    """Raises UserError if a given reward model was made with what this run has not."""
+    """Raises UserError if the text settings of a given reward model differ."""
     path = Path(resolve(config.reward_model, workdir))
     reads = next(iter(_reading_reward_model(config)), config.order[-1])
     stage = stage_config(config, reads)
@@ -134,10 +134,10 @@ def _check_alike(config: ConfigDict, workdir: Path, meta: dict[str, Any]) -> Non
 
 
 def _read_given(config: ConfigDict, path: Path) -> dict[str, Any]:
-    """What the checkpoint of a given reward model says of itself.
+    """Reads the `meta` of a given reward model's checkpoint.
 
     Raises:
-      UserError: it cannot be used.
+      UserError: the reward model cannot be used.
     """
     with about(f"config.reward_model={config.reward_model}"):
         if not (path / "checkpoints").is_dir():
@@ -146,7 +146,7 @@ def _read_given(config: ConfigDict, path: Path) -> dict[str, Any]:
             )
         if (path / IDENTITY).exists() and not is_finished(path):
             raise UserError("is not finished; let that stage run to its end first")
-        # The stages that load it compare all the rest with its checksums.
+        # Checksums are compared by the stages that load the model.
         checkpoints, step = open_checkpoint(path, verify="nothing")
         meta = checkpoints.meta(step)
         checkpoints.close()
@@ -158,16 +158,16 @@ def _read_given(config: ConfigDict, path: Path) -> dict[str, Any]:
 
 
 def _check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None:
-    """Raises UserError if a stage that has begun is not what would run now.
+    """Raises UserError if a begun stage has another identity than it would have now.
 
-    But for the keys that its block `resume` names.
+    The keys in the stage's block `resume` may differ.
     """
     begun = {
         name: Identity.read(workdir / name / IDENTITY)
         for name in order
         if (workdir / name / IDENTITY).exists()
     }
-    # Configs first, as another's data may take long to make.
+    # Configs are compared first, because opening data may take long.
     for name, made in begun.items():
         stage = stage_config(config, name)
         unsaid = common.unsaid(stage)
@@ -199,7 +199,7 @@ def _check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None
 
 @contextlib.contextmanager
 def _recipe_keys(name: str, stage: ConfigDict) -> Iterator[None]:
-    """Has the errors of a stage name its keys as those of the recipe."""
+    """Makes a stage's errors name its keys in the form of the recipe's config."""
     try:
         yield
     except UserError as error:
@@ -211,10 +211,11 @@ def _recipe_keys(name: str, stage: ConfigDict) -> Iterator[None]:
 
 
 def _given_reward_model(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
-    """What a given reward model says of itself; None if none is given.
+    """The `meta` of the given reward model; None if none is given.
 
     Raises:
-      UserError: it cannot be used, or one is needed and neither given nor trained.
+      UserError: the given one cannot be used, or one is needed but neither given nor
+        trained.
     """
     given = config.reward_model
     if given:
@@ -230,7 +231,7 @@ def _given_reward_model(config: ConfigDict, workdir: Path) -> dict[str, Any] | N
 
 
 def run_stage(config: ConfigDict, workdir: str | Path, name: str) -> Path:
-    """Runs one stage of the recipe, unless it is done; returns its workdir."""
+    """Runs one stage of the recipe unless it is finished; returns its workdir."""
     workdir = Path(workdir).absolute()
     if is_finished(workdir / name):
         took = _minutes(workdir).get(name)
@@ -252,7 +253,7 @@ def _run_one(stage: dict[str, Any], workdir: Path) -> None:
 
 
 def _run_on_share(stage: dict[str, Any], workdir: Path) -> None:
-    """In a process of its own, with no more devices than cores if the mesh is free."""
+    """Runs a stage in its own process, with at most one device per core if allowed."""
     cores = len(os.sched_getaffinity(0))
     if (
         -1 in stage["mesh"].values()
@@ -263,7 +264,7 @@ def _run_on_share(stage: dict[str, Any], workdir: Path) -> None:
 
 
 def _run_together(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
-    """Runs those that are not done, if there are several and each has a core."""
+    """Runs unfinished stages at once, if there are several and each has a core."""
     left = [name for name in names if not is_finished(workdir / name)]
     cores = side_by_side.shares(len(left)) if len(left) > 1 else []
     if not cores:

@@ -1,7 +1,7 @@
-"""The reward model: one epoch over K-way rankings, then the shift to demonstrations.
+"""Trains the reward model: one epoch of K-way rankings, then a shift of the bias.
 
-Paper §3.5 and C.2: it starts from an SFT model with the unembedding replaced by a
-scalar head; afterwards a bias makes the labelers' demonstrations average 0.
+Paper §3.5 and C.2: the model starts from an SFT model whose unembedding is replaced by
+a scalar head. After training, a bias makes the labelers' demonstrations average 0.
 """
 
 import dataclasses
@@ -76,7 +76,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         batch_size=train_config.batch_size,
         seed=config.seed,
         **batch_share(context.mesh)._asdict(),
-        # All batches have room for the largest, so the smaller that is, the better.
+        # All batches have the size of the largest, so rankings are spread evenly.
         sizes=[rows_needed(rows[i]) for i in range(len(rows))],
     )
     loop_config = train_config.loop(loader.steps_per_epoch, verify=context.verify)
@@ -110,7 +110,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
 
 def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Program]:
-    """The update, with K answers a prompt that are each as long as one may be."""
+    """The update's program, with K answers of full length per prompt."""
     reward = common.block_of(config, "reward", RewardConfig)
     train_config = common.block_of(config, "train", common.TrainConfig)
     data = common.block_of(config, "data", DataConfig)
@@ -144,7 +144,7 @@ def _make_step(
     optimizer: optax.GradientTransformation,
     shardings: Any,
 ) -> TrainStep:
-    """The jitted update; shardings are those of the state."""
+    """Builds the jitted update; `shardings` are those of the state."""
     return make_train_step(
         make_reward_loss(model, divisor=reward.divisor),
         optimizer,
@@ -160,7 +160,7 @@ def _initial_state(
     reward: RewardConfig,
     optimizer: optax.GradientTransformation,
 ) -> tuple[ScalarModel, TrainState, jax.Array]:
-    """The SFT model with a fresh head, and the key for training."""
+    """The SFT model with a new head as a training state, and the key for training."""
     loaded = loading.load(init, context, overrides=common.overrides(config.model))
     model = ScalarModel(loaded.model.config)
     head_key, key = jax.random.split(context.key)
@@ -178,18 +178,18 @@ def _initial_state(
 
 
 def _announce_accuracies(counts: dict[str, PairCounts], *, joined: bool) -> None:
-    """Prints the accuracy on each split, and on all of them where people are alike."""
+    """Prints the accuracy on each split and, if `joined`, on all splits together."""
     if joined and len(counts) > 1:
-        # Rankings of the same people, none of which chose anything here.
+        # All are by the same people, and no choice was made on any of them.
         counts = {**counts, "all held-out": PairCounts.joined(counts.values())}
     for split, found in counts.items():
         _announce_accuracy(split, found)
 
 
 def _announce_accuracy(split: str, counts: PairCounts) -> None:
-    """Prints the accuracy with its 95 % interval, also of each public set."""
+    """Prints the accuracy with its 95 % interval, also for each public data set."""
     parts = {"": counts}
-    # `prepare` starts an id with SET/.
+    # In data of `prepare` an id starts with SET/.
     sets = sorted({name.partition("/")[0] for name in counts.ids} & SETS.keys())
     if len(sets) > 1:
         for name in sets:
@@ -208,7 +208,7 @@ def _count_tokens(batch: Any) -> int:
 
 
 class _Evaluate:
-    """(state, step) -> {SPLIT_loss, SPLIT_accuracy}; keeps what it found last."""
+    """Evaluates (state, step) -> {SPLIT_loss, SPLIT_accuracy}, and keeps the counts."""
 
     def __init__(self, model: ScalarModel, held_out: dict[str, Rankings], mesh: Mesh):
         self._run = make_ranking_evaluator(model, mesh)
@@ -225,14 +225,14 @@ class _Evaluate:
         return metrics
 
     def counts(self, state: TrainState) -> dict[str, PairCounts]:
-        """Of the last evaluation, which a run resumed after its end has not made."""
+        """Counts of the last evaluation; a run resumed after its end makes one."""
         if not self._found:
             self(state, 0)
         return {split: found.counts for split, found in self._found.items()}
 
 
 def _open_demonstrations(context: common.Context) -> OpenedSplit | None:
-    """Those whose mean score becomes 0; without any, a line says that none does."""
+    """Demonstrations whose mean score becomes 0; prints a line if there are none."""
     if not context.data.has("demonstrations", "train"):
         common.announce(
             "reward: the data have no train demonstrations, so scores are not shifted "
@@ -250,7 +250,7 @@ def _shifting(
     model: ScalarModel,
     rows: int,
 ) -> Callable[[TrainState], tuple[TrainState, dict[str, Any]]] | None:
-    """What subtracts the demonstrations' mean score from the bias of the last state."""
+    """Builds the shift of the bias by the demonstrations' mean score."""
     if demonstrations is None:
         return None
 
@@ -273,7 +273,7 @@ def _demonstration_mean(
     *,
     rows: int,
 ) -> float:
-    """Mean score of the demonstrations that fit, so many rows at a time."""
+    """Mean score of the demonstrations that fit, computed in batches of `rows`."""
     records = [demonstrations.source[int(i)] for i in demonstrations.keep]
     source = f"{context.workdir}, before the shift"
     text = loading.text_format(context)

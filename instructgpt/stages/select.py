@@ -1,7 +1,7 @@
 """Chooses the SFT checkpoint by mean reward-model score (paper §3.5, C.1).
 
-Validation loss overfits after one epoch; the reward model's score on sampled
-answers to validation prompts does not, and predicts what people prefer.
+Validation loss rises after one epoch. The reward model's score of sampled answers to
+validation prompts does not fall, and it predicts what people prefer.
 """
 
 import dataclasses
@@ -22,12 +22,12 @@ from instructgpt.stages.asking import short_prompts
 
 @dataclasses.dataclass(frozen=True)
 class SelectConfig:
-    """Which checkpoints compete, and on what."""
+    """The checkpoints to choose from, and the data of the choice."""
 
     candidates: FolderPath  # an SFT stage's workdir with a checkpoint an epoch
     reward: FolderPath  # a reward stage's workdir
-    num_prompts: NonNegativeInt = 0  # validation prompts; 0: all
-    every: PositiveInt = 1  # consider each n-th checkpoint, and the last
+    num_prompts: NonNegativeInt = 0  # number of validation prompts; 0: all
+    every: PositiveInt = 1  # considers each n-th checkpoint, and the last
     temperature: NonNegativeFloat = 1.0
     batch_size: PositiveInt = 64
 
@@ -59,7 +59,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         rows.append({"step": step, "rm_score": float(scores.mean())})
     losses = _valid_losses(select.candidates, context)
     with MetricWriter(context.workdir, enabled=is_first()) as writer:
-        writer.resume(0)  # forgets those of a run that was killed here
+        writer.resume(0)  # deletes the metrics of a run that was killed here
         for row in rows:
             row["epoch"] = steps.index(row["step"]) + 1
             row["valid_loss"] = losses.get(row["step"])

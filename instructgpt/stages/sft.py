@@ -1,7 +1,7 @@
-"""Supervised fine-tuning, and the RL-init that mixes in pretraining text.
+"""Supervised fine-tuning, and RL-init, which mixes in pretraining text.
 
-The SFT baselines train for 16 epochs with a checkpoint each (paper §3.5, C.1); the
-initial policy of RL for 2 epochs with 10 % pretraining rows (C.3).
+The SFT baselines train for 16 epochs with a checkpoint after each (paper §3.5, C.1);
+RL's initial policy trains for 2 epochs with 10 % pretraining data (C.3).
 """
 
 import dataclasses
@@ -48,17 +48,17 @@ from instructgpt.steps.update import TrainStep, make_train_step
 
 @dataclasses.dataclass(frozen=True)
 class SFTConfig:
-    """What is learnt from a demonstration."""
+    """Targets of the loss, and how demonstrations and text are mixed."""
 
-    # The response and its EOS, or all tokens.
+    # Target tokens: the response with its EOS, or all tokens.
     loss_on: Literal["response", "all"] = "response"
-    # How much of what is learnt from is pretraining text (paper C.3: 10 %), and whether
-    # that is a share of the loss, so two means with weights, or of a batch's rows under
-    # one mean over all targets, of which text, whose every token is one, has far more.
+    # Share of pretraining text (paper C.3: 10 %). It is a share of the loss, a weighted
+    # sum of the two means per token, or of a batch's rows under one mean over all
+    # targets, in which text counts far more because all of its tokens are targets.
     pretrain_fraction: Fraction = 0.0
     pretrain_share_of: Literal["loss", "rows"] = "loss"
-    # Tokens of a row that packs several demonstrations; 0: each has its own. A batch
-    # counts rows.
+    # Tokens of a row that packs several demonstrations; 0: one demonstration per row.
+    # The batch size is a number of rows.
     pack_length: NonNegativeInt = 0
     num_samples: NonNegativeInt = 8  # validation prompts answered at each evaluation
 
@@ -118,7 +118,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
 
 def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Program]:
-    """The update, on rows that are full."""
+    """The update's program, on full rows."""
     sft = common.block_of(config, "sft", SFTConfig)
     train_config = common.block_of(config, "train", common.TrainConfig)
     data = common.block_of(config, "data", DataConfig)
@@ -145,7 +145,7 @@ def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Progra
 
 
 def _first_target(sft: SFTConfig, data: DataConfig) -> int:
-    """Only response columns can be targets, unless the mix or the loss say else."""
+    """First column that can be a target: the response's, if all targets are there."""
     own_rows = not (sft.pretrain_fraction or sft.pack_length)
     return data.max_prompt if sft.loss_on == "response" and own_rows else 1
 
@@ -158,7 +158,7 @@ def _make_step(
     optimizer: optax.GradientTransformation,
     shardings: Any,
 ) -> TrainStep:
-    """The jitted update; shardings are those of the state."""
+    """Builds the jitted update; `shardings` are those of the state."""
     first, packed = _first_target(sft, data), bool(sft.pack_length)
     return make_train_step(
         make_sft_loss(model, first_target=first, packed=packed),
@@ -172,7 +172,7 @@ def _make_step(
 def _weighing(
     sft: SFTConfig, batch_size: int
 ) -> Callable[[TokenBatch], TokenBatch] | None:
-    """What gives pretraining rows their share of the loss, if they are to have one."""
+    """Builds the weighting that gives pretraining rows their share of the loss."""
     if not sft.pretrain_fraction or sft.pretrain_share_of == "rows":
         return None
     return functools.partial(

@@ -1,7 +1,7 @@
-"""Several calls at once on one CPU: a process each, with its share of the cores.
+"""Runs several calls at once on one CPU, each in a process with its own cores.
 
-The steps of a small model keep one core busy and gain little from the next, so two
-stages that do not need each other end sooner together than one after the other.
+The steps of a small model gain little from more than one core, so two independent
+stages end sooner at the same time than one after the other.
 """
 
 import contextlib
@@ -22,17 +22,17 @@ from instructgpt.cli import keep_memory
 from instructgpt.errors import UserError
 from instructgpt.outputs import in_one_line
 
-Call = tuple[Callable[..., Any], tuple[Any, ...]]  # a module's function, its arguments
+Call = tuple[Callable[..., Any], tuple[Any, ...]]  # module-level function, arguments
 
 
 def shares(number: int) -> list[list[int]]:
-    """The cores of this process in `number` equal shares; [] if it is not for us.
+    """The cores of this process in `number` equal shares; [] if they cannot be shared.
 
-    Only a CPU is shared: an accelerator belongs to one process.
+    Only a CPU's cores are shared, because an accelerator belongs to one process.
     """
     if jax.default_backend() != "cpu" or jax.process_count() > 1:
         return []
-    if not hasattr(os, "sched_getaffinity"):  # not on macOS
+    if not hasattr(os, "sched_getaffinity"):  # macOS does not have it
         return []
     cores = sorted(os.sched_getaffinity(0))
     each = len(cores) // number
@@ -40,15 +40,15 @@ def shares(number: int) -> list[list[int]]:
 
 
 def run(calls: Mapping[str, Call], cores: Sequence[Sequence[int]]) -> None:
-    """Makes all calls, each in a new process on its own cores, and waits for them.
+    """Runs all calls, each in a new process on its own cores, and waits for them.
 
-    If one fails, the others are asked to stop, which saves what they have. So are all
-    on SIGTERM and SIGINT (Ctrl-C); a second SIGINT ends them at once.
+    If one fails, the others are asked to stop and save. SIGTERM and SIGINT (Ctrl-C) ask
+    all to stop; a second SIGINT ends them at once.
 
     Raises:
-      UserError: one of them raised it.
-      RuntimeError: one of them ended otherwise; its traceback has been printed.
-      SystemExit: we were asked to stop, and all have. Exit code 143 or 130.
+      UserError: a call raised it.
+      RuntimeError: a call failed otherwise; its traceback has been printed.
+      SystemExit: a signal asked to stop, and all have ended; exit code 143 or 130.
     """
     context = multiprocessing.get_context("spawn")
     running = {}
@@ -67,7 +67,7 @@ def run(calls: Mapping[str, Call], cores: Sequence[Sequence[int]]) -> None:
     for name, (child, receiver) in running.items():
         try:
             raise UserError(receiver.recv())
-        except EOFError:  # it had nothing to say
+        except EOFError:  # the child sent no message
             pass
         if forwarding.asked:
             continue
@@ -91,10 +91,10 @@ def _wait(children: list[Any]) -> None:
 
 
 class _Forwarding:
-    """Asks the children to stop when we are asked to, in the main thread only."""
+    """Forwards signals to the child processes, in the main thread only."""
 
     def __init__(self) -> None:
-        self.asked = 0  # the number of the signal
+        self.asked = 0  # number of the signal received; 0: none
         self.children: list[Any] = []
         self._old: dict[int, Any] = {}
 
@@ -106,7 +106,7 @@ class _Forwarding:
         return self
 
     def add(self, child: Any) -> None:
-        """Takes in a child, which may be too late to be asked with the others."""
+        """Adds a child; if a signal came before, the child is asked to stop too."""
         self.children.append(child)
         if self.asked:
             child.terminate()
@@ -124,7 +124,7 @@ class _Forwarding:
 
 @contextlib.contextmanager
 def _not_hearing_ctrl_c() -> Iterator[None]:
-    """For a child to be born in: a terminal sends Ctrl-C to it too, and we do."""
+    """Starts children that ignore SIGINT, as the parent forwards Ctrl-C to them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -142,8 +142,8 @@ def _child(
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the parent turns into SIGTERM
-    os.sched_setaffinity(0, cores)  # before JAX counts them
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sends SIGTERM instead
+    os.sched_setaffinity(0, cores)  # before JAX counts the cores
     keep_memory()
     logging.set_verbosity(verbosity)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -158,7 +158,7 @@ def _child(
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed leaves nobody behind to write in its workdir."""
+    """Makes this process end when its parent does, also if the parent is killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     multiprocessing.connection.wait([parent.sentinel])

@@ -1,8 +1,8 @@
 """The PPO-ptx step: one minibatch, two optimisers (paper §3.5, Eq. 2, C.4).
 
 Letters: B episodes of a minibatch, R response tokens. Data flow: shaped rewards and
-GAE from what the rollout recorded -> policy gradient, then the pretraining gradient
-times gamma into the same buffers, one update -> value gradient, one update -> EMA.
+GAE from the rollout's records -> policy gradient plus gamma times the pretraining
+gradient, one policy update -> value gradient, one value update -> EMA.
 """
 
 import dataclasses
@@ -46,13 +46,13 @@ from instructgpt.steps.update import (
 
 @dataclasses.dataclass(frozen=True)
 class PPOConfig:
-    """The objective. Defaults are the simplest behaviour, not the paper's."""
+    """The PPO-ptx objective; defaults are the simplest behaviour, not the paper's."""
 
     kl_coef: NonNegativeFloat = 0.0  # beta: per nat of log p - log q, in the reward
     ptx_coef: NonNegativeFloat = (
         0.0  # gamma: weight of the pretraining gradient; 0 is plain PPO
     )
-    clip: PositiveFloat = 0.2  # of the probability ratio
+    clip: PositiveFloat = 0.2  # the probability ratio is clipped to 1 +- clip
     value_clip: NonNegativeFloat = (
         0.0  # how far V may move from the rollout's; 0: no clipping
     )
@@ -60,22 +60,22 @@ class PPOConfig:
     gae_lambda: Fraction = 1.0
     whiten_advantages: bool = False  # per minibatch, over real tokens
     ema_decay: FractionBelowOne = (
-        0.0  # of the policy, per optimiser step; 0 keeps the last
+        0.0  # decay of the policy's EMA per optimiser step; 0: no averaging
     )
-    microbatches: PositiveInt = 1  # parts of a minibatch in memory one at a time
-    ptx_microbatches: NonNegativeInt = 0  # parts of its pretraining rows; 0: as many
+    microbatches: PositiveInt = 1  # parts of a minibatch, in memory one at a time
+    ptx_microbatches: NonNegativeInt = 0  # the same for ptx rows; 0: microbatches
 
 
 class Episodes(NamedTuple):
     """A minibatch of rollouts with their advantages and returns."""
 
     rollout: Rollout
-    advantages: Float[Array, "B R"]  # whitened if so configured
-    returns: Float[Array, "B R"]  # from before whitening
+    advantages: Float[Array, "B R"]  # whitened if config.whiten_advantages is set
+    returns: Float[Array, "B R"]  # computed before advantages are whitened
 
 
 def with_advantages(rollout: Rollout, *, config: PPOConfig) -> Episodes:
-    """Rewards, GAE and returns of a minibatch, from what the rollout recorded."""
+    """Adds the advantages and returns of a minibatch, by shaped rewards and GAE."""
     mask = rollout.response_valid
     rewards = shaped_rewards(
         rollout.score,
@@ -99,7 +99,7 @@ def with_advantages(rollout: Rollout, *, config: PPOConfig) -> Episodes:
 def make_policy_loss(
     model: Transformer, config: PPOConfig, temperature: float
 ) -> LossFn:
-    """Clipped surrogate, mean over the minibatch's real response tokens."""
+    """Builds the clipped surrogate, a mean over a minibatch's real response tokens."""
 
     def loss_fn(
         params: Params, batch: Episodes, key: Key[Array, ""]
@@ -133,7 +133,7 @@ def make_policy_loss(
 
 
 def make_value_loss(model: ScalarModel, config: PPOConfig) -> LossFn:
-    """Clipped squared error to the returns, mean over real response tokens."""
+    """Builds the clipped squared error to the returns, a mean over real tokens."""
 
     def loss_fn(
         params: Params, batch: Episodes, key: Key[Array, ""]
@@ -177,11 +177,11 @@ def make_ppo_step(
     temperature: float = 1.0,
     shardings: Any = None,
 ) -> PPOStep:
-    """One jitted minibatch update: (state, rollout, ptx, key) -> (state, metrics).
+    """Builds the jitted update (state, rollout, ptx, key) -> (state, metrics).
 
-    `ptx` are pretraining rows for this minibatch, None when gamma is 0. Their
-    gradient is that of the mean negative log-likelihood per token, times gamma,
-    added to the PPO gradient before the one update. The state is donated.
+    `ptx` are pretraining rows for the minibatch, None when gamma is 0. The gradient of
+    their mean negative log-likelihood per token, times gamma, is added to the PPO
+    gradient before the one policy update. The state is donated.
     """
     policy_loss = make_policy_loss(policy_model, config, temperature)
     value_loss = make_value_loss(value_model, config)

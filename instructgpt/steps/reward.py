@@ -15,11 +15,11 @@ from instructgpt.steps.update import LossFn, Metrics, Params
 def make_reward_loss(
     model: ScalarModel, *, divisor: Literal["untied", "all"] = "untied"
 ) -> LossFn:
-    """All pairs of a prompt as one batch element; dropout is off.
+    """Builds the ranking loss, in which a prompt's pairs are one batch element.
 
     Args:
       model: The reward model.
-      divisor: See `pairwise_ranking`.
+      divisor: See `pairwise_ranking`. Dropout is off.
     """
 
     def loss_fn(

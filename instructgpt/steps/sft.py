@@ -1,6 +1,6 @@
 """The language-model step: pretraining, SFT and the RL-init mix (paper §3.5, C.1).
 
-They differ only in their data: which rows come in, and which tokens are targets.
+The three differ only in their data: the rows, and the tokens that are targets.
 """
 
 import jax.numpy as jnp
@@ -17,13 +17,13 @@ def weigh_pretraining(batch: TokenBatch, rows: int, share: float) -> TokenBatch:
     """Gives the pretraining rows of a mixed batch a share of its loss (paper C.3, E.8).
 
     The loss of the batch is then (1 - share) times the demonstrations' mean per target
-    token plus share times the pretraining text's, however many tokens each of the two
-    has: a demonstration's answer is short, and a row of text is all targets.
+    token plus share times the text's mean per target token. It does not depend on their
+    numbers of targets: a demonstration's answer is short, a row of text is all targets.
 
     Args:
       batch: B rows, demonstrations first.
-      rows: How many of the last rows are pretraining text; 1 to B - 1.
-      share: Of the loss, between 0 and 1.
+      rows: Number of pretraining rows, which come last; 1 to B - 1.
+      share: Share of the loss that is the pretraining text's, between 0 and 1.
 
     Returns:
       The batch with a float32[B, T] `loss_mask`, whose mean over targets is 1.
@@ -32,7 +32,7 @@ def weigh_pretraining(batch: TokenBatch, rows: int, share: float) -> TokenBatch:
     is_text = (jnp.arange(len(mask)) >= len(mask) - rows)[:, None]
     text, own = (jnp.where(is_text == side, mask, 0.0).sum() for side in (True, False))
     total = text + own
-    # Without targets of one side the other has the whole loss.
+    # If one part has no targets, the other has the whole loss.
     weight = jnp.where(
         is_text,
         share * total / jnp.maximum(text, 1.0),
@@ -49,16 +49,16 @@ def make_sft_loss(
     leading_padding: bool = True,
     train: bool = True,
 ) -> LossFn:
-    """Mean negative log-likelihood in nats over the batch's target tokens.
+    """Builds the loss: mean negative log-likelihood in nats over target tokens.
 
     Args:
       model: The language model; its config sets residual dropout.
-      first_target: First column that can be a target. Rows with left-padded prompts
-        of P tokens and a loss on responses only have P here, so that logits exist
-        for response positions alone.
+      first_target: First column that can be a target. It is P for rows with left-padded
+        prompts of P tokens and a loss on responses only, so that logits are computed
+        only at response positions.
       packed: Whether a row may hold several texts, each of which sees only itself.
-      leading_padding: Whether a row may begin with padding, as with left-padded
-        prompts. Without it no token needs a mask but the causal one.
+      leading_padding: Whether a row may begin with padding, as left-padded prompts do.
+        Without leading padding the causal mask is enough.
       train: Whether dropout is on.
     """
     dropout = train and model.config.residual_dropout > 0

@@ -1,4 +1,4 @@
-"""What every step shares: gradients over microbatches, and one jitted update.
+"""Shared parts of all steps: gradients over microbatches, and one jitted update.
 
 A loss function returns a sum with its weight. Gradients of the sums are added over
 microbatches and divided by the added weights once, so any split of a batch gives
@@ -27,15 +27,15 @@ Batch = Any
 Params = Any
 Metrics = dict[str, Weighted]
 # (params, batch, key, *frozen) -> (loss, metrics); the metrics need not hold the loss.
-# `frozen` are parameters that the loss reads beside its own and that do not train, such
-# as those of a reference model.
+# `frozen` are further parameters that the loss reads and that are not trained, such as
+# those of a reference model.
 LossFn = Callable[..., tuple[Weighted, Metrics]]
 # (state, batch, key, *frozen) -> (state, metrics)
 TrainStep = Callable[..., tuple[TrainState, Metrics]]
 
 
 def scalar(value: Float[Array, ""] | float) -> Weighted:
-    """A metric that is already a mean."""
+    """Makes a metric of weight 1 from a value that is already a mean."""
     return Weighted(jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32))
 
 
@@ -52,15 +52,15 @@ def gradients(
 
     Args:
       loss_fn: See LossFn.
-      params: What to differentiate by.
+      params: Parameters to differentiate with respect to.
       batch: Tree of arrays [B, ...].
-      key: Folded with the microbatch's number.
-      frozen: What the loss reads besides; the gradient is not by these.
-      microbatches: Parts the batch is cut into, one at a time in memory; divides B.
-      loss_scale: Multiplies the loss on the way back, and divides the sum of gradients.
+      key: Random key, folded with the microbatch's number.
+      frozen: Parameters that the loss reads and that get no gradient.
+      microbatches: Parts of the batch, in memory one at a time; divides B.
+      loss_scale: Multiplies the loss before differentiation, and divides the gradients.
 
     Returns:
-      (gradients, loss, metrics). The scale is in none of them.
+      (gradients, loss, metrics), none of which includes the scale.
     """
 
     def of_sum(params: Params, batch: Batch, key: Array):
@@ -84,7 +84,7 @@ def gradients(
             return jax.tree.map(jnp.add, total, one(*x)), None
 
         (grads, loss, metrics), _ = jax.lax.scan(body, zeros, xs)
-    # A product, so that XLA makes it where a gradient is read; not so a division.
+    # A product, because XLA fuses it into the reader of a gradient, but no division.
     share = 1.0 / jnp.where(loss.weight > 0, loss.weight, 1.0)
     if loss_scale is not None:
         share = share / loss_scale.scale
@@ -92,13 +92,13 @@ def gradients(
 
 
 class Updated(NamedTuple):
-    """A state after an update, and whether the update was made."""
+    """A state after an update, and whether the update was applied."""
 
     state: TrainState
-    made: Bool[Array, ""] | None  # None: always
+    made: Bool[Array, ""] | None  # whether it was applied; None: always
 
     def choose(self, new: Params, old: Params) -> Params:
-        """`new` if the update was made, else `old`."""
+        """Returns `new` if the update was applied, else `old`."""
         if self.made is None:
             return new
         return jax.tree.map(functools.partial(jnp.where, self.made), new, old)
@@ -107,15 +107,15 @@ class Updated(NamedTuple):
 def update(
     state: TrainState, grads: Params, optimizer: optax.GradientTransformation
 ) -> Updated:
-    """One optimiser update, skipped under a loss scale if gradients are not finite.
+    """Applies one optimiser update; with a loss scale, only if gradients are finite.
 
-    A skipped update counts in the state's `step`, and changes the loss scale; the
+    A skipped update still increases the state's `step` and changes the loss scale; the
     parameters and the optimiser's state stay as they are.
 
     Args:
-      state: To be updated.
-      grads: Mean gradients, of which the scale has been taken off.
-      optimizer: Applied to them.
+      state: The state before the update.
+      grads: Mean gradients, without the scale.
+      optimizer: Applied to the gradients.
     """
     new = state.updated(grads, optimizer)
     if state.loss_scale is None:
@@ -130,13 +130,14 @@ def update(
 
 
 def norm_metric(grads: Params, loss_scale: LossScale | None) -> Weighted:
-    """The norm of the gradients, left out where float16 overflowed and may again not.
+    """The norm of the gradients, without overflows that a smaller loss scale can cure.
 
-    It stays in, so that training ends, if the scale was as small as it may be.
+    A norm that is not finite has weight 0 while the scale can still be halved. At the
+    smallest scale it is kept, so that training ends with an error.
 
     Args:
       grads: Mean gradients.
-      loss_scale: That they were made with.
+      loss_scale: The scale with which they were computed.
     """
     norm = scalar(global_norm(grads))
     if loss_scale is None:
@@ -153,19 +154,19 @@ def make_train_step(
     prepare: Callable[[Batch], Batch] | None = None,
     shardings: Any = None,
 ) -> TrainStep:
-    """One jitted optimiser update: (state, batch, key, *frozen) -> (state, metrics).
+    """Builds the jitted update (state, batch, key, *frozen) -> (state, metrics).
 
-    The state is donated. The key is folded with the state's step, so the caller
-    passes the same key each time. Frozen parameters are arguments too, so that the
-    program does not hold a copy of them: they stay the caller's, cut over devices as
-    they are.
+    The state is donated. The key is folded with the state's step, so the caller passes
+    the same key each time. Frozen parameters are arguments, so that the program holds
+    no copy of them: they keep the caller's sharding and memory.
 
     Args:
       loss_fn: See LossFn.
       optimizer: Applied to the mean gradient.
       microbatches: See `gradients`.
       prepare: Applied to the whole batch before it is cut into microbatches.
-      shardings: Of the state, pinned on the way out so that nothing recompiles.
+      shardings: Shardings of the state, pinned on the output so that nothing
+        recompiles.
     """
 
     def step(state: TrainState, batch: Batch, key: Array, *frozen: Params):

@@ -1,1 +1,1 @@
-"""Public checkpoints: what their files hold, and the way to and from our parameters."""
+"""Public checkpoints: how to read them, and how to convert them to our parameters."""

@@ -1,11 +1,11 @@
 """Public model families as tables: names of config keys and of tensors, and shapes.
 
-A family is not another model: its config sets the switches of `ModelConfig`, and its
-rules say how each of its tensors becomes one of our arrays. Patterns are einops', read
-from left to right on import and from right to left on export.
+All families share one model: a family's config sets the switches of `ModelConfig`, and
+its rules say how each of its tensors becomes one of our arrays. Patterns are those of
+einops, applied from left to right on import and from right to left on export.
 
 Letters: v vocabulary, d width, h heads, g heads of keys and values, c channels a head,
-f feed-forward, t context, n the arrays that one tensor joins.
+f feed-forward, t context, n number of our arrays that one tensor joins.
 """
 
 import dataclasses
@@ -24,11 +24,11 @@ _ATTENTION, _MLP = "layers/attention", "layers/mlp"
 
 
 class Rule(NamedTuple):
-    """One public tensor, or one of every layer."""
+    """How one public tensor, or one tensor of every layer, maps to our arrays."""
 
-    theirs: str  # its name; {} is the layer's number
+    theirs: str  # name of the public tensor; {} is the layer's number
     ours: tuple[str, ...]  # paths of our arrays, several if the tensor joins them
-    pattern: str  # their axes -> ours, without our leading layer axis
+    pattern: str  # public axes -> our axes, without our leading layer axis
 
     @property
     def per_layer(self) -> bool:
@@ -38,23 +38,23 @@ class Rule(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """What the files of one architecture hold."""
+    """The contents of one architecture's files."""
 
     name: str  # `model_type` in config.json
     model: str  # class of the language model, in `architectures`
     classifier: str  # class of the reward model
-    trunk: str  # what the names of the trunk's tensors start with
+    trunk: str  # prefix of the names of the trunk's tensors
     keys: Mapping[str, str]  # field of ModelConfig -> key of config.json
-    defaults: Mapping[str, Any]  # of keys that a config.json may leave out
+    defaults: Mapping[str, Any]  # values of keys that a config.json may leave out
     switches: Mapping[str, Any]  # fields of ModelConfig that the family fixes
-    activations: Mapping[str, str]  # value of the key -> ours, the first one written
+    activations: Mapping[str, str]  # public name -> ours; export writes the first match
     activation_key: str
-    needed: Mapping[str, Any]  # keys that must have this value where they are given
+    needed: Mapping[str, Any]  # the only value supported for a key that is given
     rules: tuple[Rule, ...]
     head: str  # name of the untied unembedding
-    # Ends of names of tensors that carry no parameters (masks, tables of angles).
+    # Suffixes of tensors that hold no parameters (masks, tables of angles).
     buffers: tuple[str, ...] = ()
-    partial_rotary: bool = False  # whether only a share of a head's channels may turn
+    partial_rotary: bool = False  # whether a share of a head's channels may be rotated
 
     @property
     def embedding(self) -> str:
@@ -242,7 +242,7 @@ QWEN2 = dataclasses.replace(
 )
 
 FAMILIES = {family.name: family for family in (GPT2, GPT_NEOX, LLAMA, QWEN2)}
-# What training sets and files do not hold.
+# Fields of ModelConfig that only training sets and that no public file holds.
 _OURS_ALONE = (
     *("padded_vocab_size", "embedding_std", "position_std", "position_init"),
     *("residual_dropout", "compute_dtype", "product_dtype", "remat", "logit_chunk"),
@@ -251,10 +251,10 @@ _OURS_ALONE = (
 
 
 def read_config(public: Mapping[str, Any], *, where: str) -> tuple[Family, ModelConfig]:
-    """The family and model that a config.json describes.
+    """The family and the model config that a config.json describes.
 
     Args:
-      public: Its content.
+      public: The content of the config.json.
       where: Named at the start of error messages.
 
     Raises:
@@ -278,7 +278,7 @@ def read_config(public: Mapping[str, Any], *, where: str) -> tuple[Family, Model
         )
     fields: dict[str, Any] = {}
     for ours, theirs in family.keys.items():
-        # null stands for the default, as 0 does in ModelConfig.
+        # In config.json null stands for the default, as 0 does in ModelConfig.
         if whole[theirs] is not None or family.defaults.get(theirs, ...) is not None:
             fields[ours] = _READERS[_HINTS[ours]](whole[theirs], f"{where}: {theirs}")
     fields |= family.switches
@@ -294,7 +294,7 @@ def read_config(public: Mapping[str, Any], *, where: str) -> tuple[Family, Model
         return family, ModelConfig(**fields)
 
 
-# Reads a value by the type of our field; whole numbers have ranges in their types.
+# Reader of a value for each type of our fields; integer types carry their ranges.
 _HINTS = {
     name: hint if hint in (bool, float) else int
     for name, hint in typing.get_type_hints(ModelConfig).items()
@@ -331,7 +331,8 @@ def write_config(config: ModelConfig) -> tuple[Family, dict[str, Any]]:
     """The family whose config.json describes this model, and that file's content.
 
     Raises:
-      UserError: no family does; the message names what keeps the nearest from it.
+      UserError: no family can; the message names the values that the nearest family
+        lacks.
     """
     target = dataclasses.replace(config, padded_vocab_size=config.vocab_size)
     reasons = {}
@@ -369,11 +370,11 @@ def _write(family: Family, config: ModelConfig) -> dict[str, Any]:
 
 
 def rules_of(family: Family, config: ModelConfig) -> tuple[Rule, ...]:
-    """The rules of the tensors that a model of this config has, unembedding included.
+    """The rules for all tensors of a model with this config, unembedding included.
 
     Args:
-      family: The model's.
-      config: Its switches say which biases there are and whether the head is tied.
+      family: The model's family.
+      config: The model's config, which says which biases exist and if the head is tied.
     """
     rules = [
         rule._replace(theirs=family.trunk + rule.theirs)
@@ -386,7 +387,7 @@ def rules_of(family: Family, config: ModelConfig) -> tuple[Rule, ...]:
 
 
 def _lacks(config: ModelConfig, rule: Rule) -> bool:
-    """Whether the rule's tensor is a bias that the model does without."""
+    """Whether the rule's tensor is a bias that the model does not have."""
     module, _, name = rule.ours[0].rpartition("/")
     if name != "bias":
         return False

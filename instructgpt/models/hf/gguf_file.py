@@ -1,7 +1,7 @@
-"""GGUF files as a public folder would be: keys of a config, tensors by public names.
+"""GGUF files in the form of a public folder: config keys, tensors by public names.
 
-Tensors are dequantised to float32. llama.cpp names them in its own way and stores some
-in another order; the rows of its `_LAYOUTS` give the way back, as einops patterns.
+Tensors are dequantised to float32. llama.cpp has its own names and stores some tensors
+in another order; einops patterns here convert their layouts back.
 """
 
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ from instructgpt.models.hf.gguf_parts import read_parts
 from instructgpt.models.hf.tensors import Tensor
 from instructgpt.models.hf.values import positive, truth, whole
 
-# Ends of public names -> their layout in GGUF and ours. Letters as in families.py; r is
-# the two channels of a rotary plane, neighbours in GGUF's Llama.
+# Suffixes of public names -> patterns from GGUF's layout to ours. Letters are those of
+# families.py; r is the two channels of a rotary plane, adjacent in GGUF's Llama.
 _LLAMA = {
     ".q_proj.weight": "(h c r) d -> (h r c) d",
     ".k_proj.weight": "(g c r) d -> (g r c) d",
@@ -31,7 +31,7 @@ _NEOX = {
     ".query_key_value.weight": "(n h c) d -> (h n c) d",
     ".query_key_value.bias": "(n h c) -> (h n c)",
 }
-# GGUF's architecture -> model_type, its enumeration in the library, layouts.
+# GGUF's architecture -> (model_type, the library's enum value, layouts).
 _ARCHITECTURES: dict[str, tuple[str, gguf.MODEL_ARCH, dict[str, str]]] = {
     "llama": ("llama", gguf.MODEL_ARCH.LLAMA, _LLAMA),
     "qwen2": ("qwen2", gguf.MODEL_ARCH.QWEN2, {}),
@@ -42,11 +42,11 @@ _HEAD, _TABLE = "output.weight", "rope_freqs.weight"
 
 
 class GGUFFile:
-    """The tensors of a GGUF file, and what its metadata says.
+    """The tensors and the metadata of a GGUF model.
 
     Attributes:
-      metadata: key -> value.
-      config: what config.json would hold, and `rotary_table`.
+      metadata: The metadata's values by key.
+      config: The content that a config.json would have, and `rotary_table`.
     """
 
     def __init__(self, path: Path):
@@ -80,7 +80,7 @@ class GGUFFile:
         return f"{self._path}: {self._kind}.{name}"
 
     def _get(self, name: str, default: Any = None) -> Any:
-        """A value, which must be there unless there is a default."""
+        """A value of the metadata, which must exist unless there is a default."""
         value = self.metadata.get(f"{self._kind}.{name}", default)
         if value is None:
             raise UserError(f"{self._path}: key {self._kind}.{name} is missing")
@@ -139,7 +139,7 @@ class GGUFFile:
         return public | {"rms_norm_eps": norm_eps}
 
     def _turning(self, channels: int, *, partial: bool) -> int:
-        """How many channels of a head turn with the position."""
+        """Number of a head's channels that rotary positions rotate."""
         turning = self._whole("rope.dimension_count", channels)
         if turning > channels or (turning < channels and not partial):
             raise UserError(
@@ -149,17 +149,17 @@ class GGUFFile:
         return turning
 
     def _scaling(self) -> dict[str, Any] | None:
-        """Linear scaling, as llama.cpp reads it: the same keys in all architectures."""
+        """Linear rotary scaling, by the keys that llama.cpp reads for every model."""
         kind = self._get("rope.scaling.type", "linear")
         if kind not in ("none", "linear"):
             raise UserError(
                 f"{self._path}: rotary scaling {kind!r} is not supported in GGUF; "
                 "import the model's safetensors instead"
             )
-        keys = ("rope.scaling.factor", "rope.scale_linear")  # the latter before 2024
+        keys = ("rope.scaling.factor", "rope.scale_linear")  # the second until 2024
         given = (n for n in keys if f"{self._kind}.{n}" in self.metadata)
         key = next(given, keys[0])
-        # 0 stands for none.
+        # A factor of 0 means no scaling.
         factor = self._get(key, 0.0) or 1.0
         factor = positive(factor, self._where(key))
         attention = "rope.scaling.attn_factor"
@@ -175,7 +175,7 @@ class GGUFFile:
         return {"rope_type": "linear", "factor": factor}
 
     def _table(self, size: int) -> list[float] | None:
-        """What each plane's frequency is divided by, in most files of Llama 3.1."""
+        """Divisors of the planes' frequencies, which most files of Llama 3.1 hold."""
         stored = self._stored.get(_TABLE)
         if stored is None:
             return None
@@ -197,7 +197,7 @@ class GGUFFile:
         """Finds the public names of the tensors.
 
         Args:
-          wanted: Names that the family's rules ask for.
+          wanted: Public names of all tensors of the family's rules.
         """
         for name in wanted:
             found = self._names.get_name(name, try_suffixes=(".weight", ".bias"))
@@ -243,5 +243,5 @@ class GGUFFile:
 
 
 def _clean(value: float) -> float:
-    """A float32 of the metadata as the decimal it was written from."""
+    """The shortest decimal that gives this float32 of the metadata."""
     return float(str(np.float32(value)))

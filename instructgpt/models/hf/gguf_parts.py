@@ -1,4 +1,4 @@
-"""What the files of a GGUF model hold together: one file, or parts of a split one."""
+"""The joint content of a GGUF model's files: one file, or the parts of a split one."""
 
 import re
 from pathlib import Path
@@ -14,21 +14,21 @@ _PART = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
 class Stored(NamedTuple):
-    """A tensor of one of the files."""
+    """A tensor and the file that holds it."""
 
     tensor: gguf.ReaderTensor
     file: str
 
 
 class Parts(NamedTuple):
-    """All files of a model."""
+    """The metadata and the tensors of all files of a model."""
 
     metadata: dict[str, Any]
     tensors: dict[str, Stored]
 
 
 class _Reader(gguf.GGUFReader):
-    """The library's, which would read on and on where a count is damaged."""
+    """The library's reader, which also stops where a damaged count passes the end."""
 
     def _get(self, offset: int, dtype: Any, count: int = 1, *args: Any, **kwargs: Any):
         found = super()._get(offset, dtype, count, *args, **kwargs)
@@ -41,7 +41,7 @@ def read_parts(path: Path) -> Parts:
     """Reads the headers of a file and, of a split model, of all files beside it.
 
     Args:
-      path: The file, or any part.
+      path: The file, or any part of a split model.
 
     Raises:
       UserError: a file is damaged or truncated, a part is missing or of another model,
@@ -86,12 +86,12 @@ def read_parts(path: Path) -> Parts:
 
 
 def models_in(folder: Path) -> list[Path]:
-    """The GGUF models in a folder, the first part of those that are split."""
+    """The GGUF models in a folder, each split model by its first part."""
     return first_parts(sorted(folder.glob("*.gguf")))
 
 
 def first_parts(paths: list[Path]) -> list[Path]:
-    """The files that are whole models, or the first part there of a split one."""
+    """The files that are whole models, and the first part present of split ones."""
     seen: dict[tuple[str, str], Path] = {}
     for path in paths:
         match = _PART.fullmatch(path.name)
@@ -105,7 +105,7 @@ def _read(path: Path) -> Parts:
     try:
         reader = _Reader(path)
         metadata = {key: field.contents() for key, field in reader.fields.items()}
-    except Exception as error:  # the library raises of everything
+    except Exception as error:  # the library raises many types of exceptions
         raise UserError(
             f"{path}: not a GGUF file, or a truncated one ({error}); copy it again"
         ) from error
@@ -116,7 +116,7 @@ def _read(path: Path) -> Parts:
 
 
 def _check_type(kind: gguf.GGMLQuantizationType, path: Path) -> None:
-    """Tries the way back from a type, which the library lacks for some."""
+    """Raises UserError if the library cannot dequantise a type."""
     _, size = gguf.GGML_QUANT_SIZES[kind]
     try:
         gguf.dequantize(np.zeros((1, size), np.uint8), kind)

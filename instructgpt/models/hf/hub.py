@@ -1,4 +1,4 @@
-"""A model's files by its name on the Hugging Face hub."""
+"""Finds a model's files on disk, or by its name on the Hugging Face hub."""
 
 import os
 import re
@@ -31,7 +31,7 @@ def find_model(source: str) -> Path:
     from huggingface_hub import list_repo_files, snapshot_download  # slow to import
 
     def download(patterns: list[str]) -> Path:
-        # Only the top folder: others hold the same weights for other programs.
+        # Only the top folder is needed: others hold the same weights in other formats.
         return Path(
             snapshot_download(source, allow_patterns=patterns, ignore_patterns=["*/*"])
         )
@@ -48,7 +48,7 @@ def find_model(source: str) -> Path:
 
 
 def _one_model(path: Path) -> Path:
-    """A folder's GGUF file, if it holds no model of safetensors."""
+    """A folder's only GGUF model if it holds no safetensors, else the folder itself."""
     if path.is_dir() and not any(path.glob("*.safetensors*")):
         models = models_in(path)
         if models:
@@ -68,7 +68,7 @@ def _only(where: str, models: Sequence[Path]) -> Path:
 def _from_hub(source: str, ask: Callable[[], T]) -> T:
     try:
         return ask()
-    except Exception as error:  # every failure of the network is one to the user
+    except Exception as error:  # the user sees one message for all network failures
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{source}: not on disk, and not to be had from the Hugging Face hub "

@@ -1,8 +1,8 @@
-"""Rotary positions in a config.json, in both spellings that are about.
+"""Rotary positions in a config.json, in both spellings that are in use.
 
-`rope_theta`, `rope_scaling` and `rotary_pct` stand beside the other keys, or, since
-transformers 5, `rope_theta`, `rope_type` and the rest in `rope_parameters`. The older
-spelling is written, as every version reads it.
+The older one has `rope_theta`, `rope_scaling` and `rotary_pct` beside the other keys;
+since transformers 5 `rope_parameters` holds `rope_theta`, `rope_type` and the rest.
+Export writes the older spelling, which every version reads.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from instructgpt.reading import describe
 
 _TYPES = {"default": "none", "linear": "linear", "llama3": "llama3"}
 _BLOCKS = ("rope_scaling", "rope_parameters")
-# What a block holds besides its type's own keys; the last is read with llama3 alone.
+# Keys of a block that do not depend on its type.
 _SHARED = ("rope_type", "type", "rope_theta", "partial_rotary_factor")
 _LLAMA3 = ("low_freq_factor", "high_freq_factor")
 _CONTEXT = "original_max_position_embeddings"
@@ -31,17 +31,17 @@ _KEYS: dict[str, tuple[str, ...]] = {
 def read_rotary(
     public: Mapping[str, Any], *, head_dim: int, where: str, partial: bool = False
 ) -> dict[str, Any]:
-    """Fields of ModelConfig.
+    """Reads the rotary fields of ModelConfig.
 
     Args:
       public: The content of a config.json.
       head_dim: Channels a head.
       where: Named at the start of error messages.
-      partial: Whether the family lets a share of the channels turn.
+      partial: Whether the family may rotate only a share of the channels.
 
     Raises:
-      UserError: a kind of scaling that is not supported, or a block that is half
-        written: a key is missing, of another type, or does not belong to its kind.
+      UserError: the kind of scaling is not supported, or a key of its block is missing,
+        has the wrong type, or does not belong to that kind.
     """
     block, given = _block(public, where)
     kind = _kind(given, block, where)
@@ -73,7 +73,7 @@ def read_rotary(
 
 
 def _scaling(kind: str, given: Mapping[str, Any], block: str) -> dict[str, Any]:
-    """Fields of scaling from the keys of its block."""
+    """The scaling fields of ModelConfig, from the keys of the block."""
     for key in _KEYS[kind]:
         if key not in given and not (kind == "linear" and key == _CONTEXT):
             raise UserError(
@@ -98,7 +98,7 @@ def _scaling(kind: str, given: Mapping[str, Any], block: str) -> dict[str, Any]:
 
 
 def _block(public: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
-    """Where the block of scaling stands, and its keys that are not null."""
+    """The name of the scaling block, and its keys that are not null."""
     for name in _BLOCKS:
         value = public.get(name)
         if value is None or value == {}:
@@ -114,7 +114,7 @@ def _block(public: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
 
 
 def _kind(given: Mapping[str, Any], block: str, where: str) -> str:
-    """The type of scaling, with which every key of the block is read."""
+    """The type of scaling, after checking that every key of the block belongs to it."""
     names = [given[key] for key in ("rope_type", "type") if key in given]
     kind = names[0] if names else "default"
     if any(name != kind for name in names):
@@ -137,7 +137,7 @@ def _kind(given: Mapping[str, Any], block: str, where: str) -> str:
 
 
 def _first(values: Mapping[str, Any], keys: tuple[str, ...], where: str) -> float:
-    """The first of these keys that is there and not null, above 0; 0 if none is."""
+    """The positive value of the first key that is present and not null, else 0."""
     for key in keys:
         if values.get(key) is not None:
             dot = "." if where.endswith(_BLOCKS) else ": "
@@ -146,10 +146,10 @@ def _first(values: Mapping[str, Any], keys: tuple[str, ...], where: str) -> floa
 
 
 def _from_table(table: Sequence[float], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of scaling that make the table, which divides each plane's rate.
+    """The scaling fields that give a table of divisors of the planes' rates.
 
-    Those of Llama 3.1 where it is theirs, so that other programs can be told; GGUF
-    files hold its values in place of the four numbers that they come from.
+    GGUF files hold Llama 3.1's table instead of the four numbers that define it. Where
+    the table is that one, the four numbers are returned, so that export can write them.
     """
     divisors = np.asarray(table) * fields.get("rotary_factor", 1.0)
     exponents = np.arange(0, fields["rotary_dim"], 2) / fields["rotary_dim"]
@@ -159,7 +159,7 @@ def _from_table(table: Sequence[float], fields: Mapping[str, Any]) -> dict[str, 
         return {"rotary_scaling": kind, "rotary_factor": float(divisors[0])}
     low, high, context = 1.0, 4.0, 8192
     kept = np.clip((context * rates / (2 * np.pi) - low) / (high - low), 0.0, 1.0)
-    # From the slowest plane, in which it shows most; rounded, as it is a whole number.
+    # The slowest plane gives the most exact value, which is rounded to a whole number.
     slow = 1 / divisors[-1] - kept[-1]
     factor = float(round((1 - kept[-1]) / slow)) if slow > 0 else 0.0
     if factor > 0 and np.allclose(
@@ -180,11 +180,11 @@ def _from_table(table: Sequence[float], fields: Mapping[str, Any]) -> dict[str, 
 
 
 def write_rotary(config: ModelConfig, *, partial: bool) -> dict[str, Any]:
-    """Keys of a config.json.
+    """The rotary keys of a config.json.
 
     Args:
-      config: The model's.
-      partial: Whether the family has a key for the share of channels that turn.
+      config: The model's config.
+      partial: Whether the family has a key for the share of rotated channels.
     """
     scaling: dict[str, Any] | None = {
         "rope_type": config.rotary_scaling,

@@ -1,7 +1,7 @@
-"""Where public tensors are read from: a folder of safetensors files.
+"""Reads public tensors from a folder of safetensors files.
 
-Only headers are read when a folder is opened; a tensor is mapped from its file when it
-is asked for, so that no more than one is in memory.
+Opening a folder reads only headers. A tensor is mapped from its file when it is read,
+so that only one tensor is in memory at a time.
 """
 
 import re
@@ -20,38 +20,38 @@ SINGLE = "model.safetensors"
 
 
 class Tensor(NamedTuple):
-    """A tensor that can be read."""
+    """Shape, type and file of a tensor that can be read."""
 
     shape: tuple[int, ...]
-    file: str  # for messages
-    dtype: str = "F32"  # as safetensors names types
+    file: str  # path, for messages
+    dtype: str = "F32"  # name of the type in safetensors
 
 
 class TensorSource(Protocol):
-    """Tensors by their public names."""
+    """A source of tensors by their public names."""
 
     def tensors(self) -> Mapping[str, Tensor]:
-        """What there is, by name, in the order in which it lies in the files."""
+        """All tensors by name, in the order in which the files hold them."""
         ...
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor, in the type it is stored in."""
+        """Reads one tensor in its stored type."""
         ...
 
 
 class SafetensorsFolder:
-    """The tensors of `model.safetensors`, or of the shards that its index names.
+    """The tensors of `model.safetensors`, or of the shards named by an index.
 
     Attributes:
       left_alone: Names of other safetensors files in the folder, which are not read.
     """
 
     def __init__(self, folder: Path):
-        """Reads the headers.
+        """Reads the headers of the folder's files.
 
         Raises:
-          UserError: there are no such files, one is missing, truncated or damaged, or
-            two hold the same tensor.
+          UserError: there are no safetensors files, one is missing, truncated or
+            damaged, or two hold the same tensor.
         """
         self._tensors: dict[str, Tensor] = {}
         self._open: tuple[str, Any] | None = None
@@ -79,9 +79,9 @@ class SafetensorsFolder:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files that are the model, chosen as transformers does: the single file first.
+    """The model's files, chosen as transformers does: a single file, else the index.
 
-    Adapters, other programs' layouts and older shards may lie beside it.
+    Adapters, files in other layouts and older shards in the folder are ignored.
     """
     if (folder / SINGLE).exists():
         return [folder / SINGLE]
@@ -136,7 +136,7 @@ def _present(path: Path, why: str) -> Path:
 
 
 def _header(path: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    """Name, shape and type of each tensor, in the order in which they lie."""
+    """Name, shape and type of each tensor, in the order of the file."""
     check_content(path)
     try:
         with safe_open(path, "numpy") as file:

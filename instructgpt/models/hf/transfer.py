@@ -1,7 +1,7 @@
-"""Public tensors to our parameters on a mesh, and back, one tensor at a time.
+"""Converts public tensors to our parameters on a mesh, and back, one at a time.
 
-Our arrays of layers are stacked, [L, ...]; a layer's tensor is written into its place
-on the devices, so the host never holds more than the one tensor that it reads.
+Our arrays of layers are stacked, [L, ...]. Each layer's tensor is written into its
+place on the devices, so the host never holds more than one tensor.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from instructgpt.models.hf.tensors import Tensor, TensorSource
 
 Params = Any
 _FLOATS = ("F64", "F32", "F16", "BF16")
-# Ends of names of what quantised weights have beside them.
+# Suffixes of the tensors, such as scales, that accompany quantised weights.
 _SCALES = (
     *(".scales", ".qzeros", ".weight_scale", ".weight_scale_inv", ".input_scale"),
     *(".absmax", ".quant_map", ".SCB", ".weight_zero_point"),
@@ -34,7 +34,7 @@ class Item(NamedTuple):
     """One public tensor of a model."""
 
     rule: Rule
-    layer: int | None  # None for a tensor that is not a layer's
+    layer: int | None  # number of the layer; None for a tensor outside of the layers
     shape: tuple[int, ...]
 
 
@@ -42,9 +42,9 @@ def expected(family: Family, config: ModelConfig, layout: Params) -> dict[str, I
     """Every public tensor of a model, by name.
 
     Args:
-      family: The model's.
-      config: The model's.
-      layout: ShapeDtypeStructs of its parameters.
+      family: The model's family.
+      config: The model's config.
+      layout: ShapeDtypeStructs of the model's parameters.
     """
     items = {}
     for rule in rules_of(family, config):
@@ -66,15 +66,15 @@ def expected(family: Family, config: ModelConfig, layout: Params) -> dict[str, I
 def settle_head(
     source: TensorSource, family: Family, config: ModelConfig
 ) -> ModelConfig:
-    """The config with a head of its own where the files hold one that was trained.
+    """The config, with the head untied if the files hold an unembedding of their own.
 
-    A config that ties the head to the embedding may lie beside files that hold both. As
-    in transformers, a copy changes nothing, and another one is what gives the logits.
+    A config.json may tie the head to the embedding although the files hold both. As in
+    transformers, an unembedding that differs from the embedding is used for the logits.
 
     Args:
-      source: Where the tensors are.
-      family: The model's.
-      config: What config.json says.
+      source: The source of the tensors.
+      family: The model's family.
+      config: The model's config, as read from config.json.
     """
     found = source.tensors()
     whole = family.trunk + family.embedding
@@ -96,14 +96,14 @@ def check_tensors(
     """Matches the tensors of a source with those of the model.
 
     The trunk's prefix may be missing from all names, as in the files of GPT-2. Buffers
-    are left out, and so is a copy of a tied unembedding, which stands for the embedding
-    where that is missing.
+    are ignored. A copy of a tied unembedding is ignored too, unless the embedding is
+    missing: then the copy takes its place.
 
     Args:
-      found: What the source has.
-      items: What the model has.
-      family: The model's.
-      quantised: What config.json says of how weights are quantised, for messages.
+      found: The tensors of the source.
+      items: The tensors of the model.
+      family: The model's family.
+      quantised: The quantisation that config.json names, for messages.
 
     Returns:
       The name in the source of each item.
@@ -150,7 +150,7 @@ def check_tensors(
 
 
 def _check_types(found: Mapping[str, Tensor], quantised: str) -> None:
-    """Refuses integers and 8-bit floats: without their scales they are no weights."""
+    """Raises UserError for integers and 8-bit floats, whose scales are not read."""
     for name, tensor in found.items():
         scale = name.endswith(_SCALES)
         if tensor.dtype not in _FLOATS or scale:
@@ -174,12 +174,12 @@ def import_params(
     """Reads parameters onto the devices as float32.
 
     Args:
-      source: Where the tensors are.
-      items: As `expected` gives.
-      names: As `check_tensors` gives.
-      config: The model's.
-      layout: ShapeDtypeStructs with shardings.
-      progress: Called with the number of tensors read, and of all.
+      source: The source of the tensors.
+      items: The result of `expected`.
+      names: The result of `check_tensors`.
+      config: The model's config.
+      layout: ShapeDtypeStructs with shardings of the model's parameters.
+      progress: Called with the number of tensors read and their total number.
 
     Raises:
       UserError: a tensor holds NaN or infinity.
@@ -218,15 +218,15 @@ def import_score(
     """Reads the head of a reward model onto the devices: its kernel and bias.
 
     Args:
-      source: Where the tensors are.
-      found: The head's, [1, D]; None if there is none.
+      source: The source of the tensors.
+      found: The head's tensor, [1, D]; None if there is none.
       layout: ShapeDtypeStructs of the whole reward model.
-      name: The head's.
-      bias: What is added to every score.
-      where: What says that it is a reward model, for messages.
+      name: Name of the head's tensor.
+      bias: Number added to every score.
+      where: The file that declares a reward model, for messages.
 
     Raises:
-      UserError: there is no head, or one of several labels.
+      UserError: there is no head, or it has several labels.
     """
     if found is None:
         raise UserError(
@@ -246,10 +246,10 @@ def import_score(
 
 
 def read_finite(source: TensorSource, name: str) -> np.ndarray:
-    """A tensor as float32.
+    """Reads a tensor as float32.
 
     Raises:
-      UserError: it holds NaN or infinity, or numbers too large for float32.
+      UserError: the tensor holds NaN or infinity, or numbers too large for float32.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         tensor = source.read(name).astype(np.float32)
@@ -262,12 +262,12 @@ def read_finite(source: TensorSource, name: str) -> np.ndarray:
 
 
 def export_tensor(item: Item, params: Params, *, config: ModelConfig) -> np.ndarray:
-    """One public tensor, float32, on the host.
+    """One public tensor as float32 on the host.
 
     Args:
-      item: Which.
-      params: All parameters.
-      config: The model's.
+      item: The tensor.
+      params: All parameters of the model.
+      config: The model's config.
     """
     parts = []
     for path in item.rule.ours:
@@ -291,7 +291,7 @@ def _sizes(pattern: str, config: ModelConfig, joined: int) -> dict[str, int]:
 
 
 def _to_ours(rule: Rule, config: ModelConfig, tensor: np.ndarray) -> list[np.ndarray]:
-    """Their tensor as the arrays it joins, each without the layer axis."""
+    """Splits a public tensor into the arrays of ours that it joins, for one layer."""
     sizes = _sizes(rule.pattern, config, len(rule.ours))
     out = einops.rearrange(tensor, rule.pattern, **sizes)
     return list(out) if len(rule.ours) > 1 else [out]
@@ -306,8 +306,8 @@ def _to_theirs(rule: Rule, config: ModelConfig, parts: list[Any]) -> Any:
 
 
 def on_devices(value: np.ndarray, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    """An array of the host where a ShapeDtypeStruct says."""
-    value = np.asarray(value, order="C")  # a scalar stays one
+    """Moves an array of the host to devices, with the layout's sharding."""
+    value = np.asarray(value, order="C")  # contiguous; a scalar keeps its shape ()
     return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda i: value[i])
 
 
@@ -357,7 +357,7 @@ def _put(tree: Params, path: str, value: Any) -> None:
 def shards(
     items: Mapping[str, Item], *, bytes_per_value: int, max_bytes: int
 ) -> Iterator[list[str]]:
-    """Names in groups whose tensors stay under `max_bytes`, each with one or more."""
+    """Groups of one or more names, whose tensors stay under `max_bytes` together."""
     group: list[str] = []
     size = 0
     for name, item in items.items():

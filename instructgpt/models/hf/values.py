@@ -1,6 +1,6 @@
-"""Values of a config.json or of a GGUF file's metadata, of the type that they must be.
+"""Checks the types of values from a config.json or from a GGUF file's metadata.
 
-Each gives one line that names the file and the key where the value is another.
+A value of the wrong type raises a one-line error that names the file and the key.
 """
 
 from typing import Any
@@ -8,20 +8,20 @@ from typing import Any
 from instructgpt.errors import UserError
 from instructgpt.reading import describe
 
-LARGEST = 2**31 - 1  # what 32 bits hold, as positions and ids do
-_MOST = 3e38  # what float32 holds
+LARGEST = 2**31 - 1  # largest int32, the type of positions and ids
+_MOST = 3e38  # below the largest float32
 
 
 def whole(value: Any, where: str, *, low: int = 1) -> int:
-    """A whole number from `low` to `LARGEST`.
+    """Checks that a value is a whole number from `low` to `LARGEST`.
 
     Args:
-      value: As it was read.
-      where: File and key.
-      low: The smallest that is allowed.
+      value: The value that was read.
+      where: The file and the key, for messages.
+      low: The smallest number allowed.
 
     Raises:
-      UserError: it is something else.
+      UserError: the value is something else.
     """
     fits = isinstance(value, int) and not isinstance(value, bool)
     if not fits or not low <= value <= LARGEST:
@@ -30,7 +30,7 @@ def whole(value: Any, where: str, *, low: int = 1) -> int:
 
 
 def positive(value: Any, where: str) -> float:
-    """A number above 0 that float32 holds; arguments and errors as of `whole`."""
+    """Checks that a value is a number above 0 in float32's range; see `whole`."""
     fits = isinstance(value, int | float) and not isinstance(value, bool)
     if not fits or not 0 < value < _MOST:
         raise _wrong(value, where, "a number above 0")
@@ -38,7 +38,7 @@ def positive(value: Any, where: str) -> float:
 
 
 def finite(value: Any, where: str) -> float:
-    """A finite number that float32 holds; arguments and errors as of `whole`."""
+    """Checks that a value is a finite number in float32's range; see `whole`."""
     fits = isinstance(value, int | float) and not isinstance(value, bool)
     if not fits or not abs(value) < _MOST:
         raise _wrong(value, where, "a finite number")
@@ -46,7 +46,7 @@ def finite(value: Any, where: str) -> float:
 
 
 def truth(value: Any, where: str) -> bool:
-    """True or false; arguments and errors as of `whole`."""
+    """Checks that a value is true or false; see `whole`."""
     if not isinstance(value, bool):
         raise _wrong(value, where, "true or false")
     return value

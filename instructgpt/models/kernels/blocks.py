@@ -1,8 +1,8 @@
-"""Attention with a backward pass of its own, in blocks of queries.
+"""Attention in blocks of queries, with a custom backward pass.
 
-No scores are kept for the backward pass, which makes them again (Dao et al. 2022). A
-text attends to itself in blocks of queries, each of which reads the keys up to its own
-last one, so that about half of what a causal mask rules out is never computed.
+No scores are kept: the backward pass recomputes them (Dao et al. 2022). A text attends
+to itself in blocks of queries, and each block reads only the keys up to its last
+query, so that most of what the causal mask rules out is never computed.
 
 Letters: B batch, K responses that share a prompt (1 for plain text), T query tokens,
 S key tokens, H query heads, G heads of keys and values, q = H / G query heads that
@@ -23,19 +23,19 @@ from instructgpt.models.kernels.linear import row_dot
 from instructgpt.models.kernels.reference import NEVER, MaskedSegment
 from instructgpt.models.remat import KEPT
 
-# A text is cut into at most so many blocks of queries, of at least so many tokens.
+# Largest number of blocks that a text is cut into, and the least tokens of a block.
 _BLOCKS, _BLOCK = 8, 64
 
 
 def attend(query: Array, segments: Sequence[MaskedSegment]) -> Array:
-    """Softmax attention over the joined segments, in float32.
+    """Softmax attention over all segments together, in float32.
 
-    Query head h reads the keys and values of head h // (H / G). The backward pass is
-    that of `attend_text`.
+    Query head h reads the keys and values of head h // (H / G). The backward pass
+    recomputes the scores, so that none are stored.
 
     Args:
       query: [B, K, H, T, C].
-      segments: Keys and values [B, (K,) G, S, C] of each, and bool[B, K, T, S].
+      segments: Keys and values [B, (K,) G, S, C] of each, and its mask [B, K, T, S].
 
     Returns:
       [B, K, H, T, C] in the query's dtype. A query that sees nothing gets a mean of
@@ -48,7 +48,7 @@ def attend(query: Array, segments: Sequence[MaskedSegment]) -> Array:
 
 
 def _forward(query: Array, segments: Sequence[MaskedSegment]) -> tuple[Array, Array]:
-    """What is read [B, K, H, T, C], and log-sums of scores float32[B, K, G, q, T]."""
+    """The output [B, K, H, T, C], and float32[B, K, G, q, T] log-sum-exp of scores."""
     split = _grouped(query, segments[0][0].shape[-3])
     scores = [_scores(split, keys, mask) for keys, _, mask in segments]
     joined = jnp.concatenate(scores, axis=-1) if len(scores) > 1 else scores[0]
@@ -56,7 +56,7 @@ def _forward(query: Array, segments: Sequence[MaskedSegment]) -> tuple[Array, Ar
     weights = jnp.exp(joined - top)
     total = weights.sum(axis=-1, keepdims=True)
     weights = weights.astype(query.dtype)
-    # XLA for CPUs has no product of bfloat16 summed in float32 for every shape.
+    # XLA on CPUs cannot sum bfloat16 products in float32 for every shape.
     summed = jnp.float32 if len(segments) == 1 else query.dtype
     out, start = jnp.zeros((), jnp.float32), 0
     for _, values, _ in segments:
@@ -74,7 +74,7 @@ def _differentiable(
     out: Array,
     log_sum: Array,
 ) -> Array:
-    """`out`, of which gradients go to the query, the keys and the values."""
+    """Returns `out`, and sends its gradients to the query, keys and values."""
     return out
 
 
@@ -95,22 +95,22 @@ _differentiable.defvjp(lambda *saved: (saved[2], saved), _backward)
 
 
 def _grouped(x: Array, groups: int) -> Array:
-    """[B, K, H, ...] -> [B, K, G, q, ...]: which query heads share keys."""
+    """[B, K, H, ...] -> [B, K, G, q, ...]: groups the query heads that share keys."""
     return x.reshape(*x.shape[:2], groups, -1, *x.shape[3:])
 
 
 def _letters(keys: Array) -> str:
-    """Einsum letters of keys or values that K rows share, or that each row has."""
+    """Einsum letters of keys or values, which the K rows share or have one each."""
     return "bkgsc" if keys.ndim == 5 else "bgsc"
 
 
 def _dot(
     x: Array, keys: Array, *, over: Literal["keys", "channels"], dtype: Any
 ) -> Array:
-    """x [B, K, G, q, T, n] times keys or values, summed over n: their S or their C.
+    """x [B, K, G, q, T, n] times keys or values, summed over n, which is S or C.
 
-    Not an einsum, which puts shared keys first: then a CPU takes much longer for the
-    product of K rows' weights with the values that they share.
+    An einsum would put shared keys first, and a CPU would then take much longer for
+    the product of K rows' weights with the values that they share.
     """
     shared = keys.ndim == 4
     axis = keys.ndim - (2 if over == "keys" else 1)
@@ -122,39 +122,40 @@ def _dot(
 
 
 def _scores(query: Array, keys: Array, mask: Array) -> Array:
-    """Masked scores float32[B, K, G, q, T, S] of [B, K, G, q, T, C]."""
+    """Masked float32[B, K, G, q, T, S] scores of queries [B, K, G, q, T, C]."""
     score = _dot(query, keys, over="channels", dtype=jnp.float32)
     return score * query.shape[-1] ** -0.5 + _of_unseen(mask)[:, :, None, None]
 
 
 def _of_unseen(mask: Array) -> Array:
-    """What is added to scores: 0 for what is seen, else -1e30."""
+    """The term added to scores: 0 where the mask is True, else -1e30."""
     if platform() == "cpu":
-        # XLA for CPUs makes cheap things again wherever they are read, here all that
-        # the mask is made of, for every head. A logarithm it does not.
+        # XLA on CPUs recomputes cheap operations wherever they are read, here the whole
+        # mask for every head. It does not recompute a logarithm.
         return jnp.maximum(jnp.log(mask.astype(jnp.float32)), NEVER)
     return jnp.where(mask, 0.0, NEVER)
 
 
 class _OutputGradient(NamedTuple):
-    """The gradient of what some queries read, and what turns it into that of scores."""
+    """The gradient of attention's output, with what the gradient of scores needs."""
 
     out: Array  # [B, K, G, q, T, C]
-    # float32[B, K, G, q, T], each row's weighted mean of gradients by its weights: the
-    # output's product with its own gradient (Dao et al. 2022, B.2).
+    # float32[B, K, G, q, T], the mean over keys of the gradient with respect to the
+    # attention weights, weighted by these. It equals the dot product of the output
+    # with its gradient (Dao et al. 2022, B.2).
     mean: Array
-    log_sum: Array  # float32[B, K, G, q, T] of the scores
+    log_sum: Array  # float32[B, K, G, q, T], log-sum-exp of the scores
 
     @classmethod
     def grouped(
         cls, grad_out: Array, out: Array, log_sum: Array, groups: int
     ) -> "_OutputGradient":
-        """The same of heads [B, K, H, T, C] as they are."""
+        """The gradient from arrays [B, K, H, T, C], whose heads are not grouped."""
         mean = row_dot(grad_out.astype(jnp.float32), out.astype(jnp.float32))
         return cls(_grouped(grad_out, groups), _grouped(mean, groups), log_sum)
 
     def rows(self, first: int, stop: int) -> "_OutputGradient":
-        """The part of the queries from `first` until `stop`."""
+        """The part that belongs to queries [first, stop)."""
         out, mean, log_sum = self
         return _OutputGradient(
             out[..., first:stop, :], mean[..., first:stop], log_sum[..., first:stop]
@@ -163,10 +164,10 @@ class _OutputGradient(NamedTuple):
     def backward(
         self, query: Array, keys: Array, values: Array, mask: Array
     ) -> tuple[Array, Array, Array]:
-        """Gradients of the query, the keys and the values; makes the scores again.
+        """Gradients of the query, the keys and the values; recomputes the scores.
 
-        Those of keys and values are sums over queries, float32 whatever the query's
-        dtype, so that they are rounded only once they are whole.
+        Gradients of keys and values are sums over queries. They are always float32,
+        so that they are rounded only after all queries are added.
         """
         dtype, letters = query.dtype, _letters(keys)
         summed = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
@@ -184,23 +185,23 @@ class _OutputGradient(NamedTuple):
 def attend_text(
     query: Array, keys: Array, values: Array, mask: Array, column: int = 0
 ) -> Array:
-    """`attend` of tokens to their own text, less most of what a causal mask rules out.
+    """Attention of tokens to their own text, without most keys that the mask hides.
 
-    A block of queries reads the keys up to its own last one: half of all scores where
-    blocks are many. The backward pass makes the scores again, so none are stored.
+    A block of queries reads the keys up to its last query, so that with many blocks
+    half of all scores are computed. The backward pass recomputes the scores.
 
     Args:
       query: [B, K, H, T, C].
       keys: [B, K, G, S, C].
-      values: As the keys.
-      mask: bool[B, K, T, S], no token seeing one of a later column.
-      column: Of the keys, where the first query's own is.
+      values: [B, K, G, S, C].
+      mask: bool[B, K, T, S], in which no token sees a later column.
+      column: The key column of the first query's token.
 
     Returns:
       [B, K, H, T, C] in the query's dtype.
     """
     fixed = jax.lax.stop_gradient((query, keys, values, mask))
-    # Outside of what is differentiated by hand, where remat policies see names.
+    # Named outside of the custom gradient, where remat policies can see the names.
     out, log_sum = (checkpoint_name(x, KEPT) for x in _text_forward(*fixed, column))
     return _text(column, query, keys, values, mask, out, log_sum)
 
@@ -215,12 +216,12 @@ def _text(
     out: Array,
     log_sum: Array,
 ) -> Array:
-    """`out`, of which gradients go to the query, the keys and the values."""
+    """Returns `out`, and sends its gradients to the query, keys and values."""
     return out
 
 
 def _blocks(length: int) -> list[tuple[int, int]]:
-    """(first, stop) of the queries of each block."""
+    """Query range [first, stop) of each block."""
     size = max(_BLOCK, -(-length // _BLOCKS))
     return [(i, min(i + size, length)) for i in range(0, length, size)]
 
@@ -228,7 +229,7 @@ def _blocks(length: int) -> list[tuple[int, int]]:
 def _text_forward(
     query: Array, keys: Array, values: Array, mask: Array, column: int
 ) -> tuple[Array, Array]:
-    """As `_forward`, one block of queries after the other."""
+    """Computes `_forward` for one block of queries after the other."""
     outs, log_sums = [], []
     for first, stop in _blocks(query.shape[3]):
         end = column + stop
@@ -246,8 +247,8 @@ def _text_backward(column: int, saved: tuple[Array, ...], grad_out: Array):
     split, blocks = _grouped(query, groups), _blocks(query.shape[3])
     ends = [0, *(column + stop for _, stop in blocks)]
     grad_query = []
-    # Of the keys that each block of queries is the first to read, what it and later
-    # blocks add to their gradient.
+    # Entry i sums the gradients of the keys that block i is the first to read, from
+    # block i and all later blocks.
     grad_keys: list[Any] = [0.0] * len(blocks)
     grad_values: list[Any] = [0.0] * len(blocks)
     for last, (first, stop) in enumerate(blocks):

@@ -1,8 +1,8 @@
 """Attention of one new token to a cache, in a kernel that reads each key once.
 
-For GPUs, where plain matrix products leave half of the bandwidth unused. The
-kernel (Pallas, from JAX) reads a span of columns; here spans of several segments are
-joined into one softmax.
+It is for GPUs, where plain matrix products leave half of the bandwidth unused. The
+kernel (Pallas, from JAX) reads one span of columns; this module joins the spans of
+several segments into one softmax.
 
 Letters: B batch, K samples of a prompt, S key tokens, H heads, G heads of keys and
 values, C channels a head.
@@ -21,11 +21,11 @@ from instructgpt.models.structures import KVSegment
 from instructgpt.sharding import spec
 
 _BLOCKS = (128, 64, 32, 16)  # keys that the kernel reads at a time; must divide S
-_PROGRAMS = 256  # fewer leave processors of a large GPU without work
+_PROGRAMS = 256  # with fewer programs a large GPU has idle processors
 
 
 class _Part(NamedTuple):
-    """Softmax attention to some of the keys, before it is divided by its sum."""
+    """Softmax attention to some of the keys, before the division by the sum."""
 
     out: Array  # float32[B, K, H, C]
     sum: Array  # float32[B, K, H] of exp(score - max)
@@ -33,7 +33,7 @@ class _Part(NamedTuple):
 
 
 def has_kernel(query: Array) -> bool:
-    """Whether the platform and the dtype have it."""
+    """Whether the kernel exists for the platform and the query's dtype."""
     return platform() == "gpu" and query.dtype.itemsize == 2
 
 
@@ -43,9 +43,9 @@ def readable(
     """Whether the kernel can read this context.
 
     Args:
-      query: Of the new tokens, T must be 1.
-      context: Its segments; each must say which spans of it are valid.
-      band: Of locally banded attention, which it cannot do; 0: dense.
+      query: The new tokens' queries; T must be 1.
+      context: The context's segments; each must list its valid spans.
+      band: Width of locally banded attention, which it cannot do; 0: dense.
     """
     fits = all(s.spans and _block(s.keys.shape[-2]) for s in context)
     return not band and query.shape[3] == 1 and fits and has_kernel(query)
@@ -54,17 +54,18 @@ def readable(
 def attend_cached(
     query: Float[Array, "B K H 1 C"], context: Sequence[KVSegment]
 ) -> Float[Array, "B K H 1 C"]:
-    """Attention of one token of each row to its context's spans, itself in one of them.
+    """Attention of one new token per row to the valid spans of its context.
 
     Args:
-      query: Of the new tokens.
-      context: Segments of one layer, keys and values [B, (K,) G, S, C].
+      query: The new tokens' queries.
+      context: Segments of one layer, keys and values [B, (K,) G, S, C]; one of them
+        already holds the new tokens.
     """
     context = tuple(context)
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return _attend(query, context)
-    # A kernel knows nothing of meshes: each device calls it on its own rows and heads.
+    # A kernel runs on one device, so each device calls it on its own rows and heads.
     rows = spec("batch", None, "heads", None, None)
     groups = spec("batch", None, "kv_heads", None, None)
     shared = spec("batch", "kv_heads", None, None)
@@ -98,15 +99,15 @@ def _attend(query: Array, context: tuple[KVSegment, ...]) -> Array:
 
 
 def _read(query: Array, segment: KVSegment, first: Array, stop: Array) -> _Part:
-    """Attention of [B, K, H, C] to columns from `first` until `stop`, int32[B, (K)]."""
-    # The library's import is slow, and no other backend has use for it.
+    """Attention of queries [B, K, H, C] to columns [first, stop), int32[B, (K)]."""
+    # Imported here because the import is slow and only this backend needs it.
     from jax.experimental.pallas.ops.gpu.decode_attention import mqa
 
     keys, values = segment.keys, segment.values
     shape, groups, length = query.shape, keys.shape[-3], keys.shape[-2]
     split = query.reshape(*shape[:2], groups, -1, shape[-1])
     shared = keys.ndim == 4
-    if shared:  # the K samples of a prompt are heads that share its keys
+    if shared:  # the kernel sees the K samples of a prompt as heads that share keys
         split = split.swapaxes(1, 2)
     rows = split.reshape(first.size * groups, -1, shape[-1])
     first, stop = (jnp.repeat(x.reshape(-1), groups) for x in (first, stop))
@@ -134,12 +135,12 @@ def _read(query: Array, segment: KVSegment, first: Array, stop: Array) -> _Part:
 
 
 def _block(length: int) -> int:
-    """Keys at a time, or 0 if the kernel cannot cut so many into blocks."""
+    """Number of keys in a block, or 0 if no block size divides the length."""
     return next((block for block in _BLOCKS if length % block == 0), 0)
 
 
 def _splits(rows: int, blocks: int) -> int:
-    """Programs that share the keys of a row, each some whole blocks of them."""
+    """Number of programs that a row's blocks of keys are split over."""
     splits = 1
     while rows * splits < _PROGRAMS and blocks % (2 * splits) == 0:
         splits *= 2

@@ -34,7 +34,7 @@ def attend_cudnn(
     values: Float[Array, "B K G T C"],
     mask: Bool[Array, "B K T T"] | None,
 ) -> Float[Array, "B K H T C"]:
-    """Causal attention; a mask, where there is one, must be causal itself."""
+    """Causal attention; a mask, if there is one, must itself be causal."""
 
     def rows(x: Array) -> Array:
         return x.reshape(-1, *x.shape[2:]).swapaxes(1, 2)
@@ -44,7 +44,7 @@ def attend_cudnn(
         rows(keys),
         rows(values),
         mask=None if mask is None else mask.reshape(-1, 1, *mask.shape[2:]),
-        is_causal=True,  # what it rules out the kernel skips, with a mask as well
+        is_causal=True,  # the kernel then skips hidden keys, also where there is a mask
         implementation="cudnn",
     )
     return out.swapaxes(1, 2).reshape(query.shape)

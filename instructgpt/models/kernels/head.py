@@ -1,15 +1,15 @@
-"""The language-model head in chunks of tokens: never all logits at once.
+"""The language-model head in chunks of tokens, so that not all logits exist at once.
 
-Logits are as wide as the vocabulary, so they are made for one chunk of tokens at a time
-and thrown away. Two functions have gradients of their own:
+Logits are as wide as the vocabulary, so they are computed for one chunk of tokens at a
+time and discarded. Two functions have custom gradients:
 
-- `token_log_probs` makes a chunk's logits again for the gradient, since what it is
-  multiplied by is known only then (a clipped ratio, say): four products with the table.
-- `weighted_nll`, whose weights are known, makes the gradient along with the loss:
-  three products.
+- `token_log_probs` recomputes a chunk's logits for the gradient, because the gradient
+  of its output (by a clipped ratio, say) is known only then: four table products.
+- `weighted_nll`, whose weights are known, computes the gradient along with the loss:
+  three products with the table.
 
 Letters: N tokens, D width, V rows of the table, c tokens of a chunk, W devices that
-rows are cut over.
+rows are sharded over.
 """
 
 import functools
@@ -32,7 +32,7 @@ _FEW_ROWS = 64
 def logits(
     head: Head, hidden: Float[Array, "*N D"], table: Float[Array, "V D"]
 ) -> Float[Array, "*N V"]:
-    """`reference.logits`."""
+    """Fast version of `reference.logits`."""
     out = _product(hidden.astype(head.dtype), table.astype(head.dtype))
     if head.temperature != 1.0:
         out = out / head.temperature
@@ -43,14 +43,14 @@ def logits(
 
 
 def _product(hidden: Array, table: Array) -> Array:
-    """[..., D] and [V, D] -> float32[..., V]."""
+    """Product of states [..., D] with a table [V, D]: float32[..., V]."""
     few = math.prod(hidden.shape[:-1]) <= _FEW_ROWS * current_ways()
     if platform() != "cpu" or not few:
         return jnp.einsum(
             "...d,vd->...v", hidden, table, preferred_element_type=jnp.float32
         )
-    # With few rows a CPU takes most of the time to read the table: fastest along its
-    # own rows. Without the barrier XLA sees a transposed product and turns it back.
+    # With few rows a CPU spends most of the time on reading the table, which is fastest
+    # row by row. Without the barrier XLA would transpose the product back.
     rows = jnp.einsum(
         "vd,...d->v...", table, hidden, preferred_element_type=jnp.float32
     )
@@ -60,18 +60,18 @@ def _product(hidden: Array, table: Array) -> Array:
 def _gradients(
     head: Head, hidden: Array, table: Array, grad_logits: Array, *, dtype: Any
 ) -> tuple[Array, Array]:
-    """The gradients that follow from those of a chunk's logits.
+    """Gradients of states and table, given the gradient of a chunk's logits.
 
     Args:
       head: See Head.
       hidden: [c, D].
       table: [V, D].
-      grad_logits: float32[c, V], of the logits over the temperature.
-      dtype: What the gradient of hidden is summed in.
+      grad_logits: float32[c, V], with respect to logits divided by the temperature.
+      dtype: The dtype in which the gradient of hidden is summed.
 
     Returns:
-      (gradient of hidden [c, D], gradient of the table float32[W, V, D] from the rows
-      of each device).
+      (gradient of hidden [c, D], gradient of the table float32[W, V, D], one for the
+      rows of each device).
     """
     grad_logits = grad_logits / head.temperature
     grad_hidden = jnp.einsum(
@@ -80,7 +80,7 @@ def _gradients(
         table.astype(head.dtype),
         preferred_element_type=dtype,
     )
-    # From each device's rows by themselves: they are added up once, after all chunks.
+    # Each device sums its own rows; the devices' sums are added once, after all chunks.
     grad_rows, rows = (
         x.reshape(_parts(x), -1, x.shape[1])
         for x in (grad_logits.astype(hidden.dtype), hidden)
@@ -91,7 +91,7 @@ def _gradients(
 
 
 def _normaliser(logits: Array, targets: Array) -> tuple[Array, Array]:
-    """log of the sum of exp [c], and the targets' log-probs [c]."""
+    """Log-sum-exp of the logits [c], and the targets' log-probs [c]."""
     log_z = jax.nn.logsumexp(logits, axis=-1)
     taken = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
     return log_z, taken - log_z
@@ -104,24 +104,24 @@ def _softmax_minus_one_hot(probs: Array, targets: Array) -> Array:
 
 
 def _whole(head: Head, table: Array) -> Array:
-    """The table as all chunks read it: gathered once, and cast once."""
+    """The table in the form that all chunks read: gathered once, and cast once."""
     return constrain(table.astype(head.dtype), "vocab", None)
 
 
 def _parts(rows: Array) -> int:
-    """Over how many devices the rows of a chunk are cut: W."""
+    """W, the number of devices that the rows of a chunk are sharded over."""
     ways = current_ways()
     return 1 if rows.shape[0] % ways else ways
 
 
 def _zeros(table: Array, chunks: Array) -> Array:
-    """A gradient to add to, of each device's rows by themselves: [W, V, D]."""
+    """A zero gradient [W, V, D] in which each device sums its own rows."""
     zeros = jnp.zeros((_parts(chunks[0]), *table.shape), table.dtype)
     return constrain(zeros, "batch", "vocab", None)
 
 
 def _added_up(grad_table: Array) -> Array:
-    """[W, V, D] -> [V, D], cut as the table is."""
+    """Sums the devices' gradients: [W, V, D] -> [V, D], sharded like the table."""
     return constrain(grad_table.sum(axis=0), "vocab", "embed")
 
 
@@ -132,7 +132,7 @@ def _chunk_logits(head: Head, hidden: Array, table: Array) -> Array:
 
 
 def _chunks(x: Array, size: int) -> Array:
-    """[N, ...] -> [N / c, c, ...], padded, strided so that devices keep their rows."""
+    """[N, ...] -> [N / c, c, ...], padded, strided so that rows keep their device."""
     padding = -x.shape[0] % size
     x = jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1))
     x = x.reshape(size, -1, *x.shape[1:]).swapaxes(0, 1)
@@ -157,7 +157,7 @@ def token_log_probs(
     table: Float[Array, "V D"],
     targets: Int[Array, " N"],
 ) -> TokenLogProbs:
-    """`reference.token_log_probs`."""
+    """Chunked version of `reference.token_log_probs`."""
     return _token_log_probs_fwd(head, hidden, table, targets)[0]
 
 
@@ -167,7 +167,7 @@ def _token_log_probs_fwd(head: Head, hidden: Array, whole: Array, targets: Array
     def one(args: tuple[Array, Array]):
         scores = _chunk_logits(head, args[0], table)
         log_z, log_prob = _normaliser(scores, args[1])
-        # E[log p] = E[logit] - log Z; what is never predicted has probability 0.
+        # E[log p] = E[logit] - log Z; ids that are never predicted have probability 0.
         mean = (jnp.exp(scores - log_z[:, None]) * scores).sum(axis=-1)
         return log_prob, log_z - mean, log_z
 
@@ -205,14 +205,14 @@ def weighted_nll(
     targets: Int[Array, " N"],
     weights: Float[Array, " N"],
 ) -> Float[Array, ""]:
-    """`reference.weighted_nll`."""
+    """Chunked version of `reference.weighted_nll`."""
     table = _whole(head, table)
 
     def one(args: tuple[Array, Array]):
         return _normaliser(_chunk_logits(head, args[0], table), args[1])[1]
 
     log_probs = jax.lax.map(one, _split(head, hidden, targets))
-    # Not a bare product: padding may hold an infinity, and inf * 0 is a NaN.
+    # `where` is needed: padding may hold an infinity, and inf * 0 is a NaN.
     nll = -_joined(log_probs, hidden.shape[0])
     return jnp.where(weights != 0, nll * weights, 0.0).sum()
 
@@ -223,7 +223,7 @@ def _weighted_nll_fwd(
     xs = _split(head, hidden, targets, weights)
     start = jnp.zeros((), jnp.float32), _zeros(table, xs[0])
     table = _whole(head, table)
-    # The loss scale, which float16 needs, comes in with the backward pass.
+    # Float16 gradients stay float32 until the backward pass applies the loss scale.
     kept = jnp.float32 if head.dtype == "float16" else hidden.dtype
 
     def one(carry: tuple[Array, Array], args: tuple[Array, ...]):

@@ -1,7 +1,7 @@
-"""The operations that a model is made of, and the one place where a way is chosen.
+"""The operations of a model, and the choice between their implementations.
 
-`operations(config)` gives the plain ways of reference.py, or the fast ones of
-selection.py, which look at backend, dtype and shape.
+`operations(config)` returns the plain versions in reference.py, or the fast ones in
+selection.py, which depend on backend, dtype and shape.
 """
 
 import importlib
@@ -14,16 +14,16 @@ from instructgpt.models.config import ModelConfig
 
 
 class Head(NamedTuple):
-    """What the functions of the language-model head share; static under jit."""
+    """Settings of the language-model head's functions; static under jit."""
 
-    vocab_size: int  # rows of the table from here on are never predicted
-    dtype: str  # that products are made in
-    chunk: int  # tokens of a device whose logits exist at one time
+    vocab_size: int  # rows of the table from this number on are never predicted
+    dtype: str  # dtype of the operands of products
+    chunk: int  # number of tokens per device whose logits exist at one time
     temperature: float = 1.0
 
 
 class Operations(NamedTuple):
-    """One way to compute each operation, whose arguments reference.py documents."""
+    """One implementation of each operation; reference.py documents the arguments."""
 
     linear: Callable
     project_heads: Callable
@@ -35,17 +35,18 @@ class Operations(NamedTuple):
 
 
 def operations(config: ModelConfig) -> Operations:
-    """The operations of a model: fast ones, or only the reference."""
-    # Imported here, so that a model of reference operations needs no fast module.
+    """The operations of a model: the fast versions, or the reference ones."""
+    # Imported here, so that reference operations need none of the fast modules.
     name = "reference" if config.kernels == "reference" else "selection"
     chosen = importlib.import_module(f"instructgpt.models.kernels.{name}")
     return Operations(*(getattr(chosen, field) for field in Operations._fields))
 
 
 def platform() -> str:
-    """What programs are made for now: cpu, gpu or tpu.
+    """The platform that programs are compiled for now: cpu, gpu or tpu.
 
-    It is that of the mesh, whose devices need not be there, or JAX's own without one.
+    It is the platform of the current mesh, whose devices need not be attached, or JAX's
+    default without a mesh.
     """
     mesh = jax.sharding.get_abstract_mesh()
     device = None if mesh.empty else mesh.abstract_device

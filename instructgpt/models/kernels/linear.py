@@ -1,8 +1,8 @@
 """Activations times weights, with gradients of the weights as float32 sums.
 
-Weights come in as float32 masters and are rounded here, so that the gradients of
-masters, which are sums over all tokens, are float32 from the start: in float16 they
-would overflow beyond 65,504, and in bfloat16 they would keep 8 bits.
+The arguments are float32 master weights, which are rounded here. Their gradients are
+sums over all tokens and are therefore float32 from the start: in float16 they would
+overflow beyond 65,504, and in bfloat16 they would keep 8 bits.
 
 Letters: B batch, K responses per prompt, T tokens, D width, H heads, C channels a head,
 N rows.
@@ -27,7 +27,7 @@ from instructgpt.sharding import constrain
 def linear(
     equation: str, x: Float[Array, "..."], weights: Weights, *, dtype: str
 ) -> Float[Array, "..."]:
-    """`reference.linear`, whose weights' gradients are sums in the weights' dtype."""
+    """`reference.linear` whose weight gradients are summed in the weights' dtype."""
     letters, kernel_letters = equation.split("->")[0].split(",")
     contract = len(set(letters) & set(kernel_letters))
     if letters[-contract:] != kernel_letters[:contract]:
@@ -41,9 +41,9 @@ def linear(
 def project_heads(
     x: Float[Array, "B K T D"], weights: Sequence[Weights], *, dtype: str
 ) -> tuple[Float[Array, "B K T _ C"], ...]:
-    """`reference.project_heads`, as one product where the weights have one shape.
+    """`reference.project_heads`, as one product where all weights have the same shape.
 
-    With a single token a row, to stack the weights would cost more than it saves.
+    With one token a row the weights stay apart: stacking would cost more than it saves.
     """
     alike = len({each.kernel.shape for each in weights}) == 1
     if len(weights) == 1 or not alike or x.shape[2] == 1:
@@ -51,7 +51,7 @@ def project_heads(
             linear("BKTD,DHC->BKTHC", x, each, dtype=dtype) for each in weights
         )
     kernels, biases = zip(*weights, strict=True)
-    # Along a new axis, so that the heads may be cut over devices.
+    # Stacked along a new axis, so that the heads may be sharded over devices.
     bias = None if biases[0] is None else jnp.stack(biases)
     stacked = Weights(jnp.stack(kernels, axis=1), bias)
     y = linear("BKTD,DnHC->BKTnHC", x, stacked, dtype=dtype)
@@ -62,15 +62,15 @@ def project_heads(
 
 
 def matmul(x: Array, kernel: Array, *, contract: int, dtype: str) -> Array:
-    """x . kernel over the last `contract` axes of x and the first of the kernel.
+    """x . kernel, summed over the last `contract` axes of x and the kernel's first.
 
     Args:
       x: [N..., in...] in the compute dtype.
-      kernel: float32[in..., out...], or a copy in the compute dtype; its gradient is a
-        sum in the dtype that it has here.
-      contract: How many axes `in` is.
-      dtype: What both are rounded to before they are multiplied, in the product and in
-        the gradient of x. Sums are in the compute dtype.
+      kernel: float32[in..., out...], or a copy in the compute dtype; its gradient is
+        summed in the kernel's own dtype.
+      contract: Number of `in` axes.
+      dtype: The dtype that operands are rounded to before they are multiplied, in the
+        product and in the gradient of x. Sums are in the compute dtype.
 
     Returns:
       [N..., out...] in the compute dtype.
@@ -79,8 +79,8 @@ def matmul(x: Array, kernel: Array, *, contract: int, dtype: str) -> Array:
     return checkpoint_name(y, KEPT)
 
 
-# JAX's gradient of the kernel is the product the other way round, [out..., in...], and
-# a transpose after it, which is slow on a CPU.
+# The gradient is custom because JAX computes the kernel's gradient as [out..., in...]
+# and then transposes it, which is slow on a CPU.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _matmul(x: Array, kernel: Array, contract: int, dtype: str, sums: str) -> Array:
     lead = x.ndim - contract
@@ -100,8 +100,8 @@ def _backward(
     lead = x.ndim - contract
     axes = tuple(range(lead, grad_out.ndim)), tuple(range(contract, kernel.ndim))
     grad_x = _rounded_matmul(grad_out, kernel, axes, dtype)
-    # Not rounded: a CPU wants pairs of rows of bfloat16 side by side, and to lay x out
-    # so takes as long as is saved.
+    # These operands are not rounded: a CPU needs pairs of bfloat16 rows side by side,
+    # and bringing x into that layout takes as long as the product would save.
     x, grad_out = (y.reshape(-1, *y.shape[lead:]) for y in (x, grad_out))
     return grad_x, summed_outer(x, grad_out, dtype=sums)
 
@@ -110,7 +110,7 @@ _matmul.defvjp(_forward, _backward)
 
 
 def _rounded_matmul(x: Array, y: Array, axes: Any, dtype: str) -> Array:
-    """The product of rounded operands, summed in the dtype that x comes in."""
+    """The product of rounded operands, summed in the dtype of the argument x."""
     return jax.lax.dot_general(
         x.astype(dtype),
         y.astype(dtype),
@@ -120,12 +120,11 @@ def _rounded_matmul(x: Array, y: Array, axes: Any, dtype: str) -> Array:
 
 
 def add_bias(y: Array, bias: Array) -> Array:
-    """y + bias.
+    """The sum y + bias, whose bias gradient is summed in the bias's dtype.
 
     Args:
       y: [N..., out...] in the compute dtype.
-      bias: float32[out...], or a copy in the compute dtype; its gradient is a sum in
-        the dtype that it has here.
+      bias: float32[out...], or a copy in the compute dtype.
 
     Returns:
       [N..., out...] in the compute dtype.
@@ -135,7 +134,7 @@ def add_bias(y: Array, bias: Array) -> Array:
     return _add_master(y, bias, y.ndim - bias.ndim)
 
 
-# JAX's gradient of the bias adds up the tokens' gradients in the dtype of y.
+# The gradient is custom because JAX sums the tokens' gradients in the dtype of y.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _add_master(y: Array, bias: Array, lead: int) -> Array:
     return y + unsqueezed_to(bias.astype(y.dtype), y.ndim)
@@ -153,15 +152,15 @@ _add_master.defvjp(_add_forward, _add_backward)
 
 
 def summed_outer(x: Array, y: Array, *, dtype: Any) -> Array:
-    """Sum over rows of x_i y_j, as gradients of kernels are.
+    """Sum over rows of x_i y_j, which is the form of a kernel's gradient.
 
-    A CPU lays the left operand's rows side by side before it multiplies, so the narrow
-    one stands there, and the (small) product is transposed.
+    A CPU rearranges the left operand before it multiplies, so the narrower operand is
+    put on the left and the (small) product is transposed if necessary.
 
     Args:
       x: [N, in...].
       y: [N, out...].
-      dtype: Of the sum.
+      dtype: The dtype of the sum.
 
     Returns:
       [in..., out...].
@@ -173,11 +172,11 @@ def summed_outer(x: Array, y: Array, *, dtype: Any) -> Array:
         )
 
     def widened(x: Array, y: Array) -> Array:
-        # XLA for CPUs has no product of bfloat16 summed in float32 for every shape.
+        # XLA on CPUs cannot sum bfloat16 products in float32 for every shape.
         return straight(x.astype(dtype), y.astype(dtype))
 
     def turned(x: Array, y: Array) -> Array:
-        # Else XLA sees a transposed product and turns it back.
+        # Without the barrier XLA would transpose the product back.
         product = jax.lax.optimization_barrier(widened(y, x))
         first = y.ndim - 1
         axes = *range(first, product.ndim), *range(first)
@@ -190,14 +189,14 @@ def summed_outer(x: Array, y: Array, *, dtype: Any) -> Array:
 
 
 def row_dot(x: Array, y: Array) -> Array:
-    """Sum over the last axis of x y.
+    """The dot product of each row of x with the same row of y.
 
-    For a CPU as a product of matrices, one of each row: XLA's code there for a sum of
-    products takes many times as long.
+    On a CPU it is written as a batch of matrix products, one a row: XLA's reduction of
+    elementwise products takes many times as long there.
 
     Args:
       x: float32[..., D].
-      y: Of the same shape.
+      y: float32[..., D].
 
     Returns:
       float32[...].

@@ -1,7 +1,7 @@
-"""The normalisation of LayerNorm and RMSNorm with a backward pass of its own.
+"""The normalisation of LayerNorm and RMSNorm with a custom backward pass.
 
-JAX's own goes through the mean and the variance one after the other, with sums of
-products that a CPU is slow at (see `row_dot`).
+JAX's gradient goes through the mean and the variance one after the other, and its
+sums of products are slow on a CPU (see `row_dot`).
 
 Letters: D width.
 """
@@ -18,7 +18,7 @@ from instructgpt.models.kernels.linear import row_dot
 def normalize(
     x: Float[Array, "*rows D"], *, center: bool, eps: float
 ) -> Float[Array, "*rows D"]:
-    """`reference.normalize`."""
+    """`reference.normalize` with a custom backward pass."""
     return _normalize(center, eps, x)
 
 
@@ -36,8 +36,8 @@ def _forward(center: bool, eps: float, x: Array):
 
 
 def _backward(center: bool, eps: float, saved: tuple[Array, Array], grad_out: Array):
-    # A change along the row only scales it, and one of all its numbers only shifts it:
-    # the norm takes both back.
+    # The norm undoes a rescaling of the row and a shift of all its numbers, so those
+    # two directions are projected out of the gradient.
     x, inverse = saved
     along = row_dot(grad_out, x)[..., None] / x.shape[-1]
     grad_x = grad_out - x * along

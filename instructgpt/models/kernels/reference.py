@@ -1,6 +1,6 @@
-"""Every operation in plain JAX: what the fast ways compute, in a few lines each.
+"""Every operation in a few lines of plain JAX: the definition of the fast versions.
 
-With `config.model.kernels="reference"` a model is made of these alone.
+With `config.model.kernels="reference"` a model uses only these.
 
 Letters: B batch, K responses that share a prompt (1 for plain text), T query tokens,
 S key tokens, H query heads, G heads of keys and values, Q = H / G query heads that
@@ -23,7 +23,7 @@ from instructgpt.models.structures import (
 )
 from instructgpt.sharding import constrain
 
-# Keys and values of a segment, and which of them each token sees.
+# Keys and values of a segment, and the mask of those that each token sees.
 MaskedSegment = tuple[
     Float[Array, "*_ G _ C"],
     Float[Array, "*_ G _ C"],
@@ -35,16 +35,16 @@ NEVER = -1e30  # the score of what cannot be seen or predicted; finite, so never
 def linear(
     equation: str, x: Float[Array, "..."], weights: Weights, *, dtype: str
 ) -> Float[Array, "..."]:
-    """y = x . kernel + bias.
+    """A linear map, y = x . kernel + bias.
 
     Args:
       equation: An einsum that contracts the last axes of x with the kernel's first.
-      x: In the compute dtype.
-      weights: The bias has the kernel's last axes.
-      dtype: What x and the kernel are rounded to before they are multiplied.
+      x: Inputs in the compute dtype.
+      weights: Kernel and bias; the bias has the kernel's last axes.
+      dtype: The dtype that x and the kernel are rounded to before multiplication.
 
     Returns:
-      y in the compute dtype, as are the sums.
+      y in the compute dtype, which the sums have too.
     """
     kernel = weights.kernel.astype(dtype)
     y = jnp.einsum(equation, x.astype(dtype), kernel, preferred_element_type=x.dtype)
@@ -56,12 +56,12 @@ def linear(
 def project_heads(
     x: Float[Array, "B K T D"], weights: Sequence[Weights], *, dtype: str
 ) -> tuple[Float[Array, "B K T _ C"], ...]:
-    """Queries, keys or values of one input: `linear` of each of several weights.
+    """Queries, keys and values of one input: `linear` with each of several weights.
 
     Args:
       x: Normalised inputs, in the compute dtype.
       weights: Kernels [D, H or G, C] and biases [H or G, C].
-      dtype: As in `linear`.
+      dtype: See `linear`.
     """
     return tuple(linear("BKTD,DHC->BKTHC", x, each, dtype=dtype) for each in weights)
 
@@ -69,11 +69,11 @@ def project_heads(
 def normalize(
     x: Float[Array, "*rows D"], *, center: bool, eps: float
 ) -> Float[Array, "*rows D"]:
-    """Rows of mean square 1, and of mean 0 if they are centered.
+    """Scales rows to mean square 1, after shifting them to mean 0 if `center`.
 
     Args:
-      x: float32.
-      center: Whether the mean is taken off first: LayerNorm, not RMSNorm.
+      x: float32 rows.
+      center: Whether the mean is subtracted first: True for LayerNorm.
       eps: Added to the variance.
     """
     if center:
@@ -89,17 +89,17 @@ def attention_mask(
     band: int = 0,
     banded: Bool[Array, ""] | None = None,
 ) -> Bool[Array, "B K T S"]:
-    """Which of a segment's keys each token sees.
+    """Mask of the keys of a segment that each token sees.
 
-    A token sees real tokens that stand no later than itself, in its own text where a
-    row packs several, and at most `band` of them where the layer is banded.
+    A token sees real tokens at positions up to its own, within its own text where a
+    row packs several, and at most `band` of them in a banded layer.
 
     Args:
-      tokens: The T tokens that ask.
+      tokens: The T query tokens.
       segment: The S keys.
-      band: Tokens that a banded layer sees, the asking one among them; 0: no layer is
+      band: Tokens that a query of a banded layer sees, itself included; 0: no layer is
         banded.
-      banded: Whether this layer is.
+      banded: Whether this layer is banded.
     """
 
     def per_row(x: Array) -> Array:
@@ -134,20 +134,20 @@ def attention(
     softmax, so splitting a text over segments changes nothing.
 
     Args:
-      query: Rotated if positions are.
+      query: Queries, already rotated if positions are rotary.
       segments: Context first, keys and values [B, (K,) G, S, C]; a single segment is
         the tokens' own text.
-      tokens: Where the T tokens stand.
-      first_column: Where in its own text the first of the T tokens stands.
-      band: As in `attention_mask`.
-      banded: As in `attention_mask`.
-      fused: Whether a platform's own kernel may take this one's place.
+      tokens: Positions, texts and masks of the T tokens.
+      first_column: Column of the first of the T tokens among the keys of its own text.
+      band: See `attention_mask`.
+      banded: See `attention_mask`.
+      fused: Whether the platform's fused kernel may be used.
 
     Returns:
-      In the query's dtype. A token that sees nothing, which is padding, gets a mean of
-      the values.
+      Outputs in the query's dtype. A token that sees nothing, which is padding, gets a
+      mean of the values.
     """
-    del first_column, fused  # the positions say where tokens stand
+    del first_column, fused  # masks are made from positions, not columns
     masks = [attention_mask(tokens, s, band=band, banded=banded) for s in segments]
     return masked_attention(
         query, [(s.keys, s.values, m) for s, m in zip(segments, masks, strict=True)]
@@ -158,7 +158,7 @@ def masked_attention(
     query: Float[Array, "B K H T C"],
     segments: Sequence[MaskedSegment],
 ) -> Float[Array, "B K H T C"]:
-    """`attention` to segments of keys and values [B, (K,) G, S, C] under masks."""
+    """Softmax attention to keys and values [B, (K,) G, S, C] under given masks."""
     batch, rows, heads, length, width = query.shape
     groups = segments[0][0].shape[-3]
     query = query.reshape(batch, rows, groups, heads // groups, length, width)
@@ -181,7 +181,7 @@ def masked_attention(
 def logits(
     head: Head, hidden: Float[Array, "*N D"], table: Float[Array, "V D"]
 ) -> Float[Array, "*N V"]:
-    """Float32 logits over the temperature; those of unknown tokens are -1e30."""
+    """Float32 logits divided by the temperature; -1e30 from vocab_size on."""
     out = jnp.einsum(
         "...D,VD->...V",
         hidden.astype(head.dtype),
@@ -201,7 +201,7 @@ def token_log_probs(
     """Log-probs of given tokens, and the entropies of their distributions.
 
     Args:
-      head: See Head.
+      head: The head's settings.
       hidden: States that predict the targets, in the compute dtype.
       table: The unembedding.
       targets: Token ids.
@@ -222,11 +222,11 @@ def weighted_nll(
     """Sum over tokens of weight * -log p(target), in nats.
 
     Args:
-      head: See Head.
+      head: The head's settings.
       hidden: States that predict the targets, in the compute dtype.
       table: The unembedding.
       targets: Token ids.
-      weights: How much each target counts; has no gradient.
+      weights: The weight of each target; has no gradient.
     """
     log_probs = token_log_probs(head, hidden, table, targets).log_probs
     # Padding may hold an infinity, and inf * 0 is a NaN.

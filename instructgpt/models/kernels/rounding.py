@@ -1,4 +1,4 @@
-"""What products are rounded to before they are made, where the machine gains by it."""
+"""The dtype that operands of products are rounded to, where that is faster."""
 
 import functools
 from pathlib import Path
@@ -11,7 +11,7 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 @functools.cache
 def has_bfloat16_units(cpu_info: Path = _CPU_INFO) -> bool:
-    """Whether the CPU multiplies bfloat16 faster: has AMX, or AVX-512's products."""
+    """Whether the CPU has bfloat16 units: AMX, or AVX-512's bfloat16 products."""
     try:
         flags = cpu_info.read_text().split()
     except OSError:
@@ -20,7 +20,7 @@ def has_bfloat16_units(cpu_info: Path = _CPU_INFO) -> bool:
 
 
 def product_dtype(config: ModelConfig) -> str:
-    """The dtype that a model's products are made in on this machine."""
+    """The dtype of the operands of a model's products on this machine."""
     wanted = config.product_dtype
     if wanted == "auto":
         units = platform() == "cpu" and has_bfloat16_units()

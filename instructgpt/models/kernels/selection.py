@@ -1,14 +1,14 @@
-"""The fast way of each operation, chosen by backend, dtype and shape.
+"""The fast version of each operation, chosen by backend, dtype and shape.
 
-Products, norms and the head have one fast way each, which differs by platform within.
-Attention has several:
+Products, norms and the head have one fast version each, which adapts to the platform.
+Attention has several versions:
 
-- a text's tokens to themselves, in cuDNN's kernel or JAX's splash kernel where
+- a text attends to itself by cuDNN's kernel or JAX's splash kernel where
   `config.model.fused_attention` is on and the platform has one for the shapes, else in
   blocks of queries;
-- a decoding step's tokens to a cache, with that switch on a GPU, in a kernel that reads
-  each key once;
-- anything else in one block, whose backward pass makes the scores again.
+- a decoding step attends to its cache, with that switch on a GPU, by a kernel that
+  reads each key once;
+- anything else attends in one block, whose backward pass recomputes the scores.
 
 Letters: B batch, K responses that share a prompt (1 for plain text), T query tokens,
 H query heads, C channels a head.
@@ -49,7 +49,7 @@ def attention(
     banded: Bool[Array, ""] | None = None,
     fused: bool = False,
 ) -> Float[Array, "B K H T C"]:
-    """`reference.attention`; `fused` lets the platform's own kernels take part."""
+    """Fast version of `reference.attention`; `fused` allows the platform's kernels."""
     if len(segments) == 1 and tokens.cache_column is None:
         (own,) = segments  # which a cache would not be
         whole = query.shape[3] == own.keys.shape[-2]
@@ -74,7 +74,7 @@ def _fused(
     band: int,
     banded: Bool[Array, ""] | None,
 ) -> Float[Array, "B K H T C"]:
-    """A text's attention to itself in the platform's kernel, if it has one."""
+    """Attention of a text to itself by the platform's kernel, if it has one."""
     if platform() == "tpu" and splash.divides(query.shape[3]):
         return splash.attend_splash(
             query,
@@ -94,7 +94,7 @@ def _fused(
 
 
 def _numbers(tokens: TokenContext) -> Int[Array, "B K T"] | None:
-    """The number of each token's text, 0 on padding; None if all have the same."""
+    """The number of each token's text, 0 on padding; None if all are equal."""
     if tokens.segment_ids is None:
         return None if tokens.valid is None else tokens.valid.astype(jnp.int32)
     numbers = tokens.segment_ids + 1

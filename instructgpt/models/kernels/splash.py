@@ -1,7 +1,7 @@
-"""Attention of whole texts to themselves in a TPU's kernel, which stores no scores.
+"""Attention of whole texts to themselves by a TPU kernel, which stores no scores.
 
-The kernel is JAX's splash attention (Pallas). It skips blocks of keys that causality or
-a band rules out, forward and backward.
+The kernel is JAX's splash attention (Pallas). It skips blocks of keys that the causal
+mask or a band rules out, forward and backward.
 
 Letters: B batch, K responses that share a prompt (1 for plain text), T tokens, H heads,
 G heads of keys and values, C channels a head.
@@ -20,7 +20,7 @@ _BLOCKS = (512, 256, 128)  # tokens that the kernel reads at a time; must divide
 
 
 def divides(length: int) -> bool:
-    """Whether the kernel can cut a text of so many tokens into blocks."""
+    """Whether the kernel can cut a text of `length` tokens into blocks."""
     return length % _BLOCKS[-1] == 0
 
 
@@ -38,20 +38,21 @@ def attend_splash(
     """Causal attention within each text.
 
     Args:
-      query: T must be a multiple of 128.
-      keys: Heads are repeated where G is smaller than H.
-      values: As the keys.
-      ids: A token sees those of its own number; None: all of its row.
+      query: Queries; T must be a multiple of 128.
+      keys: Keys; heads are repeated where G is smaller than H.
+      values: Values, one head for each head of keys.
+      ids: Number of each token's text; a token sees only its own text. None: each row
+        is one text.
       banded: Whether this layer is banded; None: it is not.
-      band: How many tokens, its own among them, a token of a banded layer sees.
-      keep_as: A name by which a remat policy knows what the backward pass needs.
-      interpret: Run the kernel without a TPU, slowly.
+      band: Number of tokens that a token of a banded layer sees, itself included.
+      keep_as: Name that tells a remat policy which arrays the backward pass needs.
+      interpret: Whether to emulate the kernel without a TPU, slowly.
     """
     run = functools.partial(_attend, band=band, keep_as=keep_as, interpret=interpret)
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return run(query, keys, values, ids, banded)
-    # A kernel knows nothing of meshes: each device calls it on its own rows and heads.
+    # A kernel runs on one device, so each device calls it on its own rows and heads.
     rows = spec("batch", None, "heads", None, None)
     groups = spec("batch", None, "kv_heads", None, None)
     segment_ids = None if ids is None else spec("batch", None, None)
@@ -76,7 +77,7 @@ def _attend(
     keep_as: str | None,
     interpret: bool,
 ) -> Array:
-    # The library's import is slow, and no other backend has use for it.
+    # Imported here because the import is slow and only this backend needs it.
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
     shape = query.shape
