@@ -170,6 +170,14 @@ def test_data_imports_no_jax(trees):
             assert not found, f"{path} imports {found}"
 
 
+def test_the_model_says_nothing_of_compilers_and_machines():
+    """What is made for speed lies in models/kernels, beside its plain reference."""
+    words = "custom_vjp platform_dependent optimization_barrier XLA CPU".split()
+    for path in (PACKAGE / "models").glob("*.py"):
+        text = path.read_text()
+        assert not [word for word in words if word in text], path
+
+
 def test_only_programs_read_flags(trees):
     programs = {PACKAGE / n for n in ("cli.py", "main.py", "plan/__main__.py")}
     for path, tree in trees.items():

@@ -41,7 +41,7 @@ def remat(config: ModelConfig, transform: Callable[..., Any], layer: Any) -> Any
     """
     if config.remat == "none":
         return layer
-    # In a loop over layers XLA cannot merge recomputed operations with the forward
+    # In a loop over layers nothing can merge recomputed operations with the forward
     # pass's, so common-subexpression elimination need not be turned off.
     return transform(
         layer, policy=_POLICIES[config.remat], prevent_cse=not config.scan_layers
