@@ -97,9 +97,13 @@ def shared_likelihood(config: ModelConfig) -> Callable[..., tuple[Array, Array]]
     def run(params, prompt, prompt_valid, target, target_valid):
         tokens = jnp.concatenate([prompt, target], axis=1)
         valid = jnp.concatenate([prompt_valid, target_valid], axis=1)
-        read = prompt.shape[1] - 1, tokens.shape[1] - 1
         variables = {"params": params}
-        hidden, _ = model.apply(variables, tokens[:, None], valid[:, None], read=read)
+        hidden, _ = model.apply(
+            variables,
+            tokens[:, None],
+            valid[:, None],
+            output_range=(prompt.shape[1] - 1, tokens.shape[1] - 1),
+        )
         columns = jnp.moveaxis(hidden[:, 0], 1, 0), target.T  # [R, B, D], [R, B]
 
         def column(at: tuple[Array, Array]) -> tuple[Array, Array]:

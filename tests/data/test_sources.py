@@ -34,6 +34,7 @@ COMPLETE = {
         "category": "chat",
         "style": "plain",
         "task": "{}",
+        "reference": "r",
     },
     "comparisons": {
         "id": "g",

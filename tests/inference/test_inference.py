@@ -11,11 +11,10 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from instructgpt import inference
 from instructgpt.convert import __main__ as convert
 from instructgpt.data.sources import open_source
 from instructgpt.errors import UserError
-from instructgpt.inference import LanguageModel, RewardModel
+from instructgpt.inference import LanguageModel, RewardModel, language_model
 from instructgpt.sharding import MeshConfig, make_mesh
 from instructgpt.world import World
 from tests import tiny
@@ -117,7 +116,7 @@ def test_a_history_is_read_and_counted(policy):
 
 
 def test_what_is_too_long_is_refused_before_the_first_answer(policy, monkeypatch):
-    monkeypatch.setattr(inference, "generate", None)
+    monkeypatch.setattr(language_model, "generate", None)
     with pytest.raises(UserError, match=r"^record 'b': its prompt.*limit is 40"):
         policy.generate([PROMPT, {"id": "b", "prompt": "house " * 90}])
     with pytest.raises(UserError, match=r"prompt of 40 and a response of 999 tokens"):
@@ -200,7 +199,7 @@ def test_a_call_that_was_killed_goes_on_with_the_same_answers(
     prompts = [f"Who lives in house {number}?" for number in range(20)]
     options = dict(num_samples=2, key=3, batch_size=8)
     whole = policy.generate(prompts, **options)
-    generate, drawn = inference.generate, []
+    generate, drawn = language_model.generate, []
 
     def dying(sampler, params, batches, *args, **kwargs):
         for part in generate(sampler, params, batches, *args, **kwargs):
@@ -209,7 +208,7 @@ def test_a_call_that_was_killed_goes_on_with_the_same_answers(
             if len(drawn) == 2:
                 raise _KilledError
 
-    monkeypatch.setattr(inference, "generate", dying)
+    monkeypatch.setattr(language_model, "generate", dying)
     keep = tmp_path / "kept"
     with pytest.raises(_KilledError):
         policy.generate(prompts, keep=keep, **options)
@@ -219,7 +218,7 @@ def test_a_call_that_was_killed_goes_on_with_the_same_answers(
     assert policy.generate(prompts, keep=keep, **options) == whole
     assert len(drawn) == 3
     # What follows from anything else is drawn anew.
-    monkeypatch.setattr(inference, "generate", generate)
+    monkeypatch.setattr(language_model, "generate", generate)
     for other in (dict(key=4), dict(temperature=0.5), dict(num_samples=1)):
         found = policy.generate(prompts, keep=keep, **{**options, **other})
         assert found == policy.generate(prompts, **{**options, **other})

@@ -33,7 +33,7 @@ def get_config(*, data_dir: str = "../data") -> ConfigDict:
     """The smoke recipe on eight devices."""
     config = recipe_config.get_config("smoke")
     for stage in config.stages.values():
-        stage.mesh = MESH
+        stage.mesh.update(MESH)
         stage.data.dir = data_dir
     return config
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from instructgpt import inference
 from instructgpt.checkpoints import Checkpoints
 from instructgpt.errors import UserError
 from instructgpt.identity import BEGUN
+from instructgpt.inference import language_model
 from instructgpt.sampling import Samples
 from instructgpt.stages import (
     common,
@@ -140,7 +140,7 @@ def talker(silent: Sequence[int] = ()) -> Callable[..., Any]:
 def test_a_reward_model_that_overflows_chooses_nothing(
     run, tmp_path, workdir, monkeypatch
 ):
-    monkeypatch.setattr(inference, "text_sampler", talker())
+    monkeypatch.setattr(language_model, "text_sampler", talker())
     checkpoint = altered(run.workdir / "reward", tmp_path / "bad", overflowing)
     with pytest.raises(UserError) as error:
         select.run(stage_config("select", "select.reward", tmp_path / "bad"), workdir)
@@ -165,7 +165,7 @@ def test_demonstrations_whose_scores_overflow_shift_nothing(run, tmp_path):
 def test_a_mute_policy_is_named_and_empty_answers_are_told(
     run, workdir, monkeypatch, capsys, silent
 ):
-    monkeypatch.setattr(inference, "text_sampler", talker(silent))
+    monkeypatch.setattr(language_model, "text_sampler", talker(silent))
     config = get_config().stages.label
     if len(silent) < 32:
         report = label.run(config, workdir)

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from instructgpt import inference
 from instructgpt.errors import UserError
 from instructgpt.evals.report import load_results
 from instructgpt.evals.tables import format_results_table
-from instructgpt.stages import common, evaluate, label
+from instructgpt.identity import BEGUN
+from instructgpt.inference import language_model
+from instructgpt.stages import evaluate, label
 from tests.stages.recipe_run import Finished, finished, get_config, link_stages
 
 MINE = '''
@@ -161,7 +162,7 @@ def test_what_cannot_judge_is_named(workdir, block, entry, says):
     message = str(error.value)
     assert says in message and "\n" not in message
     # The config may be corrected.
-    assert {path.name for path in workdir.iterdir()} == common.BEGUN
+    assert {path.name for path in workdir.iterdir()} == BEGUN
 
 
 def write_lines(path: Path, records) -> None:
@@ -230,7 +231,7 @@ def test_a_stage_that_was_killed_goes_on_with_the_same_answers(
 ):
     module = {"label": label, "evaluate": evaluate}[stage]
     config = get_config().stages[stage]
-    generate, drawn = inference.generate, []
+    generate, drawn = language_model.generate, []
 
     def dying(*args, **kwargs):
         for part in generate(*args, **kwargs):
@@ -239,7 +240,7 @@ def test_a_stage_that_was_killed_goes_on_with_the_same_answers(
             if len(drawn) == 4:
                 raise _KilledError
 
-    monkeypatch.setattr(inference, "generate", dying)
+    monkeypatch.setattr(language_model, "generate", dying)
     with pytest.raises(_KilledError):
         module.run(config, workdir)
     assert list((workdir / "answers").rglob("*.json"))
