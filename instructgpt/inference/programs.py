@@ -113,7 +113,7 @@ def shared_likelihood(config: ModelConfig) -> Callable[..., tuple[Array, Array]]
             return taken, logits.argmax(axis=-1) == at[1]
 
         taken, greedy = jax.lax.map(column, columns)
-        return jnp.where(valid[:, read[0] + 1 :], taken.T, 0.0), greedy.T
+        return jnp.where(valid[:, prompt.shape[1] :], taken.T, 0.0), greedy.T
 
     return run
 
