@@ -232,8 +232,7 @@ def _steps(job, state, start, config, key, pending, checkpoints, writer, preempt
             break
     progress.close()
     checkpoints.wait()
-    # A signal may have come while the last step was saved. The run leaves now, because
-    # the work that follows is not saved.
+    # A signal during the last save ends the run here: later work would not be saved.
     if stopping or agree_to_stop(bool(preemption.asked), step + 1):
         _leave(job.name, step, preemption)
     return state
