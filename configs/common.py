@@ -1,12 +1,12 @@
-"""What the stages' config files share: each starts from `start` and applies a variant.
+"""Shared parts of the stages' configs: each calls `start` and applies a variant.
 
 Variants: `smoke` (seconds, for tests), `mini` (the miniature world, minutes on a
 CPU), the paper's sizes `1.3b`, `6b`, `175b` with the paper's numbers, and the public
 models `gpt2`, `pythia-1b` and `smollm2` for one GPU of 80 GB or a v5e-8: imported by
 `python -m instructgpt.convert import NAME WORKDIR/base`, with data of one's own.
 
-A file gives the paper's numbers first and then, by flag, what each variant changes. A
-config holds every field of every block of its stage, those too that nobody sets.
+A file gives the paper's numbers first, then the changes of each variant by flag. A
+config holds every field of every block of its stage, also fields that no file sets.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ PAPER = ("1.3b", "6b", "175b")
 PUBLIC = ("gpt2", "pythia-1b", "smollm2")
 VARIANTS = ("smoke", "mini", *PAPER, *PUBLIC)
 
-Values = Mapping[str, Any]  # by flag: "train.batch_size"
+Values = Mapping[str, Any]  # values by flag, such as "train.batch_size"
 
 _WORLD: Values = {
     "data.jsonl": "",
@@ -31,13 +31,12 @@ _WORLD: Values = {
     "mesh.fsdp": 1,
 }
 _IMPORTED: Values = {"data.tokenizer": "../base/tokenizer"}
-# "files" stands for files and arrays, and "arrays" for these alone. The files are read
-# by the first process, the arrays summed by the devices that hold them, so that the
-# large sizes leave out the files. `tests/benchmarks/verify.py` measures both.
+# The large sizes verify only arrays, which all devices sum up, and not files, which the
+# first process reads alone. `tests/benchmarks/verify.py` measures both.
 _LARGE: Values = {"checkpoints.verify": "arrays"}
 
-# What a variant changes in every stage. Sizes are of the training, validation and test
-# split each.
+# Changes of a variant in every stage. Sizes are those of the training, validation and
+# test splits.
 ALL_STAGES: dict[str, Values] = {
     "smoke": {
         **_WORLD,
@@ -62,17 +61,17 @@ ALL_STAGES: dict[str, Values] = {
 }
 
 _FULL: Values = {"model.remat": "full", "model.fused_attention": True}
-# The compute type of GPUs and TPUs; imported models have float32.
+# The compute dtype on GPUs and TPUs; imported configs have float32.
 _ON_GPU: Values = {**_FULL, "model.compute_dtype": "bfloat16"}
 
-# What a variant changes of the model that a fine-tuning stage starts from.
+# Changes of a variant to the model that a fine-tuning stage starts from.
 FINE_TUNED: dict[str, Values] = {
     "mini": {
         "model.product_dtype": "auto",
-        "model.scan_layers": False,  # few layers: a fast program, soon compiled
-        "model.remat": "none",  # which then takes no more memory on a CPU
+        "model.scan_layers": False,  # faster, and few layers compile quickly
+        "model.remat": "none",  # takes no more memory on a CPU without scan_layers
     },
-    # Tokens are cut over `tensor` between layers where it is used.
+    # True shards tokens over `tensor` between layers, where that axis is used.
     "1.3b": {**_FULL, "model.sequence_parallel": False},
     "6b": {**_FULL, "model.sequence_parallel": False},
     "175b": {**_FULL, "model.sequence_parallel": True},
@@ -80,22 +79,22 @@ FINE_TUNED: dict[str, Values] = {
     "pythia-1b": {**_ON_GPU, "model.sequence_parallel": False},
     "smollm2": {**_ON_GPU, "model.sequence_parallel": False},
 }
-# And where the pretrained model is, if it was imported.
+# Path of the pretrained model, if it was imported.
 FROM_BASE: dict[str, Values] = {name: {"init.path": "../base"} for name in PUBLIC}
 
 
 def start(stage: str, name: str = "") -> ConfigDict:
-    """A stage's config with what all of them have in common.
+    """A stage's config with the settings that all stages share.
 
     Args:
-      stage: Of the table in `instructgpt/stages`.
-      name: Of the run; the stage's.
+      stage: Name of the stage in the table of `instructgpt/stages`.
+      name: Name of the run; "": the stage's.
     """
     config = default_config(stage, name=name or stage)
-    # Beside the stages, so that a run moves with its data.
+    # The data are beside the stages, so that a run moves with its data.
     config.data.dir = "../data"
-    # Yours: KIND.SPLIT.jsonl files and, for a model of yours, a tokenizer; `dir` holds
-    # what is made of them. --config.data.jsonl names others.
+    # Your KIND.SPLIT.jsonl files and, for your own model, a tokenizer; `dir` holds the
+    # sets made of them. --config.data.jsonl names another folder.
     config.data.jsonl = "../records"
     config.data.max_prompt = 1024  # App. C: 1k + 1k tokens
     config.data.max_response = 1024
@@ -105,7 +104,7 @@ def start(stage: str, name: str = "") -> ConfigDict:
 
 
 def apply(config: ConfigDict, variant: str, *tables: Mapping[str, Values]) -> None:
-    """Sets what a variant changes: in every stage, and then by each of the tables.
+    """Applies a variant's changes: those of every stage, then those of each table.
 
     Raises:
       ValueError: there is no such variant.
@@ -116,7 +115,7 @@ def apply(config: ConfigDict, variant: str, *tables: Mapping[str, Values]) -> No
 
 
 def check(variant: str) -> str:
-    """The variant, or an error that names the ones there are."""
+    """Returns the variant, or raises an error that names the existing ones."""
     if variant not in VARIANTS:
         raise ValueError(f"variant {variant!r} does not exist; known: {VARIANTS}")
     return variant

@@ -52,7 +52,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
         ppo_ptx=_entry("PPO-ptx", path="../ppo_ptx", part="ema"),
     )
     config.rl_init.path = "../rl_init"
-    # Who measures the models, and who judges their answers: see evals/interface.py.
+    # The evaluators and judges of the models, see evals/interface.py.
     config.evaluators = dict(pretrain_loss=dict(name="pretrain_loss"))
     config.judges = dict(reward=dict(name="reward"))
     if variant in ("smoke", "mini"):  # only the miniature world has this judge
@@ -68,7 +68,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.evaluate.num_prompts = 3196
     config.evaluate.batch_size = 100
     config.evaluate.num_samples = 12
-    config.evaluate.window = 0  # the context
+    config.evaluate.window = 0  # the model's context length
     common.apply(config, variant, VARIANTS)
     return config
 

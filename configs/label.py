@@ -1,4 +1,4 @@
-"""Sampled answers and their rankings, K = 4 to 9 a prompt (paper §3.4, §3.5, A.3).
+"""Samples answers and ranks them, K = 4 to 9 per prompt (paper §3.4, §3.5, A.3).
 
     python -m instructgpt.main --config=configs/label.py:mini --workdir=runs/mini/label
 
@@ -42,7 +42,7 @@ VARIANTS: dict[str, common.Values] = {
 
 def get_config(variant: str = "mini") -> ConfigDict:
     config = common.start("label")
-    # The policy that PPO starts from answers too: the reward model judges its like.
+    # The initial policy of PPO answers too, so that the reward model sees its answers.
     config.label.policies = ("../sft", "../rl_init")
     config.label.fractions = (0.25, 1.0)
     config.label.train_prompts = 33207

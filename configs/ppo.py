@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from configs import common
 
 _IMPORTED: common.Values = {
-    "ppo.microbatches": 4,  # one GPU beside four models
+    "ppo.microbatches": 4,  # fits one GPU together with four models
     "rollout.minibatch_size": 32,
     "rollout.ptx_length": 1024,
     "policy_optimizer.warmup_steps": 40,
@@ -48,9 +48,9 @@ VARIANTS: dict[str, common.Values] = {
         # at 0.1, 0.2 and 0.4 PPO's win rate was 0.616, 0.605 and 0.571, each +- 0.04,
         # and 0.46, 0.35 and 0.37 of its answers about a text said what is not in it.
         "ppo.kl_coef": 0.2,
-        "ppo.microbatches": 2,  # rows that fit a CPU's cache
+        "ppo.microbatches": 2,  # the rows of a part fit a CPU's cache
         "rollout.minibatch_size": 32,
-        "rollout.score_microbatches": 4,  # and so do these
+        "rollout.score_microbatches": 4,  # the rows of a part fit a CPU's cache
         "train.batch_size": 128,
         "train.num_steps": 120,
     },
@@ -74,10 +74,10 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.ppo.value_clip = 0.2  # Ziegler et al. 2019
     config.ppo.discount = 1.0
     config.ppo.gae_lambda = 0.95  # Ziegler et al. 2019 and Stiennon et al. 2020
-    config.ppo.whiten_advantages = True  # so that one rate fits rewards of any scale
-    config.ppo.ema_decay = 0.992  # per optimiser step; the raw weights act
+    config.ppo.whiten_advantages = True  # makes the rate independent of rewards' scale
+    config.ppo.ema_decay = 0.992  # per optimiser step; raw weights sample
     config.ppo.microbatches = 1
-    config.ppo.ptx_microbatches = 0  # of the pretraining rows: as many
+    config.ppo.ptx_microbatches = 0  # the same number as ppo.microbatches
     config.rollout.minibatch_size = 64
     config.rollout.epochs = 1
     config.rollout.temperature = 1.0
@@ -86,7 +86,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.rollout.refill = 0
     config.rollout.prompt_buckets = 1
     config.rollout.ptx_per_episode = 0.0
-    config.rollout.ptx_length = 0  # the context
+    config.rollout.ptx_length = 0  # the model's context length
     config.rollout.score_microbatches = 1
     config.rollout.num_prompts = 0
     config.rollout.num_samples = 8
@@ -97,8 +97,8 @@ def get_config(variant: str = "mini") -> ConfigDict:
         optimizer.warmup_steps = 80  # 10 iterations of 8 updates
         optimizer.warmup_from = 0.1
         optimizer.clip_norm = 1.0
-    config.train.batch_size = 512  # episodes of an iteration
-    config.train.num_steps = 500  # iterations
+    config.train.batch_size = 512  # number of episodes of an iteration
+    config.train.num_steps = 500  # number of iterations
     config.train.log_every = 1
     config.train.eval_every = 20
     config.train.checkpoint_every = 20

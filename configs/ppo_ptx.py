@@ -41,8 +41,8 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.name = "ppo_ptx"
     config.ppo.ptx_coef = 27.8
     config.rollout.ptx_per_episode = 8.0
-    # GPT-3 clips a pretraining gradient at norm 1. Here gamma of them are most of the
-    # gradient, and a limit of 1 would bind in every update.
+    # GPT-3 clips a pretraining gradient at norm 1. Here gamma times such a gradient is
+    # most of the sum, so a limit of 1 would bind in every update.
     config.policy_optimizer.clip_norm = 27.8
     common.apply(config, variant, VARIANTS)
     return config

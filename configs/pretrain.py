@@ -21,7 +21,7 @@ _MINIATURE: common.Values = {
     "model.vocab_size": 1280,
     "model.context_length": 192,  # 40 + 24, and room for the few-shot prefix of GPT
     "model.attention_band": 24,
-    # A small model in a hurry: sines let it look back sooner than noise does.
+    # With sines a small model learns to look back sooner than with noise.
     "model.position_init": "sinusoidal",
     "model.position_std": 0.02,
     "model.remat": "elementwise",
@@ -31,7 +31,7 @@ _MINIATURE: common.Values = {
     "optimizer.final_fraction": 0.0,  # a short run gains most as it ends
     "train.keep": 1,
 }
-# From scratch on text of one's own, half a million tokens a step.
+# Training from scratch on your own text, with half a million tokens per step.
 _OWN_TEXT: common.Values = {
     "model.remat": "full",
     "model.compute_dtype": "bfloat16",
@@ -66,8 +66,8 @@ VARIANTS: dict[str, common.Values] = {
         "model.num_heads": 2,
         "model.product_dtype": "auto",
         "optimizer.warmup_steps": 100,
-        # Small batches: to copy a name from the prompt is learnt late and all at once,
-        # after a number of updates rather than of tokens.
+        # Batches are small because copying a name from the prompt is learnt late and
+        # suddenly, after a number of updates rather than of tokens.
         "train.batch_size": 4,
         "train.num_steps": 8000,
         "train.log_every": 100,
@@ -110,8 +110,8 @@ def get_config(variant: str = "mini") -> ConfigDict:
         config.model.update(dataclasses.asdict((GPT3_SIZES | PUBLIC_SIZES)[variant]))
     config.model.remat = "full"
     config.model.fused_attention = True
-    config.pretrain.window = 0  # the context
-    config.optimizer.schedule = "cosine"  # then flat at 10 %
+    config.pretrain.window = 0  # the model's context length
+    config.optimizer.schedule = "cosine"  # ends at 10 % and stays there
     config.optimizer.weight_decay = 0.1
     config.train.log_every = 10
     config.train.eval_every = 1000

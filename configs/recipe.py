@@ -41,12 +41,12 @@ _STAGES = dict(
 )
 
 
-# On a CPU these two run at once, each on its own cores.
+# On a CPU these two stages run at the same time, each on its own cores.
 _TOGETHER = {"mini": ("ppo", "ppo_ptx")}
 
 _ALL = tuple(_STAGES)
 _WITH_A_GIVEN_REWARD_MODEL = tuple(n for n in _ALL if n not in ("label", "reward"))
-# The model is imported and people have ranked; only the world has a judge.
+# The model is imported and the rankings are people's; only the world has a judge.
 _IMPORTED = ("sft", "rl_init", "reward", "select", "ppo_ptx")
 _ORDER = {
     "1.3b": _WITH_A_GIVEN_REWARD_MODEL,
@@ -63,7 +63,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     # A finished reward stage's workdir, for the reward, the choice of the SFT epoch and
     # the start of the value net; "" trains one.
     config.reward_model = ""
-    # Names of `config.stages`, which may hold others than these: see configs/README.md.
+    # Names of `config.stages`, which may also hold your own: see configs/README.md.
     config.order = _ORDER.get(variant, _ALL)
     config.together = _TOGETHER.get(variant, ())
     config.stages = {

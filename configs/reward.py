@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 from configs import common
 
 _IMPORTED: common.Values = {
-    "reward.comparisons": "",  # the rankings among the data, by people
-    # The states of public models are large, and so are the first scores at 1.
+    "reward.comparisons": "",  # uses the data's rankings, by people
+    # Public models have large states, so that a scale of 1 gives large first scores.
     "reward.head_scale": 0.1,
     "train.batch_size": 16,
 }
@@ -30,7 +30,7 @@ VARIANTS: dict[str, common.Values] = {
         "train.checkpoint_every": 2,
     },
     "mini": {
-        # A step over two devices reads all weights twice, for few tokens each.
+        # With two devices a step would read all weights twice, for few tokens each.
         "mesh.cpu_devices": 1,
         "reward.max_responses": 8,
         "optimizer.learning_rate": 5e-4,
@@ -49,7 +49,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.reward.comparisons = "../label"
     config.reward.max_responses = 9  # K of 4 to 9
     config.reward.head_scale = 1.0
-    # With ties dropped, a prompt's mean is over the pairs that count.
+    # Ties are dropped, so a prompt's mean is over its untied pairs.
     config.reward.divisor = "untied"
     config.optimizer.learning_rate = 9e-6
     config.optimizer.schedule = "cosine"

@@ -40,11 +40,11 @@ VARIANTS: dict[str, common.Values] = {
 def get_config(variant: str = "mini") -> ConfigDict:
     config = sft.get_config(variant)
     config.name = "rl_init"
-    config.model.residual_dropout = 0.0  # the paper gives none for this stage
+    config.model.residual_dropout = 0.0  # the paper gives no value for this stage
     config.sft.pretrain_fraction = 0.1
-    # The paper does not say of what. 10 % of the rows would be 82 % of a loss with one
-    # mean over its targets at 1.3B and 6B, 86 % at 175B: a row of text has 2,047
-    # targets and the paper's mean demonstration 45.
+    # The paper does not say what the 10 % are a share of. As a share of rows they would
+    # be 82 % of a loss that is one mean over targets at 1.3B and 6B, 86 % at 175B: a
+    # row of text has 2,047 targets and the paper's mean demonstration 45.
     config.sft.pretrain_share_of = "loss"
     config.train.num_epochs = 2
     config.train.keep = 1

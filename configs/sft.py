@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-# Of public models: full rows of packed demonstrations. They were trained without
-# dropout: the first loss in launch/smollm2.sh was 10.72 at 0.2 and 2.366 at 0
+# Public models train on full rows of packed demonstrations, and without dropout, as in
+# their pretraining: the first loss in launch/smollm2.sh was 10.72 at 0.2 and 2.366 at 0
 # (2026-11-25, CPU).
 _IMPORTED: common.Values = {
     "model.residual_dropout": 0.0,
@@ -32,7 +32,7 @@ VARIANTS: dict[str, common.Values] = {
         "train.log_every": 2,
     },
     "mini": {
-        # The paper counts demonstrations a batch; these packed rows hold 2 to 3.
+        # The paper's batch size counts demonstrations; a packed row holds 2 to 3.
         "sft.pack_length": 96,
         "optimizer.learning_rate": 1e-3,
         "train.batch_size": 12,
@@ -52,8 +52,8 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config = common.start("sft")
     config.init.path = "../pretrain"
     config.model.residual_dropout = 0.2
-    # The paper does not say whether prompt tokens are in the loss; a prompt is what the
-    # model is given, so it learns the response and its EOS.
+    # The paper does not say whether prompt tokens are in the loss. Here they are not:
+    # the model is given the prompt and learns the response and its EOS.
     config.sft.loss_on = "response"
     config.sft.pretrain_fraction = 0.0
     config.sft.pack_length = 0  # a row for each demonstration
@@ -63,11 +63,11 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.optimizer.warmup_steps = 0
     config.train.batch_size = 32
     config.train.num_epochs = 16
-    config.train.num_steps = 0  # in place of epochs, with num_epochs=0
+    config.train.num_steps = 0  # used instead of epochs if num_epochs=0
     config.train.microbatches = 1
     config.train.log_every = 10
     config.train.eval_every = -1  # after every epoch
     config.train.checkpoint_every = -1
-    config.train.keep = 0  # all of them
+    config.train.keep = 0  # keeps all checkpoints
     common.apply(config, variant, common.FINE_TUNED, common.FROM_BASE, VARIANTS)
     return config

@@ -232,7 +232,7 @@ def _steps(job, state, start, config, key, pending, checkpoints, writer, preempt
             break
     progress.close()
     checkpoints.wait()
-    # A signal may have come during the last save; the work that follows is not saved.
+    # A signal during the last save ends the run here: later work would not be saved.
     if stopping or agree_to_stop(bool(preemption.asked), step + 1):
         _leave(job.name, step, preemption)
     return state

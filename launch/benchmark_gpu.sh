@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# What one GPU reaches at the size of the paper's 1.3B models, beside its own rates:
-# SFT at 2,048 tokens, decoding 64 rows, an iteration of PPO-ptx with its phases and
-# what each model and phase takes of the memory.
+# Measures one GPU at the size of the paper's 1.3B models, relative to its peak rates:
+# SFT at 2,048 tokens, decoding of 64 rows, an iteration of PPO-ptx with its phases, and
+# the memory of each model and phase.
 #
 #   bash launch/benchmark_gpu.sh [--dtype=bfloat16 --batch=8 ...]
 #
-# `roofline` of a line is the share of what the device could do: of its matrix products
-# for the updates, of its memory (weights and cache, read once a token) for the decoding.
+# `roofline` of a line is a share of the device's peak rate: that of matrix products for
+# updates, that of the memory (weights and cache, read once per token) for decoding.
 set -euo pipefail
 
 # shellcheck source=launch/setup_env.sh

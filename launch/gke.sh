@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# TPU slices of a GKE cluster, through xpk (pip install xpk).
+# Runs on TPU slices of a GKE cluster, through xpk (pip install xpk).
 #
 #   NAME=ppo-ptx CLUSTER=my-cluster ZONE=us-east5-a ACCELERATOR=v5litepod-16 \
 #     bash launch/gke.sh --config=configs/ppo_ptx.py:1.3b --workdir=/bucket/ppo_ptx

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Several processes on this machine as one program, as several hosts would be: to see
-# a launch work before machines are rented, or to use a CPU by parts.
+# Runs several processes on this machine as one program, like several hosts: to test a
+# launch before machines are rented, or to divide a CPU.
 #
 #   PROCESSES=2 bash launch/local.sh --config=configs/sft.py:smoke --workdir=runs/sft
 #   PROCESSES=2 bash launch/local.sh --dry-run --config=... --workdir=...
 #
-# JAX_NUM_CPU_DEVICES=4 gives each process four devices. PORT is where process 0 listens
-# (8476). If one process ends, the others are ended, and the same line goes on from the
-# last checkpoint.
+# JAX_NUM_CPU_DEVICES=4 gives each process four devices. PORT is the port of process 0
+# (default 8476). If one process ends, the others are ended, and the same line resumes
+# from the last checkpoint.
 set -euo pipefail
 
 # shellcheck source=launch/machines.sh
@@ -36,7 +36,7 @@ for ((i = 0; i < PROCESSES; i++)); do
   eval "exec $(line_of "$i")" 2> >(sed -u "s/^/[process $i] /" >&2) &
   pids+=($!)
 done
-# Asked to stop, the processes save first.
+# When they are asked to stop, the processes save first.
 asked=143
 trap 'kill -TERM "${pids[@]}" 2> /dev/null || true' TERM
 trap 'asked=130; kill -TERM "${pids[@]}" 2> /dev/null || true' INT

@@ -1,4 +1,4 @@
-# Sourced by the scripts beside it that start a run on machines of yours or rented ones.
+# Sourced by the scripts beside it that start a run on your own or rented machines.
 # shellcheck shell=bash
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -21,7 +21,7 @@ fail() {
   exit 2
 }
 
-# need NAME...: refuses to go on, and names every setting that is missing.
+# need NAME...: stops with the names of all settings that are missing.
 need() {
   local setting missing=()
   for setting in "$@"; do
@@ -31,7 +31,7 @@ need() {
     fail "set ${missing[*]}, as the first lines of ${0##*/} say"
 }
 
-# need_line: refuses a line without a config file or a workdir.
+# need_line: stops if the line has no config file or no workdir.
 need_line() {
   local flag
   for flag in --config --workdir; do
@@ -42,7 +42,7 @@ need_line() {
   done
 }
 
-# quoted WORD...: as one line that bash reads as the same words.
+# quoted WORD...: prints one line that bash reads as the same words.
 quoted() {
   local word out=()
   for word in "$@"; do
@@ -54,7 +54,7 @@ quoted() {
   echo "${out[*]}"
 }
 
-# run COMMAND...: runs it, or prints exactly what it would run.
+# run COMMAND...: runs the command, or prints exactly what it would run.
 run() {
   if [ "$dry_run" = yes ]; then
     quoted "$@"
@@ -63,22 +63,22 @@ run() {
   fi
 }
 
-# steps COMMAND...: one command of several, each only if those before went well; without
-# a newline, so that any shell reads it.
+# steps COMMAND...: joins commands so that each runs only if those before succeeded;
+# without a newline, so that any shell can read it.
 steps() {
   local joined
   joined=$(printf ' && %s' "$@")
   echo "${joined# && }"
 }
 
-# ship_to FOLDER: the commit's files.
+# ship_to FOLDER: copies the commit's files to a folder.
 ship_to() {
   run mkdir -p "$1"
   run bash -c "git -C $(quoted "$root") archive $commit | tar -x -C $(quoted "$1")"
 }
 
-# read_commit: the commit that is shipped, in $commit. Machines get it, not the working
-# tree, so that what ran can be found again.
+# read_commit: sets $commit to the commit that is shipped. Machines get the commit, not
+# the working tree, so that the code of a run can be found again.
 read_commit() {
   commit=$(git -C "$root" rev-parse HEAD) || fail "$root is not a git checkout"
   if [ "$dry_run" = no ] && [ -n "$(git -C "$root" status --porcelain)" ]; then
@@ -86,7 +86,7 @@ read_commit() {
   fi
 }
 
-# main_line COORDINATOR_FLAGS...: the one command that every script ends in.
+# main_line COORDINATOR_FLAGS...: the command that every script runs at its end.
 main_line() {
   quoted python -m instructgpt.main "$@" "${line[@]}"
 }

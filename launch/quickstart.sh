@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From an empty machine to the paper's Figure 1 in small: sets up .venv, runs the whole
-# recipe on the miniature world and says where its report is. Run again, it resumes.
+# Reproduces the paper's Figure 1 in small on an empty machine: sets up .venv, runs the
+# recipe on the miniature world and prints the report's path. Run again, it resumes.
 #
 #   bash launch/quickstart.sh [--config.key=value ...]
 #   WORKDIR=elsewhere bash launch/quickstart.sh
@@ -10,14 +10,15 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 setup_env
 
-# On a CPU, two devices, each of which samples rows of its own: faster than operations that
-# are each cut over two cores. Batches of `mini` divide by two.
+# A CPU is used as two devices that sample separate rows, which is faster than to split
+# each operation over two cores. Batches of `mini` divide by two.
 if [ "$(nproc 2> /dev/null || echo 1)" -ge 2 ]; then
   export JAX_NUM_CPU_DEVICES="${JAX_NUM_CPU_DEVICES:-2}"
 fi
 
-# On a CPU: less of LLVM's work on programs that run for minutes, and XLA's older emitters,
-# whose programs are as fast and sooner built; later jaxlibs end at a flag that has gone.
+# On a CPU LLVM optimises less, because programs run only for minutes, and XLA's older
+# emitters are used, whose programs are as fast and compile sooner. Later jaxlibs stop
+# at a flag that was removed.
 if ! command -v nvidia-smi > /dev/null; then
   flags=--xla_backend_optimization_level=1
   case $(python -c 'from importlib.metadata import version; print(version("jaxlib"))') in

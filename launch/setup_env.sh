@@ -1,21 +1,21 @@
 # Sourced by the scripts beside it. Goes to the repository root, makes .venv with the
-# first Python that will do, and installs what requirements.txt and pyproject.toml ask
-# for. The next time it only compares a checksum.
+# first suitable Python, and installs the packages of requirements.txt and
+# pyproject.toml. The next time it only compares a checksum.
 # shellcheck shell=bash
 
 caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-# Compiled programs are kept between runs: the second one starts faster.
+# Compiled programs are kept between runs, so that the second run starts faster.
 export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$PWD/.cache/jax}"
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="${JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS:-0}"
 
-# On a CPU, a training step gets and returns much memory: in large pages (glibc 2.35 and
-# newer) that takes far fewer page faults.
+# On a CPU, a training step allocates and frees much memory. With large pages (glibc
+# 2.35 and newer) that causes far fewer page faults.
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 
-# go_back: to where the script was called, as the paths that were typed count from there.
-# The packages of this checkout are found all the same, and none that lies there.
+# go_back: returns to the folder of the call, to which typed paths are relative. Python
+# still finds the packages of this checkout, and none in that folder.
 go_back() {
   root=$PWD
   export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1
@@ -45,7 +45,7 @@ find_python() {
   return 1
 }
 
-# setup_env [EXTRA]: an environment with the packages and those of one optional extra.
+# setup_env [EXTRA]: makes the environment, with the packages of one optional extra.
 setup_env() {
   local extra="${1:-}" wanted python
   wanted=$(cat requirements.txt pyproject.toml | cksum)
@@ -58,7 +58,7 @@ setup_env() {
     echo "Installing packages into .venv (the first time takes a few minutes)"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check \
       --editable ".${extra:+[$extra]}"
-    # An extra brings the plain packages too.
+    # An extra includes the plain packages.
     echo "$wanted" | tee ".venv/installed-$extra" > .venv/installed-
   fi
   # shellcheck source=/dev/null

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Any cloud, as a managed job of SkyPilot, which comes back after a preemption.
+# Runs on any cloud, as a managed job of SkyPilot, which restarts after a preemption.
 #
 #   NAME=ppo-ptx ACCELERATOR=H100:8 NODES=2 BUCKET=my-bucket \
 #     bash launch/sky.sh --config=configs/ppo_ptx.py:1.3b --workdir=/bucket/ppo_ptx

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# GPU nodes under SLURM: one process a GPU, started again where it was if a node fails
-# or the job is preempted.
+# Runs on GPU nodes under SLURM, with one process per GPU. The job resumes if a node
+# fails or it is preempted.
 #
 #   NODES=2 GPUS=8 SHARED=/shared/me bash launch/slurm.sh \
 #     --config=configs/ppo_ptx.py:1.3b --workdir=/shared/me/runs/ppo_ptx
 #
-# SHARED is a folder that all nodes see; the commit's code and its environment go there.
+# SHARED is a folder that all nodes see, for the commit's code and its environment.
 # Also read: PARTITION, ACCOUNT, TIME (1-00:00:00), JOB (instructgpt). --dry-run prints
 # what would be run.
 set -euo pipefail

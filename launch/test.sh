@@ -11,5 +11,5 @@ setup_env test
 ruff check
 ruff format --check
 mypy
-# A process a core, up to four; conftest.py says which tests go together.
+# One process per core, up to four; conftest.py groups tests that need one process.
 python -m pytest --numprocesses=auto --maxprocesses=4 --no-loadscope-reorder "$@"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A Cloud TPU slice by queued resources.
+# Runs on a Cloud TPU slice by queued resources.
 #
 #   export NAME=my-slice ZONE=us-east5-a ACCELERATOR=v5litepod-16 BUCKET=my-bucket
 #   bash launch/tpu.sh create            # ask for it; SPOT=1 for spot capacity

@@ -1,4 +1,4 @@
-"""Evaluation batches go to any mesh, whoever asks for them."""
+"""Evaluation batches work on any mesh."""
 
 from pathlib import Path
 

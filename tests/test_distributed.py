@@ -1,4 +1,4 @@
-"""Who the processes are; `stages/test_processes.py` runs two of them."""
+"""How processes connect; `stages/test_processes.py` runs two of them."""
 
 import contextlib
 import json

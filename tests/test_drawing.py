@@ -1,4 +1,4 @@
-"""What is drawn has the distribution it should have, and its log-prob."""
+"""Drawn tokens have the right distribution and log-prob."""
 
 import functools
 

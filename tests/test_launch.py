@@ -1,4 +1,4 @@
-"""The shell scripts are sound, and say so where they cannot run."""
+"""The shell scripts are valid, and report where they cannot run."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""What is said where files cannot be written, and what is left of a killed program."""
+"""Messages about files that cannot be written, and remains of a killed program."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""What is typed counts from the current folder, a config from the workdir."""
+"""Typed paths are relative to the current folder, paths in configs to the workdir."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Files of others: what stands for another file, or holds something else, is named."""
+"""Users' files that stand for other files or hold something else are named."""
 
 import pytest
 

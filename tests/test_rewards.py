@@ -1,4 +1,4 @@
-"""What scores responses: a reward model, a Python function, a sum of both."""
+"""Reward functions: a reward model, a Python function, and sums of both."""
 
 import jax
 import jax.numpy as jnp

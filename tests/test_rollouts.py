@@ -1,4 +1,4 @@
-"""What a rollout records, and how prompts become minibatches and texts."""
+"""The content of rollouts, and the way from prompts to minibatches and texts."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""Dialogues and preferences in the forms of chat libraries, as records of ours.
+"""Converts dialogues and preferences in the forms of chat libraries to our records.
 
     {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", ...}]}
     {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", ...}]}
@@ -6,10 +6,10 @@
     {"prompt": [{"role": "user", ...}], "chosen": [{"role": "assistant", ...}], ...}
     {"chosen": [a whole dialogue], "rejected": [the same but for its last turn]}
 
-A system turn, or a field `system`, stands at the head of the first prompt, with a blank
-line below it. The last turn of the assistant is the response, what the user said before
-is the prompt, and earlier turns are the history. A row that has our fields is left as
-it is. Names of roles never become text.
+A system turn, or a field `system`, is put before the first prompt, with a blank line
+between. The assistant's last turn is the response, the user's turn before it is the
+prompt, and earlier turns are the history. A row with our fields is left as it is. Names
+of roles never become text.
 """
 
 import re
@@ -48,7 +48,7 @@ class _Turn(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """A row of a file, whose `fail` gives the error that names it and our fields."""
+    """A row of a file; `fail` makes an error that names the row and our fields."""
 
     fields: dict[str, Any]
     kind: str
@@ -65,15 +65,15 @@ class _Row(NamedTuple):
 
 
 def plain_form(value: Any, *, kind: str, where: str) -> Any:
-    """A row of a chat form with the fields of ours; any other value as it is.
+    """Converts a row of a chat form to our fields; returns other values unchanged.
 
     Args:
-      value: what a file gave.
-      kind: of record that it is to be.
+      value: a value of a file.
+      kind: kind of record to make.
       where: place named at the start of an error message.
 
     Raises:
-      UserError: a chat form whose turns do not make a record of this kind.
+      UserError: the turns of a chat form do not make a record of this kind.
     """
     if not isinstance(value, dict):
         return value
@@ -111,7 +111,7 @@ def _demonstration(row: _Row) -> dict[str, Any]:
 
 
 def _prompt(row: _Row) -> dict[str, Any]:
-    """What stands before the answer, of a row that may have one."""
+    """History and prompt of a row, which may or may not have an answer."""
     if row.has("prompt") or not row.has(*_DIALOGUES):
         before = None if row.has("prompt") else _answer(row, "chosen")[0]
         return _before(row, before)
@@ -133,8 +133,8 @@ def _before(row: _Row, turns: list[_Turn] | None) -> dict[str, Any]:
     """History and prompt of a row whose answers have been read.
 
     Args:
-      row: with `prompt` as text or turns, or a dialogue, or neither.
-      turns: what stands before the answers in their own fields; None if nothing does.
+      row: a row with `prompt` as text or turns, or a dialogue, or neither.
+      turns: the turns before the answers in the answers' fields; None if none.
     """
     prompt = row.fields.get("prompt")
     if isinstance(prompt, list):
@@ -158,11 +158,11 @@ def _plain_prompt(row: _Row, prompt: Any) -> dict[str, Any]:
     _check_no_speaker(row, prompt, "prompt")
     if row.has("system"):
         raise row.fail("a field 'system' beside a prompt; put it into the prompt")
-    return {"prompt": prompt}  # check_record looks at its type and at a history
+    return {"prompt": prompt}  # check_record checks its type and a history
 
 
 def _as_prompt(row: _Row, turns: list[_Turn]) -> dict[str, Any]:
-    """History and prompt out of turns that end with the user's."""
+    """Splits turns that end with the user's into history and prompt."""
     if row.fields.get("history"):
         raise row.fail("a 'history' beside turns of a dialogue; give one of them")
     turns = _with_system(row, turns)
@@ -182,7 +182,7 @@ def _as_prompt(row: _Row, turns: list[_Turn]) -> dict[str, Any]:
 
 
 def _with_system(row: _Row, turns: list[_Turn]) -> list[_Turn]:
-    """The turns, after the one in the field `system` if there is one."""
+    """The turns, preceded by the field `system` if there is one."""
     system = row.fields.get("system")
     if not system:
         return turns
@@ -201,7 +201,7 @@ def _dialogue(row: _Row) -> list[_Turn]:
 
 
 def _answer(row: _Row, name: str) -> tuple[list[_Turn] | None, str]:
-    """What a field of an answer has before the answer, and the answer."""
+    """The turns before the answer in an answer's field, and the answer."""
     value = row.fields.get(name)
     if isinstance(value, str):
         _check_no_speaker(row, value, name)

@@ -1,7 +1,7 @@
-"""All sets of a run by name: the miniature world, or a folder of your own JSONL.
+"""All data sets of a run: the miniature world's, or those of a folder of JSONL files.
 
-The sets are written once through TFDS as ArrayRecord under `dir`, and the
-tokenizer beside them; later runs open them again.
+The sets are written once through TFDS as ArrayRecord under `dir`, with the tokenizer
+beside them; later runs open them.
 """
 
 import dataclasses
@@ -31,30 +31,30 @@ from instructgpt.ranges import FolderPath, NonNegativeInt, PositiveInt
 from instructgpt.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from instructgpt.world import World
 
-# What the world makes.
+# Kinds of records that the world makes.
 KINDS = ("documents", "demonstrations", "prompts", "rm_prompts")
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Where the sets are, how they come to be, and how long rows may be."""
+    """Location and origin of the data sets, and limits of lengths."""
 
     dir: FolderPath  # holds the sets and the tokenizer
     # Tokens of a prompt with its template; longer ones are left out.
     max_prompt: PositiveInt
     max_response: PositiveInt  # tokens of a response with its EOS
-    # A folder with KIND.SPLIT.jsonl files; "" is the world.
+    # A folder with KIND.SPLIT.jsonl files; "": the miniature world.
     jsonl: str = ""
-    # A tokenizer's file, or a folder with the files of one; "" is what lies in the
-    # folder of the JSONL, or the world's own.
+    # A tokenizer's file or folder; "": the tokenizer in the folder of the JSONL files,
+    # or the world's.
     tokenizer: str = ""
-    template: str = "plain"  # how prompts are put to a model, see data/templates.py
+    template: str = "plain"  # name of a prompt template, see data/templates.py
     world_seed: NonNegativeInt = 0
-    vocab_size: PositiveInt = 1024  # of the tokenizer trained on the world's documents
-    # Records of the world: train, valid, test.
+    vocab_size: PositiveInt = 1024  # pieces of the world's tokenizer
+    # Numbers of the world's records in train, valid and test.
     documents: tuple[NonNegativeInt, ...] = (0, 0, 0)
     demonstrations: tuple[NonNegativeInt, ...] = (0, 0, 0)
-    # Prompts of PPO and of the comparison of models; those whose answers are ranked.
+    # Prompts of PPO and of the comparison; then prompts whose answers are ranked.
     prompts: tuple[NonNegativeInt, ...] = (0, 0, 0)
     rm_prompts: tuple[NonNegativeInt, ...] = (0, 0, 0)
 
@@ -69,28 +69,28 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Datasets:
-    """Opened sets."""
+    """The opened data sets of a run."""
 
-    names: dict[str, str]  # of each kind's set
-    # What tells the records from others: of each file of one's own, or of the world.
+    names: dict[str, str]  # kind -> name of its set
+    # Fingerprint of the records: of each JSONL file, or of the world.
     fingerprints: dict[str, str]
     dir: Path
     prompt_format: PromptFormat
-    world: World | None  # what judges and ranks, if the data is the world's
+    world: World | None  # the world, if the data are its own; it judges and ranks
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The format's."""
+        """The tokenizer of the prompt format."""
         return self.prompt_format.tokenizer
 
     @property
     def few_shot(self) -> Callable[[str], str] | None:
-        """Puts solved examples before a prompt; None where the data have none."""
+        """The function that adds solved examples before a prompt, if there are any."""
         return None if self.world is None else self.world.format_prompted
 
     @property
     def held_out(self) -> dict[str, str]:
-        """The fingerprints of what no model may be trained on."""
+        """Fingerprints of the data that no model may be trained on."""
         train = ".train.jsonl"
         return {k: v for k, v in self.fingerprints.items() if not k.endswith(train)}
 
@@ -110,7 +110,7 @@ class Datasets:
         return open_source(kind, self.names[kind], self.dir, split)
 
     def has(self, kind: str, split: str) -> bool:
-        """Whether there is such a split."""
+        """Whether the split exists."""
         return kind in self.names and has_split(kind, self.names[kind], self.dir, split)
 
     def tokens(self, split: str) -> np.ndarray:
@@ -121,10 +121,10 @@ class Datasets:
 
 
 def open_datasets(config: DataConfig, *, log: Callable[[str], None]) -> Datasets:
-    """Opens the sets, and makes what is missing.
+    """Opens the data sets, and makes those that are missing.
 
     Raises:
-      UserError: a file is missing or bad.
+      UserError: a file is missing or not valid.
     """
     directory = Path(config.dir)
     with writing(directory):
@@ -136,10 +136,10 @@ def open_datasets(config: DataConfig, *, log: Callable[[str], None]) -> Datasets
 
 
 def open_prompt_format(config: DataConfig) -> PromptFormat:
-    """The tokenizer and template of data that a stage has opened before.
+    """Reads the tokenizer and template of data that a stage has opened before.
 
     Raises:
-      UserError: the tokenizer is not where the config says, or is damaged.
+      UserError: the tokenizer is not at the config's path, or is damaged.
     """
     if config.tokenizer or config.jsonl:
         return _prompt_format(config, Path(config.jsonl))
@@ -150,7 +150,7 @@ def open_prompt_format(config: DataConfig) -> PromptFormat:
 
 
 def _world_name(config: DataConfig) -> str:
-    """What the sets of the world are called; their sizes are part of it."""
+    """The name of the world's sets, which includes their sizes."""
     digits = "-".join("x".join(map(str, getattr(config, kind))) for kind in KINDS)
     return f"world-{config.world_seed}-{digits}"
 
@@ -183,7 +183,7 @@ def _world(config: DataConfig, log: Callable[[str], None]) -> Datasets:
 
 
 def _check_noted(path: Path) -> None:
-    """Raises UserError if the world's tokenizer is not the one that was made."""
+    """Raises UserError if the world's tokenizer has changed since it was made."""
     try:
         whole = listed(path.parent).get(path.name) in (None, file_checksum(path))
     except ValueError:
@@ -206,7 +206,7 @@ def _from_files(config: DataConfig, directory: Path) -> Datasets:
         raise UserError(f"config.data.jsonl={config.jsonl}: no such folder")
     names: dict[str, str] = {}
     given: dict[str, str] = {}
-    name = Path(os.path.abspath(folder)).name  # of "." and ".." too
+    name = Path(os.path.abspath(folder)).name  # "." and ".." have no name of their own
     for kind in FIELDS:
         files = {
             split: folder / f"{kind}.{split}.jsonl"

@@ -1,4 +1,4 @@
-"""Pretraining text: documents as one long array of tokens, read in windows."""
+"""Pretraining text: documents as one array of tokens, read in windows."""
 
 import array
 import hashlib
@@ -14,14 +14,13 @@ from instructgpt.tokenizer import Tokenizer
 
 
 def document_tokens(documents: Records, tokenizer: Tokenizer) -> np.ndarray:
-    """The documents' tokens end to end, each closed by EOS.
+    """The tokens of all documents in one array, each document closed by EOS.
 
-    Where the tokenizer's convention begins a text with BOS, each begins with it.
+    Each begins with BOS if that is the tokenizer's convention.
 
-    They are computed once and kept beside the set, in a file whose name carries a
-    hash of the tokenizer and of the set, and one of the tokens, by which damage is
-    seen. They are uint16 if the vocabulary fits,
-    else uint32, and mapped from disk rather than read.
+    The tokens are computed once and kept beside the set. The file's name has a hash of
+    the tokenizer and the set, and a hash of the tokens, which reveals damage. The type
+    is uint16 if the vocabulary fits, else uint32, and the file is mapped, not read.
 
     Returns:
       A read-only array [number of tokens].
@@ -69,15 +68,15 @@ def _write_tokens(start: str, documents: Records, tokenizer: Tokenizer) -> Path:
 
 
 class TokenWindows:
-    """Rows of `length` consecutive tokens; the rest at the end is left out.
+    """Rows of `length` consecutive tokens; an incomplete last row is left out.
 
     A window may hold several documents with EOS between them, and attention crosses
-    their borders (GPT-3, App. B). Every token is a prediction target but the window's
-    first, which has nothing before it.
+    their borders (GPT-3, App. B). Every token except the window's first, which has no
+    context, is a prediction target.
     """
 
     def __init__(self, tokens: np.ndarray, length: int):
-        """Windows over `tokens` [number of tokens].
+        """Makes windows over `tokens` [number of tokens].
 
         Raises:
           UserError: there are fewer tokens than one window holds.
@@ -96,7 +95,7 @@ class TokenWindows:
         return len(self._tokens) // self._length
 
     def __getitem__(self, index: int) -> TokenBatch:
-        """Window `index`, a row [length]."""
+        """Window number `index`, a row [length]."""
         if not 0 <= index < len(self):
             raise IndexError(f"window {index} of {len(self)}")
         start = index * self._length

@@ -1,4 +1,4 @@
-"""Files of public data sets: from a hub or by https, checked, kept in a cache."""
+"""Downloads files of public data sets from a hub or by https, checked and cached."""
 
 import hashlib
 import http.client
@@ -12,7 +12,7 @@ from instructgpt.errors import UserError
 from instructgpt.outputs import new_file
 
 _HUB = "https://huggingface.co/datasets"
-_TIMEOUT = 60  # seconds without a byte
+_TIMEOUT = 60  # seconds without data after which a download fails
 
 
 class RemoteFile(NamedTuple):
@@ -20,8 +20,8 @@ class RemoteFile(NamedTuple):
 
     Attributes:
       base: "hub:OWNER/NAME@REVISION" of a data set, or the start of an https URL.
-      path: the rest.
-      sha256: of its contents, "" if not known.
+      path: the rest of the address.
+      sha256: SHA-256 of the content, "" if not known.
     """
 
     base: str
@@ -30,7 +30,7 @@ class RemoteFile(NamedTuple):
 
     @property
     def url(self) -> str:
-        """Where a person finds it."""
+        """The file's address on the web."""
         if not self.base.startswith("hub:"):
             return f"{self.base}/{self.path}"
         repository, revision = self._hub()
@@ -41,14 +41,14 @@ class RemoteFile(NamedTuple):
         return repository, revision or "main"
 
     def fetch(self, cache: Path) -> Path:
-        """The file on this machine, downloaded unless it is there already.
+        """Returns the local file, after downloading it unless it is in the cache.
 
         Args:
-          cache: folder for what comes by https; the hub's client keeps its own.
+          cache: folder for files by https; the hub's client has its own cache.
 
         Raises:
-          UserError: it cannot be had, or its contents are not the published ones; the
-            message says where a copy of one's own may be given instead.
+          UserError: the file cannot be downloaded, or its content is not the published
+            one; the message says how to give a local copy instead.
         """
         if self.base.startswith("hub:"):
             return self._check(self._from_hub())
@@ -77,7 +77,7 @@ class RemoteFile(NamedTuple):
             raise self._failed(_first_line(error)) from error
 
     def _download(self, target: Path) -> None:
-        """Whole or not at all: a killed download leaves nothing under this name."""
+        """Downloads atomically: a killed download leaves no file under this name."""
         try:
             with (
                 new_file(target) as partial,

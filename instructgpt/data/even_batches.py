@@ -1,4 +1,4 @@
-"""Batches of rows of unlike sizes whose totals are alike."""
+"""Batches with similar total sizes, of rows with different sizes."""
 
 from collections.abc import Sequence
 
@@ -6,19 +6,20 @@ import numpy as np
 
 
 def even_batches(sizes: Sequence[int], batch_size: int, *, seed: int) -> np.ndarray:
-    """Batches of nearly the same total, so that none needs much more room than most.
+    """Divides rows into batches of similar total size, so that none is much larger.
 
-    By size the rows are cut into B strata, and every batch has a row of each. Rows 2i
-    and 2i + 1 of a batch are small and large, the smaller the one the larger the other:
-    so an even part of a batch is like the others as well.
+    The rows are divided by size into B strata, and every batch has one row of each.
+    Rows 2i and 2i + 1 of a batch are a small and a large one that balance each other,
+    so that parts of a batch with an even number of rows are similar too.
 
     Args:
-      sizes: of the rows, in any unit.
-      batch_size: B.
-      seed: of the order among rows of a size, and of the rows left over, fewer than B.
+      sizes: sizes of the rows, in any unit.
+      batch_size: rows of a batch, B.
+      seed: seed of the order within a stratum, and of the choice of the fewer than B
+        rows that are left over.
 
     Returns:
-      int[batches, B] row numbers, each once.
+      int[batches, B], row numbers, each at most once.
     """
     count = len(sizes) // batch_size
     drawn = np.random.default_rng(seed).permutation(len(sizes))[: count * batch_size]

@@ -1,4 +1,4 @@
-"""Lines of a file, unpacked on the way (.gz, .xz); what is no text is refused."""
+"""Reads lines of text files, also of .gz and .xz; refuses files that are not text."""
 
 import functools
 import gzip
@@ -16,20 +16,20 @@ from instructgpt.file_kinds import HEAD, check_is_text, kind_of
 
 _OPENERS: dict[str, Callable[..., Any]] = {
     ".gz": gzip.open,
-    # Without the older .lzma, whose header may ask for any amount of memory.
+    # The older .lzma is not read, because its header may demand any amount of memory.
     ".xz": functools.partial(lzma.open, format=lzma.FORMAT_XZ),
 }
 _DAMAGE = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
 
 
 def read_lines(path: str | os.PathLike[str]) -> Generator[bytes, None, None]:
-    """Lines with their line ends; of a .gz or .xz file, those of its contents.
+    """Yields lines with their line ends; .gz and .xz files are unpacked.
 
-    Who may end early closes it, and so the file: `with closing(read_lines(path))`.
+    A caller that may stop early must close it: `with closing(read_lines(path))`.
 
     Raises:
-      UserError: the file cannot be read, is a damaged or cut-off archive, or by its
-        first bytes is no UTF-8 text (`file_kinds`), but a table, say, or UTF-16.
+      UserError: the file cannot be read, is a damaged or incomplete archive, or is not
+        UTF-8 text by its first bytes (see `file_kinds`), but a table or UTF-16, say.
     """
     path = Path(path)
     number = 0
@@ -51,12 +51,12 @@ def read_lines(path: str | os.PathLike[str]) -> Generator[bytes, None, None]:
 
 
 def read_text_lines(path: str | os.PathLike[str]) -> Iterator[str]:
-    """As `read_lines`, decoded and with line ends of one character.
+    """Yields the lines of `read_lines` as text, with "\\n" as line ends.
 
     A byte order mark is left out.
 
     Raises:
-      UserError: as `read_lines`, or a line is not UTF-8 or has a NUL.
+      UserError: see `read_lines`, or a line is not UTF-8 or has a NUL.
     """
     with closing(read_lines(path)) as lines:
         for number, line in enumerate(lines, start=1):
@@ -80,10 +80,10 @@ def _decoded(line: bytes, where: str, *, first: bool) -> str:
 
 
 def _open(path: Path, stack: ExitStack) -> Any:
-    """The file to read from, unpacked; it is opened once, so it may be a pipe.
+    """Opens the file, unpacked; it is opened only once, so it may be a pipe.
 
     Raises:
-      UserError: what is in it is no text.
+      UserError: the content is not text.
     """
     raw = stack.enter_context(path.open("rb"))
     head = raw.peek(HEAD)[:HEAD]
@@ -100,7 +100,7 @@ def _open(path: Path, stack: ExitStack) -> Any:
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether these bytes look like UTF-8, of which the last character may be cut."""
+    """Whether these bytes look like UTF-8; the last character may be incomplete."""
     try:
         text = head.decode()
     except UnicodeDecodeError as error:

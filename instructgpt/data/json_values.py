@@ -1,4 +1,4 @@
-"""JSON values of a file: one a line, one list of all, or each over several lines."""
+"""Reads JSON values from a file: one per line, a list, or over several lines."""
 
 import json
 import os
@@ -17,7 +17,7 @@ _decode = json.JSONDecoder().raw_decode
 
 
 class JSONValue(NamedTuple):
-    """A value, and where it stands.
+    """A value and its place in the file.
 
     Attributes:
       where: "PATH:LINE", or "PATH[INDEX]" in a list, for the start of a message.
@@ -31,14 +31,15 @@ class JSONValue(NamedTuple):
 
 
 def json_values(path: str | os.PathLike[str]) -> Generator[JSONValue, None, None]:
-    """The values of a file, in order; blank lines are skipped.
+    """Yields the values of a file in order; blank lines are skipped.
 
-    A file with a value a line is read line by line. One that is a single list, or whose
-    first value goes on in the next line (as pretty-printed ones do), is read whole.
+    A file with one value per line is read line by line. A file that is a single list,
+    or whose first value continues in the next line (pretty-printed), is read as a
+    whole.
 
     Raises:
       UserError: "PATH:LINE: what is wrong; what to do" for text that is not UTF-8 or
-        not JSON, or a file that has no value; or as `read_lines`.
+        not JSON, or a file without values; see also `read_lines`.
     """
     with closing(read_lines(path)) as lines:
         yield from _values(enumerate(lines, start=1), Path(path))
@@ -67,7 +68,7 @@ def _nothing(path: Path) -> UserError:
 
 
 def _goes_on(line: bytes) -> bool:
-    """Whether a file that begins with this line must be read whole."""
+    """Whether a file that begins with this line must be read as a whole."""
     if line.lstrip().startswith(b"["):
         return True
     try:
@@ -80,7 +81,7 @@ def _goes_on(line: bytes) -> bool:
 
 
 def _whole(first: bytes, rest: bytes, path: Path, number: int) -> Iterator[JSONValue]:
-    """Values of a file's text from its first line on, which is line `number`."""
+    """Values of a file's text; the first line with text is line `number`."""
     text = _text(first + rest, path, number)
     values: list[JSONValue] = []
     start, end, line = 0, 0, number
@@ -91,7 +92,7 @@ def _whole(first: bytes, rest: bytes, path: Path, number: int) -> Iterator[JSONV
             value, end = _decode(text, position)
         except (ValueError, RecursionError) as error:
             if first.lstrip().startswith(b"{") and rest.lstrip().startswith(b"{"):
-                # Lines after all, and the first one is cut.
+                # The file has one value per line, and the first is incomplete.
                 _parse_line(first, f"{path}:{number}", first=True)
             if isinstance(error, json.JSONDecodeError):
                 line = number + error.lineno - 1
@@ -110,7 +111,7 @@ def _whole(first: bytes, rest: bytes, path: Path, number: int) -> Iterator[JSONV
 
 def _after_blanks(text: str, position: int) -> int:
     found = _BLANKS.match(text, position)
-    assert found is not None  # nothing is a match too
+    assert found is not None  # the pattern also matches an empty text
     return found.end()
 
 
@@ -125,7 +126,7 @@ def _text(whole: bytes, path: Path, number: int) -> str:
 
 
 def _parse_line(line: bytes, where: str, *, first: bool) -> Any:
-    """The value of a line; `first` of the file, which may tell what the file is."""
+    """The value of a line; the first line's error may name the kind of the file."""
     cut_off = not line.endswith(b"\n")
     try:
         return json.loads(line.decode().removeprefix("\ufeff"))
@@ -151,7 +152,7 @@ def _problem(text: str, error: Exception) -> str:
 
 
 def _other_form(text: str) -> str:
-    """What a text is that by its first line was never JSON, and what to do; or ""."""
+    """Kind of a file whose first line is not JSON, with advice; "" if unknown."""
     start = text.strip()[:1000]
     if start.startswith(("{", "[")):
         return ""

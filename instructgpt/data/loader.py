@@ -1,8 +1,8 @@
-"""Rows to batches with Grain: shuffled, sharded by process, exactly resumable.
+"""Batches of rows with Grain: shuffled, sharded by process, exactly resumable.
 
-Grain holds the order: epochs of row numbers, shuffled, cut into global batches. A
-`Loader` reads its own process's rows of each. The order does not depend on the number
-of processes, so a run may resume on another number of them.
+Grain defines the order: epochs of shuffled row numbers, divided into global batches. A
+`Loader` reads its own process's rows of each batch. The order does not depend on the
+number of processes, so a run may resume with another number of them.
 
 Letters: B rows in a global batch, b = B / process_count rows in a local one.
 """
@@ -25,8 +25,8 @@ class Loader(Iterator[Batch]):
     """An iterator of local batches whose position can be saved and restored.
 
     Attributes:
-      steps_per_epoch: batches in one pass over the source.
-      num_steps: batches in all, None for no end.
+      steps_per_epoch: number of batches in one pass over the source.
+      num_steps: total number of batches, None for no end.
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class Loader(Iterator[Batch]):
     ):
         """Joins the rows of `parts` into batches of B; use `make_loader`.
 
-        Each part is its rows and their numbers in every batch, -1 for a blank row.
-        `identity` is what must not change for a saved position to mean the same.
+        A part has rows, and the row numbers of every batch, -1 for a blank row. A saved
+        position is valid only for a loader with the same `identity`.
         """
         self.steps_per_epoch = steps_per_epoch
         self.num_steps = None if num_epochs is None else num_epochs * steps_per_epoch
@@ -68,7 +68,7 @@ class Loader(Iterator[Batch]):
         return next(self._iterator)
 
     def __len__(self) -> int:
-        """Batches in all, from the first.
+        """Total number of batches.
 
         Raises:
           TypeError: the loader has no end.
@@ -78,7 +78,7 @@ class Loader(Iterator[Batch]):
         return self.num_steps
 
     def whole_pass(self) -> Iterator[Batch]:
-        """All batches from the first, whatever the loader's own position."""
+        """Yields all batches from the first; the loader's position does not change."""
         iterator = iter(self._batches)
         try:
             yield from iterator
@@ -86,14 +86,14 @@ class Loader(Iterator[Batch]):
             iterator.close()
 
     def get_state(self) -> dict[str, Any]:
-        """The position after the last batch handed out, ready for JSON."""
+        """The position after the last batch returned, as JSON values."""
         return {**self._identity, "position": self._iterator.get_state()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a position that `get_state` gave, in this or another process.
+        """Continues from a position of `get_state`, of this or another process.
 
         Raises:
-          UserError: the position is one in another order of batches.
+          UserError: the position belongs to another order of batches.
         """
         for name, value in self._identity.items():
             if state.get(name) != value:
@@ -119,7 +119,7 @@ def _epochs(
     drop_remainder: bool = True,
     sizes: Sequence[int] | None = None,
 ) -> grain.MapDataset:
-    """Row numbers int[batch_size] of every batch, each epoch in an order of its own."""
+    """Row numbers int[batch_size] of every batch; each epoch has its own order."""
     if sizes is not None:
         even = even_batches(sizes, batch_size, seed=seed)
         order = grain.MapDataset.range(len(even)).seed(seed).shuffle()
@@ -176,30 +176,31 @@ def make_loader(
     keep: Indices | None = None,
     sizes: Sequence[int] | None = None,
 ) -> Loader:
-    """Batches of a source's encoded rows.
+    """Builds a loader of batches of a source's encoded rows.
 
     Process p gets rows p*b to (p+1)*b of every global batch. In a `PromptBatch`,
     `index` becomes the row number in the source.
 
     Args:
       source: records, or rows if `encode` is None.
-      encode: record to row; called once a row if all rows fit in 1 GiB.
-      batch_size: B, over all processes.
-      seed: of the shuffles; each epoch has another order.
-      shuffle: False keeps the source's order.
-      num_epochs: passes over the source, None for no end.
-      process_index: p, from 0.
-      process_count: processes that share each batch.
+      encode: turns a record into a row; called once per row if all rows fit in 1 GiB.
+      batch_size: rows of a batch over all processes, B.
+      seed: seed of the shuffles; each epoch has another order.
+      shuffle: whether to shuffle; False keeps the source's order.
+      num_epochs: number of passes over the source, None for no end.
+      process_index: number of this process from 0, p.
+      process_count: number of processes that share each batch.
       drop_remainder: True leaves out the rows of an epoch that do not fill a batch;
-        False fills the last batch up with blank rows (masks False, index -1).
+        False fills up the last batch with blank rows (masks False, index -1).
       keep: numbers of the rows to use, None for all.
-      sizes: of the rows used, in any unit: the batches' totals are then about the same
-        (see `even_batches`). Goes with shuffle and drop_remainder.
+      sizes: sizes of the rows used, in any unit; the batches' totals are then similar
+        (see `even_batches`). Requires shuffle and drop_remainder.
 
     Raises:
       UserError: batch_size is not a multiple of process_count, or there are fewer
         rows than one batch (or none, if drop_remainder is False).
-      ValueError: there are sizes, but not of all rows, or no shuffle or drop_remainder.
+      ValueError: sizes are not given for all rows, or without shuffle or
+        drop_remainder.
     """
     _check_sizes(batch_size, num_epochs, process_index, process_count)
     rows = Rows(source, encode, keep)
@@ -238,7 +239,7 @@ def make_loader(
 
 
 class EvalBatches(Iterable[Batch]):
-    """Batches that can be gone through again and again, encoded only once."""
+    """Batches that can be iterated repeatedly and are encoded only once."""
 
     def __init__(self, loader: Loader):
         self._loader = loader
@@ -259,13 +260,13 @@ def eval_batches(
     process_count: int = 1,
     keep: Indices | None = None,
 ) -> EvalBatches:
-    """All rows in order, in each pass; blank rows fill the last batch up.
+    """Builds batches of all rows in order; blank rows fill up the last batch.
 
-    A blank row counts for nothing: its `valid`, `loss_mask` and `present` are False
-    and its `index` is -1.
+    A blank row has no weight: its `valid`, `loss_mask` and `present` are False and its
+    `index` is -1.
 
     Raises:
-      UserError: as `make_loader`.
+      UserError: see `make_loader`.
     """
     loader = make_loader(
         source,
@@ -283,10 +284,10 @@ def eval_batches(
 
 
 def mixed_rows(fraction: float, batch_size: int) -> int:
-    """Rows of pretraining text in a batch: 3 of 32 for the paper's 10 %.
+    """Number of rows of pretraining text in a batch: 3 of 32 for the paper's 10 %.
 
     Raises:
-      UserError: the fraction leaves text or demonstrations without a row.
+      UserError: with the fraction, text or demonstrations get no row.
     """
     rows = round(fraction * batch_size)
     if not 0 < rows < batch_size:
@@ -310,25 +311,25 @@ def make_mixed_loader(
     process_count: int = 1,
     keep: Indices | None = None,
 ) -> Loader:
-    """Batches of demonstrations with some pretraining text (paper §3.5, RL init).
+    """Builds a loader of demonstrations mixed with pretraining text (paper §3.5).
 
-    Every batch has `mixed_rows` of pretraining text after its demonstrations. They are
-    windows as long as a demonstration's row.
+    Every batch has `mixed_rows` rows of pretraining text after its demonstrations. They
+    are windows as long as a demonstration's row.
 
     Args:
-      demonstrations: records; their passes are the loader's epochs.
-      encode: record to `TokenBatch` row [T].
-      pretraining: token ids [number of tokens], as `document_tokens` gives.
+      demonstrations: records; an epoch is a pass over them.
+      encode: turns a record into a `TokenBatch` row [T].
+      pretraining: token ids [number of tokens], from `document_tokens`.
       fraction: share of pretraining rows, between 0 and 1.
-      batch_size: B, over all processes.
-      seed: of the shuffles.
-      num_epochs: passes over the demonstrations, None for no end.
-      process_index: p, from 0.
-      process_count: processes that share each batch.
+      batch_size: rows of a batch over all processes, B.
+      seed: seed of the shuffles.
+      num_epochs: number of passes over the demonstrations, None for no end.
+      process_index: number of this process from 0, p.
+      process_count: number of processes that share each batch.
       keep: numbers of the demonstrations to use, None for all.
 
     Raises:
-      UserError: as `make_loader`, or the fraction leaves one of the two without rows.
+      UserError: see `make_loader` and `mixed_rows`.
     """
     _check_sizes(batch_size, num_epochs, process_index, process_count)
     rows = Rows(demonstrations, encode, keep)
@@ -340,7 +341,7 @@ def make_mixed_loader(
     _check_fills_a_batch(rows, num_demonstrations, "the demonstrations' source")
     _check_fills_a_batch(windows, num_windows, "the pretraining text")
     numbers = _epochs(len(rows), num_demonstrations, seed=seed, num_epochs=num_epochs)
-    # Another seed, or equally many windows would be drawn in the same order.
+    # With the same seed, an equal number of windows would have the same order.
     other = _epochs(len(windows), num_windows, seed=seed + 1, num_epochs=None)
     if num_epochs is not None:
         other = other[: len(numbers)]
@@ -362,7 +363,7 @@ def make_mixed_loader(
 
 
 class ZippedLoader(Iterator[dict[str, Batch]]):
-    """Several loaders in step, for example PPO's prompts and pretraining text."""
+    """Several loaders read together, for example PPO's prompts and pretraining text."""
 
     def __init__(self, **loaders: Loader):
         self._loaders = loaders
@@ -383,8 +384,8 @@ class ZippedLoader(Iterator[dict[str, Batch]]):
 
 
 def zip_loaders(**loaders: Loader) -> ZippedLoader:
-    """One iterator of `{name: batch}`, which ends with the shortest loader.
+    """Joins loaders to one iterator of `{name: batch}`, as long as the shortest.
 
-    Its state is that of all; they must be the only users of it.
+    Its state holds all of their states; the loaders must not be used otherwise.
     """
     return ZippedLoader(**loaders)

@@ -1,13 +1,13 @@
-"""Several short texts in one row, so that little of a batch is padding.
+"""Packs several short texts into one row, so that little of a batch is padding.
 
-Each text keeps to itself: `segment_ids` tells the model which tokens belong together,
-and positions start again with every text. So a packed text has the same log-probs, or
-the same score, as one with a row of its own.
+Texts do not see each other: `segment_ids` tells the model which tokens belong
+together, and positions start at 0 in every text. So a packed text has the same
+log-probs and the same score as in a row of its own.
 
-Demonstrations are packed once, before the loader: then an epoch has a known number of
-steps and any row can be read by its number, which Grain's own packing, a stream, does
-not give. Ranked responses are packed batch by batch, after the loader: a batch is so
-many prompts, however many responses they have.
+Demonstrations are packed once, before the loader. Then an epoch has a known number of
+steps and any row can be read by its number; Grain's own packing is a stream without
+these. Ranked responses are packed batch by batch, after the loader, because a batch is
+a fixed number of prompts with varying numbers of responses.
 """
 
 import bisect
@@ -22,14 +22,14 @@ from instructgpt.sharding import max_over_processes
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Which items share a bin: best-fit decreasing.
+    """Assigns items to bins by best-fit decreasing.
 
     Args:
-      lengths: of the items.
-      capacity: of a bin, in the same unit.
+      lengths: lengths of the items.
+      capacity: capacity of a bin, in the same unit.
 
     Returns:
-      The item numbers of each bin. The same lengths give the same bins.
+      The item numbers of each bin. Equal lengths give equal bins.
 
     Raises:
       ValueError: an item is longer than a bin.
@@ -49,9 +49,9 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 class PackedRows:
-    """Rows [T] that hold as many of a source's rows as fit, without their padding.
+    """Rows [T] into which a source's rows are packed without their padding.
 
-    Which rows share one does not change between epochs.
+    The assignment of rows does not change between epochs.
     """
 
     def __init__(self, rows: Source, length: int):
@@ -74,7 +74,7 @@ class PackedRows:
         return len(self._bins)
 
     def __getitem__(self, index: int, /) -> TokenBatch:
-        """Packed row `index`; its texts are numbered from 1."""
+        """Packed row number `index`, whose texts are numbered from 1."""
         packed = TokenBatch(
             *(np.zeros(self._length, t) for t in (np.int32, np.int32, bool))
         )
@@ -91,7 +91,7 @@ class PackedRows:
 
 
 def rows_needed(comparison: ComparisonBatch) -> int:
-    """How many rows [R] the responses of one prompt fill when packed."""
+    """Number of rows [R] that the responses of one prompt fill when packed."""
     lengths = comparison.response_valid.sum(axis=-1)
     return len(pack(lengths[lengths > 0].tolist(), comparison.responses.shape[-1]))
 
@@ -100,16 +100,16 @@ class ComparisonPacker:
     """Packs each batch's responses into the same number of rows.
 
     Attributes:
-      rows: N, rows of a group.
+      rows: number of rows of a group, N.
     """
 
     def __init__(self, batches: Iterable[ComparisonBatch], *, groups: int):
-        """Finds the fewest rows that hold every batch of every process.
+        """Finds the smallest number of rows that holds every batch of every process.
 
         Args:
-          batches: All that this process will pack, on the host.
-          groups: M, consecutive parts of a batch that each have rows of their own, so
-            that a device or a microbatch can have some of them; divides B.
+          batches: All batches that this process will pack, on the host.
+          groups: Number M of consecutive parts of a batch with separate rows, so that
+            they can go to different devices or microbatches; divides B.
         """
         self._groups = groups
         needed = max(
@@ -120,10 +120,10 @@ class ComparisonPacker:
         self.rows = max_over_processes(max(needed, 1))
 
     def __call__(self, batch: ComparisonBatch) -> PackedComparisonBatch:
-        """The same prompts in the same order.
+        """Packs a batch; the prompts keep their order.
 
         Raises:
-          ValueError: the batch needs more rows than those that were looked at.
+          ValueError: the batch needs more rows than the batches given before.
         """
         size, slots, length = batch.responses.shape
         shape = self._groups, self.rows
@@ -165,7 +165,7 @@ class ComparisonPacker:
 
 
 def _by_group(batch: ComparisonBatch, groups: int) -> list[list[list[list[int]]]]:
-    """Of each group, of each prompt, of each row: the slots of its responses."""
+    """Slots of the responses by group, prompt and row."""
     lengths = batch.response_valid.sum(axis=-1)
     length = batch.responses.shape[-1]
     prompts = []

@@ -1,4 +1,4 @@
-"""Public data sets whole: their files found or downloaded, read, split and built."""
+"""Finds or downloads the files of public data sets, reads, splits and builds them."""
 
 import hashlib
 import heapq
@@ -20,12 +20,12 @@ SHARES = {"valid": 0.05, "test": 0.05}
 
 
 class SetFile(NamedTuple):
-    """A file to read.
+    """A file of a set.
 
     Attributes:
-      path: on this machine.
-      split: that it holds; None for one that is to be split.
-      origin: URL or path, for the record of sources.
+      path: local path.
+      split: split that the file holds; None if its records are to be split.
+      origin: URL or path, for `sources.json`.
     """
 
     path: Path
@@ -37,9 +37,9 @@ class PublicRecords(NamedTuple):
     """One kind of records of a set.
 
     Attributes:
-      records: in the order of the files.
-      placed: for each record, what decides about its split.
-      report: what was left out.
+      records: records in the order of the files.
+      placed: for each record, the facts that decide about its split.
+      report: numbers of records left out.
     """
 
     records: list[Record]
@@ -53,18 +53,18 @@ def find_files(
     *,
     cache: str | os.PathLike[str] = CACHE,
 ) -> list[SetFile]:
-    """The files of a set.
+    """Finds or downloads the files of a set.
 
     Args:
       name: a key of `SETS`.
-      path: a file, which holds no split in particular; a folder with the files under
-        their published names (with or without .gz or .xz), each of which holds its
-        split; or None to download what was published.
+      path: a file, whose records are to be split; a folder with the files under their
+        published names (with or without .gz or .xz), each with its split; or None
+        to download the published files.
       cache: folder for downloads.
 
     Raises:
-      UserError: there is no such file, the folder holds none of the set's, or they
-        cannot be downloaded.
+      UserError: there is no such file, the folder holds none of the set's files, or
+        they cannot be downloaded.
     """
     entry = get_set(name)
     if path is None:
@@ -98,7 +98,7 @@ def find_files(
 def _published(
     folder: Path, files: Mapping[str, Iterable[RemoteFile]]
 ) -> list[SetFile]:
-    """Files under their published path, the same with dashes, or its last part."""
+    """Files under their published path, that path with dashes, or its last part."""
     found = []
     for split, remotes in files.items():
         for remote in remotes:
@@ -127,14 +127,14 @@ def read_set(
 
     Args:
       name: a key of `SETS`.
-      files: of `find_files`.
-      kind: one that the set can give.
-      options: of the set, see `read_file`.
-      max_rows: keep at most this many records, chosen at random; 0 keeps all.
-      seed: chooses others.
+      files: the result of `find_files`.
+      kind: a kind of records that the set has.
+      options: options of the set, see `read_file`.
+      max_rows: largest number of records, chosen at random; 0 keeps all.
+      seed: seed of that choice.
 
     Raises:
-      UserError: as `read_file`, or the files give no record.
+      UserError: see `read_file`, or the files have no record of this kind.
     """
     report, rows = Report(), []
     files = list(files)
@@ -175,25 +175,25 @@ def build_public(
     cache: str | os.PathLike[str] = CACHE,
     log: Callable[[str], None] = print,
 ) -> str:
-    """Builds a set of a public one, and returns its name: NAME-HASH.
+    """Builds a set from a public one, and returns its name, NAME-HASH.
 
     The hash is of the files and of every argument that changes the records, so that
-    another choice makes a set of its own. A set that is there is not read again.
+    other arguments make another set. An existing set is not read again.
 
     Args:
       name: a key of `SETS`.
       data_dir: root of all sets.
-      kind: one that the set can give.
+      kind: a kind of records that the set has.
       path: see `find_files`.
       options: see `read_file`.
-      shares: of "valid" and "test", see `split_groups`.
+      shares: shares of "valid" and "test", see `split_groups`.
       max_rows: see `read_set`.
-      seed: of the split and of the choice of rows.
+      seed: seed of the split and of the choice of rows.
       cache: folder for downloads.
-      log: gets a line on what was left out, when the set is made.
+      log: called with a line on what was left out, if the set is made.
 
     Raises:
-      UserError: as `find_files`, `read_set` and `build`.
+      UserError: see `find_files`, `read_set` and `build`.
     """
     files = find_files(name, path, cache=cache)
     chosen = [

@@ -1,4 +1,4 @@
-"""What a record is: the fields of each kind, checks, and JSONL files of them."""
+"""Records: the fields of each kind, their checks, and JSONL files of records."""
 
 import os
 import re
@@ -16,13 +16,13 @@ SPLITS = ("train", "valid", "test")
 
 
 class Field(NamedTuple):
-    """A field of a record: str, list[str] or list[int]; no default: required.
+    """A field of a record; without a default it is required.
 
     Attributes:
-      type: what the value is.
-      default: where there is none.
-      names: whether it only names something, so that a whole number is as good: its
-        decimal digits are the text.
+      type: str, list[str] or list[int].
+      default: the value if the field is missing.
+      names: whether the text only names something; a whole number is then accepted
+        too and converted to its decimal digits.
     """
 
     type: Any
@@ -31,8 +31,8 @@ class Field(NamedTuple):
 
 
 _TEXT, _NAME = Field(str), Field(str, "", names=True)
-# Earlier turns of a dialogue, oldest first: user, assistant, user, assistant, ...; the
-# prompt is the user's turn that follows. Empty for a plain prompt.
+# Earlier turns of a dialogue, oldest first: user, assistant, user, assistant, ... The
+# prompt is the next turn of the user. Empty for a plain prompt.
 _HISTORY = Field(list[str], ())
 _PROMPT = {
     "id": _NAME,
@@ -43,7 +43,7 @@ _PROMPT = {
     "category": _NAME,
     "style": _NAME,
     "task": Field(str, ""),  # JSON of the structured task, for the judge
-    # What a Python reward, an evaluator or a judge compares an answer with.
+    # A text with which a Python reward, an evaluator or a judge may compare an answer.
     "reference": Field(str, ""),
 }
 FIELDS: dict[str, dict[str, Field]] = {
@@ -58,8 +58,8 @@ FIELDS: dict[str, dict[str, Field]] = {
         "category": _NAME,
         "style": _NAME,
     },
-    "prompts": _PROMPT,  # of PPO, and of the comparison of models
-    "rm_prompts": _PROMPT,  # whose answers are ranked; without any, the prompts' are
+    "prompts": _PROMPT,  # prompts of PPO and of the comparison of models
+    "rm_prompts": _PROMPT,  # prompts whose answers are ranked; default: prompts
     "comparisons": {
         "id": _NAME,
         "history": _HISTORY,
@@ -80,13 +80,13 @@ _TYPE_NAMES = {
 
 
 def check_record(record: Any, *, kind: str, where: str, default_id: str) -> Record:
-    """The record with defaults filled in and unknown fields left out.
+    """Checks a record, fills in defaults and leaves out unknown fields.
 
     Args:
-      record: what a JSONL line or a generator gave.
+      record: a value of a JSONL line or a generator.
       kind: a key of `FIELDS`.
       where: place named at the start of an error message, for example "a.jsonl:3".
-      default_id: the id, where the record has none.
+      default_id: the id if the record has none.
 
     Raises:
       UserError: a field is missing, has the wrong type or an impossible value.
@@ -136,7 +136,7 @@ def _has_type(value: Any, type_: Any) -> bool:
 
 
 def _is_unicode(text: str) -> bool:
-    """False for half a surrogate pair, which JSON can spell but UTF-8 cannot."""
+    """False for half a surrogate pair, which JSON can express but UTF-8 cannot."""
     return text.isascii() or not _SURROGATE.search(text)
 
 
@@ -150,7 +150,7 @@ def _check_ranks(responses: list[str], ranks: list[int], where: str) -> None:
         raise UserError(
             f"{where}: {len(responses)} responses; a comparison needs two or more."
         )
-    # A permutation in which ties share a number: 1 1 2 and 1 1 3, but not 1 3 or 2 2.
+    # Valid ranks share a number on ties: 1 1 2 and 1 1 3 are valid, 1 3 and 2 2 not.
     if not all(1 <= rank <= i for i, rank in enumerate(sorted(ranks), start=1)):
         raise UserError(
             f"{where}: ranks {shown(ranks)} are no ranking; number the responses from 1"
@@ -176,12 +176,12 @@ class Line(NamedTuple):
 
 
 def parse_lines(path: str | os.PathLike[str]) -> Generator[Line, None, None]:
-    """Values of a file with one JSON value a line, or one list of all.
+    """Yields the values of a file with one JSON value per line, or a single list.
 
-    A name in .gz or .xz is unpacked on the way.
+    Files named .gz or .xz are unpacked.
 
     Raises:
-      UserError: as `json_values`.
+      UserError: see `json_values`.
     """
     name = Path(path).stem
     with closing(json_values(path)) as values:
@@ -190,9 +190,9 @@ def parse_lines(path: str | os.PathLike[str]) -> Generator[Line, None, None]:
 
 
 def check_line(line: Line, kind: str) -> Record:
-    """The line's record, as `check_record`; its texts must not be empty either.
+    """The line's record after `check_record`; its texts must not be empty.
 
-    A dialogue or a preference in a form of others becomes ours (`chat_forms`).
+    A dialogue or a preference in a chat library's form is converted (`chat_forms`).
 
     Raises:
       UserError: "path:line: what is wrong; what to do".
@@ -206,10 +206,10 @@ def check_line(line: Line, kind: str) -> Record:
 
 
 def read_jsonl(path: str | os.PathLike[str], kind: str) -> Iterator[Record]:
-    """Records of a file with one JSON object a line, or one list of them.
+    """Yields the records of a file with one JSON object per line, or a single list.
 
-    Optional fields get "" and an `id` of the form "NAME:LINE"; unknown fields are
-    left out. Forms of others become ours (`chat_forms`).
+    Missing optional fields become "", a missing `id` becomes "NAME:LINE", unknown
+    fields are left out, and chat libraries' forms are converted (`chat_forms`).
 
     Raises:
       UserError: "path:line: what is wrong; what to do" for text that is not UTF-8 or
@@ -224,16 +224,16 @@ def read_jsonl(path: str | os.PathLike[str], kind: str) -> Iterator[Record]:
 
 
 def check_kind(kind: str) -> None:
-    """Raises UserError for a kind that `FIELDS` does not have."""
+    """Raises UserError if `FIELDS` does not have the kind."""
     if kind not in FIELDS:
         raise UserError(f"no kind of record {kind!r}; choose from {', '.join(FIELDS)}.")
 
 
 def as_records(prompts: Sequence[str | Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Prompts as records with an id, their number if they have none.
+    """Converts prompts to records; a missing id becomes the prompt's number.
 
     Raises:
-      UserError: a history is not prompts and responses in turn.
+      UserError: a history does not consist of prompts and responses in turn.
     """
     records = [
         {"id": str(number), **({"prompt": given} if isinstance(given, str) else given)}

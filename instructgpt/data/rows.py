@@ -1,4 +1,4 @@
-"""Rows of a source, encoded one by one and kept in memory where they fit."""
+"""Rows of a source, encoded one by one and cached in memory if they fit."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -22,12 +22,12 @@ class Source(Protocol):
 
 
 class Rows:
-    """Encoded rows, kept once encoded if all of them fit in 1 GiB of memory.
+    """Encoded rows, which are cached if all of them fit in 1 GiB of memory.
 
     Attributes:
-      blank: a row like the others in which nothing counts: all masks are False, and
-        the index of a `PromptBatch` is -1.
-      length: T of `TokenBatch` rows, None for others.
+      blank: a row of the same shape without weight: all masks are False, and the
+        index of a `PromptBatch` is -1.
+      length: length T of `TokenBatch` rows, None for other rows.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Rows:
         self.blank = _blank(first)
         self.length = len(first.tokens) if isinstance(first, TokenBatch) else None
         row_bytes = sum(np.asarray(field).nbytes for field in first)
-        # Rows without an encoder are ready as they are, so keeping them gains nothing.
+        # Rows without an encoder need no work, so caching them gains nothing.
         fits = encode is not None and row_bytes * self._num <= _CACHE_BYTES
         self._cache: list[Batch] | None = [None] * self._num if fits else None
 
@@ -74,5 +74,5 @@ def _blank(row: Batch) -> Batch:
 
 
 def stack(rows: Sequence[Batch]) -> Batch:
-    """One batch of the rows: each field has a leading axis of len(rows)."""
+    """Stacks rows to a batch, whose fields have a leading axis of len(rows)."""
     return type(rows[0])(*(np.stack(fields) for fields in zip(*rows, strict=True)))

@@ -1,4 +1,4 @@
-"""Sets of records, written by TFDS as ArrayRecord and read at random.
+"""Sets of records, written by TFDS as ArrayRecord and read by random access.
 
 `build` writes a set once, `open_source` reads it. Its kind says which fields a record
 has (`FIELDS` in records.py); its name tells sets of one kind apart:
@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 VERSION = "1.2.0"
-_BLOCK = 256  # records read at once by those who read all of them
+_BLOCK = 256  # number of records read at once by iteration
 _FEATURES = {
     str: tfds.features.Text(),
     list[str]: tfds.features.Sequence(tfds.features.Text()),
@@ -65,8 +65,8 @@ class RecordBuilder(  # type: ignore[call-arg]
     """The TFDS builder of every kind of record; use it through `build`."""
 
     VERSION = tfds.core.Version(VERSION)
-    # TFDS would look beside the code for checksums of downloads, of which there are
-    # none, with a package that it does not install (importlib_resources).
+    # Keeps TFDS from looking beside the code for checksums of downloads, which do not
+    # exist, with a package that it does not install (importlib_resources).
     code_path = None
 
     def __init__(
@@ -86,7 +86,7 @@ class RecordBuilder(  # type: ignore[call-arg]
         return tfds.core.DatasetInfo(
             builder=self,
             features=tfds.features.FeaturesDict(features),
-            disable_shuffling=True,  # Grain shuffles; row numbers stay meaningful
+            disable_shuffling=True,  # Grain shuffles; row numbers stay valid
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Any]]:
@@ -116,21 +116,21 @@ def build(
     data_dir: str | os.PathLike[str],
     splits: Mapping[str, Callable[[], Iterable[Record]]],
 ) -> Path:
-    """Writes a set unless it is there already, and returns its directory.
+    """Writes a set unless it exists, and returns its directory.
 
-    TFDS writes into a directory of another name and renames it when all is done, so
-    an interrupted build leaves nothing that looks like a set.
+    TFDS writes into a temporary directory and renames it at the end, so an interrupted
+    build leaves nothing that looks like a set.
 
     Args:
       kind: a key of `FIELDS`.
-      name: a set of one kind and name is written once; other records need another name.
+      name: name of the set; other records of the same kind need another name.
       data_dir: root of all sets.
-      splits: for each split a function that starts its records anew, for example
+      splits: for each split a function that returns a new iterator of its records:
         `{"train": lambda: read_jsonl("mine.jsonl", "prompts")}`.
 
     Raises:
-      UserError: a record is bad, a split is empty, the set on disk has other splits, or
-        it cannot be written.
+      UserError: a record is not valid, a split is empty, the set on disk has other
+        splits, or it cannot be written.
     """
     directory = _directory(kind, name, data_dir)
     if not _is_complete(directory):
@@ -140,7 +140,7 @@ def build(
             with contextlib.redirect_stdout(io.StringIO()):
                 builder.download_and_prepare()
         except (OSError, RuntimeError) as error:
-            # Another process may have finished the same set meanwhile.
+            # Another process may have finished the same set in the meantime.
             if not _is_complete(directory):
                 reason = not_writable(error)
                 if reason is None:
@@ -149,7 +149,7 @@ def build(
                     f"{directory}: the set cannot be written ({reason}); make room "
                     "there, or name another folder, and start again"
                 ) from error
-    # A kill between the two leaves a set without its list, which is made now.
+    # A kill after the rename leaves a set without a manifest, which is written now.
     if not (directory / MANIFEST).exists():
         write_manifest(directory)
     there = set(_opened(directory).info.splits)
@@ -162,7 +162,7 @@ def build(
 
 
 def is_built(kind: str, name: str, data_dir: str | os.PathLike[str]) -> bool:
-    """Whether `build` has written this set, whole."""
+    """Whether `build` has written this set completely."""
     return _is_complete(_directory(kind, name, data_dir))
 
 
@@ -172,25 +172,25 @@ def build_jsonl(
     data_dir: str | os.PathLike[str],
     files: Mapping[str, str | os.PathLike[str]],
 ) -> str:
-    """Builds a set from JSONL files, and returns its name: NAME-HASH.
+    """Builds a set from JSONL files, and returns its name, NAME-HASH.
 
-    The hash is of the files, so that a file changed since makes a set of its own.
+    The hash is of the files, so that a changed file makes another set.
 
     Args:
       kind: a key of `FIELDS`.
-      name: start of the set's name, as of the folder of the files. Any name will do:
-        of letters that a set's name may not have, "_" takes the place.
+      name: start of the set's name, such as the folder's name. Characters that are not
+        allowed are replaced by "_".
       data_dir: root of all sets.
       files: the path for each split.
 
     Raises:
-      UserError: as `read_jsonl` and `build`.
+      UserError: see `read_jsonl` and `build`.
     """
     digest = hashlib.sha256()
     for split, path in sorted(files.items()):
         digest.update(f"{split}:{file_hash([path])}\n".encode())
     safe = _safe_name(name)
-    if safe != name:  # which another name may give as well
+    if safe != name:  # another name may become the same, so the hash includes it
         digest.update(os.fsencode(name))
     name = f"{safe}-{digest.hexdigest()[:12]}"
     readers = {
@@ -202,7 +202,7 @@ def build_jsonl(
 
 
 def file_hash(paths: Iterable[str | os.PathLike[str]]) -> str:
-    """Hexadecimal SHA-256 of the contents of files, in order.
+    """Hexadecimal SHA-256 of the contents of files, in their order.
 
     Raises:
       UserError: a file cannot be read.
@@ -222,7 +222,7 @@ class Records(Sequence[Record]):
     """Random access to one split of a set: plain dicts of str, list and int.
 
     Attributes:
-      directory: where the set lies.
+      directory: directory of the set.
       label: "NAME/KIND split SPLIT", for messages.
       files: the files that hold the split.
     """
@@ -249,7 +249,7 @@ class Records(Sequence[Record]):
         return _to_python(self._source[int(index) % len(self)])
 
     def __getitems__(self, indices: Sequence[int]) -> list[Record]:
-        """Several rows at once, which ArrayRecord reads faster."""
+        """Reads several rows at once, which is faster with ArrayRecord."""
         return [_to_python(row) for row in self._source.__getitems__(list(indices))]
 
 
@@ -259,7 +259,7 @@ def open_source(
     """Opens one split of a set that `build` wrote.
 
     Raises:
-      UserError: the set or the split is not there, or its files are damaged.
+      UserError: the set or the split does not exist, or its files are damaged.
     """
     directory = _directory(kind, name, data_dir)
     if not _is_complete(directory):
@@ -290,15 +290,15 @@ def has_split(
 
 @functools.cache
 def _opened(directory: Path) -> tfds.core.DatasetBuilder:
-    """The set as TFDS opens it, once its files are what they were when it was built.
+    """Opens a set with TFDS, after comparing its files with their checksums.
 
-    They are read for that once a process.
+    A process compares them only once.
     """
     damaged = first_damaged(directory)
     if damaged is None:
         try:
             return tfds.builder_from_directory(directory)
-        except Exception:  # TFDS has many of its own
+        except Exception:  # TFDS raises many types of exceptions
             damaged = "dataset_info.json"
     raise UserError(
         f"{directory / damaged}: damaged; delete its directory and build the set again."
@@ -308,7 +308,7 @@ def _opened(directory: Path) -> tfds.core.DatasetBuilder:
 def _check_file(file: Path, length: int) -> None:
     """Raises UserError unless an ArrayRecord file has `length` records.
 
-    Without this a file that was cut at the wrong place reads as empty records.
+    Without this check a file cut at certain places would read as empty records.
     """
     try:
         reader = array_record_module.ArrayRecordReader(str(file))
@@ -325,7 +325,7 @@ def _check_file(file: Path, length: int) -> None:
 
 
 def _safe_name(name: str) -> str:
-    """A name that a set may have, made of any name; at most 60 characters."""
+    """Converts any name to an allowed name of a set, of at most 60 characters."""
     safe = re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII)[:60].lstrip(".-")
     return safe or "records"
 
@@ -344,7 +344,7 @@ def _is_complete(directory: Path) -> bool:
 
 
 def _to_python(value: Any) -> Any:
-    """TFDS gives bytes and NumPy integers; records hold str and int."""
+    """Converts TFDS's bytes and NumPy integers to the str and int of records."""
     match value:
         case dict():
             return {key: _to_python(item) for key, item in value.items()}

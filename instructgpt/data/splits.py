@@ -1,7 +1,7 @@
-"""Which split a record goes to: its set's own where there is one, else by a hash.
+"""Assigns records to splits: the split of the published set, else one by a hash.
 
-Records that begin with the same turn stay together, over all kinds and sets, so that
-no prompt, dialogue or conversation tree lies in two splits.
+Records of all kinds and sets that begin with the same turn stay together, so that no
+prompt, dialogue or conversation tree is in two splits.
 """
 
 import hashlib
@@ -12,12 +12,12 @@ from instructgpt.data.records import SPLITS, Record
 
 
 class Placed(NamedTuple):
-    """What decides about a record.
+    """The facts that decide about a record's split.
 
     Attributes:
-      group: of `group_of`.
-      split: its set's own split, or None.
-      own: the splits that its set has; the others are cut out of `train`.
+      group: the result of `group_of`.
+      split: the record's split in the published set, or None.
+      own: the splits of the published set; other splits are taken from `train`.
     """
 
     group: str
@@ -26,9 +26,9 @@ class Placed(NamedTuple):
 
 
 def group_of(record: Record) -> str:
-    """What records must share to stay together: the first turn, or a whole document.
+    """The key that records in the same split share: first turn, or whole document.
 
-    Letter case and the number of blanks make no difference.
+    Letter case and the number of blanks are ignored.
     """
     text = record.get("text") or [*record.get("history", ()), record["prompt"]][0]
     return " ".join(text.split()).casefold()
@@ -37,17 +37,17 @@ def group_of(record: Record) -> str:
 def split_groups(
     records: Iterable[Placed], *, shares: Mapping[str, float], seed: int
 ) -> dict[str, str]:
-    """The split of each group.
+    """Assigns a split to each group.
 
-    A group goes to the most held-out split that any of its records asks for: test
-    before valid before train. So held-out files stay held out, and a set's train file
-    loses what another set tests.
+    A group goes to the most held-out split of its records: test before valid before
+    train. So held-out files stay held out, and records of a train file that another set
+    has in test are not trained on.
 
     Args:
-      records: all of them, of all kinds.
-      shares: of groups for "valid" and "test", each between 0 and 1, where a set has
-        no such split of its own.
-      seed: draws another split.
+      records: all records of all kinds.
+      shares: shares of groups for "valid" and "test", each between 0 and 1, for sets
+        that have no such split.
+      seed: seed of the hash.
     """
     splits: dict[str, str] = {}
     for record in records:
@@ -62,13 +62,13 @@ def split_groups(
 def share_for(
     split: str, records: Sequence[Placed], *, shares: Mapping[str, float], seed: int
 ) -> float | None:
-    """A share with which a split gets records, and train keeps some; None: none does.
+    """A share with which a split gets records and train keeps some; None: no share.
 
     Args:
       split: "valid" or "test", which is empty with `shares`.
-      records: as of `split_groups`.
-      shares: of the other splits.
-      seed: as of `split_groups`.
+      records: see `split_groups`.
+      shares: shares of the other splits.
+      seed: see `split_groups`.
     """
     others = {name: share for name, share in shares.items() if name != split}
     for share in (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5):
@@ -80,14 +80,14 @@ def share_for(
 
 
 def fraction(text: str, seed: int) -> float:
-    """A number in [0, 1) that looks random but follows from the text and the seed."""
+    """A pseudo-random number in [0, 1), determined by the text and the seed."""
     digest = hashlib.sha256(f"{seed}:{text}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _draw(record: Placed, shares: Mapping[str, float], seed: int) -> str:
-    # The shares lie one after the other and do not move with `own`, so that a group
-    # that several sets share is mostly drawn alike.
+    # Each split has a fixed interval that does not depend on `own`, so that a group
+    # shared by several sets mostly gets the same split in all.
     number, above = fraction(record.group, seed), 0.0
     for split in ("test", "valid"):
         above += shares.get(split, 0.0)

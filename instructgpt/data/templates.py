@@ -1,7 +1,7 @@
-"""How a prompt with its history is put to a model: plain, or a dialogue format.
+"""Prompt templates: how a prompt with its history becomes a model's input.
 
-A template gives the text around each turn. Control tokens in it ("<|im_start|>") become
-their ids; the same characters in a user's text stay characters.
+A template defines the text around each turn. Its control tokens ("<|im_start|>")
+become their ids; the same characters in a user's text stay plain characters.
 """
 
 import re
@@ -13,22 +13,23 @@ from instructgpt.tokenizer import Tokenizer
 
 
 class Template(NamedTuple):
-    """The text around a prompt and its response; control tokens by name."""
+    """The text around a prompt and its response, with control tokens by name."""
 
-    user: str = ""  # before a prompt
-    assistant: str = ""  # between a prompt and its response
-    after: str = ""  # between an earlier response's end and the next prompt's `user`
-    lead: str = ""  # what a response's first word joins on to, such as a space
+    user: str = ""  # text before a prompt
+    assistant: str = ""  # text between a prompt and its response
+    after: str = ""  # text between an earlier response's end and the next `user`
+    lead: str = ""  # text that begins a response, such as a space
     controls: tuple[str, ...] = ()
-    end: str = ""  # the control that ends a response; "" is the tokenizer's EOS
+    end: str = ""  # control token that ends a response; "": the tokenizer's EOS
 
 
 TEMPLATES = {
-    # The prompt, a newline, the response.
+    # A prompt, a newline, and the response.
     "plain": Template(assistant="\n"),
-    # Bai et al. 2022 (hh-rlhf).
+    # The form of Bai et al. 2022 (hh-rlhf).
     "dialogue": Template(user="\n\nHuman: ", assistant="\n\nAssistant:", lead=" "),
-    # Qwen2, SmolLM2; their chat models have <|im_end|> as EOS, the base models do not.
+    # For Qwen2 and SmolLM2, whose chat models have <|im_end|> as EOS; base models do
+    # not.
     "chatml": Template(
         user="<|im_start|>user\n",
         assistant="<|im_end|>\n<|im_start|>assistant\n",
@@ -36,7 +37,7 @@ TEMPLATES = {
         controls=("<|im_start|>", "<|im_end|>"),
         end="<|im_end|>",
     ),
-    # Its chat models have <|eot_id|> as EOS.
+    # For Llama 3, whose chat models have <|eot_id|> as EOS.
     "llama3": Template(
         user="<|start_header_id|>user<|end_header_id|>\n\n",
         assistant="<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
@@ -47,19 +48,19 @@ TEMPLATES = {
 
 
 class PromptFormat:
-    """A tokenizer and a template: records to ids, and ids back to responses.
+    """Converts records to ids and ids to responses, by a tokenizer and a template.
 
     Attributes:
       tokenizer: The tokenizer.
-      end_id: What ends a response: the template's own mark, else the tokenizer's EOS.
+      end_id: Id that ends a response: the template's mark, else the tokenizer's EOS.
     """
 
     def __init__(self, tokenizer: Tokenizer, template: str = "plain"):
-        """Joins the two.
+        """Joins a tokenizer and a template.
 
         Raises:
-          UserError: there is no such template, or the tokenizer lacks its controls or
-            drops line breaks, which every template has.
+          UserError: there is no such template, or the tokenizer lacks its control
+            tokens or drops line breaks, which every template has.
         """
         if template not in TEMPLATES:
             raise UserError(
@@ -84,18 +85,18 @@ class PromptFormat:
 
     @property
     def pad_id(self) -> int:
-        """The tokenizer's."""
+        """The tokenizer's padding id."""
         return self.tokenizer.pad_id
 
     def prompt_ids(self, record: dict[str, Any], *, raw: bool = False) -> list[int]:
-        """What a response follows: history, prompt and the text around them.
+        """Ids before a response: the history, the prompt and the text around them.
 
-        An earlier response has the ids that `response_ids` gave it as the last one, so
-        a dialogue's ids begin with those of each of its turns.
+        Earlier responses have the ids of `response_ids`, so the ids of a dialogue begin
+        with those of the same dialogue one turn earlier.
 
         Args:
-          record: Has `prompt` and may have `history`.
-          raw: Use the prompt as it is, without the template (a few-shot prefix, say).
+          record: A record with `prompt`, which may have `history`.
+          raw: Whether to omit the template, for example with a few-shot prefix.
         """
         ids = [*self.tokenizer.start_ids]
         if raw:
@@ -108,28 +109,28 @@ class PromptFormat:
         return ids + self._turn_ids(before, record["prompt"])
 
     def response_ids(self, text: str) -> list[int]:
-        """A response and its end."""
+        """Ids of a response and its end."""
         encoded = self.tokenizer.encode(self._template.lead + text)
         return [*encoded, self.end_id]
 
     def response_text(self, ids: Iterable[int]) -> str:
-        """The inverse of `response_ids`, for sampled ids too."""
+        """The inverse of `response_ids`, also for sampled ids."""
         return self.tokenizer.decode(ids).removeprefix(self._template.lead)
 
     def _turn_ids(self, before: str, prompt: str) -> list[int]:
-        """From `before`, text of the template, to where the response begins."""
+        """Ids of a turn: text `before`, the prompt, the text before the response."""
         after = self._fixed(self._template.assistant)
         return self._encode([*self._fixed(before), prompt, *after])
 
     def _fixed(self, text: str) -> list[str | int]:
-        """Text of the template, its control tokens as ids."""
+        """Text of the template, with control tokens as ids."""
         if not self._controls:
             return [text]
         names = "|".join(map(re.escape, self._controls))
         return [self._controls.get(p, p) for p in re.split(f"({names})", text)]
 
     def _encode(self, parts: Iterable[str | int]) -> list[int]:
-        """Text between two control tokens is encoded as one."""
+        """Encodes parts; neighbouring texts are joined before they are encoded."""
         ids: list[int] = []
         text = ""
         for part in [*parts, None]:

@@ -1,4 +1,4 @@
-"""Records to rows of token ids: pure functions from text to NumPy arrays.
+"""Encodes records as rows of token ids: pure functions from text to NumPy arrays.
 
 Letters: P max_prompt, R max_response, T tokens (P + R), K max_responses. Prompts are
 padded on the left and responses on the right, so that every response starts at
@@ -25,15 +25,15 @@ def encode_demonstration(
     max_response: int,
     loss_on: Literal["response", "all"] = "response",
 ) -> TokenBatch:
-    """One row [T]: the prompt, then the response and EOS (paper §3.5, SFT).
+    """Encodes a demonstration as a row [T]: prompt, response and EOS (paper §3.5, SFT).
 
     Args:
-      record: has `id`, `prompt` and `response`.
-      prompt_format: gives the ids.
-      max_prompt: P, room for the prompt with its newline.
-      max_response: R, room for the response with its EOS.
-      loss_on: the prediction targets: the response and EOS, or every token but the
-        first, which has nothing before it.
+      record: a record with `id`, `prompt` and `response`.
+      prompt_format: tokenizer and template.
+      max_prompt: largest number of tokens of the prompt with its newline, P.
+      max_response: largest number of tokens of the response with its EOS, R.
+      loss_on: the prediction targets: the response and EOS, or every token except the
+        first, which has no context.
 
     Raises:
       UserError: the prompt or the response is too long.
@@ -59,13 +59,13 @@ def encode_demonstration(
 def encode_prompt(
     record: Record, prompt_format: PromptFormat, *, max_prompt: int, raw: bool = False
 ) -> PromptBatch:
-    """One prompt, left-padded [P]; its index is -1 until the loader sets it.
+    """Encodes a prompt, left-padded [P]; its index is -1 until the loader sets it.
 
     Args:
-      record: has `id` and `prompt`.
-      prompt_format: gives the ids.
-      max_prompt: P, room for the prompt.
-      raw: use the prompt as it is, without the template (a few-shot prefix, say).
+      record: a record with `id` and `prompt`.
+      prompt_format: tokenizer and template.
+      max_prompt: largest number of tokens of the prompt, P.
+      raw: whether to omit the template, for example with a few-shot prefix.
 
     Raises:
       UserError: the prompt is too long.
@@ -84,19 +84,19 @@ def encode_comparison(
     max_response: int,
     max_responses: int,
 ) -> ComparisonBatch:
-    """One prompt with its ranked responses: prompt [P], responses [K, R].
+    """Encodes a prompt [P] with its ranked responses [K, R].
 
-    A response longer than R with its EOS is cut to R tokens and has no EOS, like a
-    sample that met the length limit. Responses that are then the same tokens have the
-    same `wording`, so that neither can count as better than the other. An empty slot
-    has rank 0 and nothing valid.
+    A response that is longer than R with its EOS is cut to R tokens and has no EOS,
+    like a sample that reached the length limit. Responses whose tokens are then equal
+    have the same `wording`, so that neither counts as better than the other. An empty
+    slot has rank 0 and no valid token.
 
     Args:
-      record: has `id`, `prompt`, `responses` and `ranks`.
-      prompt_format: gives the ids.
-      max_prompt: P, room for the prompt with its newline.
-      max_response: R, room for a response with its EOS.
-      max_responses: K, slots for responses.
+      record: a record with `id`, `prompt`, `responses` and `ranks`.
+      prompt_format: tokenizer and template.
+      max_prompt: largest number of tokens of the prompt with its newline, P.
+      max_response: largest number of tokens of a response with its EOS, R.
+      max_responses: number of slots for responses, K.
 
     Raises:
       UserError: the prompt is too long or there are more than K responses.
@@ -129,13 +129,13 @@ def encode_comparison(
 
 
 def count_cut(row: ComparisonBatch, eos_id: int) -> int:
-    """How many responses of one `encode_comparison` row were cut to R tokens."""
+    """Number of responses of an `encode_comparison` row that were cut to R tokens."""
     full = row.response_valid[:, -1]
     return int((full & (row.responses[:, -1] != eos_id)).sum())
 
 
 class Kept(NamedTuple):
-    """Which rows of a source fit."""
+    """The rows of a source that fit."""
 
     indices: np.ndarray  # int64[kept], row numbers in the source, ascending
     dropped: int
@@ -150,16 +150,16 @@ def filter_long(
     on_long: Literal["error", "drop"] = "drop",
     what: str = "records",
 ) -> Kept:
-    """Rows short enough to encode; the paper drops prompts over 1k tokens (App. C).
+    """Finds the rows that are short enough; the paper drops prompts over 1k tokens (C).
 
     Args:
       source: demonstrations, prompts or comparisons.
-      prompt_format: gives the ids.
-      max_prompt: P, room for the prompt with its newline.
-      max_response: R, room for the response with its EOS, for demonstrations; None
-        leaves responses unchecked (those of comparisons are cut, not dropped).
-      on_long: "drop" leaves a longer row out, "error" raises at the first.
-      what: the records are called in the error: "train prompts".
+      prompt_format: tokenizer and template.
+      max_prompt: largest number of tokens of the prompt with its newline, P.
+      max_response: largest number of tokens of a demonstration's response with its
+        EOS, R; None does not check responses (comparisons' are cut, not dropped).
+      on_long: "drop" leaves out longer rows, "error" raises at the first.
+      what: plural name of the records in the error, such as "train prompts".
 
     Raises:
       UserError: a row is too long and on_long is "error", or no row fits.
@@ -192,7 +192,7 @@ def filter_long(
 
 
 class _TooLongError(UserError):
-    """Apart from other mistakes, so that `filter_long` can drop the record."""
+    """A record is too long; a separate class, so that `filter_long` can drop it."""
 
 
 def _check_length(record: Record, field: str, length: int, limit: int) -> None:
@@ -207,7 +207,7 @@ def _check_length(record: Record, field: str, length: int, limit: int) -> None:
 def _pad(
     ids: Sequence[int], length: int, pad_id: int, *, left: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens int32[length] and their validity bool[length]."""
+    """Pads ids: returns tokens int32[length] and their mask bool[length]."""
     tokens = np.full(length, pad_id, np.int32)
     valid = np.zeros(length, bool)
     where = slice(length - len(ids), length) if left else slice(len(ids))

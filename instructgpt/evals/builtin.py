@@ -1,4 +1,4 @@
-"""The evaluators and judges that a config names by a short name."""
+"""The built-in evaluators and judges, by the short names that a config uses."""
 
 from instructgpt.evals.gold import GoldJudge
 from instructgpt.evals.language import HeldOutLoss

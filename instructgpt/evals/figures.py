@@ -37,9 +37,9 @@ from instructgpt.evals.plotting import (
 
 @styled
 def win_rates(results: Results) -> Figure | None:
-    """Preference over SFT with 95 % intervals (paper, Fig. 1).
+    """Draws the win rates against SFT with 95 % intervals (paper, Fig. 1).
 
-    Where no judge gave one, by the reward model's score.
+    If no judge gave win rates, those by the reward model's score are drawn.
     """
     points = model_values(results, "win_rate")
     points = points or model_values(results, "score_win_rate")
@@ -57,7 +57,7 @@ def win_rates(results: Results) -> Figure | None:
 
 @styled
 def likert(results: Results) -> Figure | None:
-    """Mean overall quality on the 1-7 scale (paper, Fig. 5)."""
+    """Draws the mean overall quality on the 1-7 scale (paper, Fig. 5)."""
     points = model_values(results, "likert")
     if not points:
         return None
@@ -71,7 +71,7 @@ def likert(results: Results) -> Figure | None:
 
 @styled
 def flags(results: Results) -> Figure | None:
-    """How often each yes/no judgement holds (paper, Fig. 4 and Table 3)."""
+    """Draws how often each yes/no judgement holds (paper, Fig. 4 and Table 3)."""
     models = results.get("models", {})
     names = list(
         dict.fromkeys(flag for m in models.values() for flag in m.get("flags", {}))
@@ -110,7 +110,7 @@ def flags(results: Results) -> Figure | None:
 
 @styled
 def ppo_curves(curves: Mapping[str, Curve]) -> Figure | None:
-    """Reward, KL, value loss and clip fraction over PPO iterations, both runs."""
+    """Draws reward, KL, value loss and clip fraction over PPO iterations."""
     panels = {
         "score": "Reward model score",
         "kl": "KL to the reference (nats)",
@@ -141,7 +141,7 @@ def ppo_curves(curves: Mapping[str, Curve]) -> Figure | None:
 
 @styled
 def loss_curves(curves: Mapping[str, Curve]) -> Figure | None:
-    """Training and validation loss of the four supervised stages."""
+    """Draws training and validation losses of the four supervised stages."""
     stages = {
         "pretrain": "Pretraining",
         "sft": "SFT",
@@ -180,7 +180,7 @@ def loss_curves(curves: Mapping[str, Curve]) -> Figure | None:
 def pretraining_loss(
     results: Results, curves: Mapping[str, Curve] | None = None
 ) -> Figure | None:
-    """Held-out pretraining loss before and after RL: the alignment tax."""
+    """Draws the held-out pretraining loss before and after RL: the alignment tax."""
     losses = results.get("pretrain_loss", {})
     names = [n for n in ("gpt", "rl_init", "ppo", "ppo_ptx") if n in losses]
     if not names:
@@ -215,10 +215,10 @@ def pretraining_loss(
 
 @styled
 def reward_accuracy(results: Results) -> Figure | None:
-    """Reward model accuracy on ranked pairs beside the labelers' own agreement.
+    """Draws the reward model's accuracy on ranked pairs and the labelers' agreement.
 
-    Only the last two kinds of mark are over the same pairs, those that two labelers
-    left untied.
+    Only the last two kinds of marks are comparable: they are over the same pairs, those
+    that two labelers left untied.
     """
     reward = results.get("reward_model", {})
     kinds = {
@@ -261,7 +261,7 @@ def reward_accuracy(results: Results) -> Figure | None:
 
 @styled
 def sft_epochs(results: Results) -> Figure | None:
-    """Validation loss and mean RM score after each SFT epoch (paper §3.5)."""
+    """Draws validation loss and mean RM score after each SFT epoch (paper §3.5)."""
     epochs = results.get("sft_epochs") or []
     panels = {"valid_loss": "Validation loss", "rm_score": "Mean RM score"}
     panels = {k: v for k, v in panels.items() if series(epochs, k, x="epoch")[0].size}

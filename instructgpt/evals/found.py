@@ -1,4 +1,4 @@
-"""What evaluators and judges find about models, and how it stands in results.json."""
+"""Runs evaluators and judges, and arranges their results for results.json."""
 
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,10 @@ Rows = list[dict[str, Any]]
 def run_evaluators(
     evaluators: Mapping[str, Evaluator], model: LanguageModel, records: Sequence[Record]
 ) -> dict[str, Results]:
-    """What each evaluator finds about one model.
+    """Runs each evaluator on one model.
 
     Raises:
-      UserError: one gives something else than Results.
+      UserError: an evaluator returns something other than Results.
     """
     out = {}
     for key, evaluator in evaluators.items():
@@ -37,11 +37,11 @@ def run_judges(
     records: Sequence[Record],
     answers: Mapping[str, Sequence[str]],
 ) -> dict[str, Mapping[str, Results]]:
-    """What each judge finds about the answers of all models.
+    """Runs each judge on the answers of all models.
 
     Raises:
-      UserError: one says nothing of a model, or gives rows for another number of
-        answers than there are.
+      UserError: a judge leaves out a model, or its number of rows is not the number of
+        answers.
     """
     out = {}
     for key, judge in judges.items():
@@ -63,24 +63,24 @@ def run_judges(
 
 
 class Found(NamedTuple):
-    """A comparison's answers and all that was found about the models."""
+    """The answers of a comparison, and the results of evaluators and judges."""
 
-    answers: Mapping[str, Sequence[str]]  # of each model, in the order of the prompts
-    measured: Mapping[str, Mapping[str, Results]]  # of each model, by evaluator
-    judged: Mapping[str, Mapping[str, Results]]  # of each judge, by model
+    answers: Mapping[str, Sequence[str]]  # model -> answers in the order of the prompts
+    measured: Mapping[str, Mapping[str, Results]]  # model -> evaluator -> results
+    judged: Mapping[str, Mapping[str, Results]]  # judge -> model -> results
 
     def numbers(
         self, *, labels: Mapping[str, str], judges: set[str], evaluators: set[str]
     ) -> dict[str, Any]:
-        """The numbers of results.json.
+        """The numbers of `results.json`.
 
-        Those of built-in judges are each model's own, and the held-out loss has a key
-        of its own. Others stand under `judges` and `evaluators`, by key and by model.
+        Numbers of built-in judges and the held-out loss are entries of each model. The
+        others are under `judges` and `evaluators`, by key and by model.
 
         Args:
-          labels: The models' names as they are shown.
-          judges: Keys of the built-in ones.
-          evaluators: Keys of the built-in ones.
+          labels: The models' displayed names.
+          judges: Keys of the built-in judges.
+          evaluators: Keys of the built-in evaluators.
         """
         models: dict[str, dict[str, Any]] = {
             name: {"label": label} for name, label in labels.items()
@@ -104,10 +104,10 @@ class Found(NamedTuple):
         return {"models": models, "pretrain_loss": losses, **others}
 
     def rows(self, records: Sequence[Record]) -> dict[str, Rows]:
-        """Each model's answers with what the judges say, and the evaluators' own rows.
+        """Each model's answers with the judges' rows, and the evaluators' own rows.
 
         Returns:
-          Rows by the name of a file: MODEL, and EVALUATOR.MODEL.
+          Rows by file name: MODEL, and EVALUATOR.MODEL.
         """
         out: dict[str, Rows] = {}
         for name, texts in self.answers.items():
@@ -139,9 +139,9 @@ class Found(NamedTuple):
         )
 
     def side_by_side(self, records: Sequence[Record], number: int) -> Rows:
-        """Prompts with all answers, spread over categories: the first of each, and on.
+        """Prompts with all answers, taken from the categories in turn.
 
-        The ratings are those of `rater`.
+        The ratings are those of the judge `rater`.
         """
         rater = self.rater
         rated = self.judged[rater] if rater else None
@@ -168,7 +168,7 @@ class Found(NamedTuple):
 
 
 def commit() -> str:
-    """The checkout's commit, with + if it has changes; "unknown" outside of one."""
+    """The checkout's commit, with + if there are changes; "unknown" without git."""
     here = Path(__file__).parent
     try:
         commit = subprocess.run(

@@ -1,4 +1,4 @@
-"""Models judged by the miniature world's gold judge (paper §4.1, Figs 1, 4, 5)."""
+"""Judges models by the miniature world's gold judge (paper §4.1, Figs 1, 4, 5)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,14 +23,14 @@ FLAGS = {
 
 
 class GoldJudge:
-    """Rates answers from 1 to 7 and flags them, and gives win rates by utility."""
+    """Rates answers from 1 to 7, flags them, and computes win rates by utility."""
 
     def __init__(self, world: World, baseline: str):
         self._world, self._baseline = world, baseline
 
     @classmethod
     def open(cls, setting: Setting) -> "GoldJudge":
-        """The judge of the data's world.
+        """Builds the judge of the data's world.
 
         Raises:
           UserError: the data are not the miniature world's.
@@ -45,7 +45,7 @@ class GoldJudge:
     def judge(
         self, records: Sequence[Mapping[str, Any]], responses: Mapping[str, list[str]]
     ) -> dict[str, Results]:
-        """Win rate, Likert score, flags and Likert scores by category."""
+        """Returns win rates, Likert scores, flags, and Likert scores by category."""
         judged = {
             name: judge_all(self._world, records, texts)
             for name, texts in responses.items()
@@ -82,16 +82,16 @@ def summarise(
     judgements: Sequence[Judgement],
     baseline: Sequence[Judgement] | None,
 ) -> dict[str, Any]:
-    """Win rate against a baseline, Likert and flags, each [mean, low, high].
+    """Win rate against a baseline, Likert score and flags, each [mean, low, high].
 
-    A tie in utility counts one half. Flags about constraints and hallucination are
-    over the prompts that have a constraint or a text to stay within.
+    A tie in utility counts one half. Flags about constraints and hallucination use only
+    prompts that have a constraint or a text to stay within.
 
     Args:
-      records: [N], the prompts.
-      judgements: [N], of a model's answers to them.
-      baseline: [N], of the other model's answers; None if the model is the baseline
-        itself, whose win rate is exactly one half.
+      records: The N prompts.
+      judgements: N judgements of a model's answers.
+      baseline: N judgements of the baseline's answers; None if the model is the
+        baseline itself, whose win rate is exactly one half.
     """
     utilities = [j.utility for j in judgements]
     likert = [j.likert for j in judgements]

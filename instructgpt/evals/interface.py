@@ -1,13 +1,13 @@
-"""What compares models: evaluators, which ask a model, and judges of its answers.
+"""The interfaces of evaluators, which query a model, and of judges of its answers.
 
-Both are named in the config of the evaluate stage, a built-in one by its short name and
-one of your own by `module:Class`, with their keyword fields:
+Both are named in the config of the evaluate stage, with their keyword fields: a
+built-in one by its short name, your own by `module:Class`:
 
     config.judges.brief = dict(name="my_judges:Brief", words=20)
 
-A class is built from these fields. One that also needs the data, the reward model or
-the other settings of the comparison has a classmethod `open(setting, **fields)`, which
-is called in place of the constructor, and gives None where the data lack what it needs.
+A class is constructed from these fields. A class that also needs the data, the reward
+model or other settings of the comparison has a classmethod `open(setting, **fields)`,
+which replaces the constructor and returns None if the data lack what it needs.
 """
 
 import dataclasses
@@ -27,29 +27,31 @@ Value = float | Sequence[float]  # a number, or (value, low, high) of its interv
 
 
 class Results(NamedTuple):
-    """What is found about one model."""
+    """The results of an evaluator or a judge for one model."""
 
-    # By name. A name may begin with a group and a slash: "flags/hallucination".
+    # Numbers by name. A name may begin with a group: "flags/hallucination".
     numbers: Mapping[str, Value]
-    # One for each sample, as JSON. A judge's are in the order of the records; a
-    # `rating` in them stands beside the answer in the report.
+    # One JSON row per sample. A judge's rows are in the order of the records, and the
+    # report shows their `rating` beside the answer.
     rows: Sequence[Mapping[str, Any]] = ()
 
 
 class Evaluator(Protocol):
-    """Asks one model at a time: a benchmark, a loss; evals/language.py has one.
+    """Measures one model at a time, such as by a benchmark or a loss.
+
+    evals/language.py has one.
 
     It may also have `check(config)`, which is called with the config of each model
     before any of them is asked, and raises UserError where it could not be.
     """
 
     def run(self, model: LanguageModel, records: Sequence[Record]) -> Results:
-        """What is found about a model.
+        """Returns the results for a model.
 
         Args:
-          model: To be asked for answers or log-likelihoods.
-          records: The prompts that all models are compared on; an evaluator may have
-            questions of its own instead.
+          model: The model, which gives answers or log-likelihoods.
+          records: The prompts that all models are compared on; an evaluator may use its
+            own questions instead.
         """
         ...
 
@@ -60,28 +62,28 @@ class Judge(Protocol):
     def judge(
         self, records: Sequence[Record], responses: Mapping[str, Sequence[str]]
     ) -> Mapping[str, Results]:
-        """What is found about each model, by its name.
+        """Returns the results for each model, by its name.
 
         Args:
-          records: [N] prompts.
-          responses: [N] answers of every model by its name, so that a judge can be
-            shown two of them at once, in either order.
+          records: The N prompts.
+          responses: N answers of every model by its name, so that a judge can compare
+            two models' answers in either order.
         """
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What a comparison is made with."""
+    """The data and settings of a comparison."""
 
     data: Datasets
-    split: str  # whose prompts and documents: valid or test
+    split: str  # split of the prompts and documents: valid or test
     baseline: str  # name of the model that the others are compared with
     batch_size: int
-    reward: Callable[[], RewardModel]  # loads it once
-    # Held-out pretraining text as rows of tokens for a model of this config.
+    reward: Callable[[], RewardModel]  # loads the reward model, only once
+    # Returns held-out pretraining text as rows of tokens for a model's config.
     windows: Callable[[ModelConfig], TokenWindows]
-    log: Callable[[str], None]  # tells the user
+    log: Callable[[str], None]  # prints a line for the user
 
 
 def build_named(
@@ -92,13 +94,13 @@ def build_named(
     method: str,
     where: str,
 ) -> dict[str, Any]:
-    """Evaluators or judges by key, as the config names them.
+    """Builds the evaluators or judges that a config names, by key.
 
     Args:
-      blocks: Of each key its `name` and the keyword fields.
+      blocks: The `name` and the keyword fields of each key.
       built_in: Classes by short name.
-      setting: For classes with an `open`.
-      method: That the classes must have.
+      setting: Argument for classes with an `open`.
+      method: Name of the method that the classes must have.
       where: The config key of the blocks, for errors.
 
     Raises:
@@ -129,11 +131,11 @@ def find_class(
     Args:
       name: A short name, or module:Class.
       built_in: Classes by short name.
-      method: That it must have.
+      method: Name of the method that the class must have.
       where: The config key of its block, for errors.
 
     Raises:
-      UserError: there is none, or it has no such method.
+      UserError: there is no such class, or it has no such method.
     """
     if name in built_in:
         return built_in[name]
@@ -149,7 +151,7 @@ def find_class(
 
 
 def nested(numbers: Mapping[str, Value]) -> dict[str, Any]:
-    """Numbers for results.json, those of a group under its name."""
+    """Numbers for results.json, with each group as a nested dict."""
     out: dict[str, Any] = {}
     for name, value in numbers.items():
         group, _, own = name.rpartition("/")

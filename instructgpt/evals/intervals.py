@@ -5,12 +5,11 @@ are a cluster, not independent observations. The variance of a mean or of a pool
 is the linearised one between prompts, and quantiles are Student's t, since few prompts
 tell little about that variance.
 
-A mean without limits gets the t interval. Whatever lies between two limits (a rate, a
-Likert score) gets a score interval in Wilson's form, whose binomial sample size is an
-effective one: p (1 - p) / variance, as for proportions from cluster samples in Korn and
-Graubard (Survey Methodology 24, 1998) and Kott and Liu (International Statistical
-Review 77, 2009). It stays within the limits and keeps a width where all observations
-are alike.
+A mean without limits gets the t interval. A value between two limits (a rate, a Likert
+score) gets a score interval in Wilson's form with an effective binomial sample size,
+p (1 - p) / variance, as for proportions from cluster samples in Korn and Graubard
+(Survey Methodology 24, 1998) and Kott and Liu (International Statistical Review 77,
+2009). It stays within the limits, and has a width even if all observations are equal.
 """
 
 from collections.abc import Sequence
@@ -19,12 +18,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import stdtrit
 
-# Weight, in degrees of freedom of the variance, of the prior that the judgements of a
-# prompt are all alike. With 1, intervals of rare outcomes in correlated pairs are too
-# short (tests/benchmarks/coverage.py); with more they are longer than they need be.
+# Weight, in degrees of freedom of the variance, of the prior that all judgements of a
+# prompt are equal. With 1, intervals of rare outcomes in correlated pairs are too short
+# (tests/benchmarks/coverage.py); with more than 2 they are longer than necessary.
 PRIOR_WEIGHT = 2.0
 _LEVEL = 0.975  # the quantile of Student's t that leaves 95 % between -t and t
-_LARGEST_T = 1e6  # of a single prompt, whose interval is then the whole range
+_LARGEST_T = 1e6  # t for a single prompt, whose interval is then the whole range
 
 
 class Interval(NamedTuple):
@@ -38,7 +37,7 @@ class Interval(NamedTuple):
 def mean_interval(
     values: Sequence[float] | np.ndarray, *, limits: tuple[float, float] | None = None
 ) -> Interval:
-    """Mean of `values` [N] with its interval.
+    """The mean of `values` [N] with its interval.
 
     Without limits it is Student's: t standard errors with N - 1 degrees of freedom to
     either side. It is exact for normal values, too short on the long side of skewed
@@ -46,8 +45,8 @@ def mean_interval(
     With limits it is `ratio_interval` on their scale.
 
     Args:
-      values: one number a prompt.
-      limits: the least and the greatest possible value, for example (1, 7) for a
+      values: One number per prompt.
+      limits: The smallest and the largest possible value, for example (1, 7) for a
         Likert score; the interval stays within them.
 
     Raises:
@@ -71,14 +70,14 @@ def mean_interval(
 def win_rate(
     a_utilities: Sequence[float] | np.ndarray, b_utilities: Sequence[float] | np.ndarray
 ) -> Interval:
-    """How often model A is preferred to model B on the same prompts (paper, Fig. 1).
+    """The rate at which model A is preferred to model B on prompts (paper, Fig. 1).
 
     A prompt counts 1 where A's answer has the greater utility, 0 where B's has, and
     1/2 where they are equal; the interval is that of the mean of these outcomes.
 
     Args:
-      a_utilities: [N], one a prompt, greater is better.
-      b_utilities: [N], of the same prompts in the same order.
+      a_utilities: A's N utilities, one per prompt; greater is better.
+      b_utilities: B's N utilities, for the same prompts in the same order.
 
     Raises:
       ValueError: no prompts, or two different numbers of them.
@@ -92,15 +91,15 @@ def win_rate(
 def ratio_interval(
     sums: Sequence[float] | np.ndarray, weights: Sequence[float] | np.ndarray
 ) -> Interval:
-    """Pooled rate sum(sums) / sum(weights), with prompts as the sampled unit.
+    """The pooled rate sum(sums) / sum(weights), with prompts as the sampled unit.
 
-    For rates over several judgements a prompt, such as the accuracy of a reward model
-    on the C(K, 2) pairs of a ranking (paper §3.5): pairs of one prompt share their
+    It is for rates over several judgements per prompt, such as a reward model's
+    accuracy on the C(K, 2) pairs of a ranking (paper §3.5). Pairs of one prompt share
     answers and labelers, so they are not independent. See `ratio_intervals`.
 
     Args:
-      sums: [N], for example correctly ordered pairs of each prompt.
-      weights: [N], for example untied pairs of each prompt.
+      sums: N sums, for example numbers of correctly ordered pairs of each prompt.
+      weights: N weights, for example numbers of untied pairs of each prompt.
 
     Raises:
       ValueError: the weights add up to 0, the lengths differ, or a sum is not between 0
@@ -117,25 +116,25 @@ def ratio_interval(
 def ratio_intervals(
     sums: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pooled rates and the ends of their intervals, for many samples at once.
+    """Pooled rates and the ends of their intervals, for a batch of samples.
 
     With residuals e = s - p w of M = sum(w)^2 / sum(w^2) prompts of equal weight, the
     linearised variance of the rate p is v = M / (M - 1) sum(e^2) / sum(w)^2, and
     v / (p (1 - p)) is one over the effective sample size n. Few prompts, or few that
     differ from the others, estimate it badly: v has about
     f = 2 / (sum(e^4) / sum(e^2)^2 - 1 / M) degrees of freedom, by its variance and at
-    most M. So one over n is averaged with 1 / M, which holds where the judgements of a
-    prompt are all alike, by weights f and PRIOR_WEIGHT. The ends of the interval are
-    the rates q with |p - q| = t sqrt(q (1 - q) / n), t with M - 1 degrees of freedom.
+    most M. So 1 / n is averaged, by weights f and PRIOR_WEIGHT, with 1 / M, the value
+    if all judgements of a prompt are equal. The ends of the interval are the rates q
+    with |p - q| = t sqrt(q (1 - q) / n), t with M - 1 degrees of freedom.
 
-    The limits of the method: with few prompts whose judgements are hardly correlated,
-    or nearly all of them ties, intervals are longer than they need be (up to five times
-    with 5 prompts, twice with 20). Prompts are taken for a sample from endlessly many;
-    nothing is said of what another training seed or other labelers would give.
+    Limits of the method: with few prompts whose judgements are hardly correlated or
+    nearly all ties, intervals are longer than necessary (up to five times with 5
+    prompts, twice with 20). Prompts are treated as a sample of an infinite population;
+    the variation over training seeds and labelers is not included.
 
     Args:
-      sums: [..., N] of samples of N prompts, each from 0 to its weight.
-      weights: [..., N], 0 for a prompt that does not count.
+      sums: Sums [..., N] for samples of N prompts, each from 0 to its weight.
+      weights: Weights [..., N], 0 for a prompt that is left out.
 
     Returns:
       (rate, low, high), each [...].
@@ -147,7 +146,7 @@ def ratio_intervals(
     squares = np.square((sums - rate[..., None] * weights) / total[..., None])
     sum_of_squares = squares.sum(-1)
     binary = rate * (1 - rate)
-    # One over the effective sample size, first as estimated and then with its prior.
+    # 1 / n, the inverse effective sample size: first the estimate, then with the prior.
     alike = 1 / prompts
     estimated = _divide(sum_of_squares * prompts / freedom, binary, otherwise=alike)
     concentration = _divide(
@@ -166,5 +165,5 @@ def ratio_intervals(
 
 
 def _divide(a: np.ndarray, b: np.ndarray, *, otherwise: np.ndarray) -> np.ndarray:
-    """a / b, and `otherwise` where b is 0."""
+    """The quotient a / b, with `otherwise` where b is 0."""
     return np.where(b > 0, a / np.where(b > 0, b, 1), otherwise)

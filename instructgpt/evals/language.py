@@ -1,4 +1,4 @@
-"""Held-out loss of a language model, unbiased by padding and batching."""
+"""Held-out loss of a language model, which padding and batching do not bias."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -34,9 +34,9 @@ def make_loss_evaluator(
     Args:
       model: The language model; dropout is off.
       source: Random access to records.
-      encode: Record to TokenBatch row.
-      batch_size: Rows at a time; rounded up to what the mesh divides.
-      mesh: Where to run.
+      encode: Turns a record into a TokenBatch row.
+      batch_size: Rows of a batch; rounded up to divide over the mesh.
+      mesh: The mesh to run on.
       first_target: See `make_sft_loss`.
       keep: Row numbers to use; None for all.
 
@@ -68,7 +68,7 @@ class HeldOutLoss:
 
     @classmethod
     def open(cls, setting: Setting) -> "HeldOutLoss | None":
-        """On the documents of the split, if the data have some."""
+        """Uses the documents of the split; returns None if there are none."""
         if setting.data.has("documents", setting.split):
             return cls(setting.windows)
         setting.log(
@@ -78,16 +78,16 @@ class HeldOutLoss:
         return None
 
     def check(self, config: ModelConfig) -> None:
-        """Raises UserError if the text cannot be put to a model of this config."""
+        """Raises UserError if the text does not fit a model of this config."""
         self._windows(config)
 
     def run(
         self, model: LanguageModel, records: Sequence[Mapping[str, Any]]
     ) -> Results:
-        """Nats per token; the prompts are not looked at."""
+        """Returns the loss in nats per token; `records` are not used."""
         del records
         config = model.model.config
-        if config not in self._losses:  # models of one config share what is compiled
+        if config not in self._losses:  # models of one config share a compiled program
             self._losses[config] = make_loss_evaluator(
                 model.model, self._windows(config), None, batch_size=16, mesh=model.mesh
             )

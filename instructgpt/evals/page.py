@@ -1,7 +1,7 @@
-"""The report as one HTML page: pictures are inside, nothing comes from a network.
+"""The report as a single HTML page with embedded pictures, readable offline.
 
-Here stands what the page says; `report.html.jinja` says how it looks. A part of the
-results that is missing leaves out its section and nothing else.
+This module makes the content; `report.html.jinja` has the layout. If a part of the
+results is missing, only its section is left out.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,14 +34,14 @@ _TEMPLATE = "report.html.jinja"
 
 
 class Model(NamedTuple):
-    """How a model is named in the page."""
+    """Name and colour of a model in the page."""
 
     label: str
     color: str
 
 
 class Row(NamedTuple):
-    """A row of a table: a model, where it is about one, and cells."""
+    """A row of a table: cells, and the model if the row is about one."""
 
     cells: Sequence[str]
     model: Model | None = None
@@ -49,7 +49,7 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table; its title is shown where it opens on a click."""
+    """A table; the title is shown if the table opens on a click."""
 
     columns: Sequence[str]
     rows: Sequence[Row]
@@ -57,14 +57,14 @@ class Table(NamedTuple):
 
 
 class Image(NamedTuple):
-    """A picture that lies in the page."""
+    """A picture that is embedded in the page."""
 
     source: str
     description: str
 
 
 class Answer(NamedTuple):
-    """What a model said, and how it was rated."""
+    """A model's answer and its rating."""
 
     model: Model
     text: str
@@ -80,7 +80,7 @@ class Sample(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A heading, one line of what to see, and what stands below it."""
+    """A heading, a caption, and the content below."""
 
     title: str
     caption: str
@@ -91,7 +91,7 @@ class Section(NamedTuple):
 
 
 def render_html(results: Results, curves: Curves) -> str:
-    """The whole page as text."""
+    """Renders the whole page."""
     sections = (
         *_model_sections(results),
         *_other_sections(results),
@@ -153,7 +153,7 @@ def _model_sections(results: Results) -> Iterable[Section]:
 
 
 def _other_sections(results: Results) -> Iterable[Section]:
-    """Evaluators and judges of one's own, by the names that the config gives them."""
+    """Sections of users' own evaluators and judges, titled by their config keys."""
     for kind, key, columns, rows in other_tables(results):
         caption = {
             "judges": "What the judge of this name says of the answers to the same "
@@ -219,7 +219,7 @@ def _sample_sections(results: Results) -> Iterable[Section]:
 
 
 def _split(results: Results) -> str:
-    """Which prompts were judged: "test", or "validation" while choices are made."""
+    """Name of the judged prompts' split: "test", or "validation" during tuning."""
     return {"valid": "validation"}.get(results.get("split", "test"), "test")
 
 

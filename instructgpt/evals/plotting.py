@@ -1,7 +1,7 @@
-"""How every figure of the report looks: one palette, one style, a few marks.
+"""The common look of the report's figures: palette, style and marks.
 
-A model has one colour (Okabe and Ito's palette, told apart by colour-blind readers
-too), one marker and one name in all figures.
+A model has the same colour, marker and name in all figures. Colours are those of Okabe
+and Ito's palette, which colour-blind readers can tell apart.
 """
 
 import base64
@@ -20,7 +20,7 @@ Curve = Sequence[Mapping[str, Any]]  # rows of a metrics.jsonl
 
 
 class Look(NamedTuple):
-    """How one model appears."""
+    """Label, colour and marker of one model."""
 
     label: str
     color: str
@@ -57,7 +57,7 @@ STYLE: dict[Any, Any] = {
     "legend.fontsize": 8.5,
     "legend.frameon": False,
     "lines.linewidth": 1.6,
-    "svg.hashsalt": "instructgpt",  # the same data give the same bytes
+    "svg.hashsalt": "instructgpt",  # makes equal data give equal bytes
     "text.color": INK,
     "xtick.color": MUTED,
     "xtick.labelcolor": INK,
@@ -70,30 +70,30 @@ styled = mpl.rc_context(STYLE)  # decorator of functions that draw
 
 
 def label(results: Results, model: str) -> str:
-    """Display name of a model: its own label if it has one."""
+    """Displayed name of a model: the label in the results, if there is one."""
     given = results.get("models", {}).get(model, {}).get("label")
     return given or (MODELS[model].label if model in MODELS else model)
 
 
 def look(model: str) -> Look:
-    """Colour and marker of a model; a model not of the recipe is drawn in ink."""
+    """Look of a model; models outside of the recipe have the colour of ink."""
     return MODELS.get(model, Look(model, INK, "X"))
 
 
 def model_names(results: Results) -> list[str]:
-    """Models of the results, weakest first as in the paper; others follow."""
+    """Models of the results in the paper's order, weakest first; others follow."""
     models = results.get("models", {})
     known = [name for name in MODELS if name in models]
     return known + [name for name in models if name not in MODELS]
 
 
 def title(name: str) -> str:
-    """A key as prose: "follows_constraints" -> "Follows constraints"."""
+    """Turns a key into a title: "follows_constraints" -> "Follows constraints"."""
     return name.replace("_", " ").capitalize().replace(" qa", " QA")
 
 
 def series(rows: Curve, name: str, *, x: str = "step") -> tuple[np.ndarray, np.ndarray]:
-    """Steps [N] and values [N] of one metric, rows without a finite value left out."""
+    """Steps [N] and values [N] of a metric, without rows whose value is not finite."""
     pairs = [
         (row[x], row[name])
         for row in rows
@@ -122,13 +122,13 @@ def _save(fig: Figure, **kwargs: Any) -> bytes:
 
 
 def model_values(results: Results, key: str) -> dict[str, Sequence[float]]:
-    """`{model: (value, low, high)}` of one measure, models without it left out."""
+    """Values {model: (value, low, high)} of one measure, for models that have it."""
     models = results.get("models", {})
     return {m: models[m][key] for m in model_names(results) if models[m].get(key)}
 
 
 def error_lengths(values: np.ndarray) -> np.ndarray:
-    """Intervals [N, 3] as Matplotlib's error bars: lengths [2, N] below and above."""
+    """Converts intervals [N, 3] to Matplotlib's error bars: lengths [2, N]."""
     return np.stack([values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]])
 
 
@@ -146,7 +146,7 @@ def annotate(
         ha="left" if right > 0 else "right" if right < 0 else "center",
         fontsize=8.5,
         color=INK,
-        # Covers a line that passes behind the number.
+        # A white box hides a line that passes behind the number.
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
     )
 
@@ -154,7 +154,7 @@ def annotate(
 def draw_dots(
     ax: Axes, results: Results, points: Mapping[str, Sequence[float]]
 ) -> None:
-    """One mark with its interval and value for each model."""
+    """Draws a mark with its interval and value for each model."""
     for x, (name, point) in enumerate(points.items()):
         kind, values = look(name), np.array([point], float)
         ax.errorbar(
@@ -172,7 +172,7 @@ def draw_dots(
 
 
 def draw_bars(ax: Axes, points: Mapping[str, Sequence[float]]) -> None:
-    """One bar between 0 and 1 with its interval for each model."""
+    """Draws a bar between 0 and 1 with its interval for each model."""
     for x, (name, point) in enumerate(points.items()):
         values = np.array([point], float)
         ax.bar(
@@ -191,7 +191,7 @@ def draw_bars(ax: Axes, points: Mapping[str, Sequence[float]]) -> None:
 def draw_line(
     ax: Axes, steps: np.ndarray, values: np.ndarray, color: str, name: str
 ) -> None:
-    """A curve; a long one is drawn twice, faint as it is, strong as a running mean."""
+    """Draws a curve; a long one is drawn faintly, with a strong running mean on top."""
     window = len(values) // 15
     if window < 2:
         ax.plot(steps, values, color=color, label=name)
@@ -208,7 +208,7 @@ def draw_line(
 
 
 def limit_to_bulk(ax: Axes, curve: Curve) -> None:
-    """Cuts off the loss of the first steps, which would flatten all the rest."""
+    """Limits the axis so that the large loss of the first steps is cut off."""
     values = np.concatenate([series(curve, n)[1] for n in ("loss", "valid_loss")])
     low, high = values.min(), np.quantile(values, 0.97)
     if high > low:
@@ -217,7 +217,7 @@ def limit_to_bulk(ax: Axes, curve: Curve) -> None:
 
 
 def shared_legend(fig: Figure, ax: Axes) -> None:
-    """Puts the legend of one panel below all of them."""
+    """Puts the legend of one panel below all panels."""
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         fig.legend(handles, labels, loc="outside lower center", ncols=len(labels))

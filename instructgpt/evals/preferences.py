@@ -32,11 +32,11 @@ from instructgpt.world import agreement_counts
 
 
 class Rankings:
-    """A split of rankings, encoded and packed, to be gone through again and again.
+    """A split of rankings, encoded and packed once for repeated evaluation.
 
     Attributes:
-      ids: of the rankings, in order.
-      rows: the rankings encoded, in order.
+      ids: Ids of the rankings, in order.
+      rows: The encoded rankings, in order.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class Rankings:
 
         Args:
           source: Records of rankings.
-          encode: Record -> `ComparisonBatch` row.
-          batch_size: Rankings at a time; rounded up to what the mesh divides.
-          mesh: Where they are scored.
+          encode: Turns a record into a `ComparisonBatch` row.
+          batch_size: Rankings in a batch; rounded up to divide over the mesh.
+          mesh: The mesh on which they are scored.
           keep: Numbers of the rankings to use, None for all.
         """
         numbers = range(len(source)) if keep is None else keep
@@ -65,34 +65,34 @@ class Rankings:
         self._pack = ComparisonPacker(self._batches, groups=local_ways(mesh))
 
     def __iter__(self) -> Iterator[PackedComparisonBatch]:
-        """Its batches, on the devices."""
+        """Yields the batches, on the devices."""
         for batch in self._batches:
             yield put_batch(self._pack(batch), self._mesh)
 
 
 def count_untied(rows: Source) -> int:
-    """Pairs of all encoded rankings in which one response is the better."""
+    """Number of pairs, in all encoded rankings, in which one response is better."""
     labels = ([x[None] for x in rows[i].labels] for i in range(len(rows)))
     return sum(int(untied_pairs(*row).sum()) for row in labels)
 
 
 class PairCounts(NamedTuple):
-    """Of each ranking: its id, its correctly ordered pairs and its untied pairs."""
+    """Numbers of correctly ordered and of untied pairs of each ranking, with its id."""
 
     ids: list[str]
-    right: np.ndarray  # float[N]; an exact tie of scores is half right
-    pairs: np.ndarray  # float[N]
+    right: np.ndarray  # float[N], correctly ordered pairs; equal scores are half right
+    pairs: np.ndarray  # float[N], untied pairs
 
     @classmethod
     def joined(cls, parts: Iterable["PairCounts"]) -> "PairCounts":
-        """Several splits as one."""
+        """Joins the counts of several splits."""
         ids, right, pairs = zip(*parts, strict=True)
         return cls(
             [*itertools.chain(*ids)], np.concatenate(right), np.concatenate(pairs)
         )
 
     def of(self, start: str) -> "PairCounts":
-        """Those whose id starts so."""
+        """The counts of rankings whose id begins with `start`."""
         rows = [row for row, name in enumerate(self.ids) if name.startswith(start)]
         return PairCounts(
             [self.ids[row] for row in rows], self.right[rows], self.pairs[rows]
@@ -100,9 +100,9 @@ class PairCounts(NamedTuple):
 
 
 class ScoredRankings(NamedTuple):
-    """Rankings beside a reward model's scores of the K answers of each.
+    """Rankings with a reward model's scores of their K answers.
 
-    Rankings of one id rank the same answers in the same order.
+    Rankings with the same id have the same answers in the same order.
     """
 
     ids: list[str]
@@ -113,15 +113,15 @@ class ScoredRankings(NamedTuple):
 
 
 class RankingResult(NamedTuple):
-    """How well a reward model orders a split."""
+    """A reward model's loss and pair counts on a split."""
 
-    loss: float  # per prompt, ties dropped
+    loss: float  # mean over prompts, without ties
     counts: PairCounts
     scored: ScoredRankings
 
     @property
     def accuracy(self) -> float:
-        """Share of the untied pairs that are in the right order."""
+        """Share of untied pairs in the right order."""
         return float(self.counts.right.sum() / self.counts.pairs.sum())
 
 
@@ -134,7 +134,7 @@ def make_ranking_evaluator(
     UserError if a score is not finite.
     """
 
-    # Whole on every process, so that each has all numbers.
+    # Results are replicated, so that every process has all numbers.
     @functools.partial(jax.jit, out_shardings=replicated(mesh))
     def run(params: Any, batch: Any) -> tuple[Any, ...]:
         scores = comparison_scores(model, params, batch)
@@ -167,19 +167,20 @@ def reward_rates(
     batch_size: int,
     log: Callable[[str], None],
 ) -> dict[str, list[float]]:
-    """Pairwise accuracy of a reward model beside the labelers' own agreement.
+    """Pairwise accuracy of a reward model, and the labelers' agreement.
 
     Args:
-      reward: The model.
-      splits: Rankings by the name of who ranked, and the numbers of those to use.
-      max_responses: K, slots for the answers of a prompt.
-      batch_size: Rankings at a time.
-      log: Told which of the splits has no pair.
+      reward: The reward model.
+      splits: Labelers' name -> rankings, and the numbers of those to use.
+      max_responses: Largest number of answers of a prompt, K.
+      batch_size: Rankings in a batch.
+      log: Called with a message for each split that has no pair.
 
     Returns:
-      [rate, low, high] each: `all_pairs_NAME` over the untied pairs of every ranking,
-      and over the pairs that two labelers left untied `shared_pairs_NAME` of the reward
-      model and `agreement_NAME` of the labelers. A rate over no pairs is left out.
+      A dict of [rate, low, high]: `all_pairs_NAME`, the reward model over untied pairs
+      of every ranking; `shared_pairs_NAME`, the reward model over pairs that two
+      labelers left untied; `agreement_NAME`, the labelers over these. Rates of no pairs
+      are left out.
     """
     encode = functools.partial(
         encode_comparison,
@@ -214,8 +215,8 @@ def reward_rates(
 def accuracy_interval(counts: PairCounts) -> Interval:
     """Accuracy over untied pairs, with a 95 % interval over the prompts.
 
-    Rankings of one prompt (of one id) by several labelers are not independent, and
-    neither are the pairs of a ranking: the prompt is the sampled unit.
+    The prompt is the sampled unit, because rankings of one prompt (with one id) by
+    several labelers are not independent, and neither are the pairs of a ranking.
 
     Raises:
       ValueError: no pair is untied.
@@ -229,30 +230,31 @@ def accuracy_interval(counts: PairCounts) -> Interval:
 
 
 class SharedPairCounts(NamedTuple):
-    """A reward model and the labelers over the same pairs, a row for each prompt.
+    """Counts of a reward model and of labelers over the same pairs, by prompt.
 
-    What is counted are triples: two labelers of a prompt and two answers that neither
-    of them ties. Over these the agreement of labelers is taken (paper §3.4).
+    The counted items are triples: two labelers of a prompt, and two answers that
+    neither ties. The labelers' agreement is measured over the same triples (paper
+    §3.4).
     """
 
-    model: PairCounts  # right is the mean of the model against either labeler
+    model: PairCounts  # right is the mean over the two labelers
     labelers: PairCounts  # right where the two labelers agree
 
 
 def shared_pair_counts(scored: ScoredRankings) -> SharedPairCounts:
-    """Counts a reward model where two labelers can be compared with each other.
+    """Counts a reward model's correct pairs where two labelers can be compared.
 
-    A labeler is right or wrong about a pair as another labeler orders it, and so is
-    the model here, once against each of the two. Over all untied pairs of a ranking it
-    would also be counted on those that the other labeler ties, which are harder.
+    A labeler's order of a pair is compared with another labeler's, and the model's
+    order with that of each of the two. Counting the model over all untied pairs of a
+    ranking would include pairs that the other labeler ties, which are harder.
     """
     rows: dict[str, list[int]] = {}
     for row, name in enumerate(scored.ids):
         rows.setdefault(name, []).append(row)
-    # Which of each two answers is the better one: [N, K, K] of -1, 0 and 1.
+    # The better one of each two answers: [N, K, K] of -1, 0 and 1.
     _, scores, ranks, present, wording = scored
     both = np.triu(present[:, :, None] & present[:, None, :], 1)
-    if wording is not None:  # the same tokens are no pair
+    if wording is not None:  # answers with the same tokens are not a pair
         both &= wording[:, :, None] != wording[:, None, :]
     preferred = both * np.sign(ranks[:, None, :] - ranks[:, :, None])
     ordered = both * np.sign(scores[:, :, None] - scores[:, None, :])
@@ -277,14 +279,14 @@ def shared_pair_counts(scored: ScoredRankings) -> SharedPairCounts:
 def agreement_interval(
     rankings: Sequence[Sequence[Sequence[int]]],
 ) -> Interval | None:
-    """How often labelers agree on two answers that neither ties (paper §3.4).
+    """The rate at which labelers agree on pairs that neither ties (paper §3.4).
 
     Args:
-      rankings: [N][L][K], of each prompt the ranks of its K answers by each labeler.
+      rankings: Ranks [N][L][K] of the K answers of N prompts by L labelers each.
 
     Returns:
-      The rate with a 95 % interval over the prompts; None if there is no such pair, as
-      when each prompt has a single labeler.
+      The rate with a 95 % interval over prompts; None if there is no such pair, for
+      example because each prompt has a single labeler.
     """
     agree, total = zip(*map(agreement_counts, rankings), strict=True)
     return ratio_interval(agree, total) if sum(total) else None
@@ -296,7 +298,7 @@ def pair_counts(
     present: np.ndarray,
     wording: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Correctly ordered and untied pairs of each ranking, on the host.
+    """Numbers of correctly ordered and of untied pairs of each ranking, on the host.
 
     Args:
       scores: float[N, K].
@@ -305,7 +307,7 @@ def pair_counts(
       wording: int[N, K], see `untied_pairs`.
 
     Returns:
-      (right float[N], pairs float[N]); an exact tie of scores is half right.
+      (right float[N], pairs float[N]); a pair of equal scores is half right.
     """
     better = untied_pairs(ranks, present, wording)
     margins = scores[:, :, None] - scores[:, None, :]

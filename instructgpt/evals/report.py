@@ -1,4 +1,4 @@
-"""From one `results.json` to `report.html`, `figure1.png` and the printed table."""
+"""Makes `report.html` and `figure1.png` from a `results.json`."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def write_report(results_path: str | os.PathLike) -> Path:
 
 
 def load_results(path: str | os.PathLike) -> dict[str, Any]:
-    """The content of a `results.json`.
+    """Reads a `results.json`.
 
     Raises:
       UserError: the file is missing or is not JSON.
@@ -61,6 +61,6 @@ def load_results(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def load_curves(results: Results, folder: Path) -> dict[str, Curve]:
-    """Metric rows of every curve whose file exists."""
+    """Reads the metric rows of every curve; a missing file gives no rows."""
     paths = {name: folder / path for name, path in results.get("curves", {}).items()}
     return {name: read_metrics(path) for name, path in paths.items() if path.exists()}

@@ -1,4 +1,4 @@
-"""The reward model as a judge: mean scores, and win rates by score."""
+"""A judge by the reward model: mean scores, and win rates by score."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,10 +9,10 @@ from instructgpt.inference import RewardModel
 
 
 class RewardJudge:
-    """Scores each answer; the greater of two scores wins, a tie counts one half.
+    """Scores each answer; the higher of two scores wins, a tie counts one half.
 
-    The policies were trained to please this model, so it says less of them than people
-    or a gold judge do (paper §4.1, and Gao et al. 2023).
+    The policies were optimised for this model's score, so it is weaker evidence than
+    the judgement of people or a gold judge (paper §4.1, and Gao et al. 2023).
     """
 
     def __init__(self, reward: RewardModel, *, baseline: str, batch_size: int):
@@ -21,7 +21,7 @@ class RewardJudge:
 
     @classmethod
     def open(cls, setting: Setting) -> "RewardJudge":
-        """With the reward model of the comparison."""
+        """Builds the judge with the comparison's reward model."""
         reward = setting.reward()
         return cls(reward, baseline=setting.baseline, batch_size=setting.batch_size)
 
@@ -30,7 +30,7 @@ class RewardJudge:
         records: Sequence[Mapping[str, Any]],
         responses: Mapping[str, Sequence[str]],
     ) -> dict[str, Results]:
-        """Mean score, and the win rate against the baseline by score."""
+        """Returns mean scores, and win rates against the baseline by score."""
         scores = {
             name: self._reward.score(records, texts, batch_size=self._batch_size)
             for name, texts in responses.items()
@@ -40,7 +40,7 @@ class RewardJudge:
             rate = win_rate(found, scores[self._baseline])
             numbers: dict[str, Value] = {
                 "mean_score": float(found.mean()),
-                # Exactly one half against itself.
+                # The baseline against itself is exactly one half.
                 "score_win_rate": (0.5,) * 3 if name == self._baseline else rate,
             }
             out[name] = Results(numbers, [{"rating": float(x)} for x in found])

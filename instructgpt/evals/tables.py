@@ -1,4 +1,4 @@
-"""The results as tables of text: on the terminal, in a README, in the report."""
+"""The results as tables for the terminal, a README and the report."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -8,16 +8,16 @@ from instructgpt.progress import format_table
 
 
 def format_results_table(results: Results, *, markdown: bool = False) -> str:
-    """How good each model is, how often each flag holds, and what else was measured.
+    """Formats tables of the models' quality, of flags, and of other measurements.
 
-    The first table has a row a model (win rate against SFT, Likert, RM score, with 95 %
-    intervals in brackets), the second a row a flag. Each evaluator or judge of one's
-    own has a table after them. A measure that no model has is left out; "–" stands for
-    one that a single model lacks.
+    The first table has a row per model (win rate against SFT, Likert, RM score, with
+    95 % intervals in brackets), the second a row per flag. A user's own evaluators and
+    judges have a table each. A measure that no model has is left out; "–" means that
+    one model lacks it.
 
     Args:
-      results: content of `results.json`.
-      markdown: Markdown tables for a README instead of aligned text.
+      results: The content of `results.json`.
+      markdown: Whether to write Markdown tables for a README, not aligned text.
     """
     tables = [model_table(results), flag_table(results)]
     for _, key, (_, *columns), rows in other_tables(results):
@@ -27,7 +27,7 @@ def format_results_table(results: Results, *, markdown: bool = False) -> str:
 
 
 def describe_results(results: Results) -> str:
-    """What was compared: prompts, split, and the seeds of the world and of training."""
+    """One line on the comparison: prompts, split, seeds of world and training."""
     meta = results["meta"]
     return (
         f"{results['num_prompts']} {results.get('split', 'test')} prompts, world "
@@ -67,7 +67,7 @@ def flag_table(results: Results) -> tuple[list[str], list[list[str]]]:
 def table_by_model(
     results: Results, group: str, *, digits: int
 ) -> tuple[list[str], list[list[str]]]:
-    """A row for each key of `models[...][group]`, a column a model, no intervals."""
+    """A row for each key of `models[...][group]`, a column per model, no intervals."""
     models = {n: results["models"][n].get(group, {}) for n in model_names(results)}
     models = {name: values for name, values in models.items() if values}
     keys = list(dict.fromkeys(key for values in models.values() for key in values))
@@ -87,16 +87,16 @@ def table_by_model(
 def other_tables(
     results: Results,
 ) -> Iterator[tuple[str, str, list[str], list[list[str]]]]:
-    """What evaluators and judges found that have no place of their own in the results.
+    """Tables of users' own evaluators and judges.
 
     Yields:
-      "judges" or "evaluators"; the key of one; and its columns and rows: a column a
-      model, a row a number, whose group comes before its name.
+      "judges" or "evaluators", the key, and the table's columns and rows: one column
+      per model, one row per number, with the group before the number's name.
     """
     for kind in ("judges", "evaluators"):
         for key, found in results.get(kind, {}).items():
             numbers = {name: dict(_with_groups(value)) for name, value in found.items()}
-            # Models of the comparison first, then what was only measured.
+            # Models of the comparison come first, then models that were only measured.
             names = [name for name in model_names(results) if name in numbers]
             names += [name for name in numbers if name not in names]
             keys = dict.fromkeys(k for name in names for k in numbers[name])
@@ -108,7 +108,7 @@ def other_tables(
 
 
 def _with_groups(numbers: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Numbers by name, those of a group as "group: name"."""
+    """Numbers by name; members of a group are named "group: name"."""
     for name, value in numbers.items():
         if isinstance(value, Mapping):
             for own, inner in value.items():
@@ -118,13 +118,13 @@ def _with_groups(numbers: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def markdown_table(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> str:
-    """A table for a README: text in the first column, numbers in the others."""
+    """Formats a Markdown table: text in the first column, numbers in the others."""
     rule = ["---", *["---:"] * (len(columns) - 1)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, rule, *rows))
 
 
 def format_interval(value: float | Sequence[float] | None, digits: int = 2) -> str:
-    """A value, or a value with its interval: "0.58 [0.53, 0.63]"."""
+    """Formats a value, or a value with its interval: "0.58 [0.53, 0.63]"."""
     if value is None:
         return "–"
     if not isinstance(value, Sequence):

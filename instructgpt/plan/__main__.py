@@ -1,10 +1,10 @@
-"""Will it fit, and how fast can it be: compiles a stage for chips that are not there.
+"""Plans memory and time of a stage by compiling it for chips that need not exist.
 
     python -m instructgpt.plan --config=configs/ppo_ptx.py:175b --topology=v5p:4x8x8
     python -m instructgpt.plan --config=configs/sft.py:gpt2 --devices=8 --memory=80
 
-TPUs need their compiler, `pip install 'jax[tpu]'`, but no TPU. For GPUs XLA's compiler
-for CPUs stands in. Times are what the chips' data sheets allow, at best.
+Plans for TPUs need the TPU compiler, `pip install 'jax[tpu]'`, but no TPU. Plans for
+GPUs use XLA's CPU compiler. Times are lower bounds from the chips' data sheets.
 """
 
 import json
@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-# Before JAX starts: a plan never takes the machine's own accelerators.
+# Set before JAX starts, because a plan never uses the machine's own accelerators.
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 from absl import app, flags
@@ -46,7 +46,7 @@ _SEARCH = flags.DEFINE_boolean(
 
 
 def main(argv: list[str]) -> None:
-    """Plans; a user's mistake ends in one line."""
+    """Runs the command; a user's mistake ends in one line."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
     request = Request(
@@ -76,7 +76,7 @@ def _log(text: str) -> None:
 
 
 def entry_point() -> None:
-    """Marks the flags that must be given, and runs."""
+    """Marks the required flags and runs `main`."""
     flags.mark_flags_as_required(["config"])
     app.run(main, flags_parser=lambda argv: parse_flags(_CONFIG, argv))
 

@@ -17,43 +17,43 @@ from instructgpt.plan.work import Work
 from instructgpt.stages.programs import Program
 
 PFS_DAY = 1e15 * 86400  # operations
-# What the programs themselves and the allocator's gaps may take of a chip.
+# Share of a chip's memory for the programs themselves and the allocator's gaps.
 _RESERVED = 0.02
 
 
 class Compiled(NamedTuple):
-    """What the compiler says of one function; bytes are of one device."""
+    """The compiler's numbers for one function; bytes are per device."""
 
     arguments: float
-    outputs: float  # those that take no argument's place
+    outputs: float  # bytes of outputs that do not reuse an argument's memory
     temporaries: float
-    collectives: dict[str, float]  # received, by kind
-    seconds: float  # that it took to compile
-    gathered: frozenset[tuple[int, ...]] = frozenset()  # shapes that all-gathers make
-    # Why there is no program: the compiler found that it needs more than a device has.
+    collectives: dict[str, float]  # bytes received, by kind of collective
+    seconds: float  # time of compilation
+    gathered: frozenset[tuple[int, ...]] = frozenset()  # shapes made by all-gathers
+    # The compiler's message if the program needs more memory than a device has.
     error: str = ""
 
 
 class Bound(NamedTuple):
-    """The least time of one call, and by what."""
+    """The least time of one call, and the resource that bounds it."""
 
     seconds: float
     by: str  # products, memory or links
 
 
 class Estimate(NamedTuple):
-    """The plan of a stage."""
+    """The plan of a stage on a machine."""
 
     machine: Machine
     mesh: dict[str, int]
     work: Work
-    held: dict[str, float]  # bytes of a device, by part
+    held: dict[str, float]  # bytes per device that are always held, by part
     compiled: dict[str, Compiled]
     bounds: dict[str, Bound]
 
     @property
     def peak(self) -> float:
-        """Bytes of a device at the worst moment."""
+        """Largest number of bytes in use on a device at any time."""
         passing = (
             passing_bytes(self.work.programs[name], self.work, compiled)
             for name, compiled in self.compiled.items()
@@ -62,28 +62,28 @@ class Estimate(NamedTuple):
 
     @property
     def headroom(self) -> float:
-        """Bytes of a device that are left, negative where it does not fit."""
+        """Bytes per device that are left; negative if the stage does not fit."""
         return self.machine.chip.memory * (1 - _RESERVED) - self.peak
 
     @property
     def fits(self) -> bool:
-        """Whether every function compiled and the worst moment has room."""
+        """Whether every function compiled and the peak fits the memory."""
         return self.headroom >= 0 and not any(c.error for c in self.compiled.values())
 
     @property
     def iteration_seconds(self) -> float:
-        """At best."""
+        """Least time of an iteration in seconds."""
         programs = self.work.programs
         return sum(programs[k].calls * b.seconds for k, b in self.bounds.items())
 
     @property
     def iteration_flops(self) -> float:
-        """Of all devices."""
+        """Operations of an iteration over all devices."""
         return sum(p.calls * cost_of(p).flops for p in self.work.programs.values())
 
 
 def device_bytes(tree: Any) -> float:
-    """Bytes that one device holds of abstract arrays with shardings."""
+    """Bytes per device of abstract arrays with shardings."""
 
     def one(x: Any) -> float:
         if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
@@ -94,12 +94,12 @@ def device_bytes(tree: Any) -> float:
 
 
 def cost_of(program: Program) -> Cost:
-    """What is counted of a call, 0 where nothing is."""
+    """The counted cost of a call; 0 if nothing is counted."""
     return program.cost or Cost()
 
 
 def passing_bytes(program: Program, work: Work, compiled: Compiled) -> float:
-    """Bytes that a call takes besides what the stage holds."""
+    """Bytes that a call needs in addition to what the stage holds."""
     held = {id(leaf) for leaf in jax.tree.leaves(list(work.held.values()))}
     own = [x for x in jax.tree.leaves(program.arguments) if id(x) not in held]
     own += jax.tree.leaves(program.beside)
@@ -107,7 +107,7 @@ def passing_bytes(program: Program, work: Work, compiled: Compiled) -> float:
 
 
 def _needed(message: str, arguments: float) -> float | None:
-    """Bytes of temporaries that a compiler was refused; None: it says none."""
+    """Bytes of temporaries named in a compiler's out-of-memory error; None if none."""
     if "RESOURCE_EXHAUSTED" not in message:
         return None
     whole = re.search(r"Used ([\d.]+)([GM]) of", message)
@@ -120,7 +120,7 @@ def _needed(message: str, arguments: float) -> float | None:
 
 
 def compile_program(program: Program) -> Compiled:
-    """Lowers and compiles for the devices of its arguments' mesh."""
+    """Lowers and compiles a program for the devices of its arguments' mesh."""
     began = time.monotonic()
     lowered = program.jitted.lower(*program.arguments)
     try:
@@ -149,10 +149,10 @@ def bound_of(
     mesh: Mesh,
     less: Compiled | None,
 ) -> Bound:
-    """The slowest of products, memory and links, each at the chip's best.
+    """The slowest of products, memory and links, each at the chip's peak rate.
 
-    Each device reads the weights as far as `tensor` cuts them; the rest is cut over all
-    devices.
+    Each device reads its `tensor` shard of the weights; all other bytes are divided
+    over all devices.
     """
     chip, count = machine.chip, mesh.size
     cost = cost_of(program)
@@ -179,16 +179,15 @@ def estimate(
     until_full: bool = False,
     log: Callable[[str], None] = lambda text: None,
 ) -> Estimate:
-    """Compiles the programs (all, or those named) and adds up.
+    """Compiles the programs (all, or those named) and adds up bytes and seconds.
 
     Args:
-      work: Described under this mesh.
-      machine: Whose devices the mesh has.
-      mesh: See `make_mesh`.
-      phases: Names; empty for all.
-      until_full: Whether to compile none if what is held is too much, and no more after
-        one that does not fit.
-      log: Told what is being done, as compiling may take minutes.
+      work: The stage's work, described under this mesh.
+      machine: The machine of the mesh's devices.
+      mesh: The mesh, from `make_mesh`.
+      phases: Names of the programs; empty for all.
+      until_full: Whether to stop as soon as the held arrays or a program do not fit.
+      log: Called with a message on each step, as compiling may take minutes.
 
     Raises:
       UserError: the stage has no such program.
@@ -203,7 +202,7 @@ def estimate(
     plan = Estimate(machine, dict(mesh.shape), work, held, {}, {})
     names = list(phases or work.programs)
     if until_full:
-        names.sort(key=lambda name: name != work.update)  # mostly needs the most
+        names.sort(key=lambda name: name != work.update)  # it usually needs the most
     for name in names:
         if until_full and not plan.fits:
             break

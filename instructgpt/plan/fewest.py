@@ -1,4 +1,4 @@
-"""The smallest slice of a kind of TPU that a stage fits on."""
+"""Finds the smallest slice of a kind of TPU that a stage fits on."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,32 +9,32 @@ from instructgpt.plan.machines import GIB, SLICES
 
 
 class Smallest(NamedTuple):
-    """The first slice that was large enough."""
+    """The smallest slice that is large enough."""
 
     plan: Estimate
-    tried: list[dict[str, Any]]  # smaller slices, and why they will not do
+    tried: list[dict[str, Any]]  # smaller slices, and why they do not fit
     table: str
 
 
 def fewest(
     kind: str, run: Callable[[str], Estimate], *, log: Callable[[str], None]
 ) -> Smallest:
-    """Plans for a kind's slices, from the smallest, until one is large enough.
+    """Plans for slices of a kind in ascending size until one is large enough.
 
     Args:
-      kind: Of SLICES.
-      run: Plans for a topology, and may stop at the first function that does not fit.
-      log: Told of each slice.
+      kind: A key of SLICES.
+      run: Plans for a topology; may stop at the first function that does not fit.
+      log: Called with a message on each slice.
 
     Raises:
-      UserError: it fits on none.
+      UserError: the stage fits on no slice.
     """
     tried: list[dict[str, Any]] = []
     for topology in (f"{kind}:{shape}" for shape in SLICES[kind]):
         log(topology)
         try:
             plan = run(topology)
-        except UserError as error:  # rows that do not divide over so many, say
+        except UserError as error:  # for example, rows do not divide over the devices
             tried.append({"topology": topology, "reason": str(error)})
             continue
         if plan.fits:

@@ -1,7 +1,7 @@
-"""What a compiled program sends between devices, read from its text.
+"""Bytes that a compiled program sends between devices, read from its HLO text.
 
-A loop's body counts as often as it runs. Bytes are those that a device receives when
-the others pass theirs around a ring: of n parts of a whole, n - 1.
+A loop's body is counted once per iteration. Bytes are those that a device receives in
+a ring algorithm: n - 1 of the n parts of an array.
 """
 
 import functools
@@ -35,8 +35,8 @@ _CONSTANT = re.compile(r" [su]32\[\]\S* constant\((\d+)\)")
 _ENTRY = re.compile(r" get-tuple-element\(.*\bindex=(\d+)")
 _ADD = re.compile(r" [su]32\[\]\S* add\(%([\w.\-]+), %([\w.\-]+)\)")
 _NAME = re.compile(r"%([\w.\-]+)")
-# A collective that goes on while others compute appears where it starts, in each of
-# them, and where it ends.
+# An asynchronous collective appears where it starts, in each computation that it
+# overlaps, and where it ends.
 _CONTINUED = "async_collective_fusion"
 _ENDED = ("%async-collective-done", "ROOT %async-collective-done")
 _GROUPS = re.compile(r"replica_groups=\[(\d+),(\d+)\]")
@@ -47,7 +47,7 @@ ONCE = Trips()
 
 
 def shape_bytes(text: str) -> list[float]:
-    """Bytes of each array that a type names, in order."""
+    """Bytes of each array in a type, in order."""
     out = []
     for dtype, dims in _SHAPE.findall(text):
         bits = re.search(r"\d+", dtype)
@@ -59,7 +59,7 @@ def shape_bytes(text: str) -> list[float]:
 
 
 def computations(text: str) -> tuple[str, dict[str, list[str]]]:
-    """The entry's name, and the instructions of every computation by its name."""
+    """The entry's name, and the instructions of all computations by name."""
     entry, name = "", ""
     out: dict[str, list[str]] = {}
     for line in text.splitlines():
@@ -74,7 +74,7 @@ def computations(text: str) -> tuple[str, dict[str, list[str]]]:
 
 
 def _ways(line: str) -> int:
-    """Devices of a group; 0 if the instruction does not say."""
+    """Number of devices in a group; 0 if the instruction does not say."""
     counted, listed, mesh = (p.search(line) for p in (_GROUPS, _LISTED, _MESH))
     if counted:
         return int(counted.group(2))
@@ -87,7 +87,7 @@ def _ways(line: str) -> int:
 
 
 def _collective(line: str, inside: str) -> tuple[str, float] | None:
-    """Kind and bytes of an instruction of the computation `inside`."""
+    """Kind and bytes of a collective instruction in the computation `inside`."""
     found = _OPERATION.search(line)
     if not found or inside.startswith(_CONTINUED):
         return None
@@ -96,14 +96,14 @@ def _collective(line: str, inside: str) -> tuple[str, float] | None:
     sizes = shape_bytes(result)
     if not sizes:
         return None
-    # An operation that is only started returns its operands as well.
+    # An instruction that only starts a collective also returns its operands.
     size = max(sizes) if found.group(2) else sum(sizes)
     ways = _ways(line)
     share = (ways - 1) / ways if ways else 1.0
     if kind == "reduce-scatter" and not found.group(2):
-        return kind, size * max(ways - 1, 1)  # of the part that a device keeps
+        return kind, size * max(ways - 1, 1)  # size is that of the kept part
     if kind == "all-reduce":
-        # A sum of which each device keeps its part.
+        # A fused all-reduce of which each device keeps only its part.
         if "all-reduce-scatter" in inside:
             return "reduce-scatter", size * share
         return kind, 2 * size * share
@@ -113,10 +113,10 @@ def _collective(line: str, inside: str) -> tuple[str, float] | None:
 
 
 def gathered_shapes(text: str) -> set[tuple[int, ...]]:
-    """Shapes of what a program's all-gathers make, on a device.
+    """Shapes, on a device, of the results of a program's all-gathers.
 
-    Parameters that are cut over devices are gathered a layer at a time: a shape with an
-    axis of layers is gathered by accident.
+    Sharded parameters should be gathered one layer at a time, so a shape with an axis
+    of layers shows an accidental gather.
     """
     shapes = set()
     for line in text.splitlines():
@@ -128,13 +128,13 @@ def gathered_shapes(text: str) -> set[tuple[int, ...]]:
 
 
 def _known_trips(line: str, all_lines: dict[str, list[str]]) -> int:
-    """How often a loop runs, as it says or as it counts from 0; 0: as the data says."""
+    """Number of iterations of a loop; 0 if it depends on the data."""
     known, loop = _TRIPS.search(line), _LOOP.search(line)
     if known:
         return int(known.group(1))
     if not loop:
         return 0
-    # 1. the condition compares one entry of the state with a number
+    # 1. the condition compares one entry of the loop's state with a number
     condition = _definitions(all_lines.get(loop["condition"], []))
     compared = _COMPARE.search(condition.get("ROOT", ""))
     limit = _CONSTANT.search(condition.get(compared["limit"], "")) if compared else None
@@ -151,7 +151,7 @@ def _known_trips(line: str, all_lines: dict[str, list[str]]) -> int:
 
 
 def _definitions(lines: list[str]) -> dict[str, str]:
-    """Instructions by name, the last one as "ROOT" as well."""
+    """Instructions by name; the last one is also under "ROOT"."""
     out = {}
     for line in lines:
         text = line.strip()
@@ -163,7 +163,7 @@ def _definitions(lines: list[str]) -> dict[str, str]:
 
 
 def _calls(line: str, times: float) -> Iterator[tuple[str, float]]:
-    """Names of the computations that an instruction runs, and how often."""
+    """Names of the computations that an instruction runs, with their counts."""
     if line.lstrip().startswith(_ENDED):
         return
     for name in _CALLED.findall(line):
@@ -178,8 +178,8 @@ def collective_bytes(text: str, *, trips: Trips = ONCE) -> dict[str, float]:
     """Bytes that a device receives, by kind of collective.
 
     Args:
-      text: Of a compiled program.
-      trips: Of loops whose count the compiler does not know.
+      text: The HLO text of a compiled program.
+      trips: Numbers of iterations of loops that depend on the data.
     """
     entry, all_lines = computations(text)
 
@@ -188,7 +188,7 @@ def collective_bytes(text: str, *, trips: Trips = ONCE) -> dict[str, float]:
 
     @functools.cache
     def holds(name: str) -> bool:
-        """Whether a loop of unknown count is in a computation or in what it calls."""
+        """Whether a computation or its callees contain a data-dependent loop."""
         lines = all_lines.get(name, ())
         return any(
             waits(line) or any(holds(called) for called, _ in _calls(line, 1))

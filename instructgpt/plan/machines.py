@@ -1,10 +1,10 @@
-"""Chips by name, and meshes of chips that need not be there.
+"""Chips by name, and devices of chips that need not exist.
 
-Figures are those of the makers' public data sheets: dense bfloat16 products, memory,
-and what a chip sends over all of its links together, in one direction. The memory of
-TPUs is what their compiler leaves to programs, which is less than the data sheets say:
-it names that number when it refuses a program that needs more, and
-`tests/plan/test_plan.py` asks it again wherever the compiler is installed.
+Numbers are from the makers' public data sheets: dense bfloat16 products, memory, and
+the bandwidth of all links of a chip together in one direction. A TPU's memory is what
+its compiler leaves to programs, which is less than the data sheet's number. The
+compiler names it in the error for a program that needs more;
+`tests/plan/test_plan.py` compares it wherever the compiler is installed.
 """
 
 import os
@@ -19,15 +19,15 @@ GIB = 2**30
 
 
 class Chip(NamedTuple):
-    """What one chip (with the GPU kinds, one GPU) has and does at best."""
+    """Memory and peak rates of one chip or one GPU."""
 
-    memory: float  # bytes that programs and what they hold may take
-    flops_per_second: float  # bfloat16
-    bytes_per_second: float  # of its memory
-    link_bytes_per_second: float  # to other chips
+    memory: float  # bytes available to programs and arrays
+    flops_per_second: float  # peak rate of bfloat16 products
+    bytes_per_second: float  # bandwidth of the memory
+    link_bytes_per_second: float  # bandwidth to other chips
 
 
-# Memory as libtpu 0.0.42 (of jax 0.10.2) says: "exceeds available HBM (15.75G)".
+# Memory from libtpu 0.0.42 (of jax 0.10.2): "exceeds available HBM (15.75G)".
 TPUS = {
     "v4": Chip(30.75 * GIB, 275e12, 1.228e12, 300e9),
     "v5e": Chip(15.75 * GIB, 197e12, 0.819e12, 200e9),
@@ -44,12 +44,12 @@ GPUS = {
 _SQUARES = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBES: tuple[str, ...] = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8")
 _CUBES += ("4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16")
-# Of each kind, those that are rented, the smallest first.
+# Slices of each kind that can be rented, the smallest first.
 SLICES = {"v4": _CUBES, "v5e": _SQUARES, "v5p": _CUBES, "v6e": _SQUARES}
 
 
 class Machine(NamedTuple):
-    """Chips of one kind, and devices that programs can be compiled for."""
+    """A kind of chip, and devices for which programs can be compiled."""
 
     name: str
     chip: Chip
@@ -57,12 +57,12 @@ class Machine(NamedTuple):
 
     @property
     def is_tpu(self) -> bool:
-        """Whether the TPU's own compiler is at work."""
+        """Whether the TPU's own compiler is used."""
         return self.name.split(":")[0] in TPUS
 
 
 def tpu(topology: str) -> Machine:
-    """A TPU slice by name, such as `v5p:4x4x8`, of which none need be here.
+    """A TPU slice by name, such as `v5p:4x4x8`; no TPU is needed.
 
     Raises:
       UserError: there is no such slice, or no TPU compiler is installed.
@@ -75,9 +75,9 @@ def tpu(topology: str) -> Machine:
         )
     from jax.experimental import topologies
 
-    # There is no machine to ask what it is.
+    # Prevents a query to the metadata server of a TPU machine.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    # Both cores of a v4 chip as one device, as JAX has it on a real one.
+    # JAX treats both cores of a v4 chip as one device.
     options = {"chip_config_name": "megacore"} if kind == "v4" else {}
     try:
         found = topologies.get_topology_desc(
@@ -96,14 +96,14 @@ def tpu(topology: str) -> Machine:
 
 
 def gpus(count: int, *, kind: str, memory: float = 0.0) -> Machine:
-    """So many GPUs, for which XLA's CPU compiler stands in.
+    """A number of GPUs, for which XLA's CPU compiler is used.
 
-    How arrays and collectives are cut over devices is the same; temporaries are close.
+    Shardings and collectives are the same as on GPUs; temporaries are similar.
 
     Args:
-      count: GPUs in all.
-      kind: See GPUS.
-      memory: GiB of each; 0: what the kind has.
+      count: Total number of GPUs.
+      kind: A key of GPUS.
+      memory: Memory of a GPU in GiB; 0: that of the kind.
     """
     if kind not in GPUS:
         raise UserError(f"--gpu={kind}: known kinds: {', '.join(GPUS)}")

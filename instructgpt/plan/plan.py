@@ -1,4 +1,4 @@
-"""From a config and a machine's name to a plan."""
+"""Makes a plan from a config and the name of a machine."""
 
 import contextlib
 import dataclasses
@@ -26,31 +26,31 @@ SIZES = GPT3_SIZES | PUBLIC_SIZES
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What to plan for."""
+    """The flags of a plan: machine, models and programs."""
 
-    variant: str = ""  # of the config, from which the models' sizes follow
-    topology: str = ""  # a TPU slice, or a kind: its smallest slice that will do; or
-    devices: int = 0  # so many GPUs
+    variant: str = ""  # variant of the config, which gives the models' sizes
+    topology: str = ""  # a TPU slice, or a kind, to find its smallest slice that fits
+    devices: int = 0  # number of GPUs, instead of a topology
     gpu: str = "h100"
-    memory: float = 0.0  # GiB of a GPU; 0: what its kind has
-    model: str = ""  # a named size; "": the variant's
-    reward_model: str = ""  # "": 6b for the paper's variants, else the model's
-    phases: tuple[str, ...] = ()  # functions to compile; all
+    memory: float = 0.0  # memory of a GPU in GiB; 0: that of its kind
+    model: str = ""  # name of a size; "": the variant's
+    reward_model: str = ""  # name of a size; "": 6b for the paper's, else the model's
+    phases: tuple[str, ...] = ()  # functions to compile; empty: all
     search: bool = False
 
 
 def plan_stage(
     config: ConfigDict, request: Request, *, log: Callable[[str], None]
 ) -> tuple[str, dict[str, Any]]:
-    """The plan as text and as JSON.
+    """Plans a stage; returns the plan as text and as JSON.
 
     Args:
-      config: Of the stage, not changed.
-      request: See Request.
-      log: Told what is being done.
+      config: The stage's config, which is not changed.
+      request: The machine, models and programs.
+      log: Called with a message on each step.
 
     Raises:
-      UserError: a flag, a size or a mesh does not make sense.
+      UserError: a flag, a size or a mesh is not valid.
     """
     if request.search and request.phases:
         raise UserError("--search looks at whole stages; leave --phases out")
@@ -82,7 +82,7 @@ def plan_stage(
 def _plan_fewest(
     config: ConfigDict, request: Request, log: Callable[[str], None]
 ) -> tuple[str, dict[str, Any]]:
-    """A kind of TPU without a shape asks for its smallest slice."""
+    """Plans for the smallest slice of a kind of TPU that the stage fits on."""
     if request.search or request.phases:
         raise UserError(
             f"--topology={request.topology} plans the whole stage for one slice after "
@@ -90,7 +90,7 @@ def _plan_fewest(
         )
     models = find_models(config, request)
     first = f"{request.topology}:{SLICES[request.topology][0]}"
-    find_machine(dataclasses.replace(request, topology=first))  # is there a compiler?
+    find_machine(dataclasses.replace(request, topology=first))  # fails without compiler
 
     def run(topology: str) -> Estimate:
         machine = tpu(topology)
@@ -108,7 +108,7 @@ def _plan(
     log: Callable[[str], None],
     **options: Any,
 ) -> Estimate:
-    """Of one machine; options as of `estimate`."""
+    """Plans for one machine; see `estimate` for the options."""
     mesh = make_mesh(
         build(MeshConfig, config.mesh, where="config.mesh"), devices=machine.devices
     )
@@ -118,7 +118,7 @@ def _plan(
 
 
 def find_machine(request: Request) -> Machine:
-    """The machine that the flags name."""
+    """Builds the machine that the flags name."""
     if bool(request.topology) == bool(request.devices):
         raise UserError(
             "give either --topology=v5p:4x4x8, a TPU slice, or --devices=8, so many "
@@ -126,7 +126,7 @@ def find_machine(request: Request) -> Machine:
         )
     if request.topology:
         return tpu(request.topology)
-    # Where JAX has started already, `gpus` says what is wrong.
+    # If JAX has already started, `gpus` raises an error that says so.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", request.devices)
     return gpus(request.devices, kind=request.gpu, memory=request.memory)
@@ -135,12 +135,12 @@ def find_machine(request: Request) -> Machine:
 def _find_update(
     config: ConfigDict, models: Models, machine: Machine
 ) -> tuple[str, str]:
-    """The program that microbatches make smaller, and their key.
+    """The program that microbatches make smaller, and the config key of these.
 
     Raises:
-      UserError: the stage has none.
+      UserError: the stage has no such program.
     """
-    mesh = make_mesh(MeshConfig(), devices=machine.devices[:1])  # divides everything
+    mesh = make_mesh(MeshConfig(), devices=machine.devices[:1])  # one divides all sizes
     with jax.set_mesh(mesh):
         work = describe(config, models, mesh)
     if not work.update:
@@ -152,10 +152,10 @@ def _find_update(
 
 
 def find_models(config: ConfigDict, request: Request) -> Models:
-    """The models of the checkpoints that a stage starts from, by name of their size.
+    """Configs of the models that a stage starts from, by the flags' or variant's size.
 
     Raises:
-      UserError: a name that is needed is not given, or is none of a size.
+      UserError: a required name of a size is missing or unknown.
     """
     model = request.model or request.variant
     paper = request.variant in ("1.3b", "6b", "175b")

@@ -1,4 +1,4 @@
-"""A plan as text and as JSON."""
+"""Formats a plan as text and as JSON."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def _petaflops(program: Program) -> str:
 
 
 def as_text(plan: Estimate) -> str:
-    """What fits where, what it costs, and what to change."""
+    """The plan as text: memory, time, and advice."""
     chip, programs = plan.machine.chip, plan.work.programs
     mesh = " x ".join(f"{k}={v}" for k, v in plan.mesh.items())
     lines = [f"{plan.machine.name}, mesh {mesh}", "", "bytes of a chip"]
@@ -71,7 +71,7 @@ def _totals(plan: Estimate) -> list[str]:
 
 
 def advice(plan: Estimate) -> list[str]:
-    """Whether it fits, and if not, what makes it smaller, the best first."""
+    """Says whether the stage fits and, if not, what to change, best remedy first."""
     left = ", ".join(k for k in plan.work.programs if k not in plan.compiled)
     if plan.fits:
         return [f"it fits, as far as was looked: without {left}" if left else "it fits"]
@@ -99,7 +99,7 @@ def advice(plan: Estimate) -> list[str]:
 
 
 def as_json(plan: Estimate) -> dict[str, Any]:
-    """The same numbers, in bytes, operations and seconds."""
+    """The plan's numbers as JSON, in bytes, operations and seconds."""
     programs = plan.work.programs
     return {
         "machine": plan.machine.name,

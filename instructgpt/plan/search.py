@@ -13,14 +13,14 @@ from instructgpt.plan.machines import GIB
 _TENSOR = (1, 2, 4, 8, 16)
 _PARTS = (1, 2, 4, 8, 16, 32)
 _REMAT = ("dots", "full")
-_MOST = 16  # settings that are compiled
+_MOST = 16  # largest number of settings that are compiled
 
 
 class Found(NamedTuple):
-    """The best setting."""
+    """The best setting of a search."""
 
     config: ConfigDict
-    settings: dict[str, Any]  # keys of the config
+    settings: dict[str, Any]  # values by config key
     tried: list[dict[str, Any]]
     table: str
 
@@ -34,21 +34,21 @@ def search(
     parts_key: str,
     log: Callable[[str], None],
 ) -> Found:
-    """Compiles the update under each setting, and names the best that fits.
+    """Compiles the update under each setting, and returns the fastest that fits.
 
-    The update holds the most and takes the most of the time. Of a mesh and a remat
-    policy, microbatches are doubled until it fits: fewer are never slower.
+    The update needs the most memory and most of the time. For each mesh and remat
+    policy microbatches are doubled until it fits, because fewer are never slower.
 
     Args:
-      config: Of the stage, not changed.
-      run: Plans a config, for some of its programs.
-      chips: How many the mesh has.
-      update: The program that is compiled.
-      parts_key: The config's key that cuts its batch into parts.
-      log: Told of each setting.
+      config: The stage's config, which is not changed.
+      run: Plans a config for some of its programs.
+      chips: Number of chips of the mesh.
+      update: Name of the program that is compiled.
+      parts_key: The config key of its number of microbatches.
+      log: Called with a message on each setting.
 
     Raises:
-      UserError: nothing that was tried fits.
+      UserError: no setting that was tried fits.
     """
     tried: list[dict[str, Any]] = []
     best: tuple[float, dict[str, Any]] | None = None
@@ -69,7 +69,7 @@ def search(
                     with_settings(config, settings), run, settings, tried, log, update
                 )
                 if plan is None:
-                    break  # it divides no better into more parts
+                    break  # more parts do not divide either
                 if plan.fits:
                     if best is None or plan.iteration_seconds < best[0]:
                         best = plan.iteration_seconds, settings

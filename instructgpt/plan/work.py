@@ -1,4 +1,4 @@
-"""A stage as what is in memory all the time, and the functions that it calls."""
+"""Describes a stage by the arrays that it always holds and the functions it calls."""
 
 from typing import Any, NamedTuple
 
@@ -12,11 +12,11 @@ from instructgpt.stages.programs import Models, Program
 
 
 class Work(NamedTuple):
-    """What a stage holds and does."""
+    """The arrays that a stage holds, and its programs."""
 
-    held: dict[str, Any]  # abstract trees by name
+    held: dict[str, Any]  # abstract trees that are always in memory, by name
     programs: dict[str, Program]
-    iterations: int  # 0: the config counts epochs of data that is not here
+    iterations: int  # 0: unknown, because the config counts epochs of the data
 
     @property
     def update(self) -> str:
@@ -26,15 +26,15 @@ class Work(NamedTuple):
 
 
 def describe(config: ConfigDict, models: Models, mesh: Mesh) -> Work:
-    """The work of a stage's config on a mesh, under `jax.set_mesh`.
+    """Describes a stage's work on a mesh; must be called under `jax.set_mesh`.
 
     Args:
-      config: The stage's.
-      models: Those of the checkpoints that it starts from, by block.
-      mesh: Its devices need not be there.
+      config: The stage's config.
+      models: Configs of the models in the checkpoints that it starts from, by block.
+      mesh: The mesh, whose devices need not exist.
 
     Raises:
-      UserError: the stage says nothing of its programs, or a size does not divide.
+      UserError: the stage does not describe its programs, or a size does not divide.
     """
     stage = find(config.stage).exports
     if not hasattr(stage, "programs"):

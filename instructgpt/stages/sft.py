@@ -145,7 +145,7 @@ def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Progra
 
 
 def _first_target(sft: SFTConfig, data: DataConfig) -> int:
-    """First column that can be a target: the response's, if all targets are there."""
+    """First column that can be a target: P if all targets are in responses, else 1."""
     own_rows = not (sft.pretrain_fraction or sft.pack_length)
     return data.max_prompt if sft.loss_on == "response" and own_rows else 1
 

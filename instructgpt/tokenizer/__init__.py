@@ -1,4 +1,4 @@
-"""Text to token ids and back: one interface over SentencePiece and byte-level BPE."""
+"""Tokenizers: one interface for SentencePiece and byte-level BPE."""
 
 from instructgpt.tokenizer.interface import Tokenizer, check_tokenizer
 from instructgpt.tokenizer.loading import copy_tokenizer, load_tokenizer

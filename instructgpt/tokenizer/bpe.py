@@ -1,4 +1,4 @@
-"""Byte-level BPE and every other `tokenizer.json`, by the `tokenizers` library."""
+"""Byte-level BPE and other tokenizers of a `tokenizer.json`, by `tokenizers`."""
 
 import hashlib
 from collections.abc import Iterable
@@ -24,18 +24,18 @@ class BPETokenizer:
         added: Iterable[AddedToken] = (),
         name: str = "the tokenizer",
     ):
-        """Wraps a pipeline, which is this object's alone from now on.
+        """Wraps a pipeline, which must not be used elsewhere from then on.
 
         Args:
           pipeline: normaliser, pre-tokeniser, model, decoder.
           eos: the token that ends a text.
-          bos: the token that begins one, if there is one.
-          pad: padding; None, the same as EOS, or a token that the vocabulary lacks
-            gives it an id of its own.
-          add_bos: whether BOS stands before every text; None does as the pipeline's
-            post-processor does.
-          added: tokens that the files beside the pipeline's give it besides its own.
-          name: for error messages.
+          bos: the token that begins a text, if there is one.
+          pad: the padding token; if it is None, EOS or not in the vocabulary, padding
+            gets a new id.
+          add_bos: whether BOS precedes every text; None follows the pipeline's
+            post-processor.
+          added: further tokens, from the files beside the pipeline's.
+          name: name of the tokenizer in error messages.
 
         Raises:
           UserError: the vocabulary lacks EOS or BOS, or text can spell a control token;
@@ -46,16 +46,16 @@ class BPETokenizer:
         self._check_ids()
         for token in added:
             self._add(token)
-        # A file carries the length limits of its last use.
+        # A file may hold the length limit of its last use.
         pipeline.no_truncation()
         pipeline.no_padding()
         vocabulary = pipeline.get_vocab(with_added_tokens=True)
-        # "<|im_end|>" in a text is its characters, not the control token.
+        # The characters "<|im_end|>" in a text must not become the control token.
         pipeline.add_special_tokens([t for t in (eos, bos, pad) if t in vocabulary])
         pipeline.encode_special_tokens = True
         self.eos_id = self.control_id(eos)
         self.bos_id = None if bos is None else self.control_id(bos)
-        # Not their number, since ids may have gaps.
+        # The largest id, not the number of tokens, because ids may have gaps.
         ids = 1 + max(vocabulary.values(), default=-1)
         if pad is None or pad == eos or pad not in vocabulary:
             self.pad_id = ids
@@ -74,7 +74,7 @@ class BPETokenizer:
         self.fingerprint = hashlib.sha256(key.encode()).hexdigest()[:16]
 
     def _check_ids(self) -> None:
-        """Refuses what the library would count up to, one by one."""
+        """Raises UserError for ids so large that the library would hang on them."""
         vocabulary = self._pipeline.get_vocab(with_added_tokens=True)
         token = max(vocabulary, key=vocabulary.__getitem__, default=None)
         if token is not None and vocabulary[token] >= MAX_IDS:
@@ -84,7 +84,7 @@ class BPETokenizer:
             )
 
     def _add(self, token: AddedToken) -> None:
-        """Gives the pipeline a token, or marks it as what the settings say it is."""
+        """Adds a token to the pipeline, or marks an existing one as control or text."""
         own = tokenizers.AddedToken(
             token.content, special=token.control, normalized=False
         )

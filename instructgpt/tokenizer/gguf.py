@@ -1,4 +1,4 @@
-"""The tokenizer inside a GGUF file, written as the files of a public folder."""
+"""Writes the tokenizer inside a GGUF file as the files of a public folder."""
 
 import json
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from instructgpt.errors import UserError
 from instructgpt.tokenizer.settings import CONFIG
 
-# Types of a token, the same as SentencePiece's.
+# Types of tokens, the same numbers as SentencePiece's.
 _CONTROL, _USER_DEFINED, _BYTE = 3, 4, 6
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-# What each kind of tokenizer is made of.
+# Metadata keys that each kind of tokenizer needs.
 _PARTS = {
     "gpt2": {"tokens": str, "token_type": int, "merges": str},
     "llama": {"tokens": str, "token_type": int, "scores": float},
 }
-_ROLES = {"eos": "eos", "bos": "bos", "pad": "padding"}  # in GGUF's keys
+_ROLES = {"eos": "eos", "bos": "bos", "pad": "padding"}  # role -> name in GGUF keys
 _ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 
 
@@ -37,11 +37,11 @@ def _gpt2() -> list[Any]:
     return [pre_tokenizers.ByteLevel(add_prefix_space=False)]
 
 
-# tokenizer.ggml.pre -> how text is cut before byte pairs are merged.
+# tokenizer.ggml.pre -> pre-tokenisers that split text before byte pairs are merged.
 _CUTS = {
     "gpt-2": _gpt2,
     "olmo": _gpt2,
-    "mpt": _gpt2,  # Pythia's, too
+    "mpt": _gpt2,  # also Pythia's
     "smollm": lambda: [pre_tokenizers.Digits(individual_digits=True), *_gpt2()],
     "llama-bpe": lambda: _split(r"\p{N}{1,3}"),
     "qwen2": lambda: _split(r"\p{N}"),
@@ -52,7 +52,7 @@ _PRE = "tokenizer.ggml.pre"
 
 
 class UnknownTokenizerError(UserError):
-    """A tokenizer that is whole, but of a kind that is not known here."""
+    """Raised for a complete tokenizer of a kind that is not supported."""
 
 
 def write_gguf_tokenizer(
@@ -61,16 +61,16 @@ def write_gguf_tokenizer(
     """Writes tokenizer.json or tokenizer.model, and tokenizer_config.json.
 
     Args:
-      metadata: Of the GGUF file.
-      folder: Made if need be.
-      where: Named at the start of error messages.
+      metadata: The GGUF file's metadata.
+      folder: Folder for the files; it is created if it is missing.
+      where: Name of the file, at the start of error messages.
 
     Returns:
-      What a user should know of it; "" if nothing.
+      A note for the user about the tokenizer; "" if there is nothing to say.
 
     Raises:
       UnknownTokenizerError: the file has no tokenizer, or one of an unknown kind.
-      UserError: it has half of one, or a damaged one.
+      UserError: the tokenizer is incomplete or damaged.
     """
     kind = metadata.get("tokenizer.ggml.model")
     if not isinstance(kind, str) or kind not in _PARTS:
@@ -87,7 +87,7 @@ def write_gguf_tokenizer(
         settings = _settings(metadata, kind)
     except UserError:
         raise
-    except Exception as error:  # values of other types, in three libraries
+    except Exception as error:  # three libraries fail on values of wrong types
         raise UserError(
             f"{where}: the tokenizer is damaged ({error}); download the file again"
         ) from error
@@ -104,7 +104,7 @@ def write_gguf_tokenizer(
 
 
 def _check(metadata: Mapping[str, Any], kind: str, where: str) -> None:
-    """Raises UserError unless the parts are there and fit each other."""
+    """Raises UserError unless all parts exist and fit each other."""
     lengths = {}
     for part, item in _PARTS[kind].items():
         key = f"tokenizer.ggml.{part}"
@@ -149,7 +149,7 @@ def _settings(metadata: Mapping[str, Any], kind: str) -> dict[str, Any]:
         token = metadata.get(f"tokenizer.ggml.{key}_token_id")
         if token is not None:
             settings[f"{role}_token"] = tokens[token]
-    # Most Llama 3 files, too, leave it to the reader to know.
+    # Most Llama 3 files do not say it either.
     settings["add_bos_token"] = metadata.get(
         "tokenizer.ggml.add_bos_token",
         kind == "llama" or metadata.get(_PRE) == "llama-bpe",

@@ -1,4 +1,4 @@
-"""What every tokenizer offers, and what is refused before any training."""
+"""The interface of tokenizers, and checks before training."""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -7,51 +7,51 @@ from instructgpt.errors import UserError
 
 
 class Tokenizer(Protocol):
-    """Text to token ids and back."""
+    """Converts text to token ids and back."""
 
     @property
     def pad_id(self) -> int:
-        """Never EOS; beyond all other ids where the tokenizer has no padding."""
+        """Id of padding; never EOS, and a new largest id without a padding token."""
         ...
 
     @property
     def eos_id(self) -> int:
-        """Ends a text."""
+        """Id that ends a text."""
         ...
 
     @property
     def bos_id(self) -> int | None:
-        """Begins a text, None if the tokenizer knows no such token."""
+        """Id that begins a text, None if the tokenizer has no such token."""
         ...
 
     @property
     def start_ids(self) -> tuple[int, ...]:
-        """What the tokenizer's convention puts before every text: BOS or nothing."""
+        """Ids before every text by the tokenizer's convention: BOS or none."""
         ...
 
     @property
     def vocab_size(self) -> int:
         """One more than the largest id that a text can have, EOS and BOS included.
 
-        Control tokens that lie beyond, such as padding, are never predicted.
+        Larger ids are control tokens, such as padding, which are never predicted.
         """
         ...
 
     @property
     def num_ids(self) -> int:
-        """One more than the largest id of all, padding and control tokens included."""
+        """One more than the largest id, padding and control tokens included."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that change with what `encode` gives."""
+        """16 hexadecimal digits that differ if `encode` gives other ids."""
         ...
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without `start_ids` and EOS; never a control token's id.
 
         Raises:
-          UserError: `text` holds half a surrogate pair, so it has no UTF-8 form.
+          UserError: `text` holds half a surrogate pair, which UTF-8 cannot encode.
         """
         ...
 
@@ -60,10 +60,10 @@ class Tokenizer(Protocol):
         ...
 
     def token_id(self, text: str) -> int:
-        """Id of the one token that writes `text`, for example the stop token "\\n".
+        """Id of the single token for `text`, for example the stop token "\\n".
 
         Raises:
-          UserError: `text` takes no token or several.
+          UserError: `text` is not exactly one token.
         """
         ...
 
@@ -81,7 +81,7 @@ class Tokenizer(Protocol):
 
 
 def single_token(tokenizer: Tokenizer, text: str) -> int:
-    """The id behind `Tokenizer.token_id`."""
+    """Implements `Tokenizer.token_id`."""
     ids = tokenizer.encode(text)
     if len(ids) != 1:
         raise UserError(
@@ -92,7 +92,7 @@ def single_token(tokenizer: Tokenizer, text: str) -> int:
 
 
 def not_unicode(text: str) -> UserError:
-    """The error for text that UTF-8 cannot spell."""
+    """The error for text that UTF-8 cannot encode."""
     return UserError(
         f"text that is not valid Unicode: {text[:60]!r}; remove the lone"
         " surrogates (U+D800 to U+DFFF)."
@@ -102,14 +102,14 @@ def not_unicode(text: str) -> UserError:
 def check_tokenizer(
     tokenizer: Tokenizer, *, vocab_size: int, padded_vocab_size: int
 ) -> None:
-    """Refuses a tokenizer that would train a model wrongly without a sign.
+    """Raises UserError for a tokenizer that would silently spoil training.
 
-    If pad were EOS, EOS would be masked and never learnt.
+    For example, if padding were EOS, EOS would be masked and never learnt.
 
     Args:
       tokenizer: The tokenizer.
-      vocab_size: Tokens that the model can predict.
-      padded_vocab_size: Rows of its embedding, in which padding needs an id too.
+      vocab_size: Number of tokens that the model can predict.
+      padded_vocab_size: Rows of the embedding, which must include padding's id.
 
     Raises:
       UserError: control ids are missing or clash, or the vocabulary is larger than the

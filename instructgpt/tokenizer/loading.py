@@ -1,4 +1,4 @@
-"""A tokenizer from what is on disk: a file, or a folder as public models have it."""
+"""Loads a tokenizer from a file, or from a folder like those of public models."""
 
 import os
 import shutil
@@ -20,10 +20,10 @@ from instructgpt.tokenizer.settings import (
     read_settings,
 )
 
-# Vocabulary and merges of GPT-2, under the names of transformers and of OpenAI.
+# File names of GPT-2's vocabulary and merges in transformers and by OpenAI.
 _MERGES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 _END_OF_TEXT = "<|endoftext|>"
-# Every file of a public tokenizer.
+# Names of all files of a public tokenizer.
 _FILES = (
     *("tokenizer.json", "tokenizer.model", CONFIG, MAP, ADDED, "chat_template.jinja"),
     *(name for pair in _MERGES for name in pair),
@@ -36,7 +36,7 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     Args:
       path: a SentencePiece .model, a tokenizer.json, or a folder that holds one of
         these or GPT-2's vocabulary and merges. tokenizer_config.json beside it names
-        the control tokens and says whether BOS stands before every text.
+        the control tokens and says whether BOS precedes every text.
 
     Raises:
       UserError: a file is missing or damaged, or names no EOS.
@@ -53,10 +53,10 @@ def copy_tokenizer(source: str | os.PathLike[str], folder: Path) -> bool:
     """Copies a tokenizer's files, from a folder or as one file, into `folder`.
 
     Returns:
-      Whether there were any.
+      Whether there were any files.
 
     Raises:
-      UserError: one cannot be read or is a Git LFS pointer.
+      UserError: a file cannot be read or is a Git LFS pointer.
     """
     source = Path(source)
     if source.is_file():
@@ -131,7 +131,7 @@ def _pipeline(path: Path) -> tokenizers.Tokenizer:
     check_content(path)
     try:
         return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except Exception as error:  # the library raises nothing narrower
+    except Exception as error:  # the library raises no narrower type
         raise UserError(
             f"{path}: not a tokenizer.json, or a damaged one ({error}); copy it again."
         ) from error
@@ -146,7 +146,7 @@ def _from_merges(vocabulary: Path, merges: Path) -> Tokenizer:
         check_content(path)
     try:
         model = models.BPE.from_file(str(vocabulary), str(merges))
-    except Exception as error:  # the library raises nothing narrower
+    except Exception as error:  # the library raises no narrower type
         raise UserError(
             f"{vocabulary}: cannot be read with {merges.name} ({error}); copy both"
             " again."

@@ -1,14 +1,14 @@
-"""SentencePiece models: those trained here, and those of others as they are.
+"""SentencePiece models, both trained here and public ones.
 
 SentencePiece alone is not lossless: it writes a space as "▁" (U+2581), so a "▁" in
-the text comes back as a space. In a model that otherwise keeps every text, as those
-trained here do, text is cut at "▁", which becomes its three UTF-8 byte pieces, and
-decoding joins the bytes of the pieces. Models that change text (a space put in front,
-no byte pieces, normalised characters) encode and decode as SentencePiece itself does,
-but for line breaks: a model that drops them and has a piece for their byte keeps them.
+the text comes back as a space. With a model that otherwise keeps every text, as those
+trained here do, text is split at "▁", which becomes its three UTF-8 byte pieces, and
+decoding joins the bytes of the pieces. Models that change text (a leading space, no
+byte pieces, normalised characters) encode and decode like SentencePiece itself, except
+that line breaks are kept if the model has a piece for their byte.
 
-Control pieces (pad, BOS, EOS) have no bytes and no text encodes to them, "</s>"
-included: SentencePiece finds control pieces only by id.
+Control pieces (pad, BOS, EOS) have no bytes, and no text encodes to them, not even
+"</s>": SentencePiece finds control pieces only by id.
 """
 
 import hashlib
@@ -29,9 +29,9 @@ from instructgpt.tokenizer.settings import AddedToken, Settings
 
 PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"
 NEWLINE = "\n"
-_SPACE = "▁"  # how SentencePiece writes a space inside a piece
-# Text that a model spoils which has a dummy prefix, squeezed spaces, no byte pieces, or
-# normalises case, compatible characters (NFKC) or accents (NFC, NFD).
+_SPACE = "▁"  # SentencePiece's character for a space inside a piece
+# A text that does not survive in a model with a dummy prefix, squeezed spaces, no byte
+# pieces, or normalisation of case, compatible characters (NFKC) or accents (NFC, NFD).
 _PROBE = "  Aﬁ\u00a0 \t\r\n\0 ▁</s>\u00e9e\u0301\U0010ffff "
 
 
@@ -53,12 +53,12 @@ class SentencePieceTokenizer:
 
         Args:
           model: the content of a .model file.
-          name: for error messages.
-          settings: what the files beside it say; None is nothing.
+          name: name of the tokenizer in error messages.
+          settings: settings from the files beside it, if there are any.
 
         Raises:
-          UserError: it is no such model, or has no EOS (or BOS, if it is to be added),
-            or the settings name tokens that neither it nor they have.
+          UserError: it is not such a model, or has no EOS (or no BOS that should be
+            added), or the settings name tokens that do not exist.
         """
         settings = settings or Settings()
         self._name = name
@@ -103,7 +103,7 @@ class SentencePieceTokenizer:
     def _as_controls(
         self, model: bytes, settings: Settings
     ) -> sentencepiece.SentencePieceProcessor:
-        """The model, in which no text can spell what the settings make a control."""
+        """The model, changed so that no text encodes to control tokens of settings."""
         named = {settings.eos, settings.bos, settings.pad}
         named |= {token.content for token in settings.added if token.control}
         spelt = [
@@ -120,14 +120,14 @@ class SentencePieceTokenizer:
         return _parse(proto.SerializeToString(), self._name)
 
     def _piece_id(self, piece: str | None) -> int | None:
-        """The id of a piece, None if there is none; the library gives the unknown's."""
+        """The id of a piece; None if there is none (the library gives "unknown")."""
         token = self._pieces.piece_to_id(piece or "")
         if token < 0 or self._pieces.id_to_piece(token) != piece:
             return None
         return token
 
     def _add(self, token: AddedToken) -> None:
-        """Notes a token that the settings add to the pieces, or name among them."""
+        """Records a token of the settings, which is new or an existing piece."""
         if token.id < self._pieces.get_piece_size():
             piece = self._pieces.id_to_piece(token.id)
             if piece != token.content and not self._is_no_text(token.id):
@@ -140,7 +140,7 @@ class SentencePieceTokenizer:
         (self._controls if token.control else self._texts)[token.content] = token.id
 
     def _is_no_text(self, token: int) -> bool:
-        """Whether no text has this piece."""
+        """Whether no text encodes to this piece."""
         return self._pieces.is_control(token) or self._pieces.is_unused(token)
 
     def _find(self, content: str) -> int | None:
@@ -149,7 +149,7 @@ class SentencePieceTokenizer:
         return self._piece_id(content) if added is None else added
 
     def _role(self, settings: Settings, role: str, default: int) -> int:
-        """The id of EOS or BOS: what the settings name, else the model's."""
+        """The id of EOS or BOS: the settings' token, else the model's."""
         content = getattr(settings, role)
         if content is None:
             return default
@@ -163,7 +163,7 @@ class SentencePieceTokenizer:
         return token
 
     def _padding(self, settings: Settings) -> int:
-        """The id of padding, -1 if there is none; one that is not there is made."""
+        """The id of padding, -1 if there is none; a missing token gets a new id."""
         if settings.pad is None:
             return self._pieces.pad_id()
         token = self._find(settings.pad)
@@ -186,7 +186,7 @@ class SentencePieceTokenizer:
         return piece.replace(_SPACE, " ").encode()
 
     def _cuts(self) -> dict[str, list[int]]:
-        """Texts that stand for ids of their own, whatever the pieces make of them."""
+        """Texts that are replaced by fixed ids before the rest is encoded."""
         cuts = {content: [token] for content, token in self._texts.items()}
         if self.lossless:
             cuts[_SPACE] = self._space_ids
@@ -223,7 +223,7 @@ class SentencePieceTokenizer:
         return text + self._decode(run)
 
     def _decode(self, ids: list[int]) -> str:
-        """Text of pieces alone."""
+        """Decodes ids that are all pieces."""
         if not self.lossless:
             return self._pieces.decode(ids)
         surfaces = self._surfaces
@@ -250,7 +250,7 @@ class SentencePieceTokenizer:
 
 def _parse(model: bytes, name: str) -> sentencepiece.SentencePieceProcessor:
     try:
-        # Deserialising an empty model would succeed, so it is refused first.
+        # The library accepts an empty model, so it is refused here.
         if not model:
             raise RuntimeError("empty")
         return sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -266,12 +266,12 @@ def train_tokenizer(
 ) -> SentencePieceTokenizer:
     """Trains a byte-pair SentencePiece model on `texts` and writes it to `path`.
 
-    The same texts give the same file. A frequent word and the space before it become
-    one piece; "\\n" is always one piece.
+    Equal texts give equal files. A frequent word becomes one piece with the space
+    before it; "\\n" is always one piece.
 
     Args:
       texts: the corpus; read once.
-      path: the model file, replaced whole or not at all.
+      path: the model file, which is replaced atomically.
       vocab_size: upper bound on the number of pieces, 261 of which are reserved
         (256 bytes, pad, BOS, EOS, unknown, newline). A small corpus gives fewer.
 
@@ -288,7 +288,7 @@ def train_tokenizer(
             model_type="bpe",
             vocab_size=vocab_size,
             hard_vocab_limit=False,
-            character_coverage=0.9999,  # rarer characters are written in bytes
+            character_coverage=0.9999,  # rarer characters become byte pieces
             byte_fallback=True,
             normalization_rule_name="identity",
             add_dummy_prefix=False,
@@ -302,7 +302,7 @@ def train_tokenizer(
             bos_piece=BOS,
             eos_piece=EOS,
             unk_piece=UNK,
-            max_sentence_length=1 << 30,  # bytes; longer ones would be left out
+            max_sentence_length=1 << 30,  # bytes; longer sentences would be left out
             num_threads=1,
             minloglevel=2,
         )
@@ -321,6 +321,6 @@ def train_tokenizer(
 
 
 def _sentences(texts: Iterable[str]) -> Iterator[str]:
-    # Line by line, because SentencePiece skips a sentence that holds its own marks.
+    # By line, because SentencePiece skips sentences that hold its special characters.
     for text in texts:
         yield from filter(None, text.split(NEWLINE))

@@ -1,7 +1,7 @@
-"""What lies beside a tokenizer: its control tokens, added ones, and BOS or not.
+"""Settings in the files beside a tokenizer: control and added tokens, use of BOS.
 
-Read as transformers reads it: special_tokens_map.json overrules tokenizer_config.json,
-unless that lists `added_tokens_decoder`, which came later and makes the map obsolete.
+They are read like in transformers: special_tokens_map.json overrules
+tokenizer_config.json, unless the latter has the newer key `added_tokens_decoder`.
 """
 
 import dataclasses
@@ -12,39 +12,39 @@ from typing import Any, NamedTuple
 from instructgpt.errors import UserError
 from instructgpt.reading import describe, read_object
 
-MAX_IDS = 1 << 24  # a hundred times as many as any tokenizer has
+MAX_IDS = 1 << 24  # far more than any tokenizer has
 CONFIG, MAP, ADDED = (
     *("tokenizer_config.json", "special_tokens_map.json"),
     "added_tokens.json",
 )
 _DECODER = "added_tokens_decoder"
-# Classes that put BOS before every text unless their settings say otherwise.
+# Classes that add BOS before every text unless their settings say otherwise.
 _WITH_BOS = ("LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer")
 
 
 class AddedToken(NamedTuple):
-    """A token that a tokenizer has besides those of its model."""
+    """A token that is added to those of a tokenizer's model."""
 
     content: str
     id: int
-    control: bool  # else text spells it
+    control: bool  # whether it is a control token, to which no text encodes
     where: str  # file and key, for messages
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the files beside a tokenizer say; None where they say nothing."""
+    """The settings in the files beside a tokenizer; None means not set."""
 
     eos: str | None = None
     bos: str | None = None
     pad: str | None = None
     add_bos: bool | None = None
-    class_adds_bos: bool = False  # what the class does where `add_bos` is None
-    added: tuple[AddedToken, ...] = ()  # by id
+    class_adds_bos: bool = False  # the class's default, used if `add_bos` is None
+    added: tuple[AddedToken, ...] = ()  # in the order of ids
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def source(self, role: str) -> str:
-        """File and key that name a control token: role "eos", "bos" or "pad"."""
+        """The file and key that name a control token; role is "eos", "bos" or "pad"."""
         return self.sources[f"{role}_token"]
 
 
@@ -52,10 +52,10 @@ def read_settings(folder: Path) -> Settings:
     """Reads tokenizer_config.json, special_tokens_map.json and added_tokens.json.
 
     Args:
-      folder: Holds any or none of them.
+      folder: The folder; each file is optional.
 
     Raises:
-      UserError: one is damaged, or a key has a value of another kind.
+      UserError: a file is damaged, or a key has a value of a wrong type.
     """
     files = {n: folder / n for n in (CONFIG, MAP, ADDED) if (folder / n).exists()}
     content = {name: read_object(path) for name, path in files.items()}
@@ -92,7 +92,7 @@ def read_settings(folder: Path) -> Settings:
 
 
 def _content(token: Any, where: str) -> str:
-    """A token's text, from its text or an object that holds it."""
+    """A token's text, given as text or as an object that holds it."""
     text = token.get("content") if isinstance(token, dict) else token
     if not isinstance(text, str) or any("\ud800" <= c <= "\udfff" for c in text):
         raise UserError(
@@ -102,14 +102,14 @@ def _content(token: Any, where: str) -> str:
 
 
 def check_id(number: Any, where: str) -> int:
-    """A token's id, or one line that says which file gives a number that is none.
+    """Checks a token's id from a file.
 
     Args:
-      number: From a file: a whole number, or its decimal text.
-      where: File and token.
+      number: A whole number, or its decimal text.
+      where: The file and the token, for messages.
 
     Raises:
-      UserError: it is no id.
+      UserError: the number is not an id.
     """
     text = str(number)
     if isinstance(number, int | str) and text.isascii() and text.isdecimal():
@@ -130,7 +130,7 @@ def _from_decoder(
     for number, token in tokens.items():
         content = _content(token, f"{where}.{number}")
         control = isinstance(token, dict) and bool(token.get("special"))
-        # transformers makes a control token of each that has a role, too.
+        # As in transformers, every token with a role is a control token.
         yield AddedToken(
             content,
             check_id(number, f"{where}: {content!r}"),
@@ -140,7 +140,7 @@ def _from_decoder(
 
 
 def _from_added(tokens: Mapping[str, Any], path: Path | None) -> Iterator[AddedToken]:
-    """The file does not say which are control tokens: in practice, marks of a chat."""
+    """Tokens of added_tokens.json; all are control tokens, in practice chat marks."""
     for content, number in tokens.items():
         where = str(path)
         content = _content(content, f"{where}: a key")

@@ -1,11 +1,10 @@
-"""Demonstrations: answers by people of varied skill and manners.
+"""Demonstrations: answers by people with different skills and manners.
 
-A demonstrator has habits (terse, full or detailed answers; courteous or not), good or
-bad manners (a rude remark, an opinion or a sermon nobody asked for, a sentence said
-twice), and now and then makes a mistake: a wrong detail, a missed constraint, an answer
-that stops too early or is not about the question. So supervised fine-tuning imitates a
-spread of qualities in which the best answers are present, and comparisons teach what
-demonstrations do not.
+A demonstrator has habits (terse, full or detailed answers; courteous or not), may have
+bad manners (a rude remark, an unwanted opinion or sermon, a repeated sentence), and
+sometimes makes a mistake: a wrong detail, a missed constraint, an answer that stops too
+early or is not about the question. So supervised fine-tuning imitates answers of
+different quality, the best included, and comparisons teach which are better.
 """
 
 import dataclasses
@@ -36,7 +35,7 @@ _WORD = re.compile(r"[A-Za-z]+")
 
 
 def ideal(facts: Facts, task: Task, rng: random.Random) -> str:
-    """The best answer: right, detailed, courteous where that matters."""
+    """The best answer: right, detailed, and courteous where courtesy matters."""
     kind = KINDS[task.kind]
     return _keep(facts, task, rng, Style("detailed", courteous=kind.polite))
 
@@ -53,7 +52,7 @@ def demonstrate(facts: Facts, task: Task, rng: random.Random) -> str:
 
 
 def add_manners(text: str, rng: random.Random) -> str:
-    """The text with a bad habit: a remark nobody wants, or a sentence said twice."""
+    """Adds a bad habit to the text: an unwanted remark, or a repeated sentence."""
     manner = rng.choices(list(_MANNERS), weights=list(_MANNERS.values()))[0]
     if manner == "twice":
         more = re.split(r"(?<=[.!?]) ", text)[-1]
@@ -67,7 +66,7 @@ def add_manners(text: str, rng: random.Random) -> str:
 def spoil(
     facts: Facts, task: Task, rng: random.Random, *, style: Style, flaw: str
 ) -> str:
-    """An answer with a flaw: wrong, cut, short, unconstrained, or other."""
+    """Composes an answer with a flaw: wrong, cut, short, unconstrained, or other."""
     kind = KINDS[task.kind]
     if flaw == "other":  # the answer to another task of the same kind
         elsewhere = make_task(facts, rng, split="train", kind=kind)
@@ -85,7 +84,7 @@ def spoil(
 
 
 def swap_value(text: str, rng: random.Random) -> str:
-    """The text with one word exchanged for another of the same list."""
+    """Replaces one word of the text by another word of the same list."""
     places = [m for m in _WORD.finditer(text) if _key(m.group()) in _SWAP]
     if not places:
         return text

@@ -1,11 +1,11 @@
 """Pretraining documents: the world's facts and skills in many kinds of text.
 
-About one document in seven is a "web" document, in which instructions stand together
-with answers of mixed quality or with none, so that a model trained on documents alone
-has seen instructions but does not follow them reliably.
+About one document in seven is a "web" document, with instructions and answers of mixed
+quality or none. So a model trained only on documents has seen instructions but does not
+follow them reliably.
 
-Documents of every split state all facts, but what they ask are questions of the
-training split alone: no held-out core question stands in a document.
+Documents of every split state all facts, but they contain only questions of the
+training split: no document contains a held-out core question.
 """
 
 import random
@@ -49,7 +49,7 @@ _LEVELS = ("terse", "full", "full", "detailed")
 def draw_documents(
     facts: Facts, *, seed: int, split: str, number: int
 ) -> Iterator[dict[str, str]]:
-    """The first `number` documents of a split, each from its own random numbers."""
+    """Yields the first `number` documents of a split, each with its own random seed."""
     names, weights = list(_MAKERS), [weight for _, weight in _MAKERS.values()]
     for i in range(number):
         rng = random.Random(f"document {seed} {split} {i}")
@@ -72,7 +72,7 @@ def _about(facts: Facts, subject: str, rng: random.Random, number: int) -> str:
     def again(match: re.Match[str]) -> str:
         return subject if rng.random() < 0.7 else match.group()
 
-    # Often the name is said again: what a text speaks of is worth remembering.
+    # Names are often repeated, so that a model learns to remember a text's subject.
     return re.sub(r"(?<=\. )(She|He|It)\b", again, text)
 
 

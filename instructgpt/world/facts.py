@@ -37,7 +37,7 @@ TOWN_VALUES: dict[str, list[str]] = {
     "sight": ("tower bridge castle harbour market library garden clock").split(),
 }
 VALUES = PERSON_VALUES | TOWN_VALUES
-THINGS = [*VALUES["food"], *VALUES["product"]]  # what one buys, asks for, reviews
+THINGS = [*VALUES["food"], *VALUES["product"]]  # things to buy, ask for and review
 PERSON_ATTRIBUTES = tuple(PERSON_VALUES)
 TOWN_ATTRIBUTES = tuple(TOWN_VALUES)
 
@@ -98,12 +98,12 @@ def join(items: Sequence[str], word: str = "and") -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What is true of every resident and every town: `table[subject][attribute]`."""
+    """The facts about all residents and towns: `table[subject][attribute]`."""
 
     table: dict[str, dict[str, str]]
 
     def of(self, subject: str, attribute: str) -> str | None:
-        """The value of an attribute, or None where the world has none."""
+        """The value of a subject's attribute; None if the world has none."""
         return self.table.get(subject, {}).get(attribute)
 
     def living_in(self, town: str) -> list[str]:

@@ -17,7 +17,7 @@ from instructgpt.world.kinds import (
 def visitor_context(
     rng: random.Random, *, visitors: int, each: int, same: bool = False
 ) -> list[list[str]]:
-    """Statements about visitors: [subject, attribute, value] each."""
+    """Draws statements about visitors, each [subject, attribute, value]."""
     chosen = rng.sample(VISITORS, visitors)
     attributes = rng.sample(PERSON_ATTRIBUTES, each)
     context = []
@@ -29,7 +29,7 @@ def visitor_context(
 
 
 def context_text(context: list[list[str]]) -> str:
-    """The given text: one sentence a visitor for each two statements."""
+    """The given text: one sentence for every two statements about a visitor."""
     parts = []
     for who, table in context_of(Task("", 0, "", {"context": context})).items():
         pairs = list(table.items())

@@ -1,4 +1,4 @@
-"""Reading: text -> sentences -> statements, for the gold judge.
+"""Parses text into sentences and statements, for the gold judge.
 
 `read` accepts any text at all. A sentence the grammar cannot read gets the kind
 "unreadable"; nothing here raises. Reading ignores case and white space.
@@ -33,7 +33,7 @@ _WORDS: dict[str, Iterable[str]] = facts.VALUES | {
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A statement of fact; `form`: third, first, past, not, or event (by the way)."""
+    """A statement; `form` is third, first, past, not, or event (an incidental fact)."""
 
     subject: str
     attribute: str
@@ -43,7 +43,7 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """One sentence as read: its kind, its claims, its slots, and what it lists."""
+    """A parsed sentence: its kind, claims, slots and listed items."""
 
     kind: str
     claims: tuple[Claim, ...] = ()
@@ -60,7 +60,7 @@ class Unit:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """A response as read. `finished`: it ends with a full stop or the like."""
+    """A parsed response; `finished` means that it ends with a full stop or similar."""
 
     text: str
     pieces: tuple[str, ...]
@@ -71,7 +71,7 @@ class Reading:
 
 
 def canonical(word: str) -> str:
-    """A word of the world as the world writes it ("mara" -> "Mara")."""
+    """The world's spelling of a word ("mara" -> "Mara")."""
     return _CANONICAL.get(word, word)
 
 
@@ -299,7 +299,7 @@ def _event_at(body: str, position: int, subject: str) -> tuple[list[Claim], int]
 
 
 def _read_list(body: str) -> Unit | None:
-    """Lists with or without a lead, and bare answers, which are lists of one."""
+    """Reads lists with or without a lead, and bare answers, which are lists of one."""
     slots: dict[str, str] = {}
     kind = "fragment"
     rest = body

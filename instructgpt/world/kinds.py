@@ -1,7 +1,7 @@
-"""What a kind of task is: its templates, its good answers and its judging rule.
+"""The base class of kinds of tasks: templates, good answers and judging rules.
 
-Each kind is one class in `tasks/`, so that what is asked, what a good answer looks like
-and how it is judged are read together.
+Each kind is one class in `tasks/`, so that its questions, its good answers and their
+judging are in one place.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ Slots = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A task the judge can check. `slots` hold only JSON values."""
+    """A task that the judge can check; `slots` holds only JSON values."""
 
     kind: str
     template: int
@@ -69,12 +69,12 @@ class Style:
 
 @dataclasses.dataclass
 class Verdict:
-    """What a rule found. Counts are of statements; `quality` is in [0, 1].
+    """The result of a judging rule; integers are numbers of statements.
 
-    quality: how far the response does what was asked; 0 means it does not.
-    full: said in a whole sentence. detail: further relevant true statements.
+    quality: how far the response does what was asked, in [0, 1]; 0 means not at all.
+    full: whether it is a whole sentence. detail: further relevant true statements.
     false: untrue or unfaithful statements. stray: statements nobody asked for.
-    forgiven: sentences (by number) that need not be readable by the grammar.
+    forgiven: numbers of sentences that the grammar need not be able to read.
     """
 
     quality: float = 0.0
@@ -101,11 +101,11 @@ class Kind:
     allowed: ClassVar[frozenset[str]] = frozenset()  # further kinds of sentence
 
     def sample(self, facts: Facts, rng: random.Random) -> tuple[str, Slots]:
-        """What the task is about, and the slots that fill the templates."""
+        """Draws the subject of a task, and the slots that fill the templates."""
         raise NotImplementedError
 
     def choose_template(self, slots: Slots, rng: random.Random) -> int:
-        """A template for the slots."""
+        """Chooses a template that fits the slots."""
         return rng.randrange(len(self.templates))
 
     def accepts(self, task: Task, constraint: str) -> bool:
@@ -135,12 +135,12 @@ class Kind:
         raise NotImplementedError
 
     def check(self, facts: Facts, task: Task, reading: Reading) -> Verdict:
-        """The judging rule."""
+        """Judges a response by the rule of this kind."""
         raise NotImplementedError
 
 
 def constraint_text(constraint: str, rng: random.Random) -> str:
-    """The constraint as the user says it."""
+    """The constraint in the words of a user."""
     name, _, what = constraint.partition(":")
     wordings = {
         "one_sentence": ("Use one sentence.", "Answer in one sentence."),
@@ -175,14 +175,14 @@ def satisfies(facts: Facts, task: Task, reading: Reading) -> bool:
 
 
 def known(facts: Facts, task: Task) -> dict[str, str]:
-    """The facts about a task's subject: the given text's, or else the world's."""
+    """The facts about a task's subject, from the given text or else the world."""
     subject = task.slots.get("subject", task.entity)
     context = context_of(task).get(subject)
     return context if context is not None else facts.table.get(subject, {})
 
 
 def context_of(task: Task) -> dict[str, dict[str, str]]:
-    """What the given text says: subject -> attribute -> value."""
+    """The statements of the given text: subject -> attribute -> value."""
     table: dict[str, dict[str, str]] = {}
     for subject, attribute, value in task.slots.get("context", ()):
         table.setdefault(subject, {})[attribute] = value
@@ -190,7 +190,7 @@ def context_of(task: Task) -> dict[str, dict[str, str]]:
 
 
 def truth(facts: Facts, task: Task) -> Callable[[Claim], bool]:
-    """Decides claims by the given text where it speaks of the subject, or the world."""
+    """Builds the check of claims by the given text, or else by the world."""
     context = context_of(task)
 
     def decide(claim: Claim) -> bool:
@@ -208,10 +208,10 @@ def truth(facts: Facts, task: Task) -> Callable[[Claim], bool]:
 def resolve(
     reading: Reading, default: str, speaker: str = ""
 ) -> tuple[list[Claim], int]:
-    """All claims with pronouns replaced, and how many pronouns did not fit.
+    """All claims with pronouns replaced, and the number of pronouns that did not fit.
 
-    A pronoun stands for the subject last named that it fits, at the start for
-    `default`; "I" stands for `speaker`.
+    A pronoun means the last named subject that it fits, or `default` at the start; "I"
+    means `speaker`.
     """
     named, claims, unfit = [default], [], 0
     for unit in reading.units:
@@ -230,7 +230,7 @@ def resolve(
 
 
 def items_of(reading: Reading) -> list[tuple[str, str]]:
-    """Everything listed, in order, with repetitions."""
+    """All listed items in order, with repetitions."""
     return [item for unit in reading.units for item in unit.items]
 
 
@@ -240,12 +240,12 @@ def has(reading: Reading, *kinds: str) -> bool:
 
 
 def count(reading: Reading, *kinds: str) -> int:
-    """How many sentences are of one of the kinds."""
+    """Number of sentences of one of the kinds."""
     return sum(unit.kind in kinds for unit in reading.units)
 
 
 def steps(number: int, *values: float) -> float:
-    """`values[number]`, the last one from there on."""
+    """Returns `values[number]`, or the last value for larger numbers."""
     return values[min(number, len(values) - 1)]
 
 

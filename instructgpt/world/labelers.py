@@ -25,10 +25,10 @@ MAX_RANK = 5
 
 @dataclasses.dataclass(frozen=True)
 class Impression:
-    """What everybody sees in an answer: the gold utility and how it is written."""
+    """The features of an answer that all labelers see: gold utility and style."""
 
     utility: float
-    length: float  # words over 10, in eights
+    length: float  # (number of words - 10) / 8
     courtesy: bool
     directness: bool
     detail: bool
@@ -36,7 +36,7 @@ class Impression:
 
 
 def read_answer(facts: Facts, task: Task, response: str) -> Impression:
-    """Reads and judges an answer, once for however many labelers."""
+    """Reads and judges an answer once, for all labelers."""
     reading = read(response)
     kinds = [unit.kind for unit in reading.units]
     return Impression(
@@ -51,7 +51,7 @@ def read_answer(facts: Facts, task: Task, response: str) -> Impression:
 
 @dataclasses.dataclass(frozen=True)
 class Labeler:
-    """A simulated labeler; the weights are per standard unit of a visible feature."""
+    """A simulated labeler with weights for the visible features of an answer."""
 
     name: str
     held_out: bool
@@ -101,7 +101,7 @@ def rank_by_each(
     responses: Sequence[str],
     rng: Any,
 ) -> list[list[int]]:
-    """`Labeler.rank` of several labelers of one world, who read the answers once."""
+    """Ranks by several labelers of one world; the answers are read only once."""
     rng = as_random(rng)
     task = prompt.task if isinstance(prompt, Prompt) else prompt
     texts = [" ".join(response.split()) for response in responses]
@@ -117,7 +117,7 @@ def rank_by_each(
 def make_labelers(
     facts: Facts, seed: int, *, training: int = 15, held_out: int = 5
 ) -> list[Labeler]:
-    """The pool: training labelers first, then those kept for evaluation."""
+    """Draws the labelers: those for training first, then those held out."""
     labelers = []
     for i in range(training + held_out):
         rng = random.Random(f"labeler {seed} {i}")

@@ -1,8 +1,8 @@
-"""How the world's facts and set phrases are said: the writing half of the grammar.
+"""Writes the world's facts and set phrases: the generating half of the grammar.
 
 `phrase` says one fact, `sentence` joins several, `formula` picks a set phrase. The
-reading half is in `grammar.py` and is compiled from the same tables, so whatever is
-written here can be read there.
+reading half in `grammar.py` is compiled from the same tables, so that it can read all
+text written here.
 """
 
 import random
@@ -51,8 +51,8 @@ FORMS: dict[str, tuple[str, str, str, str]] = {
 }
 FORM_NAMES = ("third", "first", "past", "not")
 
-# kind of sentence -> ways to say it, without the closing full stop. A placeholder
-# names a word list; a digit after it tells two of the same list apart.
+# Kind of sentence -> its wordings, without the full stop. A placeholder names a word
+# list; a digit after it distinguishes two placeholders of the same list.
 FORMULAS: dict[str, tuple[str, ...]] = {
     "courtesy": (
         "I hope this helps",
@@ -166,7 +166,7 @@ FORMULAS: dict[str, tuple[str, ...]] = {
     "runs": ("The river {river} runs through {town}",),
 }
 
-# What somebody did in a story, in the past tense. "{own}" is "her" or "his".
+# Events of stories, in the past tense. "{own}" becomes "her" or "his".
 EVENTS = (
     "went to the {sight} of {town}",
     "went to {town}",
@@ -221,7 +221,7 @@ def paragraph(
     sentences: int = 1,
     form: str = "third",
 ) -> str:
-    """The facts spread over some sentences; a pronoun stands in after the first."""
+    """The facts in several sentences, with a pronoun as subject after the first."""
     sentences = max(1, min(sentences, len(pairs)))
     size, extra = divmod(len(pairs), sentences)
     parts, start = [], 0
@@ -234,7 +234,7 @@ def paragraph(
 
 
 def formula(kind: str, rng: random.Random, **slots: str) -> str:
-    """A set phrase of a kind whose placeholders the slots can fill, with its stop."""
+    """Draws a set phrase of a kind that the slots can fill, with its full stop."""
     fitting = [t for t in FORMULAS[kind] if _fields(t) <= slots.keys()]
     text = rng.choice(fitting).format(**slots)
     return capital(text) + ("?" if text.startswith(("How ", "What ")) else ".")

@@ -1,4 +1,4 @@
-"""Prompts: tasks worded by customers, in the paper's categories and styles.
+"""Prompts: tasks in the words of customers, in the paper's categories and styles.
 
 A core question belongs to exactly one split, and so does a customer (see splits.py).
 Section 3.2 and appendix A of the paper; the categories' shares are its Table 1.
@@ -27,7 +27,7 @@ from instructgpt.world.tasks import KINDS
 
 STYLES = {"plain": 0.5, "few_shot": 0.25, "user_based": 0.25}
 MAX_TOKENS = 34  # words and punctuation marks of a prompt
-CONSTRAINED = 0.32  # of the prompts whose kind allows a constraint
+CONSTRAINED = 0.32  # share of constrained prompts, if the kind allows constraints
 
 _PREFACES = (
     "I have a school in {town}.",
@@ -44,7 +44,7 @@ _WRAPPERS = (
     ("Q: {q}\nA: {a}", "Q: {q}\nA:"),
     ("{q}\n{a}", "{q}"),
 )
-_DRAWS = 4000  # until a task of a split is found, or there is none
+_DRAWS = 4000  # largest number of draws to find a task of a split
 _TOKEN = re.compile(r"\w+|[^\w\s]|\n")
 
 
@@ -74,7 +74,7 @@ class Prompt:
 
     @staticmethod
     def from_record(record: dict[str, Any]) -> "Prompt":
-        """The prompt of a record; undoes `record`."""
+        """The prompt of a record; the inverse of `record`."""
         return Prompt(
             id=record["id"],
             text=record["prompt"],
@@ -87,13 +87,13 @@ class Prompt:
 
 
 def count_tokens(text: str) -> int:
-    """Words, punctuation marks and line ends of a text."""
+    """Number of words, punctuation marks and line ends of a text."""
     return len(_TOKEN.findall(text))
 
 
 @functools.lru_cache(maxsize=8)
 def _authors(source: str, split: str) -> tuple[list[str], list[float]]:
-    """The authors of a split with cumulated weights; few customers write most."""
+    """The authors of a split with cumulative weights; few customers write most."""
     number = 600 if source == "customer" else 80
     names, weights = [], []
     for i in range(1, number + 1):
@@ -109,7 +109,7 @@ def _pick(names: list[Any], cumulated: list[float], rng: random.Random) -> Any:
 
 
 def _kind_table(kinds: Sequence[Kind]) -> tuple[list[Kind], list[float]]:
-    """The kinds with cumulated weights that give each category its share."""
+    """The kinds with cumulative weights that give each category its share."""
     totals: dict[str, float] = {}
     for kind in kinds:
         totals[kind.category] = totals.get(kind.category, 0.0) + kind.weight
@@ -118,7 +118,7 @@ def _kind_table(kinds: Sequence[Kind]) -> tuple[list[Kind], list[float]]:
 
 
 def _kinds_of(facts: Facts, split: str) -> list[Kind]:
-    """The kinds with a question in the split: few names may leave a small kind none."""
+    """The kinds that have a question in the split; a small kind may have none."""
     kinds = []
     for kind in KINDS.values():
         rng = random.Random(f"is there a question of {kind.name} in {split}")
@@ -169,7 +169,7 @@ def make_prompt(
     source: str,
     number: str,
 ) -> Prompt:
-    """Draws one prompt that keeps to the length limit; the second style is a spare."""
+    """Draws one prompt within the length limit; the second style is a fallback."""
     style, spare = styles
     if style == "few_shot" and (kind.harmful or kind.dialogue):
         style = spare
@@ -220,13 +220,13 @@ def _few_shot(
 def draw_prompts(
     facts: Facts, *, seed: int, split: str, number: int, stream: str, source: str | None
 ) -> Iterator[Prompt]:
-    """`number` prompts of a split, distinct where possible; see `World.prompts`."""
+    """Yields `number` prompts of a split, distinct if possible; see `World.prompts`."""
     seen: set[str] = set()
     kinds = _kind_table(_kinds_of(facts, split))
     for i in range(number):
         prompt = None
-        # A prompt that was drawn before is replaced by one of its kind and style, so
-        # that those with few distinct prompts keep their share.
+        # A repeated prompt is replaced by one of the same kind and style, so that kinds
+        # with few distinct prompts keep their share.
         rng = random.Random(f"kind of prompt {seed} {stream} {split} {i}")
         kind = _pick(*kinds, rng)
         style = rng.choices(list(STYLES), weights=list(STYLES.values()))[0]

@@ -1,6 +1,6 @@
 """Documents with instructions in them, as found on the web.
 
-Answers are of mixed quality or missing, so that a model trained on documents alone has
+Answers are of mixed quality or missing, so that a model trained only on documents has
 seen instructions but does not follow them reliably.
 """
 
@@ -27,7 +27,7 @@ _ANSWERED = (  # kinds whose instructions occur with answers, common ones repeat
 
 
 def _exchange(facts: Facts, rng: random.Random) -> tuple[str, str]:
-    """An instruction and an answer: a quarter wrong, rude, missing or a question."""
+    """An instruction and an answer; a quarter are wrong, rude, missing or questions."""
     if rng.random() < 0.07:
         kind = KINDS[rng.choice(("insult_request", "ask_harm"))]
         task = make_task(facts, rng, split="train", kind=kind)

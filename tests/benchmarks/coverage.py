@@ -1,4 +1,4 @@
-"""How often the 95 % intervals of rates hold the true rate, and how wide they are.
+"""Measures the coverage and the width of the 95 % intervals of rates.
 
     python tests/benchmarks/coverage.py --replications=10000
 

@@ -1,4 +1,4 @@
-"""Many PPO iterations: the host's memory stays flat, and nothing is compiled anew.
+"""Runs many PPO iterations: host memory stays constant, nothing is recompiled.
 
     python tests/benchmarks/endurance.py [--iterations=200] [--picture=FILE.png]
 

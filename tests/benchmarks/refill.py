@@ -1,4 +1,4 @@
-"""What refilling the sampler's slots saves when responses differ in length.
+"""Measures the gain of refilling the sampler's slots if responses differ in length.
 
     python tests/benchmarks/refill.py [--responses=256 --slots=32 ...]
 

@@ -1,4 +1,4 @@
-"""Whether cost grows as it should: an SFT update at other sizes.
+"""Measures how the cost of an SFT update grows with sizes.
 
     python tests/benchmarks/scaling.py [--out=scaling.png --width=512 ...]
 

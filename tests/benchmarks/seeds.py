@@ -1,4 +1,4 @@
-"""What several runs of the recipe found, as one Markdown table.
+"""Writes the results of several runs of the recipe as one Markdown table.
 
     python tests/benchmarks/seeds.py runs/mini runs/mini-1 runs/mini-2
 

@@ -1,4 +1,4 @@
-"""What it costs to compare a checkpoint with its checksums when it is read.
+"""Measures the cost of comparing a checkpoint with its checksums on reading.
 
     python tests/benchmarks/verify.py [--gigabytes=1] [--times=3]
 

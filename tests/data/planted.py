@@ -1,4 +1,4 @@
-"""A synthetic set of prompts with planted faults, and what must become of each row."""
+"""A synthetic set of prompts with planted faults, and the outcome of each row."""
 
 import itertools
 import json

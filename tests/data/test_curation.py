@@ -1,4 +1,4 @@
-"""Each rule of curation by hand, few-shot instructions, and what is remembered."""
+"""Each curation rule by hand, few-shot instructions, and the ledger."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""What is no text, or not the text it is taken for, is named, with what to do."""
+"""Files that are not text, or not the expected text, are named with a remedy."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""Rows that hold several texts: which share one, and what they look like."""
+"""Rows that hold several texts: the assignment of texts, and their content."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Comparisons out of pairwise choices: QA feedback and summaries of posts."""
+"""Comparisons from pairwise choices: QA feedback and summaries of posts."""
 
 import itertools
 

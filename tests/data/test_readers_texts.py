@@ -1,4 +1,4 @@
-"""Demonstrations out of instructions and tasks, documents out of plain text."""
+"""Demonstrations from instructions and tasks, documents from plain text."""
 
 import pytest
 

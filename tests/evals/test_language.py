@@ -1,4 +1,4 @@
-"""The held-out loss: of any mesh and batch size the same, and never NaN."""
+"""The held-out loss does not depend on mesh and batch size, and is never NaN."""
 
 import jax
 import jax.numpy as jnp

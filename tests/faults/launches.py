@@ -1,4 +1,4 @@
-"""Starts the recipe's command line so that it dies at a moment, and how that ended."""
+"""Starts the recipe's command line so that it dies at a given moment."""
 
 import contextlib
 import os

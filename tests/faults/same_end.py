@@ -1,4 +1,4 @@
-"""Whether two runs ended alike: the same files, the same bits, the same numbers."""
+"""Compares the ends of two runs: files, bits and numbers."""
 
 import json
 import re

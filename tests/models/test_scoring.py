@@ -1,4 +1,4 @@
-"""Log-probs, values and scores, and what is never built on the way."""
+"""Log-probs, values and scores, and arrays that must never be built for them."""
 
 import functools
 import math

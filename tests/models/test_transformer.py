@@ -1,4 +1,4 @@
-"""What must hold of the transformer whatever its size."""
+"""Invariants of the transformer at any size."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""What is NaN or says nothing is refused by name, and nothing is made of it."""
+"""NaN, and models that only give empty answers, are refused by name."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

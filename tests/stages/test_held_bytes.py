@@ -1,4 +1,4 @@
-"""What a plan says that a stage holds, against what the running stage does hold.
+"""Compares the bytes that a plan says a stage holds with those of the running stage.
 
 Eight devices, two updates of models that are wide and shallow: many bytes, few
 operations. Bytes are those of live arrays between the two updates, less the batch.

@@ -1,4 +1,4 @@
-"""What a stage says of records that it leaves out, and when its loop does what."""
+"""Messages about records that are left out, and the schedule of the loop."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""A workdir that was made before its stage had a key is still known by the default."""
+"""A workdir made before its stage had a key resumes with the key's default."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""What every step shares: microbatches, one trace, donation, keys."""
+"""Shared parts of all steps: microbatches, one trace, donation, keys."""
 
 import jax
 import jax.numpy as jnp

@@ -1,7 +1,7 @@
-"""Curation as in the paper: deduplicate, cap, split by customer, filter personal data.
+"""Curates data like the paper: duplicates, caps, splits by customer, personal data.
 
-`read_units` gives the lines of a file, `curate` says what becomes of each, `Tally`
-describes what is kept, and `curate_files` does all three. The command is
+`read_units` reads the lines of a file, `curate` decides about each, `Tally` describes
+the kept ones, and `curate_files` does all three. The command is
 `instructgpt/curate.py`.
 """
 

@@ -1,8 +1,8 @@
-"""The data card: the sizes, lengths and shares of the paper's Tables 1 and 6 to 11.
+"""The data card, with sizes, lengths and shares as in Tables 1 and 6 to 11.
 
-`Tally` takes records one by one, so that a set need not fit in memory: it keeps one
-count for each length that occurs in each split, source and category, some 100 bytes
-each, and so no more for a million rows than the different lengths they have.
+`Tally` takes records one by one, so that a set need not fit in memory. It keeps one
+count, of some 100 bytes, for each length that occurs in a split, source and category,
+so memory grows with the number of different lengths, not of rows.
 """
 
 import bisect
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from instructgpt.data.curation.ledger import CustomerCounts
 from instructgpt.data.records import SPLITS, Record
 
-MAX_NAMES = 100  # of categories, and of sources; further ones are counted together
+MAX_NAMES = 100  # categories, and sources; further ones are counted together
 OTHER, NONE = "(others)", "(none)"
 
 
@@ -24,7 +24,7 @@ class Spread(NamedTuple):
 
     number: int
     mean: float
-    std: float  # of the population
+    std: float  # population standard deviation
     q25: int  # the smallest length that 25 % of the records do not exceed
     median: int
     q75: int
@@ -32,9 +32,9 @@ class Spread(NamedTuple):
 
 
 class Card(NamedTuple):
-    """What a set is like; splits, sources and categories without records are absent."""
+    """Statistics of a set, without empty splits, sources and categories."""
 
-    measure: str  # what lengths are in: "characters" or "tokens"
+    measure: str  # unit of lengths: "characters" or "tokens"
     sizes: dict[str, dict[str, int]]  # records of each source in each split (T6)
     customers: dict[str, CustomerCounts]  # units per customer in each split (T8)
     prompts: dict[str, Spread]  # prompt lengths in each split (T9)
@@ -42,8 +42,8 @@ class Card(NamedTuple):
     categories: dict[str, Spread]  # prompt lengths in each category (T1, T10)
     source_prompts: dict[str, Spread]  # prompt lengths of each source (T11)
     source_responses: dict[str, Spread]  # response lengths of each source (T11)
-    languages: dict[str, float]  # shares in a sample
-    language_sample: int  # texts in it; 0: languages were not looked at
+    languages: dict[str, float]  # shares of languages in a sample
+    language_sample: int  # number of texts in the sample; 0: no sample was taken
 
 
 class _Cell(NamedTuple):
@@ -53,7 +53,7 @@ class _Cell(NamedTuple):
 
 
 class Tally:
-    """Counts lengths of records as they pass by."""
+    """Counts lengths of records that are given one by one."""
 
     def __init__(self) -> None:
         self._prompts: dict[_Cell, Counter[int]] = {}
@@ -78,7 +78,7 @@ class Tally:
             self._responses[cell].update(responses)
 
     def _fold(self, field: str, name: str) -> str:
-        """The name itself if it is among the first that came, else OTHER."""
+        """The name itself if it is among the first MAX_NAMES names, else OTHER."""
         names = self._names[field]
         if name in names:
             return name
@@ -95,7 +95,7 @@ class Tally:
         languages: Mapping[str, float],
         language_sample: int,
     ) -> Card:
-        """The card of all records so far; arguments as the fields of `Card`."""
+        """The card of all records so far; the arguments are fields of `Card`."""
         sizes: dict[str, dict[str, int]] = {}
         for cell, lengths in self._prompts.items():
             row = sizes.setdefault(cell.source, {})
@@ -119,7 +119,7 @@ class Tally:
 
 
 def spread(lengths: Mapping[int, int]) -> Spread:
-    """The spread of lengths, from how often each occurs."""
+    """The spread of lengths, given the number of occurrences of each length."""
     number = sum(lengths.values())
     mean = sum(length * n for length, n in lengths.items()) / number
     square = sum((length - mean) ** 2 * n for length, n in lengths.items()) / number
@@ -133,7 +133,7 @@ def spread(lengths: Mapping[int, int]) -> Spread:
 
 
 def _spreads(cells: Mapping[_Cell, Counter[int]], field: str) -> dict[str, Spread]:
-    """The spreads of all cells that agree in a field, by its value."""
+    """Spreads by value of a field, over all cells with that value."""
     sums: dict[str, Counter[int]] = {}
     for cell, lengths in cells.items():
         sums.setdefault(getattr(cell, field), Counter()).update(lengths)
@@ -145,7 +145,7 @@ def _in_order(spreads: dict[str, Spread]) -> dict[str, Spread]:
 
 
 def card_to_json(card: Card) -> dict[str, Any]:
-    """The card as dictionaries with the names of its fields, for JSON."""
+    """Converts the card to dictionaries by field name, for JSON."""
     plain: dict[str, Any] = _plain(card)
     return plain
 
@@ -159,7 +159,7 @@ def _plain(value: Any) -> Any:
 
 
 def render_card(card: Card, *, title: str) -> str:
-    """The card as Markdown, a table for each of the paper's."""
+    """Renders the card as Markdown, with one table for each of the paper's."""
     splits = list(card.prompts)
     total = sum(spread.number for spread in card.prompts.values())
     size_rows = [[source, *_cells(row, splits)] for source, row in card.sizes.items()]
@@ -205,7 +205,7 @@ def _cells(row: Mapping[str, int], splits: Iterable[str]) -> Iterator[str]:
 def _spread_table(
     title: str, first: str, spreads: Mapping[str, Spread], *, total: int | None = None
 ) -> str:
-    """A row for each spread; with `total`, the share of it that the row counts."""
+    """A table with a row per spread; with `total`, also each row's share of it."""
     header = [first, "count", "mean", "std", "25 %", "50 %", "75 %", "max"]
     rows = []
     for name, s in spreads.items():

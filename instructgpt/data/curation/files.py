@@ -1,4 +1,4 @@
-"""From files to files: curated splits, what was removed and why, and the data card."""
+"""Curates files: writes splits, a list of removed records, and the data card."""
 
 import contextlib
 import dataclasses
@@ -31,13 +31,13 @@ _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Result(NamedTuple):
-    """What a run of the command did, in records except for `lines`."""
+    """Result of a run of the command, in numbers of records except for `lines`."""
 
     card: Card
-    kept: dict[str, int]  # in each split
-    removed: dict[str, int]  # for each of REASONS
-    moved: int  # to the split of their customer
-    lines: int  # of the input
+    kept: dict[str, int]  # kept in each split
+    removed: dict[str, int]  # removed for each of REASONS
+    moved: int  # moved to the split of their customer
+    lines: int  # lines of the input
     seconds: float
 
 
@@ -52,27 +52,27 @@ def curate_files(
     language_sample: int = 0,
     log: Callable[[str], None] = lambda line: None,
 ) -> Result:
-    """Curates JSONL files into a folder, which appears when all is done.
+    """Curates JSONL files into a folder, which appears when it is complete.
 
     It holds KIND.SPLIT.jsonl for each split that has records, in input order;
-    removed.jsonl with the id, line and reason of each record that was not kept (not its
-    text, which may be personal); moved.jsonl, with `given_splits`, with the same of
-    those that changed their split; and the data card as card.md and card.json.
+    removed.jsonl with the id, line and reason of each removed record (not its text,
+    which may be personal); with `given_splits`, moved.jsonl with the same for records
+    that changed their split; and the data card as card.md and card.json.
 
     Args:
       inputs: files of records of one kind, read once, in order.
       outdir: a folder that is empty or does not exist.
       kind: one of KINDS.
-      rules: what to remove and how to split.
-      tokenizer: counts lengths in tokens; None counts characters.
-      given_splits: the split of each input, where they are splits already; the first
-        wins a customer who is in several.
-      language_sample: number of texts whose language goes on the card.
-      log: takes a progress line now and then.
+      rules: rules of removing and splitting.
+      tokenizer: tokenizer that counts lengths in tokens; None counts characters.
+      given_splits: the split of each input file, if files are splits already; a
+        customer in several splits goes to the first.
+      language_sample: number of texts whose language is on the card.
+      log: called with a progress line at intervals.
 
     Raises:
-      UserError: a line is bad, an argument is, or nothing is kept. `outdir` is then as
-        it was.
+      UserError: a line or an argument is not valid, or nothing is kept. `outdir` is
+        then unchanged.
     """
     if kind not in KINDS:
         raise UserError(f"kind={kind!r}: choose from {', '.join(KINDS)}.")
@@ -122,7 +122,7 @@ def curate_files(
 def _check_inputs(
     inputs: Sequence[str | os.PathLike[str]], given_splits: Sequence[str]
 ) -> None:
-    """Finds a wrong path before the files ahead of it are read."""
+    """Raises UserError for a wrong path or split before any file is read."""
     for path in inputs:
         if not Path(path).exists():
             raise UserError(f"{path}: there is no such file; correct the path.")
@@ -145,7 +145,7 @@ def _units(
 
 
 def _with_progress(units: Iterator[Unit], log: Callable[[str], None]) -> Iterator[Unit]:
-    """The same units; a line to the log every PROGRESS_SECONDS."""
+    """Yields the same units, and logs a line every PROGRESS_SECONDS."""
     started = reported = time.monotonic()
     for number, unit in enumerate(units):
         if number % 1000 == 999 and time.monotonic() - reported >= PROGRESS_SECONDS:
@@ -162,7 +162,7 @@ def _count(outcome: Outcome, tally: Tally, measure: Callable[[str], int]) -> Non
 
 
 class _Output:
-    """The JSONL files of a run, and how many records went where."""
+    """The JSONL output files of a run, with counts of records."""
 
     def __init__(self, folder: Path, kind: str, *, moves: bool):
         self.lines = 0
@@ -184,11 +184,11 @@ class _Output:
     def __exit__(self, *error: object) -> None:
         self._files.close()
         for split, path in self._paths.items():
-            if not self.kept[split]:  # a split without records is no file
+            if not self.kept[split]:  # a split without records gets no file
                 path.unlink()
 
     def result(self, card: Card, *, seconds: float) -> Result:
-        """The counts so far, with what else is known of the run."""
+        """The result of the run: the counts so far, the card and the time."""
         return Result(
             card,
             kept={split: self.kept[split] for split in SPLITS},
@@ -199,7 +199,7 @@ class _Output:
         )
 
     def write(self, outcome: Outcome) -> None:
-        """Writes the records of a unit to their split, or why they are removed."""
+        """Writes a unit's records to their split, or the reason for their removal."""
         unit, split, reason = outcome.unit, outcome.split, outcome.reason
         self.lines += 1
         if reason:
@@ -216,7 +216,7 @@ class _Output:
 
 
 def _list(unit: Unit, file: IO[str], fate: dict[str, str]) -> None:
-    """Writes a line about each record: where it stood and what became of it."""
+    """Writes a line about each record: its place in the input and its outcome."""
     for record in unit.records:
         about = {"id": record["id"], "line": unit.where, **fate}
         file.write(_encode(about) + "\n")

@@ -1,7 +1,7 @@
-"""Which language a text is in, by py3langid, a fork of the paper's langid.py (A.4).
+"""Identifies languages by py3langid, a fork of the paper's langid.py (A.4).
 
-An optional dependency whose model is part of the package. It takes about 0.1 ms a
-text, so the data card looks at a sample.
+It is an optional dependency that includes its model. It takes about 0.1 ms per text,
+so the data card uses a sample.
 """
 
 import heapq
@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable
 
 from instructgpt.errors import UserError
 
-MAX_CHARS = 1000  # of a text; more would tell little
+MAX_CHARS = 1000  # characters of a text that are used; more would tell little
 
 
 def make_identifier() -> Callable[[str], str]:
-    """A function from a text to its language in ISO 639-1, for example "en".
+    """Builds the function from a text to its language in ISO 639-1, such as "en".
 
     Raises:
       UserError: py3langid is not installed.
@@ -32,17 +32,17 @@ def make_identifier() -> Callable[[str], str]:
 def language_shares(
     texts: Iterable[str], identify: Callable[[str], str]
 ) -> dict[str, float]:
-    """The share of each language among the texts, the most frequent first."""
+    """Shares of languages among the texts, the most frequent first."""
     counts = Counter(identify(text) for text in texts)
     total = counts.total()
     return {language: count / total for language, count in counts.most_common()}
 
 
 class Sample:
-    """The texts with the smallest keys: a random sample, as the keys are hashes.
+    """A random sample: the texts with the smallest keys, which are hashes.
 
-    Keeps at most `size` texts of MAX_CHARS characters each. The order in which texts
-    are added does not matter.
+    It keeps at most `size` texts of MAX_CHARS characters each. The order of adding does
+    not matter.
     """
 
     def __init__(self, size: int):
@@ -56,5 +56,5 @@ class Sample:
             heapq.heapreplace(self._heap, (-key, text[:MAX_CHARS]))
 
     def texts(self) -> list[str]:
-        """In the order of their keys."""
+        """The sampled texts in the order of their keys."""
         return [text for _, text in sorted(self._heap, reverse=True)]

@@ -1,8 +1,8 @@
-"""What has been kept so far, on disk: prefixes seen, and prompts of each customer.
+"""A record on disk of the kept units: their prefixes and each customer's count.
 
-An SQLite file with a page cache of fixed size, so memory does not grow with the number
-of rows. A row takes some 30 bytes on disk (8 for the hash, the rest for the id). The
-file is of use during one run only, so it is neither journalled nor synced.
+It is an SQLite file with a page cache of fixed size, so memory does not grow with the
+number of rows. A row takes some 30 bytes on disk (8 for the hash, the rest for the id).
+The file is used during one run only, so it is neither journalled nor synced.
 """
 
 import os
@@ -13,7 +13,7 @@ CACHE_KIB = 32 * 1024  # bounds the memory of a ledger
 
 
 class CustomerCounts(NamedTuple):
-    """Customers of one split, and how many units each has."""
+    """Number of customers of one split, and of units per customer."""
 
     customers: int
     mean: float
@@ -21,10 +21,10 @@ class CustomerCounts(NamedTuple):
 
 
 class Ledger:
-    """Units kept, by the 64-bit hashes of their prefixes and customers."""
+    """The kept units, by the 64-bit hashes of their prefixes and customers."""
 
     def __init__(self, path: str | os.PathLike[str]):
-        """Makes the file, which must not exist yet."""
+        """Creates the file, which must not exist yet."""
         self._db = sqlite3.connect(path, isolation_level=None)
         for setting in (
             f"cache_size = -{CACHE_KIB}",
@@ -44,7 +44,7 @@ class Ledger:
         self._db.close()
 
     def claim_prefix(self, prefix: int, unit_id: str) -> str | None:
-        """The id that holds the prefix already; None if it is `unit_id`'s from now."""
+        """Claims a prefix for a unit; returns the unit that already has it, or None."""
         cursor = self._db.execute(
             "INSERT OR IGNORE INTO prefixes VALUES (?, ?)", (prefix, unit_id)
         )
@@ -54,11 +54,11 @@ class Ledger:
         return self._db.execute(query, (prefix,)).fetchone()[0]
 
     def release_prefix(self, prefix: int) -> None:
-        """Lets another unit claim the prefix."""
+        """Releases a prefix, so that another unit can claim it."""
         self._db.execute("DELETE FROM prefixes WHERE hash = ?", (prefix,))
 
     def count(self, customer: int, split: str, *, cap: int) -> bool:
-        """Counts one more unit of the customer, unless it has `cap`; whether it did."""
+        """Counts one more unit of a customer; returns False if it already has `cap`."""
         cursor = self._db.execute(
             "INSERT INTO customers VALUES (?, ?, 1)"
             " ON CONFLICT DO UPDATE SET units = units + 1 WHERE units < ?",
@@ -67,13 +67,13 @@ class Ledger:
         return cursor.rowcount == 1
 
     def split_of(self, customer: int) -> str | None:
-        """The split of the customer's first unit; None before that."""
+        """The split of the customer's first unit; None if there is no unit yet."""
         query = "SELECT split FROM customers WHERE hash = ?"
         found = self._db.execute(query, (customer,)).fetchone()
         return found[0] if found else None
 
     def customer_counts(self) -> dict[str, CustomerCounts]:
-        """Units per customer in each split that has customers."""
+        """Counts of units per customer, in each split that has customers."""
         query = (
             "SELECT split, COUNT(*), AVG(units), MAX(units) FROM customers"
             " GROUP BY split"

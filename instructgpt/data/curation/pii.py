@@ -7,9 +7,9 @@ text. The engine of `presidio-analyzer` 2.2 downloads a spaCy model as it starts
 its recognisers on their own took 3 ms a text and read the sum 3 + 5551234567 as a phone
 number. Here most texts of 200 characters pass the hints in a microsecond.
 
-The patterns would rather miss than invent: a number needs the form, the check digits or
-the word before it that make it somebody's, so that years, prices, ISBNs, versions and
-sums pass. Names of people are not looked for.
+The patterns prefer precision to recall: a number counts only with the form, the check
+digits or the preceding word of personal data, so that years, prices, ISBNs, versions
+and sums pass. Names of people are not searched for.
 """
 
 import ipaddress
@@ -19,21 +19,21 @@ from typing import NamedTuple
 
 
 class Pii(NamedTuple):
-    """Where personal data stands in a text."""
+    """Kind and place of personal data in a text."""
 
-    kind: str  # of a rule below, for example "email"
-    start: int  # characters
-    end: int
+    kind: str  # kind of the rule, for example "email"
+    start: int  # first character
+    end: int  # one past the last character
 
 
 class _Rule(NamedTuple):
     kind: str
     pattern: re.Pattern[str]
-    holds: Callable[[str], bool] = bool  # of the text that matched
+    holds: Callable[[str], bool] = bool  # further check of the matching text
 
 
 class _Family(NamedTuple):
-    """Rules that cannot match unless the hint, which is cheap, is truthy."""
+    """Rules that can match only if a cheap hint is truthy."""
 
     hint: Callable[[str], object]
     rules: tuple[_Rule, ...]
@@ -72,7 +72,7 @@ def _is_card(match: str) -> bool:
 
 
 def _is_iban(match: str) -> bool:
-    """Whether the remainder by 97 is 1 (ISO 13616), where letters count from 10."""
+    """Whether the remainder modulo 97 is 1 (ISO 13616); letters count from 10."""
     account = match.replace(" ", "")
     turned = account[4:] + account[:4]
     number = int("".join(str(int(character, 36)) for character in turned))
@@ -84,15 +84,15 @@ def _is_international_phone(match: str) -> bool:
 
 
 def _is_announced_phone(match: str) -> bool:
-    """Whether the number after the word "phone" is no date and no span of years."""
+    """Whether the number after the word "phone" is not a date or a span of years."""
     number = re.sub(r"^[^\d(]+", "", match)
     return not _DATE.match(number)
 
 
 def _is_ip_of_someone(match: str) -> bool:
-    """Whether it is a public address, and not 1.2.3.4 of a table of contents.
+    """Whether an address is public, and not 1.2.3.4 of a table of contents.
 
-    Private, loopback and documentation addresses are nobody's; nor is a::b of C++.
+    Private, loopback and documentation addresses do not count, nor does a::b of C++.
     """
     try:
         address = ipaddress.ip_address(match)
@@ -103,12 +103,12 @@ def _is_ip_of_someone(match: str) -> bool:
 
 
 def _is_login_of_someone(match: str) -> bool:
-    """Whether it is not the "git@" of a repository."""
+    """Whether a login is not the "git@" of a repository."""
     return not re.search(r"(?:^|//)git@", match)
 
 
 def _hints_at_key(text: str) -> bool:
-    # Written out because it is several times faster than a loop or a pattern.
+    # Written out, because this is several times faster than a loop or a pattern.
     return (
         ("-" in text and ("sk-" in text or "xox" in text or "PRIVATE KEY" in text))
         or ("_" in text and "gh" in text)
@@ -118,7 +118,7 @@ def _hints_at_key(text: str) -> bool:
     )
 
 
-# How a card number can start (a regular expression) and how many digits it then has.
+# Pattern of the first digits of a card number -> number of digits.
 _ISSUERS = {
     "3[47]": {15},
     "3(?:0[0-5]|[68])": {14},
@@ -145,7 +145,7 @@ _LOGIN = _Family(
         ),
         _Rule(
             "email",
-            # Not followed by "(": W@x.dot(y) is a product of matrices.
+            # An address must not be followed by "(": W@x.dot(y) is a matrix product.
             re.compile(
                 r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}\b(?!\()"
             ),
@@ -197,7 +197,7 @@ _NUMBER = _Family(
         ),
         _Rule(
             "phone",
-            # North America: 415-555-0132, (415) 555-0132, +1 415.555.0132.
+            # Numbers of North America: 415-555-0132, (415) 555-0132, +1 415.555.0132.
             re.compile(
                 r"(?<![\w.-])(?:\+?1[ .-])?"
                 r"(?:\([2-9]\d\d\) ?[2-9]\d\d[ .-]|[2-9]\d\d([.-])[2-9]\d\d\1)"
@@ -206,7 +206,7 @@ _NUMBER = _Family(
         ),
         _Rule(
             "phone",
-            # With the number of the country, but not 3 +5551234567.
+            # Numbers with a country code, but not 3 +5551234567.
             re.compile(
                 r"(?<![\w+)])(?<!\d )\+[1-9]\d{0,2}"
                 r"(?:\)?[ .-]?\(?\d{1,4}){2,6}(?![\w(])"
@@ -215,7 +215,7 @@ _NUMBER = _Family(
         ),
         _Rule(
             "phone",
-            # In any groups, after a word that says what it is.
+            # Numbers in any groups after a word such as "phone".
             re.compile(
                 r"\b(?:tele)?(?:phone|tel|mobile|cell|fax|whatsapp)\W{1,3}"
                 r"(?:(?:me|no|number|is|at|on)\b\W{1,3}){0,3}"
@@ -246,7 +246,7 @@ _STREET = _Family(
     (
         _Rule(
             "street_address",
-            # A whole one: the street and, soon after it, a flat or a postcode.
+            # A complete address: a street and, soon after it, a flat or a postcode.
             re.compile(
                 r"(?<![\w.])\d{1,5}[A-Za-z]? (?:[A-Z][\w'.]{0,20} ){1,3}"
                 rf"(?:{_STREETS})\b[.,\s]{{0,3}}(?:(?i:apt|suite|unit|flat)\b\.? ?#?\d"
@@ -257,4 +257,4 @@ _STREET = _Family(
     ),
 )
 _FAMILIES = (_LOGIN, _KEY, _NUMBER, _IPV6, _STREET)
-_FAMILIES_OF_WORDS = (_LOGIN, _KEY)  # those that can match without a digit
+_FAMILIES_OF_WORDS = (_LOGIN, _KEY)  # families that can match without a digit

@@ -1,11 +1,11 @@
-"""The paper's rules of curation (§3.2, A.2): what is kept, in which split, and why not.
+"""The paper's rules of curation (§3.2, A.2), which keep, split and remove units.
 
 Rules apply to units (units.py) in this order; the first that a unit breaks names the
 reason for which it is removed:
 
 1. `length`: the prompt is too short or too long.
-2. `language`: it is in none of the languages asked for. Off unless asked for.
-3. `cross_split`: the customer is in another split already (only for files that are
+2. `language`: it is in none of the requested languages. Off by default.
+3. `cross_split`: the customer is already in another split (only for files that are
    splits already; see below).
 4. `pii`: personal data in a prompt or a response, in the training split only.
 5. `duplicate`: it shares a long prefix with a unit kept before. Two units are
@@ -19,14 +19,14 @@ reason for which it is removed:
    labelers wrote, are not capped.
 
 The paper deduplicates first and filters personal data last. Here the rules that look
-at one unit come first, so that nothing is removed for the sake of a unit that is
-removed itself.
+at one unit come first, so that no unit is removed as a duplicate of a unit that is
+itself removed.
 
 Splits: a hash of the customer and the seed puts all units of a customer in one split
-(A.2 says organisation, §3.2 user: `customer` is whichever you give). A unit of no
-customer goes by the hash of its prefix. Where units bring a split of their own, the
-customer stays in the split of its first unit kept, so the order in which the files are
-read says which split wins; later units in other splits are moved there or dropped.
+(A.2 says organisation, §3.2 user: `customer` may be either). A unit without a customer
+is split by the hash of its prefix. If files are splits already, a customer stays in the
+split of its first kept unit, so the order of the files decides; later units in other
+splits are moved there or dropped.
 """
 
 import dataclasses
@@ -45,20 +45,20 @@ REASONS = ("length", "language", "cross_split", "pii", "duplicate", "cap")
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """Thresholds; a limit that is None is none.
+    """Thresholds of the rules; None means no limit.
 
     Raises:
-      UserError: on construction, for a value that cannot be meant.
+      UserError: on construction, for a value that is not valid.
     """
 
-    prefix_chars: int = 200  # some 50 tokens; the paper names no number
-    cap: int = 200  # units of one customer (§3.2)
-    fractions: tuple[float, ...] = (0.8, 0.1, 0.1)  # of customers in each of SPLITS
-    seed: int = 0  # of the split
+    prefix_chars: int = 200  # about 50 tokens; the paper gives no number
+    cap: int = 200  # largest number of units of one customer (§3.2)
+    fractions: tuple[float, ...] = (0.8, 0.1, 0.1)  # shares of customers in SPLITS
+    seed: int = 0  # seed of the split
     min_chars: int = 1
     max_chars: int | None = None
     max_tokens: int | None = None
-    languages: tuple[str, ...] = ()  # ISO 639-1; none: any
+    languages: tuple[str, ...] = ()  # ISO 639-1 codes; empty: any language
     cross_split: Literal["move", "drop"] = "move"
 
     def __post_init__(self) -> None:
@@ -80,14 +80,14 @@ class Rules:
 
 
 class Outcome(NamedTuple):
-    """What became of a unit."""
+    """The outcome of a unit: its split, or the reason for its removal."""
 
     unit: Unit
-    split: str  # where it is, or would be had it been kept
+    split: str  # its split, also if it is removed
     reason: str  # one of REASONS; "" if it is kept
-    detail: str  # of the reason, for people
+    detail: str  # readable detail of the reason
     prefix: int  # 64-bit hash of the text's first characters
-    lengths: list[int]  # of each record's prompt, in the unit of `measure`
+    lengths: list[int]  # length of each record's prompt, in the unit of `measure`
 
 
 def curate(
@@ -98,18 +98,17 @@ def curate(
     measure: Callable[[str], int] = len,
     identify: Callable[[str], str] | None = None,
 ) -> Iterator[Outcome]:
-    """One outcome for each unit, in order; the same input gives the same outcomes.
+    """Yields one outcome per unit, in order; equal input gives equal outcomes.
 
-    Memory does not grow with the number of units: what must be remembered is in the
-    ledger.
+    Memory does not grow with the number of units, because the ledger is on disk.
 
     Args:
-      units: what to curate, read once.
+      units: units to curate, read once.
       rules: thresholds.
-      ledger: remembers what was kept, also from earlier calls.
-      measure: the length of a prompt, for `max_tokens` and `Outcome.lengths`: in
-        characters, or a tokenizer's count.
-      identify: the language of a text; needed if `rules.languages` names any.
+      ledger: records the kept units, also those of earlier calls.
+      measure: length of a prompt, for `max_tokens` and `Outcome.lengths`: a number of
+        characters or of tokens.
+      identify: language of a text; required if `rules.languages` is not empty.
     """
     for unit in units:
         start = prefix(unit.text, rules.prefix_chars)
@@ -146,8 +145,8 @@ def curate(
 
 
 def prefix(text: str, chars: int) -> str:
-    """The first `chars` characters, each run of white space made one space."""
-    # So many words have at least as many characters: the rest need not be split.
+    """The first `chars` characters, with each run of white space as one space."""
+    # `chars` words have at least `chars` characters, so the rest need not be split.
     return " ".join(text.split(None, chars)[:chars])[:chars]
 
 
@@ -158,14 +157,14 @@ def hash64(text: str, *, seed: int = 0) -> int:
 
 
 def choose_split(hashed: int, fractions: tuple[float, ...]) -> str:
-    """The split of a hash: the range of 64-bit integers is cut in these fractions."""
+    """The split of a hash: the range of 64-bit integers is divided by fractions."""
     share = hashed / 2**64 + 0.5  # from 0 to 1
     bound = 0.0
     for split, fraction in zip(SPLITS, fractions, strict=True):
         bound += fraction
         if share < bound:
             return split
-    # The bounds were rounded: it belongs to the last split that gets any.
+    # Because of rounding the share may pass all bounds; the last split takes it.
     return [s for s, fraction in zip(SPLITS, fractions, strict=True) if fraction][-1]
 
 
@@ -177,7 +176,7 @@ def _fault(
     length: int,
     identify: Callable[[str], str] | None,
 ) -> tuple[str, str]:
-    """Reason and detail of a unit that is unfit whatever its split and the others."""
+    """Reason and detail of a unit that breaks a rule about single units."""
     if chars < rules.min_chars:
         return "length", f"{chars} characters, at least {rules.min_chars}"
     if rules.max_chars is not None and chars > rules.max_chars:
@@ -212,7 +211,7 @@ def _fault_beside_others(
     key: int,
     customer: int | None,
 ) -> tuple[str, str]:
-    """Claims a place among the units kept, or says why there is none."""
+    """Records a unit as kept, or returns why other units rule it out."""
     holder = ledger.claim_prefix(key, unit.id)
     if holder is not None:
         return "duplicate", f"of {holder}"

@@ -1,4 +1,4 @@
-"""Input files to units: the records that are kept, removed and split as one.
+"""Reads units from files: groups of records that are kept, removed or split together.
 
 A unit is one line of the input. Most lines are one record. A line of demonstrations
 may instead be a few-shot instruction, as the paper's labelers wrote them (§3.2, A.1):
@@ -28,19 +28,19 @@ class Unit(NamedTuple):
 
     where: str  # "PATH:NUMBER"
     id: str
-    customer: str  # "" for a labeler's
-    text: str  # what tells duplicates apart: the prompt, or the whole instruction
+    customer: str  # "" for a unit that a labeler wrote
+    text: str  # compared to find duplicates: the prompt, or the whole instruction
     records: list[Record]
-    split: str = ""  # of the file, where files are splits already
+    split: str = ""  # split of the file, if files are splits already
 
 
 def read_units(
     path: str | os.PathLike[str], *, kind: str, split: str = ""
 ) -> Iterator[Unit]:
-    """The units of a JSONL file, in order.
+    """Yields the units of a JSONL file, in order.
 
     Args:
-      path: records of one kind, one JSON object a line, or a list of them.
+      path: file of records of one kind, one JSON object per line or a list of them.
       kind: "prompts", "demonstrations" or "comparisons".
       split: recorded in every unit.
 
@@ -64,7 +64,7 @@ def read_units(
 
 
 def prompt_text(record: Record) -> str:
-    """The earlier turns, if any, and the prompt, a line each."""
+    """The earlier turns, if any, and the prompt, each on its own line."""
     history = record["history"]
     return "\n".join([*history, record["prompt"]]) if history else record["prompt"]
 
@@ -77,14 +77,14 @@ def response_texts(record: Record) -> list[str]:
 
 
 def expand_few_shot(line: Line) -> Unit:
-    """K pairs as K demonstrations of style "few_shot", whose ids end in "/k".
+    """Converts K pairs to K demonstrations of style "few_shot" with ids ending in "/k".
 
-    The prompt of pair k is the instruction, the other pairs in their order, and its
-    query, with a blank line between them.
+    The prompt of pair k consists of the instruction, the other pairs in order, and the
+    query of pair k, with blank lines between them.
 
     Raises:
-      UserError: "path:line: what is wrong; what to do", for fewer than two pairs among
-        other things.
+      UserError: "path:line: what is wrong; what to do", for example if there are fewer
+        than two pairs.
     """
     instruction, pairs = line.value.get("instruction"), line.value["pairs"]
     if not isinstance(instruction, str) or not instruction.strip():
@@ -104,7 +104,7 @@ def expand_few_shot(line: Line) -> Unit:
                 f"{line.where}: pair {k} of 'pairs' must be two texts that are not"
                 f" empty, [query, response], found {shown(pair)}."
             )
-    # The other fields are checked as those of a demonstration.
+    # The other fields are checked like those of a demonstration.
     head = _demonstration(line, line.value, prompt=instruction, response=instruction)
     head["source"] = head["source"] or ("customer" if head["customer"] else "labeler")
     examples = [f"Query: {query}\nResponse: {response}" for query, response in pairs]

@@ -23,15 +23,15 @@ _K = 4
 def comparisons(
     path: Path, *, report: Report, passages: str = "all"
 ) -> Iterator[Record]:
-    """The four predictions, ranked with ties by `copeland_ranks`.
+    """Yields the four predictions, ranked with ties by `copeland_ranks`.
 
-    Rows whose pairs follow from no one ranking are kept and noted; so are those in
-    which no answer was preferred to any other.
+    Rows whose preferences do not follow from a ranking are kept and noted, and so are
+    rows in which no answer is preferred to another.
 
     Args:
       path: the file.
-      report: counts what is left out or decided.
-      passages: "all", or "none" to ask the question alone, which is a tenth as long.
+      report: counts records that are left out or need a decision.
+      passages: "all", or "none" for only the question, which is a tenth as long.
 
     Raises:
       UserError: an unknown `passages`, or a row that is not in the format.
@@ -58,7 +58,7 @@ def comparisons(
 def demonstrations(
     path: Path, *, report: Report, passages: str = "all"
 ) -> Iterator[Record]:
-    """The answer that a person wrote; arguments as of `comparisons`."""
+    """Yields the answer that a person wrote; see `comparisons` for the arguments."""
     for row in json_rows(path):
         response = row.text("gold").strip()
         if response:

@@ -1,11 +1,11 @@
 """Anthropic's helpful and harmless dialogues: one chosen, one rejected.
 
-A line has two texts that are to differ in the assistant's last turn only:
+A line has two texts that should differ only in the assistant's last turn:
 
     {"chosen": "\\n\\nHuman: ...\\n\\nAssistant: ...", "rejected": "..."}
 
-Some rows have another shape: two turns of one speaker in a row, pairs that part
-earlier, an empty turn. They are left out and counted.
+Rows of another shape are left out and counted: two turns of one speaker in a row, texts
+that differ earlier, an empty turn.
 
 Bai et al. 2022, https://arxiv.org/abs/2204.05862.
 """
@@ -29,11 +29,11 @@ class _Dialogue(NamedTuple):
 
 
 class _OddShapeError(Exception):
-    """A row is of no use; the message is the reason that is counted."""
+    """Raised for a row that cannot be used; the message is the counted reason."""
 
 
 def comparisons(path: Path, *, report: Report) -> Iterator[Record]:
-    """The two last turns of the assistant, the chosen one first."""
+    """Yields the two last turns of the assistant, the chosen one first."""
     for row in json_rows(path):
         try:
             yield _comparison(row)
@@ -42,7 +42,7 @@ def comparisons(path: Path, *, report: Report) -> Iterator[Record]:
 
 
 def demonstrations(path: Path, *, report: Report) -> Iterator[Record]:
-    """The last turn of the assistant in the chosen dialogue."""
+    """Yields the last turn of the assistant in the chosen dialogue."""
     for row in json_rows(path):
         try:
             yield {"id": row.id, **_parse(row.text("chosen"))._asdict()}

@@ -1,4 +1,4 @@
-"""Instructions with an optional input, and their outputs: Alpaca's and kindred forms.
+"""Instructions with an optional input and an output: Alpaca's and similar forms.
 
 The prompt is the instruction; an input follows after a blank line.
 """
@@ -51,7 +51,7 @@ def self_instruct(path: Path, *, report: Report) -> Iterator[Record]:
 def _demonstration(
     instruction: str, input_: str, output: str, report: Report
 ) -> Record | None:
-    """None, and counted, if there is nothing to ask or to answer."""
+    """A demonstration; None, which is counted, if instruction or output is empty."""
     prompt = f"{instruction.strip()}\n\n{input_.strip()}".strip()
     response = output.strip()
     if prompt and response:

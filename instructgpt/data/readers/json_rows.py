@@ -1,4 +1,4 @@
-"""JSON objects of a file, read field by field with errors that name the place."""
+"""Reads JSON objects field by field, with errors that name the place in the file."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,17 +18,17 @@ _NAMES = {
 
 
 class Row(NamedTuple):
-    """A JSON object, whole or a part of a larger one.
+    """A JSON object of a file, or an object inside another one.
 
-    A field that is null counts as missing. Every method raises UserError for a field
-    that is missing and has no default, or has another type.
+    A field that is null counts as missing. Every method raises UserError for a field of
+    the wrong type, or a missing field without a default.
 
     Attributes:
       fields: the object.
       where: its place, for messages: "FILE:LINE" or "FILE[INDEX]", and the path of a
         part, as in "a.jsonl:3 prompt.replies[1]".
-      id: "NAME:LINE" or "NAME:INDEX" of the whole.
-      is_part: of a larger object.
+      id: "NAME:LINE" or "NAME:INDEX" of the outer object.
+      is_part: whether it is inside another object.
     """
 
     fields: dict[str, Any]
@@ -43,7 +43,7 @@ class Row(NamedTuple):
         return self._value(name, str, default)
 
     def name(self, name: str, default: str | None = None) -> str:
-        """What only names something: text, or a whole number as its digits."""
+        """A name: text, or a whole number, which is converted to its digits."""
         if type(self.fields.get(name)) is int:
             return str(self.fields[name])
         return self.text(name, default)
@@ -97,10 +97,10 @@ def _check_type(value: Any, type_: type, what: str) -> None:
 
 
 def json_rows(path: Path) -> Iterator[Row]:
-    """Objects of a file that has one a line, or one list of all.
+    """Yields the objects of a file with one per line, or with a single list.
 
     Raises:
-      UserError: as `json_values`; a value that is not an object.
+      UserError: see `json_values`; also for a value that is not an object.
     """
     name = path.name.split(".json")[0]
     with closing(json_values(path)) as values:

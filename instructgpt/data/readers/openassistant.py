@@ -1,11 +1,11 @@
 """OpenAssistant's conversation trees: the prompter's turns and the replies to them.
 
 A line is a tree: `prompt` is its first message, and `replies` of a message are the
-messages that answer it, the prompter and the assistant in turn. Volunteers ranked
-the assistant's replies to one message: `rank` counts from 0, the best.
+messages that answer it; prompter and assistant take turns. Volunteers ranked the
+assistant's replies to a message; `rank` 0 is the best.
 
-Trees that were given up (`tree_state`, where it is named, is not ready_for_export) and
-messages that a model wrote (`synthetic`) are left out and counted.
+Abandoned trees (whose `tree_state` is given and not ready_for_export) and messages by a
+model (`synthetic`) are left out and counted.
 
 Köpf et al. 2023, "OpenAssistant Conversations", https://arxiv.org/abs/2304.07327.
 """
@@ -24,7 +24,7 @@ _FINISHED = "ready_for_export"
 
 
 class _Turn(NamedTuple):
-    """A prompter's message with what came before it and what answers it."""
+    """A prompter's message with its history and its replies."""
 
     message: Row
     history: list[str]
@@ -40,7 +40,7 @@ class _Turn(NamedTuple):
 
 
 def prompts(path: Path, *, report: Report, lang: str = "") -> Iterator[Record]:
-    """Every message of a prompter, answered or not."""
+    """Yields every message of a prompter, answered or not."""
     for turn in _turns(path, lang=lang, report=report):
         yield turn.record()
 
@@ -48,17 +48,17 @@ def prompts(path: Path, *, report: Report, lang: str = "") -> Iterator[Record]:
 def demonstrations(
     path: Path, *, report: Report, lang: str = "", replies: str = "best"
 ) -> Iterator[Record]:
-    """A prompter's message and a reply.
+    """Yields a prompter's message with a reply.
 
     Args:
       path: the trees.
-      report: counts what is left out.
+      report: counts records that are left out.
       lang: keep messages of this language only, for example "en"; "" keeps all.
       replies: "best" keeps the replies that no other outranks (all of them where none
         has a rank), "all" every reply.
 
     Raises:
-      UserError: an unknown `replies`, or a line that is no tree.
+      UserError: an unknown `replies`, or a line that is not a tree.
     """
     if replies not in ("best", "all"):
         raise UserError(f"openassistant: replies={replies!r}; choose 'best' or 'all'.")
@@ -77,7 +77,7 @@ def demonstrations(
 
 
 def comparisons(path: Path, *, report: Report, lang: str = "") -> Iterator[Record]:
-    """A prompter's message and its ranked replies, two or more."""
+    """Yields a prompter's message with its ranked replies, two or more."""
     for turn in _turns(path, lang=lang, report=report):
         ranked = [reply for reply in turn.replies if reply.has("rank")]
         if len(ranked) < 2:
@@ -99,7 +99,7 @@ def _best(replies: list[Row]) -> list[Row]:
 
 
 def _turns(path: Path, *, lang: str, report: Report) -> Iterator[_Turn]:
-    """The prompter's messages of all trees, each before those that follow it."""
+    """Yields the prompter's messages of all trees, parents before children."""
     for tree in json_rows(path):
         _check_is_tree(tree)
         state = tree.text("tree_state", _FINISHED)
@@ -121,7 +121,7 @@ def _turns(path: Path, *, lang: str, report: Report) -> Iterator[_Turn]:
 
 
 def _check_is_tree(row: Row) -> None:
-    """Raises UserError for a message of the flat files, which have one a line."""
+    """Raises UserError for a line of the flat files, which is a single message."""
     if row.has("message_id") and row.has("text") and not row.has("prompt"):
         raise UserError(
             f"{row.where}: a message, as in the flat files *.messages.jsonl; give the"
@@ -134,7 +134,7 @@ def _kept_replies(message: Row, role: str, lang: str, report: Report) -> list[Ro
 
 
 def _keep(message: Row, role: str, lang: str, report: Report) -> bool:
-    """False, and counted, if a message is of no use; then nothing below it is."""
+    """Whether a message can be used; else it and those below it are counted."""
     if message.text("role") != role:
         raise UserError(
             f"{message.where}: role {shown(message.text('role'))} where the {role}"
@@ -159,6 +159,6 @@ def _keep(message: Row, role: str, lang: str, report: Report) -> bool:
 
 def _count_below(message: Row) -> int:
     below = message.rows("replies", [])
-    for reply in below:  # which grows meanwhile
+    for reply in below:  # the list grows during the loop
         below += reply.rows("replies", [])
     return len(below)

@@ -1,4 +1,4 @@
-"""Rankings out of scores and out of pairwise preferences."""
+"""Rankings from scores and from pairwise preferences."""
 
 import itertools
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 def dense_ranks(positions: Sequence[int]) -> list[int]:
-    """Ranks 1, 2, ... in the order of `positions`, of which equal ones tie.
+    """Ranks 1, 2, ... in the order of `positions`; equal positions tie.
 
     dense_ranks([5, 0, 0, 7]) is [2, 1, 1, 3].
     """
@@ -15,7 +15,7 @@ def dense_ranks(positions: Sequence[int]) -> list[int]:
 
 
 class Ranking(NamedTuple):
-    """Ranks of K responses, 1 is best, and whether every pair agrees with them."""
+    """Ranks of K responses, 1 is best, and whether all preferences agree with them."""
 
     ranks: list[int]
     consistent: bool
@@ -24,9 +24,9 @@ class Ranking(NamedTuple):
 def copeland_ranks(preferences: Sequence[int], count: int) -> Ranking:
     """Ranks K responses by Copeland's score: pairs won minus pairs lost.
 
-    People's pairwise preferences need not come from one ranking: they may run in a
-    circle, or tie 1 with 2 and 2 with 3 but prefer 1 to 3. The score always gives a
-    ranking with ties, and gives back the one there is if there is one.
+    People's pairwise preferences need not follow from a ranking: they may be cyclic, or
+    tie 1 with 2 and 2 with 3 but prefer 1 to 3. The score always gives a ranking with
+    ties; if the preferences follow from a ranking, it is that one.
 
     Args:
       preferences: for the pairs (1, 2), (1, 3), ..., (K-1, K) in this order 1 if the

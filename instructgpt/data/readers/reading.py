@@ -1,4 +1,4 @@
-"""One file of a public set to checked records."""
+"""Reads one file of a public set as checked records."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from instructgpt.errors import UserError, shown
 
 
 class Found(NamedTuple):
-    """A record, and the split that its row names; None where rows name none."""
+    """A record, and the split that its row names; None if rows name none."""
 
     record: Record
     split: str | None
@@ -26,15 +26,15 @@ def read_file(
     report: Report,
     options: Mapping[str, str] | None = None,
 ) -> Iterator[Found]:
-    """Records of one kind out of one file; of prompts the same one only once.
+    """Yields records of one kind from a file; equal prompts only once.
 
     Args:
       name: a key of `SETS`.
       path: a file in that set's format.
-      kind: one that the set can give.
-      report: counts what is left out or decided.
-      options: of the set, for example {"lang": "en"}; those that its reader of this
-        kind does not have are for its others.
+      kind: a kind of records that the set has.
+      report: counts records that are left out or need a decision.
+      options: options of the set, for example {"lang": "en"}; those of the set's other
+        readers are ignored.
 
     Raises:
       UserError: an unknown set, kind or option; or "FILE:LINE: what is wrong; what to
@@ -58,7 +58,7 @@ def read_file(
 
 
 def _one_line(id_: str) -> str:
-    """An id for a message: as it is, or as Python writes it if that is clearer."""
+    """An id for a message; its repr if it has unusual characters."""
     return id_ if id_.isprintable() and len(id_) <= 60 else shown(id_)
 
 
@@ -70,7 +70,7 @@ def _reader(name: str, kind: str) -> Reader:
             f"{name}: gives no {kind}, only {', '.join(entry.kinds)}; choose one of"
             " these or another set."
         )
-    # Prompts are what a demonstration or a comparison leaves without its responses.
+    # A demonstration or a comparison without its responses is a prompt.
     sources = (kind, "demonstrations", "comparisons")
     return next(entry.readers[k] for k in sources if k in entry.readers)
 

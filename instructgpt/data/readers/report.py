@@ -1,4 +1,4 @@
-"""What a reader left out and what it had to decide, counted by reason."""
+"""Counts, by reason, records that a reader left out or had to decide about."""
 
 import dataclasses
 from collections import Counter
@@ -6,11 +6,11 @@ from collections import Counter
 
 @dataclasses.dataclass
 class Report:
-    """Filled while records are read, complete when they are used up.
+    """Counts that are filled while records are read, and complete at their end.
 
     Attributes:
-      skipped: things of the file that gave no record, by reason.
-      noted: records that were given, but only after a decision, by reason.
+      skipped: numbers of items of the file that gave no record, by reason.
+      noted: numbers of records that needed a decision, by reason.
     """
 
     skipped: Counter[str] = dataclasses.field(default_factory=Counter)

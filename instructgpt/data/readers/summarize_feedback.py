@@ -17,12 +17,12 @@ from instructgpt.data.readers.report import Report
 from instructgpt.data.records import Record
 from instructgpt.errors import UserError, shown
 
-# The authors chose models by `valid1` and evaluated on `valid2`.
+# The authors chose models on `valid1` and evaluated on `valid2`.
 _SPLITS = {"train": "train", "valid1": "valid", "valid2": "test"}
 
 
 def comparisons(path: Path, *, report: Report) -> Iterator[Record]:
-    """Two summaries, ranked by the worker, with the split that the row names."""
+    """Yields two summaries ranked by the worker, with the split of the row."""
     for row in json_rows(path):
         responses = [summary.text("text").strip() for summary in row.rows("summaries")]
         choice = row.number("choice")

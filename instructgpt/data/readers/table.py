@@ -1,4 +1,4 @@
-"""The public data sets: what each holds, where it comes from, who reads it."""
+"""The table of public data sets: contents, origin and readers of each."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -24,15 +24,15 @@ Reader = Callable[..., Iterator[Record]]
 
 
 class PublicSet(NamedTuple):
-    """One entry.
+    """An entry of the table.
 
     Attributes:
-      readers: by kind; `prompts` may be left out, since they follow from the
+      readers: readers by kind; `prompts` may be left out, since they follow from the
         demonstrations or comparisons.
-      licence: as its authors state it.
-      homepage: where it is described.
-      files: what was published for each split; empty for one's own data.
-      names: patterns of the files to take of a folder, if `files` is empty.
+      licence: licence as stated by the authors.
+      homepage: address of a description.
+      files: published files of each split; empty for a user's own data.
+      names: patterns of the files to read in a folder, if `files` is empty.
     """
 
     readers: Mapping[str, Reader]
@@ -43,7 +43,7 @@ class PublicSet(NamedTuple):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Kinds of records that it can give."""
+        """Kinds of records that the set has."""
         derived = {"demonstrations", "comparisons"} & set(self.readers)
         return tuple(
             kind
@@ -53,10 +53,10 @@ class PublicSet(NamedTuple):
 
 
 def get_set(name: str) -> PublicSet:
-    """The entry of a name.
+    """The entry of a set.
 
     Raises:
-      UserError: there is none.
+      UserError: there is no such set.
     """
     if name not in SETS:
         raise UserError(f"no data set {name!r}; known: {', '.join(SETS)}.")
@@ -64,7 +64,7 @@ def get_set(name: str) -> PublicSet:
 
 
 def _own(path: Path, *, report: Report, kind: str) -> Iterator[Record]:
-    """Records in our own form; every line must be good, so nothing is left out."""
+    """Yields records in our own form; every line must be valid, so none is left out."""
     return read_jsonl(path, kind)
 
 
@@ -73,7 +73,7 @@ def _github(repository: str, commit: str) -> str:
 
 
 def _files(base: str, **splits: tuple[str, str]) -> dict[str, tuple[RemoteFile, ...]]:
-    """One file a split, as (path, SHA-256 or "")."""
+    """The files of a set with one per split, each given as (path, SHA-256 or "")."""
     return {split: (RemoteFile(base, *file),) for split, file in splits.items()}
 
 

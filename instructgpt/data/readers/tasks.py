@@ -1,4 +1,4 @@
-"""Sets of one task, or of many in templates, as prompts and responses."""
+"""Sets of one task, or of many tasks in templates, as prompts and responses."""
 
 import re
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ _CALCULATION = re.compile(r"<<[^<>]*>>")
 def p3(path: Path, *, report: Report) -> Iterator[Record]:
     """{"prompt", "completion", "template"}: Sanh et al. 2021, the paper's T0 data.
 
-    The end-of-text mark is left out; the template becomes the category. Where a row
-    has no template, the file is that of one, and has its name.
+    The end-of-text mark is left out, and the template becomes the category. If a row
+    has no template, the file holds a single one and is named after it.
     """
     for row in json_rows(path):
         prompt = row.text("prompt").strip()
@@ -36,7 +36,7 @@ def p3(path: Path, *, report: Report) -> Iterator[Record]:
 def gsm8k(path: Path, *, report: Report) -> Iterator[Record]:
     """{"question", "answer"}: Cobbe et al. 2021; the answer ends in "#### NUMBER".
 
-    The calculator's notes, as in "48/2 = <<48/2=24>>24", are left out.
+    Calculator annotations, as in "48/2 = <<48/2=24>>24", are left out.
     """
     for row in json_rows(path):
         response = _CALCULATION.sub("", row.text("answer")).strip()
@@ -50,7 +50,7 @@ def gsm8k(path: Path, *, report: Report) -> Iterator[Record]:
 def scitldr(path: Path, *, report: Report) -> Iterator[Record]:
     """{"source": [sentence, ...], "target": [summary, ...]}: Cachola et al. 2020.
 
-    The abstract with a cue is the prompt; every summary of it is a demonstration.
+    The prompt is the abstract with a cue; every summary gives a demonstration.
     """
     for row in json_rows(path):
         abstract = " ".join(sentence.strip() for sentence in row.items("source", str))

@@ -1,4 +1,4 @@
-"""Documents out of plain text: articles under headings, files, or paragraphs."""
+"""Documents from plain text: articles under headings, files, or paragraphs."""
 
 import re
 from collections.abc import Iterator
@@ -13,9 +13,9 @@ _TITLE = re.compile(r" = (?!=)(.*[^= ]) = ")  # " = = " opens a section
 
 
 def wikitext(path: Path, *, report: Report) -> Iterator[Record]:
-    """Articles of a WikiText file, each with its title line (Merity et al. 2016).
+    """Yields articles of a WikiText file with their title lines (Merity et al. 2016).
 
-    A title stands between blank lines; formulas that look like one do not.
+    A title is between blank lines, unlike formulas that look like titles.
     """
     article: list[str] = []
     start, blank_before, found = 1, True, False
@@ -39,12 +39,13 @@ def wikitext(path: Path, *, report: Report) -> Iterator[Record]:
 
 
 def plain_text(path: Path, *, report: Report, per: str = "file") -> Iterator[Record]:
-    """Text as it is, but for blanks around it.
+    """Yields text unchanged, except for blanks around it.
 
     Args:
       path: the file.
       report: counts empty files.
-      per: "file" for one document, "block" for one between any two blank lines.
+      per: "file" for one document, "block" for one document per block between blank
+        lines.
 
     Raises:
       UserError: an unknown `per`, or a file that cannot be read.
@@ -76,7 +77,7 @@ def _stem(path: Path) -> str:
 
 
 def _with_next(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
-    """Each line with the one after it, "" after the last."""
+    """Yields each line with the next line, which is "" after the last."""
     previous = next(lines, None)
     for line in lines:
         assert previous is not None

@@ -108,7 +108,7 @@ class ChatGreet(Kind):
 
 
 class ChatMood(Kind):
-    """Somebody tells how it goes with their pet."""
+    """A user tells news about a pet."""
 
     name, category, weight = "chat_mood", "chat", 0.25
     polite = True
@@ -131,7 +131,7 @@ class ChatMood(Kind):
         return f"{pet}/{mood}", {"pet": pet, "mood": mood, "wording": rng.randrange(2)}
 
     def question(self, task: Task) -> str:
-        """The news, with or without the question what to do."""
+        """The news, with or without the question of what to do."""
         slots = task.slots
         return self.news[slots["mood"]][slots["wording"]].format(pet=slots["pet"])
 
@@ -139,7 +139,7 @@ class ChatMood(Kind):
         return self.templates[task.template].format(news=self.question(task))
 
     def fitting(self, task: Task) -> dict[str, tuple[str, ...]]:
-        """Which set phrases fit the news, by kind."""
+        """The set phrases that fit the news, by kind."""
         pet, mood = task.slots["pet"], task.slots["mood"]
         if mood == "new":
             return {

@@ -140,7 +140,7 @@ class ClassOf(Kind):
 
 
 def named(thing: str, attribute: str) -> str:
-    """The thing as a sentence begins with it: "A dog", "Soup"."""
+    """The name of a thing at the start of a sentence: "A dog", "Soup"."""
     if attribute in ("pet", "job"):
         return f"A {thing}"
     return phrases.capital(thing)

@@ -70,7 +70,7 @@ class ClosedQA(AskPerson):
         )
 
     def question(self, task: Task) -> str:
-        """The text and the question, whatever stands around them."""
+        """The given text and the question, without other words of the prompt."""
         slots = task.slots
         question = QUESTIONS[slots["attribute"]][slots["wording"]]
         return f"{context_text(slots['context'])} {question.format(s=slots['subject'])}"

@@ -171,7 +171,7 @@ class Story(Kind):
         return subject, {"subject": subject}
 
     def events(self, facts: Facts, subject: str, rng: random.Random) -> dict[str, str]:
-        """Things the subject may have done, by what they mention."""
+        """Possible events of the subject, by the attribute that they mention."""
         table, own = facts.table[subject], possessive(subject)
         town = table["town"]
         home = facts.table[town]

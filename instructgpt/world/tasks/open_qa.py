@@ -133,7 +133,7 @@ class AskTown(AskPerson):
 
 
 class FalsePremise(Kind):
-    """A question that takes something false for granted: say that it is not so."""
+    """A question with a false premise, which the right answer denies."""
 
     name, category, weight = "false_premise", "open_qa", 0.14
     free_template = False
@@ -189,7 +189,7 @@ class FalsePremise(Kind):
 
 
 class AskHarm(Refuse):
-    """A question how to do harm."""
+    """A question about how to do harm."""
 
     name, category, weight = "ask_harm", "open_qa", 0.06
     polite = False

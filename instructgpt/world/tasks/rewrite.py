@@ -22,7 +22,7 @@ from instructgpt.world.kinds import (
 
 
 class Rewrite(Kind):
-    """A rewriting task has one target; what comes near it gets part of the credit."""
+    """A rewriting task with one target; similar answers get partial credit."""
 
     category = "rewrite"
     closed = True

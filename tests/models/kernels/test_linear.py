@@ -1,4 +1,4 @@
-"""Products: their gradients, and what they are multiplied in."""
+"""Products: their gradients, and the dtype of their operands."""
 
 import functools
 
