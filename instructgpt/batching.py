@@ -1,4 +1,4 @@
-"""Batches that divide over a mesh for any number of rows."""
+"""Sizes of batches: they divide over a mesh, and take few values."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,3 +40,11 @@ def mesh_batches(
     return eval_batches(
         source, encode, batch_size=round_up(batch_size, mesh), keep=keep, **share
     )
+
+
+def power_of_two(number: int) -> int:
+    """The smallest power of two >= the number; 1 for 0.
+
+    Sizes rounded up to it take few values, and each size is compiled once.
+    """
+    return 1 << max(number - 1, 0).bit_length()

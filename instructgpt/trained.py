@@ -102,11 +102,8 @@ def opened(
     Raises:
       UserError: there is no such checkpoint, or the stage has not finished.
     """
-    if step is None and (workdir / IDENTITY).exists() and not is_finished(workdir):
-        raise UserError(
-            f"{workdir} is not finished: start that stage again and let it run to its "
-            "end"
-        )
+    if step is None:
+        _check_finished(workdir)
     checkpoints, step = open_checkpoint(workdir, step=step, verify=verify)
     try:
         yield Opened(workdir, checkpoints, step, checkpoints.meta(step))
@@ -156,11 +153,7 @@ def checkpoint_steps(workdir: Path) -> list[int]:
     Raises:
       UserError: there are no checkpoints, or the stage is not finished.
     """
-    if (workdir / IDENTITY).exists() and not is_finished(workdir):
-        raise UserError(
-            f"{workdir} is not finished: start that stage again, and let it run to its "
-            "end"
-        )
+    _check_finished(workdir)
     left = finished_steps(workdir)
     if left:
         return left
@@ -169,6 +162,15 @@ def checkpoint_steps(workdir: Path) -> list[int]:
         return checkpoints.steps
     finally:
         checkpoints.close()
+
+
+def _check_finished(workdir: Path) -> None:
+    """Raises UserError if the stage of a workdir is not finished; an import always is."""
+    if (workdir / IDENTITY).exists() and not is_finished(workdir):
+        raise UserError(
+            f"{workdir} is not finished: start that stage again and let it run to its "
+            "end"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,9 +266,8 @@ def _config_of(workdir: Path) -> dict[str, Any]:
     if not (workdir / CONFIG).exists():
         return {}
     values = flat(read_json(workdir / CONFIG, remedy="name another workdir"))
-    if (
-        workdir / IDENTITY
-    ).exists():  # preferred, as it has a checksum; it lacks paths and the mesh
+    # The identity is preferred, as it has a checksum; it lacks the paths and the mesh.
+    if (workdir / IDENTITY).exists():
         values |= Identity.read(workdir / IDENTITY).config
     return values
 

@@ -10,7 +10,7 @@ import pytest
 from instructgpt.batches import PromptBatch
 from instructgpt.errors import UserError
 from instructgpt.generation import generate, make_sampler
-from instructgpt.inference.programs import make_response_scorer
+from instructgpt.inference.programs import shared_scorer
 from instructgpt.models.comparisons import response_scores
 from instructgpt.models.scoring import response_log_probs, response_values
 from instructgpt.models.transformer import ScalarModel, Transformer
@@ -334,7 +334,7 @@ def test_generate_refuses_tokens_drawn_from_nan(sampler, params, prompts):
 
 def test_response_scorer_is_response_scores(frozen, rng):
     batch = tiny.comparison_batch(rng)
-    scorer = make_response_scorer(REWARD)
+    scorer = shared_scorer(REWARD.config)
     args = batch.prompt, batch.prompt_valid, batch.responses, batch.response_valid
     expected = response_scores(REWARD, frozen.reward, args[:2], args[2:])
     tiny.assert_close(scorer(frozen.reward, *args), expected)

@@ -37,8 +37,8 @@ class GoldJudge:
         """
         if setting.data.world is None:
             raise UserError(
-                "config.judges: only the miniature world has a gold judge; leave it "
-                "out for data of your own, as --config.judges.gold.name=reward does"
+                "config.judges: only the miniature world has a gold judge; for "
+                "data of your own take another, --config.judges.gold.name=reward"
             )
         return cls(setting.data.world, setting.baseline)
 

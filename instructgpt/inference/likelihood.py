@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from instructgpt.batching import power_of_two
 from instructgpt.data.templates import PromptFormat
 from instructgpt.distributed import fetch
 from instructgpt.errors import UserError
@@ -141,4 +142,4 @@ def _pad(
 
 def _width(ids: Sequence[int]) -> int:
     """The padded length of the tokens, a power of two."""
-    return max(_LEAST_WIDTH, 1 << max(len(ids) - 1, 0).bit_length())
+    return max(_LEAST_WIDTH, power_of_two(len(ids)))

@@ -79,9 +79,19 @@ def text_sampler(
 
 
 @functools.lru_cache(maxsize=64)
-def shared_scorer(model: ModelConfig) -> Callable[..., Array]:
-    """A scorer from `make_response_scorer`, shared by all models of this config."""
-    return make_response_scorer(ScalarModel(model))
+def shared_scorer(
+    config: ModelConfig,
+) -> Callable[[Any, Array, Array, Array, Array], Array]:
+    """The jitted (params, prompt, valid, responses, valid) -> scores [B, K]."""
+    model = ScalarModel(config)
+
+    @jax.jit
+    def run(params, prompt, prompt_valid, responses, response_valid):
+        return response_scores(
+            model, params, (prompt, prompt_valid), (responses, response_valid)
+        )
+
+    return run
 
 
 @functools.lru_cache(maxsize=64)
@@ -114,19 +124,5 @@ def shared_likelihood(config: ModelConfig) -> Callable[..., tuple[Array, Array]]
 
         taken, greedy = jax.lax.map(column, columns)
         return jnp.where(valid[:, prompt.shape[1] :], taken.T, 0.0), greedy.T
-
-    return run
-
-
-def make_response_scorer(
-    reward_model: ScalarModel,
-) -> Callable[[Any, Array, Array, Array, Array], Array]:
-    """Builds the jitted (params, prompt, valid, responses, valid) -> scores [B, K]."""
-
-    @jax.jit
-    def run(params, prompt, prompt_valid, responses, response_valid):
-        return response_scores(
-            reward_model, params, (prompt, prompt_valid), (responses, response_valid)
-        )
 
     return run

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 import jax
 from jax.sharding import Mesh
 
+from instructgpt.batching import power_of_two
 from instructgpt.checkpoints import Verify
 from instructgpt.errors import UserError, about
 from instructgpt.sharding import round_up
@@ -128,9 +129,4 @@ class TextModel:
 
     def rows_at_a_time(self, wanted: int | None, number: int) -> int:
         """Number of rows of a batch; it takes few values, as each is compiled."""
-        return round_up(wanted or min(_MOST, _power_of_two(number)), self.mesh)
-
-
-def _power_of_two(number: int) -> int:
-    """The smallest power of two >= the number; 1 for 0."""
-    return 1 << max(number - 1, 0).bit_length()
+        return round_up(wanted or min(_MOST, power_of_two(number)), self.mesh)

@@ -126,7 +126,6 @@ def _make_update(
     settings: Settings, functions: Functions, reward: RewardFn, reference: Any
 ):
     """Builds the iteration (state, {"prompts", "ptx"}, key) -> (state, metrics)."""
-    sample, _, roll_out, summarise, cut, cut_text, step = functions
     minibatches = settings.minibatches
 
     def update(state: PPOState, batch: dict[str, Any], key: jax.Array):
@@ -134,22 +133,25 @@ def _make_update(
         key = jax.random.fold_in(key, state.policy.step)
         sample_key, order_key, step_key = jax.random.split(key, 3)
         prompts = batch["prompts"]
-        samples = sample(state.policy.params, prompts, sample_key)
+        samples = functions.sample(state.policy.params, prompts, sample_key)
         scores = reward(prompts, block_until_ready_on_cpu(samples))
         block_until_ready_on_cpu(scores)
-        episodes = roll_out(prompts, samples, scores, reference, state.value.params)
-        metrics = [block_until_ready_on_cpu(summarise(episodes))]
-        ptx = cut_text(batch["ptx"]) if "ptx" in batch else [None] * minibatches
+        episodes = functions.roll_out(
+            prompts, samples, scores, reference, state.value.params
+        )
+        metrics = [block_until_ready_on_cpu(functions.summarise(episodes))]
+        text = batch.get("ptx")
+        texts = [None] * minibatches if text is None else functions.cut_text(text)
+        gaps = []
         for epoch in range(settings.rollout.epochs):
-            parts = cut(episodes, jax.random.fold_in(order_key, epoch))
-            for part, text in zip(parts, ptx, strict=True):
-                state, step_metrics = step(state, part, text, step_key)
+            parts = functions.cut(episodes, jax.random.fold_in(order_key, epoch))
+            for part, rows in zip(parts, texts, strict=True):
+                state, step_metrics = functions.step(state, part, rows, step_key)
                 block_until_ready_on_cpu(step_metrics)
-                gap = step_metrics.pop("log_prob_gap")
-                if len(metrics) == 1:  # before any update: the cache's error
-                    metrics.append({"decode_gap": gap})
+                gaps.append(step_metrics.pop("log_prob_gap"))
                 metrics.append(step_metrics)
-        return state, _join(metrics)
+        # The first gap precedes any update, so it is the decoding cache's error alone.
+        return state, _join([*metrics, {"decode_gap": gaps[0]}])
 
     return update
 

@@ -37,7 +37,7 @@ def has_kernel(query: Array) -> bool:
     return platform() == "gpu" and query.dtype.itemsize == 2
 
 
-def readable(
+def fits(
     query: Float[Array, "B K H T C"], context: Sequence[KVSegment], band: int = 0
 ) -> bool:
     """Whether the kernel can read this context.
@@ -47,8 +47,8 @@ def readable(
       context: The context's segments; each must list its valid spans.
       band: Width of locally banded attention, which it cannot do; 0: dense.
     """
-    fits = all(s.spans and _block(s.keys.shape[-2]) for s in context)
-    return not band and query.shape[3] == 1 and fits and has_kernel(query)
+    spans = all(s.spans and _block(s.keys.shape[-2]) for s in context)
+    return not band and query.shape[3] == 1 and spans and has_kernel(query)
 
 
 def attend_cached(

@@ -53,11 +53,11 @@ def attention(
     if len(segments) == 1 and tokens.cache_column is None:
         (own,) = segments  # which a cache would not be
         whole = query.shape[3] == own.keys.shape[-2]
-        if fused and whole:
-            return _fused(query, own, tokens, band=band, banded=banded)
         mask = attention_mask(tokens, own, band=band, banded=banded)
+        if fused and whole:
+            return _fused(query, own, tokens, mask, band=band, banded=banded)
         return blocks.attend_text(query, own.keys, own.values, mask, first_column)
-    if fused and cached.readable(query, segments, band):
+    if fused and cached.fits(query, segments, band):
         return cached.attend_cached(query, segments)
     masked = [
         (s.keys, s.values, attention_mask(tokens, s, band=band, banded=banded))
@@ -70,12 +70,13 @@ def _fused(
     query: Float[Array, "B K H T C"],
     own: KVSegment,
     tokens: TokenContext,
+    mask: Bool[Array, "B K T T"],
     *,
     band: int,
     banded: Bool[Array, ""] | None,
 ) -> Float[Array, "B K H T C"]:
     """Attention of a text to itself by the platform's kernel, if it has one."""
-    if platform() == "tpu" and splash.divides(query.shape[3]):
+    if platform() == "tpu" and splash.fits(query.shape[3]):
         return splash.attend_splash(
             query,
             own.keys,
@@ -86,7 +87,6 @@ def _fused(
             keep_as=KEPT,
         )
     causal = tokens.valid is None and tokens.segment_ids is None and not band
-    mask = attention_mask(tokens, own, band=band, banded=banded)
     if cudnn.fits(query, masked=not causal):
         seen = None if causal else mask
         return cudnn.attend_cudnn(query, own.keys, own.values, seen)

@@ -19,7 +19,7 @@ from instructgpt.sharding import spec
 _BLOCKS = (512, 256, 128)  # tokens that the kernel reads at a time; must divide T
 
 
-def divides(length: int) -> bool:
+def fits(length: int) -> bool:
     """Whether the kernel can cut a text of `length` tokens into blocks."""
     return length % _BLOCKS[-1] == 0
 

@@ -86,10 +86,10 @@ def test_each_device_reads_its_own_rows_and_heads(rng):
 def test_lengths_that_do_not_divide_into_blocks_are_left_alone(rng, monkeypatch):
     query, (prompt, ring) = inputs(rng, H)
     monkeypatch.setattr(cached, "has_kernel", lambda query: True)
-    assert cached.readable(query, (prompt, ring))
+    assert cached.fits(query, (prompt, ring))
     odd = ring._replace(keys=ring.keys[..., 1:, :], values=ring.values[..., 1:, :])
-    assert not cached.readable(query, (prompt, odd))
-    assert not cached.readable(query, (prompt, ring._replace(spans=())))
+    assert not cached.fits(query, (prompt, odd))
+    assert not cached.fits(query, (prompt, ring._replace(spans=())))
 
 
 @pytest.mark.parametrize("slots", [0, 2])
