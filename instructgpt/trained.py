@@ -165,7 +165,7 @@ def checkpoint_steps(workdir: Path) -> list[int]:
 
 
 def _check_finished(workdir: Path) -> None:
-    """Raises UserError if the stage of a workdir is not finished; an import always is."""
+    """Raises UserError if the stage of a workdir is not finished; an import is."""
     if (workdir / IDENTITY).exists() and not is_finished(workdir):
         raise UserError(
             f"{workdir} is not finished: start that stage again and let it run to its "

@@ -1,7 +1,7 @@
 """Run-time check of the array shapes that the package's functions declare.
 
 Plain hints are left to mypy: at run time they would reject what Python accepts, such
-as a NumPy integer for an `int`. Of a NamedTuple of arrays, such as a batch, the fields
+as a NumPy integer for an `int`. The fields of a NamedTuple of arrays, such as a batch,
 are checked where a function takes or gives one.
 """
 

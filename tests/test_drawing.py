@@ -59,7 +59,7 @@ def test_frequencies_over_several_blocks_are_the_distribution(rng, key):
     probs = np.exp(logits) / np.exp(logits).sum()
     observed = np.bincount(got[0], minlength=300) / count
     errors = (observed - probs) / np.sqrt(probs * (1 - probs) / count)
-    # Of 300 standard scores: none is wild, and their mean square is 1.
+    # No standard score of the 300 is wild, and their mean square is 1.
     assert np.abs(errors).max() < 5
     assert np.square(errors).mean() == pytest.approx(1, abs=0.3)
 

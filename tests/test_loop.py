@@ -377,7 +377,7 @@ def test_the_learning_rate_logged_leaves_skipped_steps_out(tmp_path):
     update = scaled_step(2, 3, 5)
     run(tmp_path, update=update, state=scaled_state(), schedule=float, updates=4)
     rates = logged(tmp_path, "learning_rate")
-    # Of the updates made before each step that was not skipped.
+    # The rate at a step is that of the unskipped updates made before it.
     assert [rates[i] for i in (0, 3, 5, 6, 7)] == [0, 10, 17, 21, 25]
 
 

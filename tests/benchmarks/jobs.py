@@ -236,7 +236,7 @@ def _sampler(bench: Bench, response: int) -> Any:
 def _sampling_costs(
     config: ModelConfig, *, rows: int, prompt: int, response: int
 ) -> tuple[Cost, Cost]:
-    """Of the prefill and of all decode steps."""
+    """The costs of the prefill, and of all decode steps together."""
     steps = decode(config, rows=rows, prompt=prompt, response=response)
     return prefill(config, rows=rows, prompt=prompt), steps
 
@@ -299,7 +299,7 @@ def ppo(args: Args) -> Job:
     ema = jax.tree.map(lambda x: x.copy(), start.params)
     state = PPOState(start, bench.state(scalar, 3), ema)
     roll = _sampler(bench, args.ppo_response)
-    # Of a size that stays in a CPU's caches.
+    # On a CPU in parts small enough to stay in its caches.
     microbatches = minibatches if bench.on_cpu else 1
     rate = make_reward_scorer(scalar, microbatches=microbatches)
     roll_out = make_rollout_fn(

@@ -68,7 +68,7 @@ def add_sizes(parser: argparse.ArgumentParser, sizes: dict[str, int]) -> None:
 
 
 def device_name(args: argparse.Namespace) -> str:
-    """Of all that a benchmark uses."""
+    """The number and the kind of the devices that a benchmark uses."""
     return f"{args.devices or jax.device_count()} x {jax.devices()[0].device_kind}"
 
 
@@ -118,10 +118,10 @@ def use_cores() -> None:
 
 
 def measure_rates(dtype: str, size: int = 0) -> Rates:
-    """Of products and copies of matrices [size, size].
+    """Measures products and copies of matrices [size, size].
 
-    By default large enough to leave every cache, small enough for any machine. Several
-    in one call: to start a program on a GPU takes as long as a product.
+    The default size is too large for any cache and small enough for any machine. One
+    call makes several, because starting a program on a GPU takes as long as a product.
     """
     on_cpu = jax.default_backend() == "cpu"
     size, repeats = size or (2048 if on_cpu else 8192), 4 if on_cpu else 16

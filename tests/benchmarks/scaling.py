@@ -54,7 +54,7 @@ def changed(args: argparse.Namespace, axis: str, factor: float) -> argparse.Name
 
 
 def operations(args: argparse.Namespace) -> float:
-    """Of an update; a query meets all keys of its row, those it may not see as well."""
+    """Operations of an update, masked pairs of a query and a key included."""
     count = args.batch * args.seq
     config = jobs.Bench(args).config()
     return 3 * forward(config, tokens=count, seen=args.seq, predicted=count).flops
@@ -75,7 +75,7 @@ def times(args: argparse.Namespace) -> dict[tuple[str, float], float]:
 
 
 def compile_seconds(args: argparse.Namespace, layers: int) -> float:
-    """Of the SFT gradient at this depth, no cache used."""
+    """Seconds to compile the SFT gradient at this depth, without a cache."""
     sizes = argparse.Namespace(**vars(args) | dict(layers=layers))
     bench = jobs.Bench(sizes)
     model = Transformer(bench.config())

@@ -45,12 +45,12 @@ UNITS = {
 }
 
 
-# Of what the machine could do at best, too.
+# The machine's best rates are measured with small matrices, too.
 RUN = SMALL | dict(rate_size=128)
 
 
 def check(line):
-    """Of a job, with its rate and how near the machine's limit that is."""
+    """The line states a job's rate and how near the machine's limit that is."""
     assert line["system"] == "instructgpt" and line["n"] == RUN["iterations"]
     assert line[UNITS[line["job"]]] > 0 and line["roofline"] > 0
 

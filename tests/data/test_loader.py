@@ -120,7 +120,7 @@ def test_even_batches_by_hand():
     # Strata 1 2, 3 4, 5 6, 7 8: the smallest with the largest, 3 with 6.
     batches = even_batches([8, 7, 6, 5, 4, 3, 2, 1], 4, seed=0)
     assert batches.tolist() == [[7, 0, 5, 2], [6, 1, 4, 3]]
-    # Of three strata the middle one has no partner.
+    # The middle one of three strata has no partner.
     assert even_batches([1, 2, 3], 3, seed=0).tolist() == [[0, 2, 1]]
 
 

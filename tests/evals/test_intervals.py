@@ -91,7 +91,7 @@ def test_mean_of_few_values_has_students_quantile():
     mean, low, high = mean_interval([1, 2, 3, 4])
     half = T3 * np.sqrt(5 / 3 / 4)
     assert (mean, low, high) == pytest.approx((2.5, 2.5 - half, 2.5 + half))
-    # Of normal values 95 % are covered by five of them, too.
+    # The interval of five normal values covers the mean 95 % of the time, too.
     draws = np.random.default_rng(1).normal(3.0, 2.0, size=(4000, 5))
     intervals = [mean_interval(row) for row in draws]
     covered = np.mean([low <= 3 <= high for _, low, high in intervals])

@@ -19,7 +19,7 @@ def refused(*says: str) -> Expected:
 
 
 def runs(*says: str, never: tuple[str, ...] = ()) -> Expected:
-    """To the end, saying this."""
+    """The run reaches its end and says this."""
     return Expected(0, says, never)
 
 

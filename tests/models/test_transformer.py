@@ -199,7 +199,7 @@ def test_remat_makes_products_again_only_if_it_keeps_nothing(remat, rng):
 
 
 def test_tokens_cut_over_tensor_keep_less(rng):
-    """Of each layer's input, which the backward pass keeps."""
+    """The backward pass keeps each layer's input, and a device only its share of it."""
     tokens = rng.integers(2, tiny.VOCAB, (2, 128), dtype=np.int32)
     valid = np.ones(tokens.shape, bool)
 

@@ -23,7 +23,7 @@ def compiled_so_far() -> int:
 
 @contextlib.contextmanager
 def compilations() -> Iterator[dict[str, list[int]]]:
-    """Of every job that runs inside, by name: programs compiled in each update."""
+    """Counts the programs that each update compiles, by the name of the job."""
     counts: dict[str, list[int]] = {}
     steps = loop._steps
 
