@@ -7,14 +7,12 @@ H heads, G heads of keys and values, C channels a head, F feed-forward width.
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.ad_checkpoint import checkpoint_name
 
 from instructgpt.arrays import Array, Bool, Float
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.kernels.interface import operations
 from instructgpt.models.kernels.rounding import product_dtype
 from instructgpt.models.positions import rotate
-from instructgpt.models.remat import KEPT
 from instructgpt.models.structures import (
     KeysValues,
     KVSegment,
@@ -221,24 +219,15 @@ class MLP(nn.Module):
 class Dropout(nn.Module):
     """Zeroes a share of the values and scales up the others."""
 
-    rate: float
+    config: ModelConfig
     deterministic: bool
 
     @nn.compact
     def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
-        if self.deterministic or not self.rate:
+        rate = self.config.residual_dropout
+        if self.deterministic or not rate:
             return x
-        # Each value takes sixteen random bits, half of what a uniform number takes, so
-        # the probability of keeping it is a multiple of 2^-16.
-        *rows, width = x.shape
-        words = jax.random.bits(self.make_rng("dropout"), (*rows, -(-width // 2)))
-        bits = jax.lax.bitcast_convert_type(words, jnp.uint16)
-        bits = bits.reshape(*rows, -1)[..., :width]
-        kept = round((1.0 - self.rate) * 2**16)
-        if not kept:
-            return jnp.zeros_like(x)
-        stays = checkpoint_name(bits < jnp.uint16(min(kept, 2**16 - 1)), KEPT)
-        return jnp.where(stays, x * (2**16 / kept), 0.0)
+        return operations(self.config).dropout(x, self.make_rng("dropout"), rate=rate)
 
 
 class Block(nn.Module):
@@ -278,7 +267,7 @@ class Block(nn.Module):
         """
         cfg = self.config
         context, banded = layer
-        dropout = Dropout(cfg.residual_dropout, self.deterministic)
+        dropout = Dropout(cfg, self.deterministic)
         attention = Attention(cfg, self.layout, self.output_range, name="attention")
         h, kv = attention(Norm(cfg, name="ln_1")(x), tokens, context, banded)
         x = columns(x, self.output_range)

@@ -154,12 +154,14 @@ def test_layer_norm_is_float32_inside():
     np.testing.assert_allclose(out, [[1.0, -1.0, 1.0, -1.0]], rtol=1e-3)
 
 
+@pytest.mark.parametrize("kernels", ["auto", "reference"])
 @pytest.mark.parametrize("width", [512, 511])
-def test_dropout_zeroes_its_share_and_scales_up_the_rest(width):
+def test_dropout_zeroes_its_share_and_scales_up_the_rest(width, kernels):
     x = jnp.ones((400, width))
-    out = Dropout(0.2, deterministic=False).apply({}, x, rngs={"dropout": _KEY})
+    config = tiny.config(residual_dropout=0.2, kernels=kernels)
+    out = Dropout(config, deterministic=False).apply({}, x, rngs={"dropout": _KEY})
     kept = np.asarray(out)[np.asarray(out) != 0]
     assert kept.size / out.size == pytest.approx(0.8, abs=0.005)  # 5 deviations
     np.testing.assert_allclose(kept, 1 / 0.8, rtol=1e-4)
-    same = Dropout(0.2, deterministic=True).apply({}, x)
+    same = Dropout(config, deterministic=True).apply({}, x)
     np.testing.assert_array_equal(same, x)

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from instructgpt.metrics import read_metrics
+from instructgpt.models.kernels import reference
+from instructgpt.models.kernels.dropout import dropout
 from instructgpt.stages import find, ppo, ppo_programs
 from tests.stages.recipe_run import Finished, finished, get_config, link_stages
 
@@ -41,8 +43,9 @@ def with_kernels(stage: str, run: Finished, kernels: str) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["pretrain", "sft", "rl_init", "reward"])
-def test_a_stage_learns_the_same(run, tmp_path, stage):
-    """From the same checkpoints and rankings, with the same bits of dropout."""
+def test_a_stage_learns_the_same(run, tmp_path, stage, monkeypatch):
+    """The stage has the same checkpoints and rankings, and drops the same values."""
+    monkeypatch.setattr(reference, "dropout", dropout)
     link_stages(run, tmp_path)
     config = with_kernels(stage, run, "reference")
     find(config.stage).exports.run(config, tmp_path / f"{stage} again")
@@ -82,7 +85,10 @@ def test_ppo_learns_the_same_from_given_rollouts(run, tmp_path, monkeypatch):
 PROGRAM = """
 import sys
 
-FAST = ("selection", "blocks", "cached", "cudnn", "splash", "head", "linear", "norm")
+FAST = (
+    "selection", "blocks", "cached", "cudnn", "dropout", "splash", "head", "linear",
+    "norm",
+)
 
 
 class Refuse:

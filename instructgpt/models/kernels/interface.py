@@ -28,6 +28,7 @@ class Operations(NamedTuple):
     linear: Callable
     project_heads: Callable
     normalize: Callable
+    dropout: Callable
     attention: Callable
     logits: Callable
     token_log_probs: Callable

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from instructgpt.arrays import Array, Bool, Float, Int
+from instructgpt.arrays import Array, Bool, Float, Int, Key
 from instructgpt.models.kernels.interface import Head
 from instructgpt.models.structures import (
     KVSegment,
@@ -80,6 +80,16 @@ def normalize(
         x = x - x.mean(axis=-1, keepdims=True)
     variance = jnp.square(x).mean(axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(variance + eps)
+
+
+def dropout(
+    x: Float[Array, "*rows D"], key: Key[Array, ""], *, rate: float
+) -> Float[Array, "*rows D"]:
+    """Zeroes values with probability `rate` and divides the others by 1 - rate."""
+    if rate == 1.0:
+        return jnp.zeros_like(x)
+    stays = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(stays, x / (1.0 - rate), 0.0)
 
 
 def attention_mask(

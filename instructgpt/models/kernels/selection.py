@@ -1,6 +1,6 @@
 """The fast version of each operation, chosen by backend, dtype and shape.
 
-Products, norms and the head have one fast version each, which adapts to the platform.
+Products, norms, dropout and the head have one fast version each.
 Attention has several versions:
 
 - a text attends to itself by cuDNN's kernel or JAX's splash kernel where
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from instructgpt.arrays import Array, Bool, Float, Int
 from instructgpt.models.kernels import blocks, cached, cudnn, splash
+from instructgpt.models.kernels.dropout import dropout
 from instructgpt.models.kernels.head import logits, token_log_probs, weighted_nll
 from instructgpt.models.kernels.interface import platform
 from instructgpt.models.kernels.linear import linear, project_heads
@@ -30,6 +31,7 @@ from instructgpt.models.structures import KVSegment, TokenContext
 
 __all__ = [
     "attention",
+    "dropout",
     "linear",
     "logits",
     "normalize",

@@ -192,7 +192,8 @@ def test_a_fast_way_gives_what_its_reference_gives(case, dtype, rng):
 
 def test_every_operation_is_compared():
     compared = {case.name.split()[0] for case in CASES}
-    assert compared == set(Operations._fields)
+    # The two versions of dropout draw other values; test_layers holds both to its rate.
+    assert compared | {"dropout"} == set(Operations._fields)
 
 
 def test_a_model_is_made_of_the_operations_that_its_config_names():
