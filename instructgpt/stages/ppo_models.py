@@ -28,6 +28,9 @@ from instructgpt.stages.blocks import block_of, overrides
 from instructgpt.state import cast, scalar_params_from
 from instructgpt.trained import Loaded
 
+# Whether the checkpoint of a config block is a scalar model; None: either kind.
+_SCALAR = {"reward_init": True, "value_init": None}
+
 
 @dataclasses.dataclass(frozen=True)
 class RewardFunctionConfig:
@@ -90,9 +93,9 @@ def find_models(context: common.Context, config: ConfigDict) -> ModelConfig:
     changed = overrides(config.model)
     found = {}
     for key, init in _inits(config).items():
-        kinds = {"reward_init": True, "value_init": None}
-        scalar = kinds.get(key, False)
-        found[key] = loading.find(init, context, scalar=scalar, overrides=changed)
+        found[key] = loading.find(
+            init, context, scalar=_SCALAR.get(key, False), overrides=changed
+        )
     return found["init"]
 
 
@@ -100,17 +103,17 @@ def load_models(context: common.Context, config: ConfigDict) -> Models:
     """Loads the models; must be called under `jax.set_mesh`."""
     changed, inits = overrides(config.model), _inits(config)
 
-    def load(key: str, *, scalar: bool | None = False) -> Loaded:
-        how: dict[str, Any] = {"scalar": scalar, "overrides": changed}
-        return loading.load(inits[key], context, **how)
+    def load(key: str) -> Loaded:
+        scalar = _SCALAR.get(key, False)
+        return loading.load(inits[key], context, scalar=scalar, overrides=changed)
 
     policy = load("init")
     reference = load("reference_init") if "reference_init" in inits else policy
-    reward = load("reward_init", scalar=True) if "reward_init" in inits else None
+    reward = load("reward_init") if "reward_init" in inits else None
     # Frozen models are copies, because policy and value net take over loaded weights.
     frozen = _frozen(reference), None if reward is None else _frozen(reward)
     if "value_init" in inits:
-        value = load("value_init", scalar=None)
+        value = load("value_init")
         if not isinstance(value.model, ScalarModel):
             value = _with_fresh_head(context, value, value.params)
     elif reward is not None:

@@ -275,6 +275,13 @@ def weigh_about(
     return verdict, told
 
 
+def weigh_off_topic(facts: Facts, task: Task, reading: Reading) -> Verdict:
+    """Counts false and stray claims where the task is about no resident or town."""
+    verdict, told = weigh_about(facts, task, reading, subject="")
+    verdict.stray += len(told)
+    return verdict
+
+
 def choose_attributes(
     task: Task,
     rng: random.Random,

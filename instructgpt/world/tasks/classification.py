@@ -20,7 +20,7 @@ from instructgpt.world.kinds import (
     Verdict,
     finish,
     items_of,
-    weigh_about,
+    weigh_off_topic,
     with_courtesy,
 )
 
@@ -70,8 +70,7 @@ class Sentiment(Kind):
         return finish(task, with_courtesy(task, text, rng, style))
 
     def check(self, facts: Facts, task: Task, reading: Reading) -> Verdict:
-        verdict, told = weigh_about(facts, task, reading, subject="")
-        verdict.stray += len(told)
+        verdict = weigh_off_topic(facts, task, reading)
         mood = task.slots["mood"]
         units = [u for u in reading.units if u.kind == "sentiment"]
         bare = [v for a, v in items_of(reading)]
@@ -120,8 +119,7 @@ class ClassOf(Kind):
         return finish(task, with_courtesy(task, text, rng, style))
 
     def check(self, facts: Facts, task: Task, reading: Reading) -> Verdict:
-        verdict, told = weigh_about(facts, task, reading, subject="")
-        verdict.stray += len(told)
+        verdict = weigh_off_topic(facts, task, reading)
         thing, attribute = task.slots["thing"], task.slots["attribute"]
         name = CLASS_OF_ATTRIBUTE[attribute]
         units = [u for u in reading.units if u.kind == "class"]

@@ -17,7 +17,7 @@ from instructgpt.world.kinds import (
     Verdict,
     finish,
     items_of,
-    weigh_about,
+    weigh_off_topic,
     with_courtesy,
 )
 
@@ -50,8 +50,7 @@ class Sum(Kind):
         return finish(task, with_courtesy(task, text, rng, style))
 
     def check(self, facts: Facts, task: Task, reading: Reading) -> Verdict:
-        verdict, told = weigh_about(facts, task, reading, subject="")
-        verdict.stray += len(told)
+        verdict = weigh_off_topic(facts, task, reading)
         slots = task.slots
         sums = [u for u in reading.units if u.kind == "sum"]
         spelt = [u for u in sums if u.slot("number")]
@@ -101,8 +100,7 @@ class OddOneOut(Kind):
         return finish(task, with_courtesy(task, text + ".", rng, style))
 
     def check(self, facts: Facts, task: Task, reading: Reading) -> Verdict:
-        verdict, told = weigh_about(facts, task, reading, subject="")
-        verdict.stray += len(told)
+        verdict = weigh_off_topic(facts, task, reading)
         odd = task.slots["odd"]
         units = [u for u in reading.units if u.kind == "odd"]
         whole = "does not belong" in reading.text.lower()
