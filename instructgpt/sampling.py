@@ -58,7 +58,7 @@ class SamplingConfig:
             )
         if self.prompt_buckets < 1:
             raise UserError(
-                f"sampling: prompt_buckets={self.prompt_buckets}: use 1 or more"
+                f"sampling: prompt_buckets={self.prompt_buckets} (>= 1) is out of range"
             )
         if not self.refill:
             object.__setattr__(self, "refill", -(-self.slots // 8))

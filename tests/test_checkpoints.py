@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from instructgpt import checkpoints as checkpoints_module
+from instructgpt import paths
 from instructgpt.checkpoints import Checkpoints, open_checkpoint
 from instructgpt.errors import UserError
 from instructgpt.models.transformer import Transformer
@@ -363,7 +363,7 @@ def test_a_folder_with_letters_of_a_pattern_survives_a_cleaner_of_temporary_file
     directory = tmp_path / "[run] *" / "checkpoints"
     checkpoints, save = small(directory)
     save(1)
-    for link in checkpoints_module._links().iterdir():
+    for link in paths._links().iterdir():
         link.unlink()
     save(2)
     assert checkpoints.steps == [2]

@@ -120,6 +120,7 @@ def test_a_mistake_that_one_finds_ends_both(tmp_path):
 def test_asked_to_stop_all_save_the_same_step_and_none_is_left(tmp_path):
     flags = ["--config=configs/pretrain.py:smoke", f"--workdir={tmp_path}"]
     flags += ["--config.train.num_steps=100000", "--config.train.checkpoint_every=0"]
+    flags += ["--config.train.log_every=1"]  # the step that is saved is then logged
     script = subprocess.Popen(
         ["bash", "launch/local.sh", *flags, "--config.mesh.data=8"],
         cwd=REPO,

@@ -91,10 +91,10 @@ def test_nucleus_against_a_loop(rng, top_p):
 
 
 def test_nucleus_by_hand():
-    logits = jnp.log(jnp.array([[0.2, 0.5, 0.3]]))
+    logits = jnp.log(jnp.array([[[0.2, 0.5, 0.3]]]))
     kept = np.isfinite(nucleus(logits, 0.6))
     # 0.5 is not enough; with 0.3 it is.
-    np.testing.assert_array_equal(kept, [[False, True, True]])
+    np.testing.assert_array_equal(kept, [[[False, True, True]]])
 
 
 def test_a_tiny_nucleus_and_temperature_zero_are_greedy(rng, key):

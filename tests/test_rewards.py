@@ -89,7 +89,7 @@ def test_rewards_are_added_up_with_their_weights(batch):
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("longest", "module:function"),
+        ("longest", "module:name"),
         ("no_such_module:longest", "No module named"),
         ("math:longest", "longest"),
         ("math:pi", "is not a function"),

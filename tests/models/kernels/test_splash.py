@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from instructgpt.models.kernels import reference, selection
 from instructgpt.models.kernels.reference import masked_attention as attend
-from instructgpt.models.kernels.splash import attend_splash, divides
+from instructgpt.models.kernels.splash import attend_splash, fits
 from instructgpt.models.positions import positions_of
 from instructgpt.models.structures import KVSegment, TokenContext
 from instructgpt.models.transformer import Transformer
@@ -114,7 +114,7 @@ def test_the_numbers_of_texts_and_the_mask_say_the_same(rng, padded, monkeypatch
     seen = ids[:, :, None, :, None] > 0
     for out in (elsewhere, on_tpu):
         np.testing.assert_allclose(out * seen, plain * seen, rtol=1e-4, atol=1e-5)
-    assert divides(2048) and not divides(96)
+    assert fits(2048) and not fits(96)
 
 
 @pytest.mark.skipif(
