@@ -7,13 +7,26 @@ are checked where a function takes or gives one.
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import jax
 import numpy as np
 from beartype import beartype
 from jaxtyping import AbstractArray, TypeCheckError, jaxtyped
+
+_SHAPES = re.compile(r"^from (jaxtyping|instructgpt\.(arrays|batches)) import", re.M)
+
+
+def modules_with_shapes(repo: Path) -> list[str]:
+    """The package's modules whose functions declare shapes, or take batches that do."""
+    return [
+        ".".join(path.relative_to(repo).with_suffix("").parts).removesuffix(".__init__")
+        for path in sorted(repo.glob("instructgpt/**/*.py"))
+        if _SHAPES.search(path.read_text(encoding="utf-8"))
+    ]
 
 
 def check_arrays(function: Callable) -> Callable:

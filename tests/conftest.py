@@ -31,14 +31,18 @@ import jaxtyping
 import numpy as np
 import pytest
 
-import tests.array_types  # noqa: F401  # the hook below finds it by name
+import tests.array_types
 
 jax.config.update("jax_num_cpu_devices", 8)
 # A silent broadcast of [B] against [B, T] is a bug in a loss, not a convenience.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Must come before the first import of the package; costs only at trace time.
-jaxtyping.install_import_hook("instructgpt", "tests.array_types.check_arrays")
+# Must come before the first import of the package. Only modules that declare shapes are
+# checked: each call of a checked function costs microseconds, which is nothing where
+# JAX traces it once and minutes where Python calls it millions of times.
+jaxtyping.install_import_hook(
+    tests.array_types.modules_with_shapes(REPO), "tests.array_types.check_arrays"
+)
 
 
 @functools.cache

@@ -146,8 +146,10 @@ def decode_weights(config: ModelConfig, *, response: int) -> Cost:
 
 def ppo(
     policy: ModelConfig,
-    scalar: ModelConfig,
+    value: ModelConfig,
     *,
+    reference: ModelConfig | None = None,
+    reward: ModelConfig | None = None,
     episodes: int,
     prompt: int,
     response: int,
@@ -158,8 +160,10 @@ def ppo(
     """The cost of each phase of a PPO iteration, where all texts have full length.
 
     Args:
-      policy: The config of the policy and of its reference.
-      scalar: The config of the reward model and of the value net.
+      policy: The config of the policy.
+      value: The config of the value net.
+      reference: The config of the KL reference; None: the policy's.
+      reward: The config of the reward model; None: the value net's.
       episodes: Number of prompts, each with one response.
       prompt: Tokens of a prompt.
       response: Tokens of a response.
@@ -170,10 +174,14 @@ def ppo(
     length, read = prompt + response, episodes * response
     tokens, seen = episodes * length, causal(length)
     unread = dict(tokens=episodes * prompt, seen=causal(prompt))
-    words = forward(policy, tokens=tokens, seen=seen, predicted=read)
-    words = words.plus(left_out(policy, **unread))
-    scores = forward(scalar, tokens=tokens, seen=seen)
-    scores = scores.plus(left_out(scalar, **unread))
+
+    def language(config: ModelConfig) -> Cost:
+        whole = forward(config, tokens=tokens, seen=seen, predicted=read)
+        return whole.plus(left_out(config, **unread))
+
+    def scalar(config: ModelConfig) -> Cost:
+        whole = forward(config, tokens=tokens, seen=seen)
+        return whole.plus(left_out(config, **unread))
 
     def updates(config: ModelConfig, whole: Cost) -> Cost:
         return update(config, whole.times(1 / minibatches)).times(minibatches)
@@ -181,11 +189,11 @@ def ppo(
     costs = {
         "prefill": prefill(policy, rows=episodes, prompt=prompt),
         "decode": decode(policy, rows=episodes, prompt=prompt, response=response),
-        "reference": words,
-        "reward": scores,
-        "value": scores,
-        "policy update": updates(policy, words),
-        "value update": updates(scalar, scores),
+        "reference": language(reference or policy),
+        "reward": scalar(reward or value),
+        "value": scalar(value),
+        "policy update": updates(policy, language(policy)),
+        "value update": updates(value, scalar(value)),
     }
     if text_rows:
         count = minibatches * text_rows * text_length

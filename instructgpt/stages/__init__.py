@@ -140,7 +140,12 @@ STAGES: dict[str, Stage] = {
             "ppo": "instructgpt.steps.ppo:PPOConfig",
             "rollout": "instructgpt.stages.ppo_episodes:RolloutConfig",
         },
-        models={"init": "model", "reward_init": "reward_model"},
+        models={
+            "init": "model",
+            "reward_init": "reward_model",
+            "value_init": "reward_model",
+            "reference_init": "model",
+        },
         reward_keys=("reward_init.path",),
     ),
     "evaluate": Stage(

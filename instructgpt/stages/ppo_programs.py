@@ -148,10 +148,12 @@ def _planned_nets(config: ConfigDict, mesh: Mesh, models: Models) -> Nets:
 
     policy = size("init")
     reward = size("reward_init") if function.reads_model else None
+    value = size("value_init") if config.value_init.path else reward or policy
+    reference = size("reference_init") if config.reference_init.path else policy
     return Nets(
         Transformer(policy),
-        ScalarModel(policy if reward is None else reward),
-        Transformer(policy),
+        ScalarModel(value),
+        Transformer(reference),
         None if reward is None else ScalarModel(reward),
     )
 
@@ -173,10 +175,12 @@ class _Plan(NamedTuple):
     @property
     def costs(self) -> dict[str, Cost]:
         """The costs of an iteration by phase."""
-        settings = self.settings
+        settings, nets = self.settings, self.nets
         return costs.ppo(
-            self.nets.policy.config,
-            self.nets.value.config,
+            nets.policy.config,
+            nets.value.config,
+            reference=nets.reference.config,
+            reward=None if nets.reward is None else nets.reward.config,
             episodes=settings.train.batch_size,
             prompt=settings.data.max_prompt,
             response=settings.data.max_response,

@@ -1,5 +1,6 @@
 """A plan against the truth: live arrays and the executables that run."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import jax
@@ -74,6 +75,24 @@ def test_what_is_held_is_what_a_stage_makes(mesh, key):
     copies = cast(parts[0].params, "float32"), cast(parts[1].params, "float32")
     assert held == bytes_on_a_device((real, copies))
     assert device_bytes((reference, scorer)) == bytes_on_a_device(copies)
+
+
+def test_models_of_their_own_sizes_are_planned_with_them(mesh):
+    """A KL reference and a value net that the config names."""
+    wide = dataclasses.replace(MODEL, width=128)
+    narrow = dataclasses.replace(MODEL, width=32)
+    config = STAGES["ppo"].get_config("smoke")
+    config.reference_init.path, config.value_init.path = "wide", "narrow"
+    sizes = dict.fromkeys(("init", "reward_init"), MODEL)
+    sizes |= {"reference_init": wide, "value_init": narrow}
+    with jax.set_mesh(mesh):
+        work = describe(config, sizes, mesh)
+    plain = work_of("ppo", mesh)
+    for name, size in {"reference": wide, "value net: parameters": narrow}.items():
+        held = device_bytes(work.held[name])
+        assert (held > device_bytes(plain.held[name])) == (size is wide)
+    # A width twice as large costs more than one half as large saves.
+    assert work.programs["rollout"].cost.flops > plain.programs["rollout"].cost.flops
 
 
 def tiny_models():
