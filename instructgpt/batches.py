@@ -54,6 +54,9 @@ class ComparisonBatch(NamedTuple):
     ranks: Int32[Array, "*B K"]  # this and the next two: see RankingLabels
     present: Bool[Array, "*B K"]
     wording: Int32[Array, "*B K"]
+    # Number of the row, from 0 in each prompt, that holds a response when a prompt's
+    # responses are packed into few rows [R]; -1 for an empty slot.
+    packed_row: Int32[Array, "*B K"]
 
     @property
     def labels(self) -> RankingLabels:

@@ -6,7 +6,6 @@ from typing import Any
 from jax.sharding import Mesh
 
 from instructgpt.data.loader import EvalBatches, eval_batches
-from instructgpt.data.rows import Indices
 from instructgpt.sharding import batch_share, round_up
 
 
@@ -16,7 +15,6 @@ def mesh_batches(
     *,
     batch_size: int,
     mesh: Mesh,
-    keep: Indices | None = None,
     whole: bool = False,
 ) -> EvalBatches:
     """All rows in order, in batches whose size is rounded up to divide over the mesh.
@@ -29,7 +27,6 @@ def mesh_batches(
       encode: Turns a record into a row.
       batch_size: Number of rows of a batch before rounding; 1 or more.
       mesh: The mesh that computes on the batches.
-      keep: Numbers of the rows to use, None for all.
       whole: Whether every process reads all rows of a batch, for `put_whole_batch`,
         or only its own rows, for `put_batch`.
 
@@ -37,9 +34,7 @@ def mesh_batches(
       UserError: there are no rows.
     """
     share = {} if whole else batch_share(mesh)._asdict()
-    return eval_batches(
-        source, encode, batch_size=round_up(batch_size, mesh), keep=keep, **share
-    )
+    return eval_batches(source, encode, batch_size=round_up(batch_size, mesh), **share)
 
 
 def power_of_two(number: int) -> int:

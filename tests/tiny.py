@@ -12,6 +12,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from instructgpt.batches import ComparisonBatch, Rollout, TokenBatch
+from instructgpt.data.packing import rows_of_responses
 from instructgpt.models.config import ModelConfig
 from instructgpt.sharding import MeshConfig, make_mesh, put_batch
 from instructgpt.state import init_params, make_train_state, shardings_of
@@ -111,7 +112,13 @@ def comparison_batch(rng: np.random.Generator, batch: int = 8) -> ComparisonBatc
         ranks,
         present,
         wording,
+        packed_rows(response_valid & present[..., None]),
     )
+
+
+def packed_rows(valid: np.ndarray) -> np.ndarray:
+    """The packed row of each response [B, K], from the real tokens [B, K, R]."""
+    return np.stack([rows_of_responses(row) for row in valid])
 
 
 def rollout(rng: np.random.Generator, batch: int = 8) -> Rollout:

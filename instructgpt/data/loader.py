@@ -15,7 +15,7 @@ import numpy as np
 
 from instructgpt.data.documents import TokenWindows
 from instructgpt.data.even_batches import even_batches
-from instructgpt.data.rows import Batch, Encode, Indices, Rows, Source, stack
+from instructgpt.data.rows import Batch, Encode, Rows, Source, stack
 from instructgpt.errors import UserError
 
 _PREFETCH = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
@@ -173,7 +173,6 @@ def make_loader(
     process_index: int = 0,
     process_count: int = 1,
     drop_remainder: bool = True,
-    keep: Indices | None = None,
     sizes: Sequence[int] | None = None,
 ) -> Loader:
     """Builds a loader of batches of a source's encoded rows.
@@ -183,7 +182,7 @@ def make_loader(
 
     Args:
       source: records, or rows if `encode` is None.
-      encode: turns a record into a row; called once per row if all rows fit in 1 GiB.
+      encode: turns a record into a row; see `Rows`.
       batch_size: rows of a batch over all processes, B.
       seed: seed of the shuffles; each epoch has another order.
       shuffle: whether to shuffle; False keeps the source's order.
@@ -192,7 +191,6 @@ def make_loader(
       process_count: number of processes that share each batch.
       drop_remainder: True leaves out the rows of an epoch that do not fill a batch;
         False fills up the last batch with blank rows (masks False, index -1).
-      keep: numbers of the rows to use, None for all.
       sizes: sizes of the rows used, in any unit; the batches' totals are then similar
         (see `even_batches`). Requires shuffle and drop_remainder.
 
@@ -203,7 +201,7 @@ def make_loader(
         drop_remainder.
     """
     _check_sizes(batch_size, num_epochs, process_index, process_count)
-    rows = Rows(source, encode, keep)
+    rows = source if isinstance(source, Rows) else Rows(source, encode)
     if sizes is not None and not (shuffle and drop_remainder):
         raise ValueError("sizes go with shuffle=True and drop_remainder=True")
     if sizes is not None and len(sizes) != len(rows):
@@ -258,7 +256,6 @@ def eval_batches(
     batch_size: int,
     process_index: int = 0,
     process_count: int = 1,
-    keep: Indices | None = None,
 ) -> EvalBatches:
     """Builds batches of all rows in order; blank rows fill up the last batch.
 
@@ -278,7 +275,6 @@ def eval_batches(
         process_index=process_index,
         process_count=process_count,
         drop_remainder=False,
-        keep=keep,
     )
     return EvalBatches(loader)
 
@@ -299,8 +295,7 @@ def mixed_rows(fraction: float, batch_size: int) -> int:
 
 
 def make_mixed_loader(
-    demonstrations: Source,
-    encode: Encode,
+    rows: Rows,
     pretraining: np.ndarray,
     *,
     fraction: float,
@@ -309,7 +304,6 @@ def make_mixed_loader(
     num_epochs: int | None = None,
     process_index: int = 0,
     process_count: int = 1,
-    keep: Indices | None = None,
 ) -> Loader:
     """Builds a loader of demonstrations mixed with pretraining text (paper §3.5).
 
@@ -317,8 +311,7 @@ def make_mixed_loader(
     are windows as long as a demonstration's row.
 
     Args:
-      demonstrations: records; an epoch is a pass over them.
-      encode: turns a record into a `TokenBatch` row [T].
+      rows: the demonstrations' `TokenBatch` rows [T]; an epoch is a pass over them.
       pretraining: token ids [number of tokens], from `document_tokens`.
       fraction: share of pretraining rows, between 0 and 1.
       batch_size: rows of a batch over all processes, B.
@@ -326,15 +319,13 @@ def make_mixed_loader(
       num_epochs: number of passes over the demonstrations, None for no end.
       process_index: number of this process from 0, p.
       process_count: number of processes that share each batch.
-      keep: numbers of the demonstrations to use, None for all.
 
     Raises:
       UserError: see `make_loader` and `mixed_rows`.
     """
     _check_sizes(batch_size, num_epochs, process_index, process_count)
-    rows = Rows(demonstrations, encode, keep)
     if rows.length is None:
-        raise TypeError("encode must give TokenBatch rows")
+        raise TypeError("give TokenBatch rows")
     windows = Rows(TokenWindows(pretraining, rows.length), None)
     num_windows = mixed_rows(fraction, batch_size)
     num_demonstrations = batch_size - num_windows

@@ -6,8 +6,9 @@ log-probs and the same score as in a row of its own.
 
 Demonstrations are packed once, before the loader. Then an epoch has a known number of
 steps and any row can be read by its number; Grain's own packing is a stream without
-these. Ranked responses are packed batch by batch, after the loader, because a batch is
-a fixed number of prompts with varying numbers of responses.
+these. Ranked responses are assigned to rows when they are encoded, and copied there
+batch by batch, because a batch is a fixed number of prompts that fill varying numbers
+of rows.
 """
 
 import bisect
@@ -90,10 +91,27 @@ class PackedRows:
         return packed
 
 
-def rows_needed(comparison: ComparisonBatch) -> int:
-    """Number of rows [R] that the responses of one prompt fill when packed."""
-    lengths = comparison.response_valid.sum(axis=-1)
-    return len(pack(lengths[lengths > 0].tolist(), comparison.responses.shape[-1]))
+def rows_of_responses(valid: np.ndarray) -> np.ndarray:
+    """Packs the responses of one prompt into few rows.
+
+    Args:
+      valid: bool[K, R], real tokens of the responses.
+
+    Returns:
+      int32[K], the number of each response's row from 0; -1 for an empty slot.
+    """
+    rows = np.full(len(valid), -1, np.int32)
+    slots = np.flatnonzero(valid.any(axis=-1))
+    lengths = valid.sum(axis=-1)[slots].tolist()
+    for row, items in enumerate(pack(lengths, valid.shape[-1])):
+        rows[slots[items]] = row
+    return rows
+
+
+def rows_needed(comparison: ComparisonBatch) -> np.ndarray:
+    """Number of rows [R] that the packed responses of each prompt fill, int[*B]."""
+    full = comparison.response_valid.any(axis=-1)
+    return np.where(full, comparison.packed_row, -1).max(axis=-1) + 1
 
 
 class ComparisonPacker:
@@ -113,9 +131,8 @@ class ComparisonPacker:
         """
         self._groups = groups
         needed = max(
-            sum(len(bins) for bins in group)
+            int(rows_needed(batch).reshape(groups, -1).sum(axis=-1).max())
             for batch in batches
-            for group in _by_group(batch, groups)
         )
         self.rows = max_over_processes(max(needed, 1))
 
@@ -131,22 +148,24 @@ class ComparisonPacker:
         segment_ids = np.zeros((*shape, length), np.int32)
         prompt_index = np.zeros(shape, np.int32)
         last = np.zeros((self._groups, size // self._groups, slots), np.int32)
-        for g, group in enumerate(_by_group(batch, self._groups)):
-            if sum(len(bins) for bins in group) > self.rows:
+        lengths = batch.response_valid.sum(axis=-1)
+        needed = rows_needed(batch).reshape(self._groups, -1)
+        for g, p in np.ndindex(needed.shape):
+            source, first = g * needed.shape[1] + p, int(needed[g, :p].sum())
+            if first + needed[g, p] > self.rows:
                 raise ValueError(f"group {g} does not fit into {self.rows} rows")
-            row = 0
-            for p, bins in enumerate(group):
-                source = g * len(group) + p
-                for slots_of_row in bins:
-                    prompt_index[g, row], start = p, 0
-                    for number, k in enumerate(slots_of_row, 1):
-                        tokens = batch.responses[source, k]
-                        tokens = tokens[batch.response_valid[source, k]]
-                        place = slice(start, start + len(tokens))
-                        rows[g, row, place], segment_ids[g, row, place] = tokens, number
-                        start = place.stop
-                        last[g, p, k] = row * length + start - 1
-                    row += 1
+            for row in range(first, first + int(needed[g, p])):
+                prompt_index[g, row], start = p, 0
+                here = (batch.packed_row[source] == row - first) & (lengths[source] > 0)
+                # As `pack` adds them to a row: longest first.
+                slots = sorted(np.flatnonzero(here), key=lambda k: -lengths[source, k])
+                for number, k in enumerate(slots, 1):
+                    tokens = batch.responses[source, k]
+                    tokens = tokens[batch.response_valid[source, k]]
+                    place = slice(start, start + len(tokens))
+                    rows[g, row, place], segment_ids[g, row, place] = tokens, number
+                    start = place.stop
+                    last[g, p, k] = row * length + start - 1
 
         def grouped(x: np.ndarray) -> np.ndarray:
             return x.reshape(self._groups, -1, *x.shape[1:])
@@ -162,16 +181,3 @@ class ComparisonPacker:
             present=grouped(batch.present),
             wording=grouped(batch.wording),
         )
-
-
-def _by_group(batch: ComparisonBatch, groups: int) -> list[list[list[list[int]]]]:
-    """Slots of the responses by group, prompt and row."""
-    lengths = batch.response_valid.sum(axis=-1)
-    length = batch.responses.shape[-1]
-    prompts = []
-    for row in lengths:
-        slots = np.flatnonzero(row)
-        bins = pack([int(row[k]) for k in slots], length)
-        prompts.append([[int(slots[item]) for item in items] for items in bins])
-    size = len(prompts) // groups
-    return [prompts[start : start + size] for start in range(0, len(prompts), size)]

@@ -1,6 +1,7 @@
-"""Rows of a source, encoded one by one and cached in memory if they fit."""
+"""Rows of a source, each encoded once and cached in memory if all of them fit."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +13,10 @@ Batch = Any  # a NamedTuple of instructgpt.batches
 Encode = Callable[[Any], Batch]
 Indices = Sequence[int] | np.ndarray
 _CACHE_BYTES = 1 << 30
+
+
+class TooLongError(UserError):
+    """A record is too long; encoders raise it, so that `Rows.that_fit` can drop it."""
 
 
 class Source(Protocol):
@@ -31,21 +36,81 @@ class Rows:
     """
 
     def __init__(
-        self, source: Source, encode: Encode | None, keep: Indices | None = None
+        self,
+        source: Source,
+        encode: Encode | None,
+        keep: Indices | None = None,
+        *,
+        encoded: Iterable[Batch] = (),
     ):
+        """Reads the rows of a source.
+
+        Args:
+          source: Records, or rows if `encode` is None.
+          encode: Turns a record into a row.
+          keep: Numbers of the rows to use, None for all.
+          encoded: The first of these rows, if they are encoded already.
+
+        Raises:
+          UserError: there is no row.
+        """
         self._source = source
         self._encode = encode
         self._keep = None if keep is None else [int(index) for index in keep]
         self._num = len(source) if self._keep is None else len(self._keep)
         if not self._num:
             raise UserError("the source has no rows; give it some.")
-        first = self._read(0)
+        known = list(encoded)
+        first = known[0] if known else self._read(0)
         self.blank = _blank(first)
         self.length = len(first.tokens) if isinstance(first, TokenBatch) else None
-        row_bytes = sum(np.asarray(field).nbytes for field in first)
         # Rows without an encoder need no work, so caching them gains nothing.
-        fits = encode is not None and row_bytes * self._num <= _CACHE_BYTES
-        self._cache: list[Batch] | None = [None] * self._num if fits else None
+        fits = encode is not None and _bytes(first) * self._num <= _CACHE_BYTES
+        missing = [None] * (self._num - len(known))
+        self._cache: list[Batch] | None = [*known, *missing] if fits else None
+
+    @classmethod
+    def that_fit(
+        cls, source: Sequence[Any], encode: Encode, *, otherwise: str
+    ) -> "Rows":
+        """Encodes each record once, and leaves out those that are too long.
+
+        Args:
+          source: Records.
+          encode: Turns a record into a row, or raises `TooLongError`.
+          otherwise: Text of the error if no record fits.
+
+        Raises:
+          UserError: no record fits.
+        """
+        keep: list[int] = []
+        encoded: list[Batch] = []
+        for index, record in enumerate(source):
+            try:
+                row = _numbered(encode(record), index)
+            except TooLongError:
+                continue
+            keep.append(index)
+            if _bytes(row) * len(keep) <= _CACHE_BYTES:
+                encoded.append(row)
+        if not keep:
+            raise UserError(otherwise)
+        return cls(source, encode, keep, encoded=encoded)
+
+    @property
+    def indices(self) -> list[int]:
+        """The rows' numbers in the source."""
+        return list(range(self._num)) if self._keep is None else self._keep
+
+    def record(self, row: int) -> Any:
+        """The record from which a row is encoded."""
+        return self._source[row if self._keep is None else self._keep[row]]
+
+    def first(self, count: int) -> "Rows":
+        """The first `count` rows, or all if there are fewer."""
+        known = [] if self._cache is None else self._cache[:count]
+        encoded = itertools.takewhile(lambda row: row is not None, known)
+        return Rows(self._source, self._encode, self.indices[:count], encoded=encoded)
 
     def __len__(self) -> int:
         return self._num
@@ -58,12 +123,17 @@ class Rows:
         return self._cache[row]
 
     def _read(self, row: int) -> Batch:
-        index = row if self._keep is None else self._keep[row]
-        record = self._source[index]
+        record = self.record(row)
         encoded = record if self._encode is None else self._encode(record)
-        if isinstance(encoded, PromptBatch):
-            return encoded._replace(index=np.int32(index))
-        return encoded
+        return _numbered(encoded, row if self._keep is None else self._keep[row])
+
+
+def _numbered(row: Batch, index: int) -> Batch:
+    return row._replace(index=np.int32(index)) if isinstance(row, PromptBatch) else row
+
+
+def _bytes(row: Batch) -> int:
+    return sum(np.asarray(field).nbytes for field in row)
 
 
 def _blank(row: Batch) -> Batch:

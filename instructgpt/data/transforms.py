@@ -5,12 +5,14 @@ padded on the left and responses on the right, so that every response starts at
 column P.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 
 from instructgpt.batches import ComparisonBatch, PromptBatch, TokenBatch
+from instructgpt.data.packing import rows_of_responses
+from instructgpt.data.rows import TooLongError
 from instructgpt.data.templates import PromptFormat
 from instructgpt.errors import UserError
 
@@ -36,7 +38,7 @@ def encode_demonstration(
         first, which has no context.
 
     Raises:
-      UserError: the prompt or the response is too long.
+      TooLongError: the prompt or the response is too long.
     """
     prompt = prompt_format.prompt_ids(record)
     response = prompt_format.response_ids(record["response"])
@@ -68,7 +70,7 @@ def encode_prompt(
       raw: whether to omit the template, for example with a few-shot prefix.
 
     Raises:
-      UserError: the prompt is too long.
+      TooLongError: the prompt is too long.
     """
     prompt = prompt_format.prompt_ids(record, raw=raw)
     _check_length(record, "prompt", len(prompt), max_prompt)
@@ -89,7 +91,8 @@ def encode_comparison(
     A response that is longer than R with its EOS is cut to R tokens and has no EOS,
     like a sample that reached the length limit. Responses whose tokens are then equal
     have the same `wording`, so that neither counts as better than the other. An empty
-    slot has rank 0 and no valid token.
+    slot has rank 0 and no valid token. The responses are assigned to packed rows here,
+    once for all batches.
 
     Args:
       record: a record with `id`, `prompt`, `responses` and `ranks`.
@@ -99,7 +102,8 @@ def encode_comparison(
       max_responses: number of slots for responses, K.
 
     Raises:
-      UserError: the prompt is too long or there are more than K responses.
+      TooLongError: the prompt is too long.
+      UserError: there are more than K responses.
     """
     prompt = prompt_format.prompt_ids(record)
     _check_length(record, "prompt", len(prompt), max_prompt)
@@ -125,6 +129,7 @@ def encode_comparison(
         ranks=ranks,
         present=np.arange(max_responses) < found,
         wording=wording,
+        packed_row=rows_of_responses(response_valid),
     )
 
 
@@ -134,73 +139,11 @@ def count_cut(row: ComparisonBatch, eos_id: int) -> int:
     return int((full & (row.responses[:, -1] != eos_id)).sum())
 
 
-class Kept(NamedTuple):
-    """The rows of a source that fit."""
-
-    indices: np.ndarray  # int64[kept], row numbers in the source, ascending
-    dropped: int
-
-
-def filter_long(
-    source: Iterable[Record],
-    prompt_format: PromptFormat,
-    *,
-    max_prompt: int,
-    max_response: int | None = None,
-    on_long: Literal["error", "drop"] = "drop",
-    what: str = "records",
-) -> Kept:
-    """Finds the rows that are short enough; the paper drops prompts over 1k tokens (C).
-
-    Args:
-      source: demonstrations, prompts or comparisons.
-      prompt_format: tokenizer and template.
-      max_prompt: largest number of tokens of the prompt with its newline, P.
-      max_response: largest number of tokens of a demonstration's response with its
-        EOS, R; None does not check responses (comparisons' are cut, not dropped).
-      on_long: "drop" leaves out longer rows, "error" raises at the first.
-      what: plural name of the records in the error, such as "train prompts".
-
-    Raises:
-      UserError: a row is too long and on_long is "error", or no row fits.
-    """
-    if on_long not in ("error", "drop"):
-        raise UserError(f"on_long={on_long!r}: choose 'error' or 'drop'.")
-    kept, total = [], 0
-    for index, record in enumerate(source):
-        total += 1
-        try:
-            prompt = prompt_format.prompt_ids(record)
-            _check_length(record, "prompt", len(prompt), max_prompt)
-            if max_response is not None:
-                length = len(prompt_format.response_ids(record["response"]))
-                _check_length(record, "response", length, max_response)
-        except _TooLongError:
-            if on_long == "error":
-                raise
-        else:
-            kept.append(index)
-    if not kept:
-        limits = f"config.data.max_prompt={max_prompt}"
-        if max_response is not None:
-            limits += f" and config.data.max_response={max_response}"
-        raise UserError(
-            f"none of {total} {what} fits {limits}, in tokens; raise the limit, or give"
-            " shorter ones."
-        )
-    return Kept(np.array(kept, np.int64), total - len(kept))
-
-
-class _TooLongError(UserError):
-    """A record is too long; a separate class, so that `filter_long` can drop it."""
-
-
 def _check_length(record: Record, field: str, length: int, limit: int) -> None:
     if length > limit:
-        raise _TooLongError(
+        raise TooLongError(
             f"record {record['id']!r}: the {field} has {length} tokens, the limit is"
-            f" {limit}; raise max_{field}, shorten the record, or leave long records"
-            " out with on_long='drop'."
+            f" {limit}; raise max_{field} or shorten the record."
         )
 
 

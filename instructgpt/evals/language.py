@@ -22,23 +22,19 @@ from instructgpt.steps.sft import make_sft_loss
 def make_loss_evaluator(
     model: Transformer,
     source: Any,
-    encode: Callable[[Any], Any] | None,
     *,
     batch_size: int,
     mesh: Mesh,
     first_target: int = 1,
-    keep: Any = None,
 ) -> Callable[[Any], float]:
     """Builds params -> mean negative log-likelihood in nats per target token.
 
     Args:
       model: The language model; dropout is off.
-      source: Random access to records.
-      encode: Turns a record into a TokenBatch row.
+      source: Random access to TokenBatch rows.
       batch_size: Rows of a batch; rounded up to divide over the mesh.
       mesh: The mesh to run on.
       first_target: See `make_sft_loss`.
-      keep: Row numbers to use; None for all.
 
     Returns:
       A function that raises UserError if a batch's loss is not finite.
@@ -48,9 +44,7 @@ def make_loss_evaluator(
     run = jax.jit(lambda params, batch: loss_fn(params, batch, key)[0])
 
     def evaluate(params: Any) -> float:
-        batches = mesh_batches(
-            source, encode, batch_size=batch_size, mesh=mesh, keep=keep
-        )
+        batches = mesh_batches(source, None, batch_size=batch_size, mesh=mesh)
         outputs = (run(params, put_batch(batch, mesh)) for batch in batches)
         losses = jax.device_get([block_until_ready_on_cpu(x) for x in outputs])
         check_finite([loss.sum for loss in losses], "held-out losses")
@@ -89,7 +83,7 @@ class HeldOutLoss:
         config = model.model.config
         if config not in self._losses:  # models of one config share a compiled program
             self._losses[config] = make_loss_evaluator(
-                model.model, self._windows(config), None, batch_size=16, mesh=model.mesh
+                model.model, self._windows(config), batch_size=16, mesh=model.mesh
             )
         with jax.set_mesh(model.mesh), about(model.source):
             return Results({"pretrain_loss": self._losses[config](model.params)})

@@ -9,11 +9,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from instructgpt.batches import ComparisonBatch, PackedComparisonBatch
+from instructgpt.batches import PackedComparisonBatch
 from instructgpt.batching import mesh_batches
 from instructgpt.data.packing import ComparisonPacker
-from instructgpt.data.rows import Indices, Rows, Source
-from instructgpt.data.transforms import encode_comparison
+from instructgpt.data.rows import Rows, Source
 from instructgpt.errors import about
 from instructgpt.evals.intervals import Interval, ratio_interval
 from instructgpt.finite import check_finite
@@ -32,36 +31,25 @@ from instructgpt.world import agreement_counts
 
 
 class Rankings:
-    """A split of rankings, encoded and packed once for repeated evaluation.
+    """A split of rankings, packed once for repeated evaluation.
 
     Attributes:
       ids: Ids of the rankings, in order.
       rows: The encoded rankings, in order.
     """
 
-    def __init__(
-        self,
-        source: Any,
-        encode: Callable[[Any], ComparisonBatch],
-        *,
-        batch_size: int,
-        mesh: Mesh,
-        keep: Indices | None = None,
-    ):
-        """Encodes the split.
+    def __init__(self, rows: Rows, *, batch_size: int, mesh: Mesh):
+        """Packs the split.
 
         Args:
-          source: Records of rankings.
-          encode: Turns a record into a `ComparisonBatch` row.
+          rows: `ComparisonBatch` rows, of records with ids.
           batch_size: Rankings in a batch; rounded up to divide over the mesh.
           mesh: The mesh on which they are scored.
-          keep: Numbers of the rankings to use, None for all.
         """
-        numbers = range(len(source)) if keep is None else keep
-        self.ids = [source[int(i)]["id"] for i in numbers]
+        self.ids = [rows.record(row)["id"] for row in range(len(rows))]
         self._mesh = mesh
-        self.rows = Rows(source, encode, keep)
-        self._batches = mesh_batches(self.rows, None, batch_size=batch_size, mesh=mesh)
+        self.rows = rows
+        self._batches = mesh_batches(rows, None, batch_size=batch_size, mesh=mesh)
         self._pack = ComparisonPacker(self._batches, groups=local_ways(mesh))
 
     def __iter__(self) -> Iterator[PackedComparisonBatch]:
@@ -161,9 +149,8 @@ def make_ranking_evaluator(
 
 def reward_rates(
     reward: RewardModel,
-    splits: Mapping[str, tuple[Any, Indices | None]],
+    splits: Mapping[str, Rows],
     *,
-    max_responses: int,
     batch_size: int,
     log: Callable[[str], None],
 ) -> dict[str, list[float]]:
@@ -171,8 +158,7 @@ def reward_rates(
 
     Args:
       reward: The reward model.
-      splits: Labelers' name -> rankings, and the numbers of those to use.
-      max_responses: Largest number of answers of a prompt, K.
+      splits: Labelers' name -> `ComparisonBatch` rows of rankings.
       batch_size: Rankings in a batch.
       log: Called with a message for each split that has no pair.
 
@@ -182,20 +168,11 @@ def reward_rates(
       labelers left untied; `agreement_NAME`, the labelers over these. Rates of no pairs
       are left out.
     """
-    encode = functools.partial(
-        encode_comparison,
-        prompt_format=reward.text.prompt_format,
-        max_prompt=reward.text.max_prompt,
-        max_response=reward.text.max_response,
-        max_responses=max_responses,
-    )
     out: dict[str, list[float]] = {}
     with jax.set_mesh(reward.mesh):
         evaluate = make_ranking_evaluator(reward.model, reward.mesh)
-        for name, (source, keep) in splits.items():
-            rankings = Rankings(
-                source, encode, batch_size=batch_size, mesh=reward.mesh, keep=keep
-            )
+        for name, rows in splits.items():
+            rankings = Rankings(rows, batch_size=batch_size, mesh=reward.mesh)
             if not count_untied(rankings.rows):
                 log(f"evaluate: no ranking of the {name} labelers has an untied pair")
                 continue

@@ -13,6 +13,7 @@ import numpy as np
 
 from instructgpt.batching import mesh_batches
 from instructgpt.data.records import as_records
+from instructgpt.data.rows import Rows
 from instructgpt.data.transforms import encode_prompt
 from instructgpt.distributed import is_first
 from instructgpt.errors import UserError
@@ -146,13 +147,10 @@ class LanguageModel(TextModel):
             max_prompt=self.text.max_prompt,
             raw=self._raw,
         )
+        # The rows left keep their numbers, and with them their random keys.
+        rows = Rows(asked, encode, range(start, len(asked)))
         batches = mesh_batches(
-            asked,
-            encode,
-            batch_size=batch_size,
-            mesh=self.mesh,
-            keep=range(start, len(asked)),  # rows keep their numbers and so their keys
-            whole=True,
+            rows, None, batch_size=batch_size, mesh=self.mesh, whole=True
         )
         sampler = text_sampler(self.model.config, form, sampling, newline=self._raw)
         for part in generate(sampler, self.params, batches, key, mesh=self.mesh):

@@ -13,7 +13,7 @@ from instructgpt.errors import UserError
 from instructgpt.inference import LanguageModel
 from instructgpt.progress import print_table
 from instructgpt.stages.common import Context, write_json
-from instructgpt.stages.inputs import keep_short
+from instructgpt.stages.inputs import prompt_rows
 from instructgpt.stages.loading import text_format
 
 Record = dict[str, Any]
@@ -35,8 +35,8 @@ def short_prompts(
       UserError: the data have no such split, or no prompt fits.
     """
     source = context.data.source(kind, split)
-    kept = keep_short(context, source, f"{split} {kind}")[: count or None]
-    return [source[int(i)] for i in kept]
+    rows = prompt_rows(context, source, f"{split} {kind}")
+    return [rows.record(row) for row in range(min(count or len(rows), len(rows)))]
 
 
 @contextlib.contextmanager

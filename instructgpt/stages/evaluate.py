@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from instructgpt.data.documents import TokenWindows
+from instructgpt.data.rows import Rows
 from instructgpt.distributed import on_first
 from instructgpt.errors import UserError
 from instructgpt.evals.builtin import EVALUATORS, JUDGES
@@ -44,8 +45,9 @@ from instructgpt.stages.asking import (
     forget_answers,
     short_prompts,
 )
-from instructgpt.stages.inputs import keep_short
+from instructgpt.stages.inputs import short_rows
 from instructgpt.stages.label import has_report, open_comparisons
+from instructgpt.stages.rankings import comparison_encoder
 
 _AGAIN = "delete this workdir, and evaluate again"
 # Splits of rankings -> the labelers' name in the results.
@@ -156,7 +158,7 @@ class _Comparison:
         return cls(context, settings, entries, evaluators, judges, setting)
 
     def check(self, rl_init: loading.InitConfig) -> None:
-        """Checks that the models, the rankings and the selected SFT epoch exist."""
+        """Checks that the models and the selected SFT epoch exist."""
         inits = {name: entry_init(e, name) for name, e in self.entries.items()}
         for name, init in {**inits, "rl_init": rl_init}.items():
             found = loading.find(init, self.context)
@@ -165,7 +167,6 @@ class _Comparison:
             for evaluator in self.evaluators.values():
                 if hasattr(evaluator, "check"):
                     evaluator.check(found)
-        _rankings(self.context, self.settings)
         _selected_epochs(self.context, self.settings)
 
 
@@ -174,6 +175,7 @@ def _evaluate(context: common.Context, config: ConfigDict) -> dict[str, Any]:
     rl_init = common.build(loading.InitConfig, config.rl_init, where="config.rl_init")
     comparison.check(rl_init)
     settings, setting = comparison.settings, comparison.setting
+    rankings = _rankings(context, settings)
     records = short_prompts(context, settings.split, count=settings.num_prompts)
     with answers_so_far(context) as folder:
         measured, answers = _ask(comparison, records, folder)
@@ -182,8 +184,7 @@ def _evaluate(context: common.Context, config: ConfigDict) -> dict[str, Any]:
         judged = run_judges(comparison.judges, records, answers)
     rates = reward_rates(
         setting.reward(),
-        _rankings(context, settings),
-        max_responses=settings.max_responses,
+        rankings,
         batch_size=settings.batch_size,
         log=common.announce,
     )
@@ -305,21 +306,22 @@ def _windows(
     )
 
 
-def _rankings(context: common.Context, settings: EvaluateConfig) -> dict[str, Any]:
-    """Held-out rankings by labelers' name, with the numbers of those that fit."""
+def _rankings(context: common.Context, settings: EvaluateConfig) -> dict[str, Rows]:
+    """Held-out rankings that fit, encoded, by labelers' name."""
+    encode = comparison_encoder(context, settings.max_responses)
     own = context.data.has("comparisons", "train")
     if settings.comparisons:
         directory = resolve(settings.comparisons, context.workdir)
         if has_report(directory) or not own:
             return {
-                name: (open_comparisons(directory, split), None)
+                name: Rows(open_comparisons(directory, split), encode)
                 for split, name in _LABELERS.items()
             }
     found = {}
     for split, name in _OWN_LABELERS.items():
         if context.data.has("comparisons", split):
             source = context.data.source("comparisons", split)
-            found[name] = source, keep_short(context, source, f"{split} rankings")
+            found[name] = short_rows(context, source, encode, f"{split} rankings")
     return found
 
 

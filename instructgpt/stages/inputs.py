@@ -4,14 +4,14 @@ Each function prints one line about what it leaves out.
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from jax.sharding import Mesh
 
 from instructgpt.data.documents import TokenWindows
-from instructgpt.data.transforms import Record, filter_long
+from instructgpt.data.rows import Encode, Rows
+from instructgpt.data.transforms import Record, encode_prompt
 from instructgpt.distributed import first_then_others
 from instructgpt.errors import UserError
 from instructgpt.models.config import ModelConfig, for_devices
@@ -23,50 +23,60 @@ from instructgpt.tokenizer import check_tokenizer
 _announce_once = functools.cache(announce)  # prints a line only once per process
 
 
-def keep_short(
+def short_rows(
     context: Context,
-    source: Iterable[Record],
+    source: Sequence[Record],
+    encode: Encode,
     what: str,
     *,
     responses: bool = False,
-) -> np.ndarray:
-    """Selects the records whose prompts fit `config.data.max_prompt`.
+) -> Rows:
+    """Encodes the records that fit `config.data.max_prompt`, each once.
 
     It prints how many do not fit, of how many, and which limits would keep them.
 
     Args:
       context: The opened stage.
       source: Prompts, demonstrations or rankings.
+      encode: Turns a record into a row, with the limits of `config.data`.
       what: Plural name of the records in messages, such as "train prompts".
       responses: Whether the responses must fit `config.data.max_response` as well, as
         those of demonstrations.
-
-    Returns:
-      int64[kept], ascending numbers of the records that fit.
 
     Raises:
       UserError: no record fits.
     """
     limit = context.data_config.max_prompt
-    most = context.data_config.max_response if responses else None
-    kept = filter_long(
-        source,
-        context.data.prompt_format,
-        max_prompt=limit,
-        max_response=most,
-        what=what,
+    most = context.data_config.max_response
+    limits = f"config.data.max_prompt={limit}"
+    if responses:
+        limits += f" and config.data.max_response={most}"
+    none = (
+        f"none of {len(source)} {what} fits {limits}, in tokens; raise the limit, or "
+        "give shorter ones"
     )
-    if kept.dropped:
+    rows = Rows.that_fit(source, encode, otherwise=none)
+    dropped = len(source) - len(rows)
+    if dropped:
         whose = "" if what.endswith("prompts") else "prompts of "
         too_long = f"{whose}more than {limit} tokens (config.data.max_prompt)"
         if responses:
             too_long += f" or responses of more than {most} (config.data.max_response)"
         announce(
-            f"{context.config.name}: {kept.dropped} of "
-            f"{kept.dropped + len(kept.indices)} {what} have {too_long} and are left "
-            "out; raise the limit to keep them"
+            f"{context.config.name}: {dropped} of {len(source)} {what} have {too_long} "
+            "and are left out; raise the limit to keep them"
         )
-    return kept.indices
+    return rows
+
+
+def prompt_rows(context: Context, source: Sequence[Record], what: str) -> Rows:
+    """The rows of `short_rows` for records of which only the prompt is used."""
+    encode = functools.partial(
+        encode_prompt,
+        prompt_format=context.data.prompt_format,
+        max_prompt=context.data_config.max_prompt,
+    )
+    return short_rows(context, source, encode, what)
 
 
 def has_valid(context: Context, kind: str, what: str) -> bool:

@@ -172,7 +172,7 @@ def _make_evaluate(context: common.Context, model: Any, held_out: HeldOut):
     losses = {}
     if held_out.windows is not None:
         losses["valid_pretrain_loss"] = make_loss_evaluator(
-            model, held_out.windows, None, batch_size=16, mesh=context.mesh
+            model, held_out.windows, batch_size=16, mesh=context.mesh
         )
 
     def evaluate(state: PPOState, step: int) -> dict[str, float]:

@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 from instructgpt.data.datasets import DataConfig
 from instructgpt.data.documents import TokenWindows
 from instructgpt.data.loader import Loader, make_loader
-from instructgpt.data.transforms import encode_prompt
 from instructgpt.errors import UserError
 from instructgpt.models.config import ModelConfig
 from instructgpt.ranges import (
@@ -22,7 +21,7 @@ from instructgpt.sampling import SamplingConfig
 from instructgpt.sharding import batch_share, batch_ways, check_divides
 from instructgpt.stages.asking import Record, short_prompts
 from instructgpt.stages.blocks import TrainConfig, block_of
-from instructgpt.stages.inputs import has_valid, keep_short, text_windows
+from instructgpt.stages.inputs import has_valid, prompt_rows, text_windows
 from instructgpt.stages.opening import Context
 from instructgpt.steps.ppo import PPOConfig
 
@@ -170,13 +169,11 @@ def _check_ptx(mesh: Mesh, settings: Settings) -> None:
 def prompt_loader(context: Context, settings: Settings) -> Loader:
     """Loads the prompts of the episodes; one pass over them is an epoch."""
     source = context.data.source("prompts", "train")
-    prompt_format, limit = context.data.prompt_format, context.data_config.max_prompt
-    kept = keep_short(context, source, "train prompts")
+    rows = prompt_rows(context, source, "train prompts")
     return make_loader(
-        source,
-        lambda record: encode_prompt(record, prompt_format, max_prompt=limit),
+        rows.first(settings.rollout.num_prompts or len(rows)),
+        None,
         batch_size=settings.train.batch_size,
-        keep=kept[: settings.rollout.num_prompts or None],
         seed=context.config.seed,
         **batch_share(context.mesh)._asdict(),
     )

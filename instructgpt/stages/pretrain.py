@@ -55,7 +55,6 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         valid = common.text_windows(context, "valid", model_config, window, key=key)
     loader = make_loader(
         windows,
-        None,
         batch_size=train_config.batch_size,
         seed=config.seed,
         **batch_share(context.mesh)._asdict(),
@@ -134,7 +133,6 @@ def _make_evaluate(
     evaluate_loss = make_loss_evaluator(
         model,
         windows,
-        None,
         batch_size=train_config.batch_size,
         mesh=context.mesh,
     )

@@ -2,9 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, Literal, NamedTuple
-
-import numpy as np
+from typing import Any, Literal
 
 from instructgpt.data.rows import Rows
 from instructgpt.data.sources import Records
@@ -17,7 +15,7 @@ from instructgpt.evals.preferences import (
 from instructgpt.paths import resolve
 from instructgpt.ranges import NonNegativeFloat, RankedInt
 from instructgpt.stages import common
-from instructgpt.stages.inputs import has_valid, keep_short
+from instructgpt.stages.inputs import has_valid, short_rows
 from instructgpt.stages.label import has_report, open_comparisons
 
 _HELD_OUT = ("valid", "heldout")  # "heldout" is the test split of a user's own data
@@ -37,13 +35,6 @@ class RewardConfig:
     divisor: Literal["untied", "all"] = "untied"
 
 
-class OpenedSplit(NamedTuple):
-    """The records of a split, and the numbers of those that fit."""
-
-    source: Records
-    keep: np.ndarray
-
-
 def reads_own(context: common.Context, reward: RewardConfig) -> bool:
     """Whether the data's own rankings are used, because no label stage made others."""
     if not reward.comparisons:
@@ -54,21 +45,17 @@ def reads_own(context: common.Context, reward: RewardConfig) -> bool:
 
 def _open_splits(
     context: common.Context, reward: RewardConfig, *, own: bool
-) -> dict[str, OpenedSplit]:
+) -> dict[str, Records]:
     """Opens the splits by name: train, and valid and heldout if they exist."""
-    if own:
-        sources = {"train": context.data.source("comparisons", "train")}
-        if has_valid(context, "comparisons", "accuracy on valid pairs"):
-            sources["valid"] = context.data.source("comparisons", "valid")
-        if context.data.has("comparisons", "test"):
-            sources["heldout"] = context.data.source("comparisons", "test")
-    else:
+    if not own:
         directory = resolve(reward.comparisons, context.workdir)
-        sources = {s: open_comparisons(directory, s) for s in ("train", *_HELD_OUT)}
-    return {
-        name: OpenedSplit(source, keep_short(context, source, f"{name} rankings"))
-        for name, source in sources.items()
-    }
+        return {s: open_comparisons(directory, s) for s in ("train", *_HELD_OUT)}
+    sources = {"train": context.data.source("comparisons", "train")}
+    if has_valid(context, "comparisons", "accuracy on valid pairs"):
+        sources["valid"] = context.data.source("comparisons", "valid")
+    if context.data.has("comparisons", "test"):
+        sources["heldout"] = context.data.source("comparisons", "test")
+    return sources
 
 
 def encoded_rankings(
@@ -84,31 +71,30 @@ def encoded_rankings(
       UserError: no training ranking has an untied pair.
     """
     encode = comparison_encoder(context, reward.max_responses)
-    train, *splits = _open_splits(context, reward, own=own).items()
-    rows = Rows(train[1].source, encode, train[1].keep)
+    sources = _open_splits(context, reward, own=own)
+    splits = {
+        name: short_rows(context, source, encode, f"{name} rankings")
+        for name, source in sources.items()
+    }
+    rows = splits.pop("train")
     _tell_cut(context, "train", rows)
     if not count_untied(rows):
         raise UserError(
-            f"{train[1].source.label}: in none of {len(rows)} rankings is one answer "
+            f"{sources['train'].label}: in none of {len(rows)} rankings is one answer "
             "ranked above another that differs from it in its first "
             f"config.data.max_response={context.data_config.max_response} tokens; give "
             "rankings with such pairs, or raise the limit"
         )
     held_out = {}
-    for name, split in splits:
-        found = Rankings(
-            split.source,
-            encode,
-            batch_size=train_config.batch_size,
-            mesh=context.mesh,
-            keep=split.keep,
-        )
-        _tell_cut(context, name, found.rows)
-        if count_untied(found.rows):
-            held_out[name] = found
+    for name, split in splits.items():
+        _tell_cut(context, name, split)
+        if count_untied(split):
+            held_out[name] = Rankings(
+                split, batch_size=train_config.batch_size, mesh=context.mesh
+            )
         else:
             common.announce(
-                f"reward: none of {len(found.ids)} {name} rankings has an untied pair, "
+                f"reward: none of {len(split)} {name} rankings has an untied pair, "
                 f"so there is no accuracy on {name} pairs"
             )
     return rows, held_out

@@ -21,6 +21,7 @@ from instructgpt.data.datasets import DataConfig
 from instructgpt.data.loader import make_loader
 from instructgpt.data.packing import ComparisonPacker, rows_needed
 from instructgpt.data.readers import SETS
+from instructgpt.data.transforms import Record, encode_demonstration
 from instructgpt.evals.preferences import (
     PairCounts,
     RankingResult,
@@ -36,7 +37,7 @@ from instructgpt.models.transformer import ScalarModel
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
 from instructgpt.sharding import batch_share, local_ways, put_batch
 from instructgpt.stages import common, loading
-from instructgpt.stages.inputs import keep_short
+from instructgpt.stages.inputs import short_rows
 from instructgpt.stages.programs import (
     Models,
     Program,
@@ -46,7 +47,6 @@ from instructgpt.stages.programs import (
     train_step,
 )
 from instructgpt.stages.rankings import (
-    OpenedSplit,
     RewardConfig,
     encoded_rankings,
     reads_own,
@@ -69,7 +69,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     train_config = common.block_of(config, "train", common.TrainConfig)
     own = reads_own(context, reward)
     rows, held_out = encoded_rankings(context, reward, train_config, own=own)
-    demonstrations = _open_demonstrations(context)
+    demonstrations = _demonstrations(context)
     loader = make_loader(
         rows,
         None,
@@ -77,7 +77,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         seed=config.seed,
         **batch_share(context.mesh)._asdict(),
         # All batches have the size of the largest, so rankings are spread evenly.
-        sizes=[rows_needed(rows[i]) for i in range(len(rows))],
+        sizes=[int(rows_needed(rows[i])) for i in range(len(rows))],
     )
     loop_config = train_config.loop(loader.steps_per_epoch, verify=context.verify)
     optimizer_config = common.block_of(config, "optimizer", OptimizerConfig)
@@ -231,7 +231,7 @@ class _Evaluate:
         return {split: found.counts for split, found in self._found.items()}
 
 
-def _open_demonstrations(context: common.Context) -> OpenedSplit | None:
+def _demonstrations(context: common.Context) -> list[Record] | None:
     """Demonstrations whose mean score becomes 0; prints a line if there are none."""
     if not context.data.has("demonstrations", "train"):
         common.announce(
@@ -240,13 +240,20 @@ def _open_demonstrations(context: common.Context) -> OpenedSplit | None:
         )
         return None
     source = context.data.source("demonstrations", "train")
+    encode = functools.partial(
+        encode_demonstration,
+        prompt_format=context.data.prompt_format,
+        max_prompt=context.data_config.max_prompt,
+        max_response=context.data_config.max_response,
+    )
     what = "train demonstrations"
-    return OpenedSplit(source, keep_short(context, source, what, responses=True))
+    rows = short_rows(context, source, encode, what, responses=True)
+    return [rows.record(row) for row in range(len(rows))]
 
 
 def _shifting(
     context: common.Context,
-    demonstrations: OpenedSplit | None,
+    demonstrations: list[Record] | None,
     model: ScalarModel,
     rows: int,
 ) -> Callable[[TrainState], tuple[TrainState, dict[str, Any]]] | None:
@@ -267,16 +274,15 @@ def _shifting(
 
 def _demonstration_mean(
     context: common.Context,
-    demonstrations: OpenedSplit,
+    demonstrations: list[Record],
     model: ScalarModel,
     params: Any,
     *,
     rows: int,
 ) -> float:
-    """Mean score of the demonstrations that fit, computed in batches of `rows`."""
-    records = [demonstrations.source[int(i)] for i in demonstrations.keep]
+    """Mean score of the demonstrations, computed in batches of `rows`."""
     source = f"{context.workdir}, before the shift"
     text = loading.text_format(context)
     trained = RewardModel(model, params, text, context.mesh, source)
-    responses = [r["response"] for r in records]
-    return float(trained.score(records, responses, batch_size=rows).mean())
+    responses = [record["response"] for record in demonstrations]
+    return float(trained.score(demonstrations, responses, batch_size=rows).mean())

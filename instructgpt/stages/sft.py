@@ -19,7 +19,6 @@ from instructgpt.batches import TokenBatch
 from instructgpt.data.datasets import DataConfig
 from instructgpt.data.loader import make_loader, make_mixed_loader, mixed_rows
 from instructgpt.data.packing import PackedRows
-from instructgpt.data.rows import Rows
 from instructgpt.data.transforms import encode_demonstration
 from instructgpt.distributed import first_then_others
 from instructgpt.errors import UserError
@@ -32,7 +31,7 @@ from instructgpt.ranges import Fraction, NonNegativeInt
 from instructgpt.sharding import batch_share
 from instructgpt.stages import common, loading
 from instructgpt.stages.asking import make_sample_table
-from instructgpt.stages.inputs import has_valid, keep_short
+from instructgpt.stages.inputs import has_valid, short_rows
 from instructgpt.stages.programs import (
     Models,
     Program,
@@ -199,23 +198,22 @@ def _check_packing(context: common.Context, sft: SFTConfig) -> None:
 
 def _loader(context, sft: SFTConfig, train_config: common.TrainConfig, encode):
     demonstrations = context.data.source("demonstrations", "train")
-    kept = keep_short(context, demonstrations, "train demonstrations", responses=True)
+    what = "train demonstrations"
+    rows = short_rows(context, demonstrations, encode, what, responses=True)
     shared = dict(
         batch_size=train_config.batch_size,
         seed=context.config.seed,
         **batch_share(context.mesh)._asdict(),
     )
     if sft.pack_length:
-        packed = PackedRows(Rows(demonstrations, encode, kept), sft.pack_length)
+        packed = PackedRows(rows, sft.pack_length)
         return make_loader(packed, None, **shared)
     if not sft.pretrain_fraction:
-        return make_loader(demonstrations, encode, keep=kept, **shared)
+        return make_loader(rows, None, **shared)
     return make_mixed_loader(
-        demonstrations,
-        encode,
+        rows,
         first_then_others(lambda: context.data.tokens("train")),
         fraction=sft.pretrain_fraction,
-        keep=kept,
         **shared,
     )
 
@@ -224,18 +222,17 @@ def _make_evaluate(context, sft: SFTConfig, model, encode, train_config):
     if not has_valid(context, "demonstrations", "valid_loss and no samples"):
         return None
     valid = context.data.source("demonstrations", "valid")
-    kept = keep_short(context, valid, "valid demonstrations", responses=True)
+    what = "valid demonstrations"
+    rows = short_rows(context, valid, encode, what, responses=True)
     first = context.data_config.max_prompt if sft.loss_on == "response" else 1
     evaluate_loss = make_loss_evaluator(
         model,
-        valid,
-        encode,
+        rows,
         batch_size=train_config.batch_size,
         mesh=context.mesh,
         first_target=first,
-        keep=kept,
     )
-    shown = [valid[int(i)] for i in kept[: sft.num_samples]]
+    shown = [rows.record(row) for row in range(min(sft.num_samples, len(rows)))]
     sample_table = make_sample_table(context, model, shown)
 
     def evaluate(state: Any, step: int) -> dict[str, float]:

@@ -197,6 +197,7 @@ def reward(args: Args) -> Job:
         ranks=ranks,
         present=np.ones(shape[:2], bool),
         wording=ranks,
+        packed_row=ranks - 1,  # no two full responses share a row
     )
     pack = ComparisonPacker([batch], groups=local_ways(bench.mesh))
     loss = make_reward_loss(model)

@@ -14,6 +14,7 @@ from instructgpt.data.loader import (
     make_mixed_loader,
     zip_loaders,
 )
+from instructgpt.data.rows import Rows
 from instructgpt.errors import UserError
 
 
@@ -178,12 +179,11 @@ def test_a_run_may_resume_on_another_number_of_processes():
 def test_kept_rows_and_prompts_carry_their_number_in_the_source():
     source = [10, 11, 12, 13, 14]
     loader = make_loader(
-        source,
-        encode_prompt,
+        Rows(source, encode_prompt, np.array([4, 0, 2])),
+        None,
         batch_size=3,
         seed=0,
         num_epochs=1,
-        keep=np.array([4, 0, 2]),
     )
     (batch,) = loader
     assert sorted(zip(records(batch), batch.index, strict=True)) == [
@@ -251,6 +251,7 @@ def test_blank_prompts_and_comparisons():
             ranks=np.ones(3, np.int32),
             present=np.ones(3, bool),
             wording=np.arange(3, dtype=np.int32),
+            packed_row=np.arange(3, dtype=np.int32),
         )
 
     (batch,) = eval_batches(range(1), encode_comparison, batch_size=2)
@@ -289,7 +290,7 @@ WINDOWS = np.arange(1000, 1000 + 3 * 7 + 2, dtype=np.uint16)  # 7 windows and a 
 
 def mixed(**changes):
     arguments = {"fraction": 0.1, "batch_size": 32, "seed": 0, **changes}
-    return make_mixed_loader(range(60), encode, WINDOWS, **arguments)
+    return make_mixed_loader(Rows(range(60), encode), WINDOWS, **arguments)
 
 
 def is_window(batch: TokenBatch) -> np.ndarray:
@@ -315,7 +316,7 @@ def test_mixed_batches_have_the_same_number_of_pretraining_rows():
 def test_mixed_batches_draw_windows_in_an_order_of_their_own():
     tokens = np.arange(1000, 1000 + 3 * 60)
     arguments = {"fraction": 0.5, "batch_size": 60, "seed": 0}
-    batch = next(make_mixed_loader(range(60), encode, tokens, **arguments))
+    batch = next(make_mixed_loader(Rows(range(60), encode), tokens, **arguments))
     demonstrations, windows = records(batch)[:30], records(batch)[30:]
     assert demonstrations != [(window - 1000) // 3 for window in windows]
 

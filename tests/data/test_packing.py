@@ -78,6 +78,7 @@ def rankings(*lengths: list[int]) -> ComparisonBatch:
         ranks=np.ones((prompts, slots), np.int32),
         present=valid.any(axis=-1),
         wording=tokens.astype(np.int32),
+        packed_row=tiny.packed_rows(valid),
     )
 
 
@@ -102,8 +103,13 @@ def test_packed_responses_by_hand():
 
 def test_the_rows_that_a_prompt_needs():
     batch = rankings([2, 6, 3], [4, 0, 1])
+    assert batch.packed_row.tolist() == [[1, 0, 1], [0, -1, 0]]
+    assert rows_needed(batch).tolist() == [2, 1]
     rows = [ComparisonBatch(*(field[p] for field in batch)) for p in range(2)]
-    assert [rows_needed(row) for row in rows] == [2, 1]
+    assert [int(rows_needed(row)) for row in rows] == [2, 1]
+    # A blank row, as it fills up a batch, needs none.
+    blank = ComparisonBatch(*(np.zeros_like(field) for field in rows[0]))
+    assert rows_needed(blank) == 0
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])

@@ -1,9 +1,12 @@
 """Rows of token ids, compared with rows written by hand."""
 
+import functools
+
 import numpy as np
 import pytest
 
 from instructgpt.data.documents import TokenWindows, document_tokens
+from instructgpt.data.rows import Rows
 from instructgpt.data.sources import build, open_source
 from instructgpt.data.templates import PromptFormat
 from instructgpt.data.transforms import (
@@ -11,7 +14,6 @@ from instructgpt.data.transforms import (
     encode_comparison,
     encode_demonstration,
     encode_prompt,
-    filter_long,
 )
 from instructgpt.errors import UserError
 from instructgpt.tokenizer import train_tokenizer
@@ -114,8 +116,9 @@ def test_bos_counts_towards_the_limit():
     with pytest.raises(UserError, match="the prompt has 4 tokens, the limit is 3"):
         encode_prompt({"id": "p1", "prompt": "ab"}, BEGUN, max_prompt=3)
     source = [demonstration("a" * n, "b") for n in (1, 2)]
-    assert filter_long(source, LETTERS, max_prompt=3).indices.tolist() == [0, 1]
-    assert filter_long(source, BEGUN, max_prompt=3).indices.tolist() == [0]
+    for form, kept in ((LETTERS, [0, 1]), (BEGUN, [0])):
+        encode = functools.partial(encode_prompt, prompt_format=form, max_prompt=3)
+        assert Rows.that_fit(source, encode, otherwise="none").indices == kept
 
 
 def test_a_row_holds_the_dialogue_before_its_prompt():
@@ -174,30 +177,32 @@ def test_responses_that_are_the_same_after_the_cut_have_one_wording():
         assert count_cut(row, EOS) == {3: 3, 2: 5}[limit]
 
 
-def test_filter_long_drops_or_raises():
+def test_rows_that_fit_are_encoded_once_and_keep_their_numbers():
+    asked = []
+
+    def encode(record):
+        asked.append(record["prompt"])
+        return encode_prompt(record, LETTERS, max_prompt=4)
+
+    source = [demonstration("a" * n, "b") for n in (1, 9, 2, 3)]
+    rows = Rows.that_fit(source, encode, otherwise="none fits")
+    assert rows.indices == [0, 2, 3]
+    assert rows.record(1) is source[2]
+    assert [int(rows[row].index) for row in range(len(rows))] == [0, 2, 3]
+    first = rows.first(2)
+    assert [int(first[row].index) for row in range(len(first))] == [0, 2]
+    assert len(rows.first(9)) == 3
+    assert asked == [record["prompt"] for record in source]
+    with pytest.raises(UserError, match="none fits"):
+        Rows.that_fit(source[1:2], encode, otherwise="none fits")
+
+
+def test_a_response_that_is_too_long_is_left_out_with_its_prompt():
     source = [demonstration("a" * n, "b" * m) for n, m in [(1, 1), (9, 1), (2, 9)]]
-    kept = filter_long(source, LETTERS, max_prompt=4, max_response=4)
-    assert (kept.indices.tolist(), kept.dropped) == ([0], 2)
-    kept = filter_long(source, LETTERS, max_prompt=4)
-    assert (kept.indices.tolist(), kept.dropped) == ([0, 2], 1)
-    with pytest.raises(UserError, match="the prompt has 10 tokens, the limit is 4"):
-        filter_long(source, LETTERS, max_prompt=4, on_long="error")
-    none = r"none of 3 records fits config\.data\.max_prompt=1, in tokens; raise"
-    with pytest.raises(UserError, match=none):
-        filter_long(source, LETTERS, max_prompt=1)
-    none = r"none of 3 valid prompts fits .*=1 and config\.data\.max_response=4, in"
-    with pytest.raises(UserError, match=none):
-        filter_long(source, LETTERS, max_prompt=1, max_response=4, what="valid prompts")
-    with pytest.raises(UserError, match="on_long='cut'"):
-        filter_long(source, LETTERS, max_prompt=1, on_long="cut")
-
-
-def test_what_filter_long_keeps_can_be_encoded():
-    source = [demonstration("a" * n, "b" * n) for n in range(6)]
-    sizes = {"max_prompt": 4, "max_response": 3}
-    for index in filter_long(source, LETTERS, **sizes).indices:
-        encode_demonstration(source[index], LETTERS, **sizes)
-    assert len(filter_long(source, LETTERS, **sizes).indices) == 3
+    encode = functools.partial(
+        encode_demonstration, prompt_format=LETTERS, max_prompt=4, max_response=4
+    )
+    assert Rows.that_fit(source, encode, otherwise="none").indices == [0]
 
 
 def documents(tmp_path, texts, name="mine"):

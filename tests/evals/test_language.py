@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from instructgpt.batches import TokenBatch
+from instructgpt.data.rows import Rows
 from instructgpt.errors import UserError
 from instructgpt.evals import language
 from instructgpt.evals.language import make_loss_evaluator
@@ -28,7 +29,7 @@ def held_out_loss(batch, params, mesh, batch_size):
 
     with jax.set_mesh(mesh):
         evaluate = make_loss_evaluator(
-            MODEL, range(9), encode, batch_size=batch_size, mesh=mesh, keep=KEEP
+            MODEL, Rows(range(9), encode, KEEP), batch_size=batch_size, mesh=mesh
         )
         return evaluate(params)
 

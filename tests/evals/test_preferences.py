@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from instructgpt.data.rows import Rows
 from instructgpt.errors import UserError
 from instructgpt.evals.preferences import (
     PairCounts,
@@ -132,13 +133,10 @@ class Source:
 
 
 def rankings_of(batch, mesh, keep=None):
-    return Rankings(
-        Source(),
-        lambda record: type(batch)(*(field[record["row"]] for field in batch)),
-        batch_size=4,
-        mesh=mesh,
-        keep=keep,
-    )
+    def encode(record):
+        return type(batch)(*(field[record["row"]] for field in batch))
+
+    return Rankings(Rows(Source(), encode, keep), batch_size=4, mesh=mesh)
 
 
 # On the last two of these meshes a batch of four has more rows than it was given.

@@ -1,23 +1,27 @@
 """Messages about records that are left out, and the schedule of the loop."""
 
+import functools
 from types import SimpleNamespace
 
 import pytest
 
+from instructgpt.data.transforms import encode_demonstration
 from instructgpt.errors import UserError
 from instructgpt.loop import LoopConfig
 from instructgpt.stages.common import TrainConfig
-from instructgpt.stages.inputs import has_valid, keep_short
+from instructgpt.stages.inputs import has_valid, prompt_rows, short_rows
 
 
 class Letters:
     """A token a letter."""
 
-    def prompt_ids(self, record):
-        return list(record["prompt"])
+    pad_id = 0
+
+    def prompt_ids(self, record, raw=False):
+        return [ord(letter) for letter in record["prompt"]]
 
     def response_ids(self, text):
-        return [*text, "EOS"]
+        return [*map(ord, text), 1]
 
 
 CONTEXT = SimpleNamespace(
@@ -35,14 +39,23 @@ RECORDS = [
 ]
 
 
+def kept(records, what):
+    """Numbers of the records that fit, of prompts or demonstrations."""
+    if what.endswith("prompts"):
+        return prompt_rows(CONTEXT, records, what).indices
+    encode = functools.partial(
+        encode_demonstration, prompt_format=Letters(), max_prompt=3, max_response=2
+    )
+    return short_rows(CONTEXT, records, encode, what, responses=True).indices
+
+
 def test_prompts_that_are_too_long_are_told_in_one_line(capsys):
-    assert keep_short(CONTEXT, RECORDS, "test prompts").tolist() == [0, 2, 3]
+    assert kept(RECORDS, "test prompts") == [0, 2, 3]
     assert capsys.readouterr().out == (
         "tune: 1 of 4 test prompts have more than 3 tokens (config.data.max_prompt) and"
         " are left out; raise the limit to keep them\n"
     )
-    what = "train demonstrations"
-    assert keep_short(CONTEXT, RECORDS, what, responses=True).tolist() == [0, 3]
+    assert kept(RECORDS, "train demonstrations") == [0, 3]
     out = capsys.readouterr().out
     assert "tune: 2 of 4 train demonstrations have prompts of more than 3" in out
     assert "responses of more than 2 (config.data.max_response)" in out
@@ -50,13 +63,18 @@ def test_prompts_that_are_too_long_are_told_in_one_line(capsys):
 
 
 def test_nothing_is_said_of_prompts_that_all_fit(capsys):
-    assert keep_short(CONTEXT, RECORDS[2:], "train prompts").tolist() == [0, 1]
+    assert kept(RECORDS[2:], "train prompts") == [0, 1]
     assert not capsys.readouterr().out
 
 
 def test_prompts_that_are_all_too_long_are_an_error():
     with pytest.raises(UserError, match=r"none of 1 test prompts fits config\.data\."):
-        keep_short(CONTEXT, RECORDS[1:2], "test prompts")
+        kept(RECORDS[1:2], "test prompts")
+    both = (
+        r"none of 1 valid demonstrations fits .*max_prompt=3 and .*max_response=2, in"
+    )
+    with pytest.raises(UserError, match=both):
+        kept(RECORDS[1:2], "valid demonstrations")
 
 
 def test_what_is_left_out_without_a_valid_split_is_told(capsys):

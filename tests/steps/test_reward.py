@@ -121,6 +121,7 @@ def test_blank_slots_and_columns_change_nothing(params, batch, once):
         ranks=pad(batch.ranks, slots),
         present=pad(batch.present, slots),
         wording=pad(batch.wording, slots),
+        packed_row=pad(batch.packed_row, slots),
     )
     tiny.assert_close(
         tiny.train(MODEL, LOSS, padded, params=params, optimizer=SGD), once
