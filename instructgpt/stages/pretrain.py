@@ -55,6 +55,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         valid = common.text_windows(context, "valid", model_config, window, key=key)
     loader = make_loader(
         windows,
+        None,
         batch_size=train_config.batch_size,
         seed=config.seed,
         **batch_share(context.mesh)._asdict(),

@@ -154,7 +154,7 @@ def test_demonstrations_whose_scores_overflow_shift_nothing(run, tmp_path):
     init = loading.InitConfig(str(run.workdir / "reward"))
     with jax.set_mesh(context.mesh):
         model, params, *_ = loading.load(init, context, scalar=True)
-        demonstrations = reward._open_demonstrations(context)
+        demonstrations = reward._demonstrations(context)
         with pytest.raises(UserError, match=f"{tmp_path}.* scores of answers are NaN"):
             reward._demonstration_mean(
                 context, demonstrations, model, overflowing(params), rows=16

@@ -164,7 +164,7 @@ def test_demonstrations_average_zero_after_the_shift(run, tmp_path):
     with jax.set_mesh(context.mesh):
         init = loading.InitConfig(str(run.workdir / "reward"))
         model = loading.load(init, context, scalar=True)
-        demonstrations = reward._open_demonstrations(context)
+        demonstrations = reward._demonstrations(context)
         mean = reward._demonstration_mean(
             context, demonstrations, model.model, model.params, rows=16
         )
