@@ -114,15 +114,15 @@ class Transformer(nn.Module):
         positions = constrain(positions, "batch", None, None)
         if valid is not None:
             valid = constrain(valid, "batch", None, None)
-        place = TokenContext(
+        token_context = TokenContext(
             positions, valid, segment_ids, self.rotary_angles(positions), prompt_index
         )
         options = deterministic, keep_kv, layout
         if cfg.scan_layers or self.is_initializing():
-            x, kv = self.scan_layers(x, context, place, options)
+            x, kv = self.scan_layers(x, context, token_context, options)
             x = columns(self.ln_f(x), output_range)
         else:
-            x, kv = self.loop_layers(x, context, place, options, output_range)
+            x, kv = self.loop_layers(x, context, token_context, options, output_range)
             x = self.ln_f(x)
         if kv is None:
             return x, None
@@ -133,15 +133,15 @@ class Transformer(nn.Module):
         self,
         x: Float[Array, "B K T D"],
         context: tuple[KVSegment, ...],
-        place: TokenContext,
+        token_context: TokenContext,
         options: tuple[bool, bool, Layout],
     ) -> tuple[Float[Array, "B K T D"], KeysValues | None]:
-        """Runs all layers in one loop, so that compile time does not grow with depth.
+        """Runs all layers as one scan over their stacked parameters.
 
         Args:
           x: The residual stream.
           context: See `__call__`.
-          place: Positions, texts and masks of the tokens.
+          token_context: Positions, texts and masks of the tokens.
           options: The fields deterministic, keep_kv and layout of Block.
 
         Returns:
@@ -160,13 +160,13 @@ class Transformer(nn.Module):
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(cfg, *options, name="layers")
         banded = jnp.arange(cfg.num_layers) % 2 == 1
-        return layers(x, (context, banded), place)
+        return layers(x, (context, banded), token_context)
 
     def loop_layers(
         self,
         x: Float[Array, "B K T D"],
         context: tuple[KVSegment, ...],
-        place: TokenContext,
+        token_context: TokenContext,
         options: tuple[bool, bool, Layout],
         output_range: OutputRange | None,
     ) -> tuple[Float[Array, "B K _ D"], KeysValues | None]:
@@ -182,7 +182,9 @@ class Transformer(nn.Module):
                 params: Params, x: Array, segments: Any, block=block, rngs=rngs, i=i
             ):
                 layer = segments, jnp.asarray(i % 2 == 1)
-                return block.apply({"params": params}, x, layer, place, rngs=rngs)
+                return block.apply(
+                    {"params": params}, x, layer, token_context, rngs=rngs
+                )
 
             segments = tuple(layer_of(segment, i) for segment in context)
             x, kv = remat(cfg, jax.checkpoint, run)(params, x, segments)
@@ -215,7 +217,7 @@ class Transformer(nn.Module):
         layout: Layout = "width"
         positions = positions[..., None]
         x = self.embed(tokens[..., None], positions, layout)
-        place = TokenContext(
+        token_context = TokenContext(
             positions,
             None,
             rotation=self.rotary_angles(positions),
@@ -226,7 +228,7 @@ class Transformer(nn.Module):
         for i, params in enumerate(layers):
             segments = tuple(layer_of(segment, i) for segment in context)
             layer = segments, jnp.asarray(i % 2 == 1)
-            x, kv = block.apply({"params": params}, x, layer, place)
+            x, kv = block.apply({"params": params}, x, layer, token_context)
             kept.append(kv)
         keys, values = zip(*kept, strict=True)
         hidden = self.ln_f(x)[:, :, 0]

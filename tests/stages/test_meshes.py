@@ -33,7 +33,7 @@ def expected(run, tmp_path_factory) -> float:
         length = stage.rollout.ptx_length
         windows = common.text_windows(context, "valid", model.config, length, key="")
         evaluate = make_loss_evaluator(
-            model, windows, None, batch_size=16, mesh=context.mesh
+            model, windows, batch_size=16, mesh=context.mesh
         )
         return evaluate(params)
 
