@@ -5,8 +5,8 @@ CPU), the paper's sizes `1.3b`, `6b`, `175b` with the paper's numbers, and the p
 models `gpt2`, `pythia-1b` and `smollm2` for one GPU of 80 GB or a v5e-8: imported by
 `python -m instructgpt.convert import NAME WORKDIR/base`, with data of one's own.
 
-A file gives the paper's numbers first, then the changes of each variant by flag. A
-config holds every field of every block of its stage, also fields that no file sets.
+A file gives the changes of each variant by flag, and then the paper's numbers. A config
+holds every field of every block of its stage, also fields that no file sets.
 """
 
 from collections.abc import Mapping

@@ -115,7 +115,7 @@ def _check_room(
         whose = "it" if isinstance(model, LanguageModel) else "the reward model"
         raise UserError(
             f"the conversation with {label} has {length} tokens, and {whose} reads at "
-            f"most {limit}: begin a new one with /reset, or ask for less"
+            f"most {limit}: ask for less, or begin a new conversation"
         )
 
 
@@ -176,7 +176,7 @@ def talk(conversation: Conversation) -> None:
             try:
                 show(conversation.ask(prompt))
             except UserError as error:
-                print(error)
+                print(f"{error} ({_COMMANDS})")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -331,9 +331,14 @@ def open_checkpoint(
     """
     directory = epath.Path(_absolute(path)) / "checkpoints"
     if not directory.exists():
+        stages = [p.parent.name for p in Path(_absolute(path)).glob("*/checkpoints")]
         raise UserError(
-            f"no checkpoint in {path}; run the stage that makes it first, or set "
-            "config.init to another workdir"
+            f"no checkpoint in {path}; "
+            + (
+                f"name one of the stages in it: {', '.join(sorted(stages))}"
+                if stages
+                else "run the stage that makes it first, or name another workdir"
+            )
         )
     checkpoints = Checkpoints(directory, keep=None, clean=False, verify=verify)
     step = checkpoints.latest if step is None else step

@@ -95,6 +95,8 @@ def keep_memory(devices: Path = Path("/dev")) -> bool:
 def _without_traceback(message: str) -> str:
     """Prints a config file's own error in one line; a bug in it keeps its traceback."""
     first, *_, last = message.strip().splitlines() * 2
+    # A UserError's own message is one line, with the traceback of its cause in it.
+    last = last[max(last.rfind("instructgpt.errors.UserError: "), 0) :]
     kind, _, complaint = last.partition(": ")
     plain = kind == "ValueError" or kind.endswith("UserError")
     return f"{first.split(': ')[0]}: {complaint}" if plain else message

@@ -28,7 +28,11 @@ from instructgpt.outputs import new_file
 IDENTITY, FINISHED, CONFIG = "identity.json", "finished.json", "config.json"
 MINUTES = "minutes.json"  # file of a recipe: how long each stage took
 _WITH_CHECKSUM = (IDENTITY, FINISHED, MINUTES)  # files that hold their own checksum
-BEGUN = {CONFIG, IDENTITY, LOCK}  # files of a run that has done nothing yet
+# Folder of a stage that samples: the answers so far, each file with a checksum of all
+# that it was made from. Others than a changed config asks for are made anew.
+ANSWERS = "answers"
+# Files of a run whose config may still change, because it has trained nothing.
+BEGUN = {CONFIG, IDENTITY, LOCK, ANSWERS}
 
 # Keys that may differ when a run is started again in the same workdir, because they do
 # not change its results. A checkpoint fits any mesh, so a run may resume with other
@@ -72,6 +76,8 @@ class Identity:
     data: dict[str, str]  # name of a file, or of the world -> fingerprint
     tokenizer: str  # fingerprint of the tokenizer
     parents: dict[str, str]  # flat key -> identity of the stage that it names
+    # Flat key -> checksum of the file of the user's function or class that it names.
+    code: dict[str, str] = dataclasses.field(default_factory=dict)
     # Digests of earlier identities, if the run was resumed with changes; each with the
     # step of the last checkpoint made under it.
     before: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -79,7 +85,10 @@ class Identity:
     @property
     def digest(self) -> str:
         """SHA-256 of the identity, 64 hexadecimal digits."""
-        return value_checksum(dataclasses.asdict(self))
+        values = dataclasses.asdict(self)
+        if not self.code:  # as before there was this field
+            del values["code"]
+        return value_checksum(values)
 
     def after(self, old: "Identity", *, step: int) -> "Identity":
         """This identity for a run that had another one before.
@@ -122,6 +131,9 @@ def differences(
     out = config_differences(old.config, new.config, but=but)
     for key in _differing(old.data, new.data):
         out.append(f"config.data: another {key}")
+    for key in _differing(old.code, new.code):
+        if key not in but:
+            out.append(f"config.{key}: the code of this name has changed")
     if old.tokenizer != new.tokenizer:
         out.append("config.data.tokenizer: another tokenizer")
     for key in _differing(old.parents, new.parents):

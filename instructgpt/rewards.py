@@ -21,7 +21,7 @@ from instructgpt.distributed import fetch, is_first
 from instructgpt.errors import UserError
 from instructgpt.models.comparisons import response_scores
 from instructgpt.models.transformer import ScalarModel
-from instructgpt.named import find_named
+from instructgpt.named import check_call, find_named
 from instructgpt.sampling import Samples
 from instructgpt.sharding import join_rows, put_whole_batch, split_rows
 
@@ -100,25 +100,29 @@ def make_host_reward(
       name: The function's name, for errors.
 
     Returns:
-      A function that raises UserError where the scores are not one finite number for
-      each response.
+      A function that raises UserError where the user's function fails, or its scores
+      are not one finite number for each response.
     """
 
     def score(prompts: PromptBatch, samples: Samples) -> Float[Array, " B"]:
         rows, tokens, valid = fetch((prompts.index, samples.tokens, samples.valid))
         scores = np.full(len(rows), np.nan, np.float32)
-        problem = ""
+        problem, failed = "", None
         if is_first():
             records = [decoder.records[int(row)] for row in rows]
             texts = [
                 decoder.read(t[v].tolist())
                 for t, v in zip(tokens[:, 0], valid[:, 0], strict=True)
             ]
-            given = np.asarray(function(records, texts), np.float32)
-            if given.shape == scores.shape:
-                scores = given
-            else:
+            try:
+                given = np.asarray(function(records, texts), np.float32)
+            except Exception as error:  # raised below, where all processes are
+                failed, given = error, scores
+                problem = f"raised {type(error).__name__}: {error}"
+            if given.shape != scores.shape:
                 problem = f"gave scores of shape {list(given.shape)}"
+            elif not problem:
+                scores = given
         if jax.process_count() > 1:  # always, because the other processes wait for it
             scores = multihost_utils.broadcast_one_to_all(scores)
         if not np.isfinite(scores).all():
@@ -126,7 +130,7 @@ def make_host_reward(
                 f"config.reward_function.name={name!r}: it "
                 f"{problem or 'gave a score that is not finite'}, and must give one "
                 f"finite number for each of {len(rows)} responses"
-            )
+            ) from failed
         return put_whole_batch(scores, decoder.mesh)
 
     return score
@@ -155,10 +159,11 @@ def find_function(name: str) -> HostFunction:
     """Imports the function that a config names as module:name.
 
     Raises:
-      UserError: there is no such function, or it cannot be called.
+      UserError: there is no such function, or it does not take two arguments.
     """
     where = "config.reward_function.name"
     function = find_named(name, where=where, example="my_rewards:longest")
     if not callable(function):
         raise UserError(f"{where}={name!r} is not a function")
+    check_call(function, ("records", "responses"), f"{where}={name!r}")
     return function

@@ -40,25 +40,25 @@ class SamplingConfig:
     # S, the number of prompts in the batch at a time; others wait for a slot. 0: all.
     slots: int = 0
     refill: int = 0  # r, number of free slots that are filled together; 0: slots / 8
-    # Number of widths of a prefill: P and its even fractions. A prefill takes the least
-    # width that fits its longest prompt; each width is compiled.
+    # Number of widths of a prefill, P and its even fractions, of which each is compiled
+    # and the least that fits is taken.
     prompt_buckets: int = 1
 
     def __post_init__(self):
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_response < 1:
+        if self.temperature < 0 or not 0 < self.top_p <= 1:
             raise UserError(
-                f"sampling: temperature={self.temperature} (>= 0), top_p={self.top_p} "
-                f"(in (0, 1]) or max_response={self.max_response} (>= 1) is out of "
-                "range"
+                f"sampling: temperature={self.temperature} (>= 0) or top_p="
+                f"{self.top_p} (in (0, 1]) is out of range"
             )
+        for name in ("max_response", "num_samples", "prompt_buckets"):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"sampling: {name}={getattr(self, name)} (>= 1) is out of range"
+                )
         if self.slots < 0 or not 0 <= self.refill <= self.slots:
             raise UserError(
                 f"sampling: slots={self.slots} (>= 0) or refill={self.refill} (from 0 "
                 "to slots) is out of range"
-            )
-        if self.prompt_buckets < 1:
-            raise UserError(
-                f"sampling: prompt_buckets={self.prompt_buckets} (>= 1) is out of range"
             )
         if not self.refill:
             object.__setattr__(self, "refill", -(-self.slots // 8))

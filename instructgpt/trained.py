@@ -229,7 +229,12 @@ def read_text_format(
         prompt = max_prompt or given.max_prompt
     _check_format(found, prompt_format)
     prompt = context - response if prompt == -1 else prompt
-    if prompt < 1 or prompt + response > context:
+    if max_response < 0 or max_prompt < -1 or response >= context:
+        raise UserError(
+            f"{found.workdir}: max_prompt={max_prompt}, max_response={max_response}: "
+            f"give lengths that fit the model's context of {context} tokens together"
+        )
+    if prompt + response > context:
         raise UserError(
             f"{found.workdir}: a prompt of {prompt} and a response of {response} "
             f"tokens do not fit the model's context of {context}; shorten them"

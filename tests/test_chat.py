@@ -57,7 +57,7 @@ def test_each_model_answers_and_remembers_what_it_said(models, reward):
 def test_a_conversation_that_is_too_long_says_so_and_goes_on(models):
     conversation = Conversation(models, temperature=0, max_response=4)
     conversation.ask(PROMPT)
-    with pytest.raises(UserError, match=r"sft has \d+ tokens.*168.*/reset"):
+    with pytest.raises(UserError, match=r"sft has \d+ tokens.*168.*begin a new"):
         conversation.ask("Who lives there? " * 60)
     assert len(conversation.ask("And Falk?")) == 2
 

@@ -1,5 +1,7 @@
 """Reward functions: a reward model, a Python function, and sums of both."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,6 +100,20 @@ def test_rewards_are_added_up_with_their_weights(batch):
 def test_a_function_that_is_not_there_is_named(name, told):
     with pytest.raises(UserError, match=rf"reward_function.name='{name}'.*{told}"):
         find_function(name)
+
+
+def test_a_function_of_other_arguments_is_named(monkeypatch):
+    monkeypatch.setattr(math, "alone", lambda responses: [], raising=False)
+    with pytest.raises(UserError, match=r"math:alone'.*called with \(records, respons"):
+        find_function("math:alone")
+
+
+def test_a_function_that_fails_is_named_with_its_error(batch):
+    def function(records, responses):
+        return [record["length"] for record in records]
+
+    with pytest.raises(UserError, match=r"own:function'.* raised KeyError: 'length'"):
+        host_reward(function)(*batch)
 
 
 def test_scores_are_cut_over_devices_as_the_prompts_are(batch):

@@ -255,7 +255,7 @@ def test_a_limit_of_one_token(params, prompt, key):
     "changes",
     [
         *(dict(temperature=-1.0), dict(top_p=0.0), dict(top_p=1.5)),
-        *(dict(max_response=0), dict(slots=-1), dict(refill=3)),
+        *(dict(max_response=0), dict(num_samples=0), dict(slots=-1), dict(refill=3)),
         *(dict(refill=9, slots=8), dict(prompt_buckets=0)),
     ],
 )

@@ -233,13 +233,26 @@ def as_records(prompts: Sequence[str | Mapping[str, Any]]) -> list[dict[str, Any
     """Converts prompts to records; a missing id becomes the prompt's number.
 
     Raises:
-      UserError: a history does not consist of prompts and responses in turn.
+      UserError: a prompt is no text, or a history does not consist of prompts and
+        responses in turn.
     """
-    records = [
-        {"id": str(number), **({"prompt": given} if isinstance(given, str) else given)}
-        for number, given in enumerate(prompts)
-    ]
+    if isinstance(prompts, str | Mapping):
+        raise UserError("give a list of prompts, such as [prompt], not a single one")
+    records = []
+    for number, given in enumerate(prompts):
+        given = {"prompt": given} if isinstance(given, str) else given
+        if not isinstance(given, Mapping) or not isinstance(given.get("prompt"), str):
+            raise UserError(
+                f"prompt {number}: give a text, or a record with a text as `prompt`, "
+                f"not {shown(given)}"
+            )
+        records.append({"id": str(number), **given})
     for record in records:
+        if isinstance(record.get("history", ()), str):
+            raise UserError(
+                f"record {record['id']!r}: its history is one text; give a list of "
+                "prompts and responses in turn"
+            )
         if len(record.get("history", ())) % 2:
             raise UserError(
                 f"record {record['id']!r}: its history holds "

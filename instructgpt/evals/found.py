@@ -47,7 +47,8 @@ def run_judges(
     for key, judge in judges.items():
         found = judge.judge(records, answers)
         for name in answers:
-            if not isinstance(found.get(name), Results):
+            given = found.get(name) if isinstance(found, Mapping) else None
+            if not isinstance(given, Results):
                 raise UserError(
                     f"config.judges.{key}: its judge() gives no Results of "
                     f"evals/interface.py for {name!r}"

@@ -11,16 +11,19 @@ which replaces the constructor and returns None if the data lack what it needs.
 """
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 from instructgpt.data.datasets import Datasets
 from instructgpt.data.documents import TokenWindows
 from instructgpt.errors import UserError
 from instructgpt.inference import LanguageModel, RewardModel
 from instructgpt.models.config import ModelConfig
-from instructgpt.named import find_named
+from instructgpt.named import check_call, find_named
 
 Record = Mapping[str, Any]
 Value = float | Sequence[float]  # a number, or (value, low, high) of its interval
@@ -86,6 +89,54 @@ class Setting:
     log: Callable[[str], None]  # prints a line for the user
 
 
+# The methods of an evaluator and of a judge, with their arguments.
+METHODS = {"run": ("model", "records"), "judge": ("records", "responses")}
+
+
+def makers(
+    blocks: Mapping[str, Mapping[str, Any]],
+    built_in: Mapping[str, type],
+    *,
+    method: str,
+    where: str,
+) -> dict[str, Callable[[Setting], Any]]:
+    """What builds the evaluators or judges that a config names, by key.
+
+    The built-in ones come first, in the order of their keys.
+
+    Args:
+      blocks: The `name` and the keyword fields of each key.
+      built_in: Classes by short name.
+      method: Name of the method that the classes must have, a key of METHODS.
+      where: The config key of the blocks, for errors.
+
+    Raises:
+      UserError: there is no such class, or it has no such method or field.
+    """
+    out: dict[str, Callable[[Setting], Any]] = {}
+    for key, block in blocks.items():
+        if not isinstance(block, Mapping):
+            raise UserError(
+                f"{where}.{key}={block!r}: give dict(name='module:Class', ...)"
+            )
+        fields = dict(block)
+        name = fields.pop("name", "")
+        cls = find_class(name, built_in, method=method, where=f"{where}.{key}")
+        opens = hasattr(cls, "open")
+        make: Callable[..., Any] = getattr(cls, "open", cls)
+        try:
+            inspect.signature(make).bind(*(["setting"] if opens else []), **fields)
+        except TypeError as error:
+            raise UserError(f"{where}.{key}: {name}: {error}") from error
+        made = functools.partial(make, **fields)
+        out[key] = made if opens else functools.partial(_without_setting, made)
+    return dict(sorted(out.items(), key=lambda x: blocks[x[0]]["name"] not in built_in))
+
+
+def _without_setting(make: Callable[[], Any], setting: Setting) -> Any:
+    return make()
+
+
 def build_named(
     blocks: Mapping[str, Mapping[str, Any]],
     built_in: Mapping[str, type],
@@ -94,33 +145,18 @@ def build_named(
     method: str,
     where: str,
 ) -> dict[str, Any]:
-    """Builds the evaluators or judges that a config names, by key.
+    """Builds the evaluators or judges of `makers`, but those that lack their data.
 
     Args:
-      blocks: The `name` and the keyword fields of each key.
-      built_in: Classes by short name.
+      blocks: See `makers`.
+      built_in: See `makers`.
       setting: Argument for classes with an `open`.
-      method: Name of the method that the classes must have.
-      where: The config key of the blocks, for errors.
-
-    Raises:
-      UserError: there is no such class, or it has no such method or field.
+      method: See `makers`.
+      where: See `makers`.
     """
-    out = {}
-    for key, block in blocks.items():
-        fields = dict(block)
-        name = fields.pop("name", "")
-        cls = find_class(name, built_in, method=method, where=f"{where}.{key}")
-        make: Callable[..., Any] = getattr(cls, "open", cls)
-        first = () if make is cls else (setting,)
-        try:
-            inspect.signature(make).bind(*first, **fields)
-        except TypeError as error:
-            raise UserError(f"{where}.{key}: {name}: {error}") from error
-        made = make(*first, **fields)
-        if made is not None:
-            out[key] = made
-    return out
+    found = makers(blocks, built_in, method=method, where=where)
+    made = {key: make(setting) for key, make in found.items()}
+    return {key: one for key, one in made.items() if one is not None}
 
 
 def find_class(
@@ -135,7 +171,8 @@ def find_class(
       where: The config key of its block, for errors.
 
     Raises:
-      UserError: there is no such class, or it has no such method.
+      UserError: there is no such class, or it has no such method with the arguments
+        of METHODS.
     """
     if name in built_in:
         return built_in[name]
@@ -147,6 +184,10 @@ def find_class(
     cls = find_named(name, where=f"{where}.name", example="my_judges:Brief")
     if not callable(getattr(cls, method, None)):
         raise UserError(f"{where}.name={name!r}: the class has no method {method!r}")
+    static = isinstance(inspect.getattr_static(cls, method), staticmethod | classmethod)
+    arguments = METHODS[method] if static else ("self", *METHODS[method])
+    what = f"{where}.name={name!r}: its {method}()"
+    check_call(getattr(cls, method), arguments, what)
     return cls
 
 
@@ -156,5 +197,6 @@ def nested(numbers: Mapping[str, Value]) -> dict[str, Any]:
     for name, value in numbers.items():
         group, _, own = name.rpartition("/")
         block = out.setdefault(group, {}) if group else out
-        block[own] = list(value) if isinstance(value, Sequence) else value
+        # NumPy's numbers and arrays are no JSON.
+        block[own] = np.asarray(value, float).tolist()
     return out

@@ -1,6 +1,7 @@
 """Stores the rows of a long computation, so that it resumes after a kill."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ class KeptRows:
       rows: All rows so far, JSON values.
     """
 
-    def __init__(self, folder: Path, made_from: Any):
+    def __init__(self, folder: str | os.PathLike[str], made_from: Any):
         """Reads the rows that the folder holds.
 
         Args:
@@ -29,7 +30,7 @@ class KeptRows:
             it after writing the complete result elsewhere.
           made_from: A JSON value of everything that determines the rows.
         """
-        self._folder = folder
+        self._folder = Path(folder)
         self._made_from = value_checksum(made_from)
         self.rows: list[Any] = first_then_others(self._read)
 

@@ -1,11 +1,12 @@
 """The transformer behind all models: tokens -> hidden states -> log-probs or scores.
 
 GPT-3's decoder (Brown et al. 2020, §2.1): embeddings of tokens and positions, blocks of
-norm, attention and MLP, a last norm, and a head. Every second layer sees only a band of
-the last tokens. Llama, Qwen2 and GPT-NeoX differ by the switches of ModelConfig.
+norm, attention and MLP, a last norm, and a head. With `attention_band`, as in GPT-3,
+every second layer sees only a band of the last tokens. Llama, Qwen2 and GPT-NeoX differ
+by the switches of ModelConfig.
 
-Letters are those of layers.py, and V vocabulary, L layers, N tokens of the head,
-M groups of rows.
+Letters are those of layers.py, and V vocabulary, L layers, M groups of rows with N rows
+and b contexts each; in the head N is its number of tokens.
 """
 
 from typing import Any

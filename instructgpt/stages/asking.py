@@ -1,15 +1,13 @@
 """Prompts for models in stages, stored answers, and tables of samples."""
 
-import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
 from instructgpt.distributed import is_first, on_first
-from instructgpt.errors import UserError
+from instructgpt.identity import ANSWERS
 from instructgpt.inference import LanguageModel
 from instructgpt.progress import print_table
 from instructgpt.stages.common import Context, write_json
@@ -17,7 +15,6 @@ from instructgpt.stages.inputs import prompt_rows
 from instructgpt.stages.loading import text_format
 
 Record = dict[str, Any]
-_SO_FAR = "answers"  # folder of the workdir that exists while a stage samples
 
 
 def short_prompts(
@@ -39,26 +36,9 @@ def short_prompts(
     return [rows.record(row) for row in range(min(count or len(rows), len(rows)))]
 
 
-@contextlib.contextmanager
-def answers_so_far(context: Context) -> Iterator[Path]:
-    """A folder for the answers of a stage, from which it resumes after a kill.
-
-    After a user's mistake the folder is deleted, so that the config may be corrected.
-    The stage calls `forget_answers` after it has written its results.
-    """
-    folder = context.workdir / _SO_FAR
-    try:
-        yield folder
-    except UserError:
-        # Other processes may not have met the mistake, so there is no barrier here.
-        if is_first():
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
 def forget_answers(context: Context) -> None:
-    """Deletes the folder of `answers_so_far`."""
-    folder = context.workdir / _SO_FAR
+    """Deletes the answers from which a stage resumes, after it wrote its results."""
+    folder = context.workdir / ANSWERS
     on_first(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 

@@ -21,14 +21,14 @@ from ml_collections import ConfigDict
 from instructgpt.data.documents import TokenWindows
 from instructgpt.data.rows import Rows
 from instructgpt.distributed import on_first
-from instructgpt.errors import UserError
+from instructgpt.errors import UserError, about
 from instructgpt.evals.builtin import EVALUATORS, JUDGES
 from instructgpt.evals.found import Found, commit, run_evaluators, run_judges
-from instructgpt.evals.interface import Results, Setting, build_named
+from instructgpt.evals.interface import Results, Setting, build_named, makers
 from instructgpt.evals.preferences import reward_rates
 from instructgpt.evals.report import load_results, write_report
 from instructgpt.evals.tables import describe_results, format_results_table
-from instructgpt.identity import MINUTES, check_left, is_finished, read_json
+from instructgpt.identity import ANSWERS, MINUTES, check_left, is_finished, read_json
 from instructgpt.models.config import ModelConfig
 from instructgpt.paths import resolve
 from instructgpt.ranges import (
@@ -41,7 +41,6 @@ from instructgpt.ranges import (
 from instructgpt.stages import common, loading
 from instructgpt.stages.asking import (
     Record,
-    answers_so_far,
     forget_answers,
     short_prompts,
 )
@@ -49,6 +48,11 @@ from instructgpt.stages.inputs import short_rows
 from instructgpt.stages.label import has_report, open_comparisons
 from instructgpt.stages.rankings import comparison_encoder
 
+# Blocks of classes by name -> the built-in ones, and the method that all have.
+_NAMED: dict[str, tuple[Mapping[str, type], str]] = {
+    "judges": (JUDGES, "judge"),
+    "evaluators": (EVALUATORS, "run"),
+}
 _AGAIN = "delete this workdir, and evaluate again"
 # Splits of rankings -> the labelers' name in the results.
 _LABELERS = {"valid": "train", "heldout": "heldout"}
@@ -97,6 +101,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     check_left(path, remedy=_AGAIN)
     if not is_finished(context.workdir):
         on_first(lambda: common.announce(f"{config.name}: wrote {write_report(path)}"))
+    else:
+        common.announce(f"{config.name}: finished before; see {path}")
     common.finish(context)
     return read_json(path, remedy=_AGAIN)
 
@@ -143,16 +149,16 @@ class _Comparison:
             windows=_windows(context, settings),
             log=common.announce,
         )
-        build = functools.partial(build_named, setting=setting)
-        judges = build(
-            _named(config, "judges"), JUDGES, method="judge", where="config.judges"
-        )
-        loading.find(reward_init, context, scalar=True)
-        evaluators = build(
-            _named(config, "evaluators"),
-            EVALUATORS,
-            method="run",
-            where="config.evaluators",
+        with about("config.evaluate.reward"):
+            loading.find(reward_init, context, scalar=True)
+        judges, evaluators = (
+            build_named(
+                _named(config, block),
+                *(built_in, setting),
+                method=method,
+                where=f"config.{block}",
+            )
+            for block, (built_in, method) in _NAMED.items()
         )
         entries = _without_examples(context, entries)
         return cls(context, settings, entries, evaluators, judges, setting)
@@ -161,7 +167,9 @@ class _Comparison:
         """Checks that the models and the selected SFT epoch exist."""
         inits = {name: entry_init(e, name) for name, e in self.entries.items()}
         for name, init in {**inits, "rl_init": rl_init}.items():
-            found = loading.find(init, self.context)
+            key = f"models.{name}.init" if name in inits else name
+            with about(f"config.{key}"):
+                found = loading.find(init, self.context)
             if name in self.entries and self.entries[name].prompted:
                 _check_examples(self.context, found)
             for evaluator in self.evaluators.values():
@@ -177,11 +185,10 @@ def _evaluate(context: common.Context, config: ConfigDict) -> dict[str, Any]:
     settings, setting = comparison.settings, comparison.setting
     rankings = _rankings(context, settings)
     records = short_prompts(context, settings.split, count=settings.num_prompts)
-    with answers_so_far(context) as folder:
-        measured, answers = _ask(comparison, records, folder)
-        base = loading.language_model(rl_init, context)
-        measured["rl_init"] = run_evaluators(comparison.evaluators, base, records)
-        judged = run_judges(comparison.judges, records, answers)
+    measured, answers = _ask(comparison, records, context.workdir / ANSWERS)
+    base = loading.language_model(rl_init, context)
+    measured["rl_init"] = run_evaluators(comparison.evaluators, base, records)
+    judged = run_judges(comparison.judges, records, answers)
     rates = reward_rates(
         setting.reward(),
         rankings,
@@ -359,6 +366,8 @@ def _meta(context: common.Context) -> dict[str, Any]:
 
 
 def check(config: ConfigDict, blocks: dict[str, Any], mesh: Mesh) -> None:
-    """Raises UserError if the settings of a comparison contradict each other."""
+    """Raises UserError if the settings contradict each other, or name no class."""
     del mesh
     check_entries(config, blocks["evaluate"])
+    for block, (built_in, method) in _NAMED.items():
+        makers(_named(config, block), built_in, method=method, where=f"config.{block}")

@@ -21,7 +21,7 @@ from instructgpt.data.sources import Records, build_jsonl, open_source
 from instructgpt.distributed import first_then_others, on_first
 from instructgpt.errors import UserError, about
 from instructgpt.evals.preferences import agreement_interval
-from instructgpt.identity import check_left, is_finished, read_json
+from instructgpt.identity import ANSWERS, check_left, is_finished, read_json
 from instructgpt.manifest import note_file
 from instructgpt.outputs import new_file
 from instructgpt.ranges import (
@@ -32,7 +32,7 @@ from instructgpt.ranges import (
     RankedInt,
 )
 from instructgpt.stages import common, loading
-from instructgpt.stages.asking import answers_so_far, forget_answers, short_prompts
+from instructgpt.stages.asking import forget_answers, short_prompts
 from instructgpt.world import (
     Labeler,
     Task,
@@ -138,8 +138,7 @@ def _answers(
     for init in _checkpoints(context, label) if missing else ():
         loading.find(init, context)
     for split in missing:
-        with answers_so_far(context) as folder:
-            rows = _answer(context, label, prompts[split], split, folder=folder)
+        rows = _answer(context, label, prompts[split], split)
         on_first(functools.partial(_write_answers, paths[split], rows))
     answers = {split: _read_lines(path) for split, path in paths.items()}
     for split, path in paths.items():
@@ -160,8 +159,6 @@ def _answer(
     label: LabelConfig,
     prompts: Sequence[dict[str, Any]],
     split: str,
-    *,
-    folder: Path,
 ) -> list[dict[str, Any]]:
     """Samples K answers per prompt from all policies, in random order."""
     sources = _checkpoints(context, label)
@@ -177,7 +174,7 @@ def _answer(
             key=jax.random.fold_in(context.key, number + 1000 * (split == "valid")),
             batch_size=label.batch_size,
             name=f"{split} {init.step}",
-            keep=folder / f"{split}-{number}",
+            keep=context.workdir / ANSWERS / f"{split}-{number}",
         )
         with about(policy.source):
             _check_speaks(texts, split)

@@ -57,7 +57,12 @@ def _opened(
         if scalar is not None and scalar != (found.meta["kind"] == "scalar"):
             raise UserError(
                 f"{path} holds a {found.meta['kind']} model; this stage needs a "
-                f"{'scalar' if scalar else 'language'} one, see config's init paths"
+                f"{'scalar' if scalar else 'language'} one"
+            )
+        names = found.checkpoints.part_names(found.step)
+        if found.part(init.part) not in names:
+            raise UserError(
+                f"{path} has no part {init.part!r}; give one of {', '.join(names)}"
             )
         yield found, config
 
@@ -89,8 +94,7 @@ def load(
     """
     how: dict[str, Any] = {"scalar": scalar, "overrides": overrides}
     with _opened(init, context, **how) as (found, config):
-        part = "params" if found.meta["kind"] == "scalar" else init.part
-        return found.restore(config, part=part, mesh=context.mesh)
+        return found.restore(config, part=found.part(init.part), mesh=context.mesh)
 
 
 def text_format(context: Context) -> TextFormat:

@@ -42,6 +42,7 @@ from instructgpt.identity import (
     write_finished,
     write_json,
 )
+from instructgpt.named import code_checksums
 from instructgpt.outputs import delete_partial, new_file
 from instructgpt.paths import for_config, from_shell, resolve
 from instructgpt.sharding import MeshConfig, make_mesh
@@ -183,6 +184,7 @@ def identity_of(
         data=data.fingerprints,
         tokenizer=data.tokenizer.fingerprint,
         parents=parents,
+        code=code_checksums(values),
     )
 
 

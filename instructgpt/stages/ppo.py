@@ -16,7 +16,7 @@ from instructgpt.data.loader import zip_loaders
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.loop import Job, train
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
-from instructgpt.rewards import RewardFn
+from instructgpt.rewards import RewardFn, find_function
 from instructgpt.sharding import block_until_ready_on_cpu
 from instructgpt.stages import common, loading
 from instructgpt.stages.asking import make_sample_table
@@ -95,8 +95,9 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
 
 def check(config: ConfigDict, blocks: dict[str, Any], mesh: Mesh) -> None:
-    """Raises UserError if the numbers of several blocks do not go together."""
-    del blocks
+    """Raises UserError if blocks do not go together, or name no reward function."""
+    if blocks["reward_function"].name:
+        find_function(blocks["reward_function"].name)
     check_sizes(Settings.of(config), mesh)
 
 

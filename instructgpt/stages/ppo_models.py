@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from instructgpt.errors import about
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.rewards import (
@@ -93,9 +94,10 @@ def find_models(context: common.Context, config: ConfigDict) -> ModelConfig:
     changed = overrides(config.model)
     found = {}
     for key, init in _inits(config).items():
-        found[key] = loading.find(
-            init, context, scalar=_SCALAR.get(key, False), overrides=changed
-        )
+        with about(f"config.{key}"):
+            found[key] = loading.find(
+                init, context, scalar=_SCALAR.get(key, False), overrides=changed
+            )
     return found["init"]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import jax
@@ -12,6 +13,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from instructgpt.convert import __main__ as convert
+from instructgpt.data.records import as_records
 from instructgpt.data.sources import open_source
 from instructgpt.errors import UserError
 from instructgpt.inference import LanguageModel, RewardModel, language_model
@@ -299,3 +301,18 @@ def test_an_imported_model_opens_as_a_stage_does(tmp_path, capsys):
     with pytest.raises(UserError, match=r"ours has no tokenizer; name one"):
         LanguageModel.open(tmp_path / "ours")
     LanguageModel.open(tmp_path / "ours", tokenizer=str(source), template="dialogue")
+
+
+@pytest.mark.parametrize(
+    ("prompts", "says"),
+    [
+        ("Where?", "give a list of prompts"),
+        ({"prompt": "Where?"}, "give a list of prompts"),
+        ([3], "prompt 0: give a text, or a record with a text as `prompt`, not 3"),
+        (["a", {"text": "b"}], "prompt 1: give a text"),
+        ([{"prompt": "a", "history": "bc"}], "record '0': its history is one text"),
+    ],
+)
+def test_what_is_no_list_of_prompts_is_refused(prompts, says):
+    with pytest.raises(UserError, match=re.escape(says)):
+        as_records(prompts)

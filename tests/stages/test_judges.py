@@ -13,11 +13,13 @@ from instructgpt.evals.report import load_results
 from instructgpt.evals.tables import format_results_table
 from instructgpt.identity import BEGUN
 from instructgpt.inference import language_model
-from instructgpt.stages import evaluate, label
+from instructgpt.stages import evaluate, label, ppo, recipe
 from tests.stages.recipe_run import Finished, finished, get_config, link_stages
 
 MINE = '''
     """A judge and an evaluator that nobody else has."""
+
+    import numpy as np
 
     from instructgpt.evals.interface import Results
     from instructgpt.evals.intervals import mean_interval, win_rate
@@ -64,6 +66,23 @@ MINE = '''
 
     class Forgetful:
         def judge(self, records, responses):
+            return {}
+
+
+    class Careless:
+        """Forgets a model the first time."""
+
+        asked = 0
+
+        def judge(self, records, responses):
+            Careless.asked += 1
+            number = np.float32(0.5)  # as np.mean gives it
+            whole = {name: Results({"x": (number, 0, number)}) for name in responses}
+            return whole if Careless.asked > 1 else {}
+
+
+    class Solo:
+        def judge(self, records):
             return {}
 
 
@@ -147,6 +166,7 @@ def test_a_judge_and_an_evaluator_of_ones_own(workdir):
         ),
         ("judges", {}, "config.judges.x.name='': give one of ['gold', 'reward'], or"),
         ("judges", {"name": "my_judges:Forgetful"}, "x: its judge() gives no Results"),
+        ("judges", {"name": "my_judges:Solo"}, "it is called with (self, records, re"),
         (
             "evaluators",
             {"name": "my_judges:Sloppy"},
@@ -162,7 +182,52 @@ def test_what_cannot_judge_is_named(workdir, block, entry, says):
     message = str(error.value)
     assert says in message and "\n" not in message
     # The config may be corrected.
-    assert {path.name for path in workdir.iterdir()} == BEGUN
+    assert {path.name for path in workdir.iterdir()} <= BEGUN
+
+
+def test_a_judges_mistake_leaves_the_answers(workdir, monkeypatch):
+    config = small_config()
+    # It comes before "gold" in the alphabet, but the report's ratings are gold's.
+    config.judges.careless = dict(name="my_judges:Careless")
+    with pytest.raises(UserError, match=r"its judge\(\) gives no Results"):
+        evaluate.run(config, workdir)
+    assert list((workdir / "answers").rglob("*.json"))
+
+    def asked(*args, **kwargs):
+        raise AssertionError("no model is asked again")
+
+    monkeypatch.setattr(language_model, "generate", asked)
+    results = evaluate.run(config, workdir)
+    assert results["judges"]["careless"]["sft"] == {"x": [0.5, 0.0, 0.5]}
+    assert results["rated_by"] == "gold"
+    assert not (workdir / "answers").exists()
+
+
+def test_names_are_looked_up_before_a_recipe_begins(workdir, tmp_path):
+    for block, key, entry, says in [
+        ("evaluate", "judges", dict(x=dict(name="my_judges:Nobody")), "config.judges"),
+        ("evaluate", "evaluators", dict(x=dict(name="nobody")), "config.evaluators.x"),
+        ("ppo", "reward_function", dict(name="my_judges:Nobody"), "reward_function.na"),
+        ("ppo", "reward_function", dict(name="my_judges:Brief"), "is called with (rec"),
+    ]:
+        config = get_config()
+        config.stages[block][key].update(entry)
+        with pytest.raises(UserError) as error:
+            recipe.run(config, tmp_path / "none")
+        assert says in str(error.value)
+        assert not (tmp_path / "none" / "pretrain").exists()
+
+
+@pytest.mark.parametrize("stage", ["ppo", "evaluate"])
+def test_a_part_that_a_checkpoint_lacks_is_named_before_any_work(run, workdir, stage):
+    config = get_config().stages[stage]
+    module = {"ppo": ppo, "evaluate": evaluate}[stage]
+    config.data.dir = str(run.workdir / "data")
+    init = config.init if stage == "ppo" else config.models.ppo_ptx.init
+    init.part = "emma"
+    where = {"ppo": "config.init", "evaluate": "config.models.ppo_ptx.init"}[stage]
+    with pytest.raises(UserError, match=rf"{where}: .* has no part 'emma'; give one"):
+        module.run(config, workdir)
 
 
 def write_lines(path: Path, records) -> None:

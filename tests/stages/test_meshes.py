@@ -32,9 +32,7 @@ def expected(run, tmp_path_factory) -> float:
         model, params, *_ = loading.load(init, context)
         length = stage.rollout.ptx_length
         windows = common.text_windows(context, "valid", model.config, length, key="")
-        evaluate = make_loss_evaluator(
-            model, windows, batch_size=16, mesh=context.mesh
-        )
+        evaluate = make_loss_evaluator(model, windows, batch_size=16, mesh=context.mesh)
         return evaluate(params)
 
 
