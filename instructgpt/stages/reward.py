@@ -22,6 +22,7 @@ from instructgpt.data.loader import make_loader
 from instructgpt.data.packing import ComparisonPacker, rows_needed
 from instructgpt.data.readers import SETS
 from instructgpt.data.transforms import Record, encode_demonstration
+from instructgpt.errors import about
 from instructgpt.evals.preferences import (
     PairCounts,
     RankingResult,
@@ -161,7 +162,9 @@ def _initial_state(
     optimizer: optax.GradientTransformation,
 ) -> tuple[ScalarModel, TrainState, jax.Array]:
     """The SFT model with a new head as a training state, and the key for training."""
-    loaded = loading.load(init, context, overrides=common.overrides(config.model))
+    with about("config.init"):
+        changed = common.overrides(config.model)
+        loaded = loading.load(init, context, overrides=changed)
     model = ScalarModel(loaded.model.config)
     head_key, key = jax.random.split(context.key)
     params = scalar_params_from(

@@ -21,7 +21,7 @@ from instructgpt.data.loader import make_loader, make_mixed_loader, mixed_rows
 from instructgpt.data.packing import PackedRows
 from instructgpt.data.transforms import encode_demonstration
 from instructgpt.distributed import first_then_others
-from instructgpt.errors import UserError
+from instructgpt.errors import UserError, about
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.loop import Job, train
 from instructgpt.models.costs import causal, forward
@@ -76,7 +76,9 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         loss_on=sft.loss_on,
     )
     with jax.set_mesh(context.mesh):
-        loaded = loading.load(init, context, overrides=common.overrides(config.model))
+        with about("config.init"):
+            changed = common.overrides(config.model)
+            loaded = loading.load(init, context, overrides=changed)
         if sft.pack_length:
             _check_packing(context, sft)
         model = loaded.model

@@ -205,8 +205,8 @@ def test_a_judges_mistake_leaves_the_answers(workdir, monkeypatch):
 
 def test_names_are_looked_up_before_a_recipe_begins(workdir, tmp_path):
     for block, key, entry, says in [
-        ("evaluate", "judges", dict(x=dict(name="my_judges:Nobody")), "config.judges"),
-        ("evaluate", "evaluators", dict(x=dict(name="nobody")), "config.evaluators.x"),
+        ("evaluate", "judges", dict(x=dict(name="my_judges:Nobody")), "e.judges.x"),
+        ("evaluate", "evaluators", dict(x=dict(name="nobody")), "e.evaluators.x"),
         ("ppo", "reward_function", dict(name="my_judges:Nobody"), "reward_function.na"),
         ("ppo", "reward_function", dict(name="my_judges:Brief"), "is called with (rec"),
     ]:
