@@ -28,8 +28,8 @@ from instructgpt.outputs import new_file
 IDENTITY, FINISHED, CONFIG = "identity.json", "finished.json", "config.json"
 MINUTES = "minutes.json"  # file of a recipe: how long each stage took
 _WITH_CHECKSUM = (IDENTITY, FINISHED, MINUTES)  # files that hold their own checksum
-# Folder of a stage that samples: the answers so far, each file with a checksum of all
-# that it was made from. Others than a changed config asks for are made anew.
+# Folder of the answers that a stage has sampled so far. Each file knows what it was
+# made from, and is not used after a change of that.
 ANSWERS = "answers"
 # Files of a run whose config may still change, because it has trained nothing.
 BEGUN = {CONFIG, IDENTITY, LOCK, ANSWERS}
@@ -86,7 +86,7 @@ class Identity:
     def digest(self) -> str:
         """SHA-256 of the identity, 64 hexadecimal digits."""
         values = dataclasses.asdict(self)
-        if not self.code:  # as before there was this field
+        if not self.code:  # the digest stays that of runs made before the field was
             del values["code"]
         return value_checksum(values)
 

@@ -6,6 +6,7 @@ function on the host, or a weighted sum of both.
 Letters: B prompts, one sample each, P prompt, R response.
 """
 
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -118,7 +119,9 @@ def make_host_reward(
                 given = np.asarray(function(records, texts), np.float32)
             except Exception as error:  # raised below, where all processes are
                 failed, given = error, scores
-                problem = f"raised {type(error).__name__}: {error}"
+                at = traceback.extract_tb(error.__traceback__)[-1]
+                where = f"{at.filename}:{at.lineno}"
+                problem = f"raised {type(error).__name__}: {error} ({where})"
             if given.shape != scores.shape:
                 problem = f"gave scores of shape {list(given.shape)}"
             elif not problem:

@@ -40,8 +40,8 @@ class SamplingConfig:
     # S, the number of prompts in the batch at a time; others wait for a slot. 0: all.
     slots: int = 0
     refill: int = 0  # r, number of free slots that are filled together; 0: slots / 8
-    # Number of widths of a prefill, P and its even fractions, of which each is compiled
-    # and the least that fits is taken.
+    # Number of widths of a prefill: P and its even fractions. A prefill takes the least
+    # width that fits its longest prompt; each width is compiled.
     prompt_buckets: int = 1
 
     def __post_init__(self):

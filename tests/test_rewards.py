@@ -112,7 +112,10 @@ def test_a_function_that_fails_is_named_with_its_error(batch):
     def function(records, responses):
         return [record["length"] for record in records]
 
-    with pytest.raises(UserError, match=r"own:function'.* raised KeyError: 'length'"):
+    with pytest.raises(
+        UserError,
+        match=r"own:function'.* raised KeyError: 'length' \(.*test_rewards\.py:\d+\)",
+    ):
         host_reward(function)(*batch)
 
 

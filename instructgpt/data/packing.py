@@ -150,16 +150,19 @@ class ComparisonPacker:
         last = np.zeros((self._groups, size // self._groups, slots), np.int32)
         lengths = batch.response_valid.sum(axis=-1)
         needed = rows_needed(batch).reshape(self._groups, -1)
+        ends = needed.cumsum(axis=1)
         for g, p in np.ndindex(needed.shape):
-            source, first = g * needed.shape[1] + p, int(needed[g, :p].sum())
-            if first + needed[g, p] > self.rows:
+            source, first = g * needed.shape[1] + p, int(ends[g, p] - needed[g, p])
+            if ends[g, p] > self.rows:
                 raise ValueError(f"group {g} does not fit into {self.rows} rows")
-            for row in range(first, first + int(needed[g, p])):
+            for row in range(first, int(ends[g, p])):
                 prompt_index[g, row], start = p, 0
                 here = (batch.packed_row[source] == row - first) & (lengths[source] > 0)
                 # As `pack` adds them to a row: longest first.
-                slots = sorted(np.flatnonzero(here), key=lambda k: -lengths[source, k])
-                for number, k in enumerate(slots, 1):
+                members = sorted(
+                    np.flatnonzero(here), key=lambda k: -lengths[source, k]
+                )
+                for number, k in enumerate(members, 1):
                     tokens = batch.responses[source, k]
                     tokens = tokens[batch.response_valid[source, k]]
                     place = slice(start, start + len(tokens))

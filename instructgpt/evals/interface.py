@@ -11,7 +11,6 @@ which replaces the constructor and returns None if the data lack what it needs.
 """
 
 import dataclasses
-import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -93,14 +92,14 @@ class Setting:
 METHODS = {"run": ("model", "records"), "judge": ("records", "responses")}
 
 
-def makers(
+def named_classes(
     blocks: Mapping[str, Mapping[str, Any]],
     built_in: Mapping[str, type],
     *,
     method: str,
     where: str,
-) -> dict[str, Callable[[Setting], Any]]:
-    """What builds the evaluators or judges that a config names, by key.
+) -> dict[str, type]:
+    """The classes of the evaluators or judges that a config names, by key.
 
     The built-in ones come first, in the order of their keys.
 
@@ -113,7 +112,7 @@ def makers(
     Raises:
       UserError: there is no such class, or it has no such method or field.
     """
-    out: dict[str, Callable[[Setting], Any]] = {}
+    out = {}
     for key, block in blocks.items():
         if not isinstance(block, Mapping):
             raise UserError(
@@ -122,19 +121,13 @@ def makers(
         fields = dict(block)
         name = fields.pop("name", "")
         cls = find_class(name, built_in, method=method, where=f"{where}.{key}")
-        opens = hasattr(cls, "open")
-        make: Callable[..., Any] = getattr(cls, "open", cls)
+        make, first = (cls.open, ["setting"]) if hasattr(cls, "open") else (cls, [])
         try:
-            inspect.signature(make).bind(*(["setting"] if opens else []), **fields)
+            inspect.signature(make).bind(*first, **fields)
         except TypeError as error:
             raise UserError(f"{where}.{key}: {name}: {error}") from error
-        made = functools.partial(make, **fields)
-        out[key] = made if opens else functools.partial(_without_setting, made)
-    return dict(sorted(out.items(), key=lambda x: blocks[x[0]]["name"] not in built_in))
-
-
-def _without_setting(make: Callable[[], Any], setting: Setting) -> Any:
-    return make()
+        out[key] = cls
+    return dict(sorted(out.items(), key=lambda item: item[1] not in built_in.values()))
 
 
 def build_named(
@@ -145,18 +138,19 @@ def build_named(
     method: str,
     where: str,
 ) -> dict[str, Any]:
-    """Builds the evaluators or judges of `makers`, but those that lack their data.
+    """Builds the evaluators or judges of `named_classes`, by key.
 
-    Args:
-      blocks: See `makers`.
-      built_in: See `makers`.
-      setting: Argument for classes with an `open`.
-      method: See `makers`.
-      where: See `makers`.
+    Those for which the data lack something are left out. The arguments besides
+    `setting`, which is for classes with an `open`, are those of `named_classes`.
     """
-    found = makers(blocks, built_in, method=method, where=where)
-    made = {key: make(setting) for key, make in found.items()}
-    return {key: one for key, one in made.items() if one is not None}
+    out = {}
+    classes = named_classes(blocks, built_in, method=method, where=where)
+    for key, cls in classes.items():
+        fields = {k: v for k, v in blocks[key].items() if k != "name"}
+        made = cls.open(setting, **fields) if hasattr(cls, "open") else cls(**fields)
+        if made is not None:
+            out[key] = made
+    return out
 
 
 def find_class(
@@ -198,5 +192,5 @@ def nested(numbers: Mapping[str, Value]) -> dict[str, Any]:
         group, _, own = name.rpartition("/")
         block = out.setdefault(group, {}) if group else out
         # NumPy's numbers and arrays are no JSON.
-        block[own] = np.asarray(value, float).tolist()
+        block[own] = np.asarray(value).tolist()
     return out

@@ -24,7 +24,7 @@ from instructgpt.distributed import on_first
 from instructgpt.errors import UserError, about
 from instructgpt.evals.builtin import EVALUATORS, JUDGES
 from instructgpt.evals.found import Found, commit, run_evaluators, run_judges
-from instructgpt.evals.interface import Results, Setting, build_named, makers
+from instructgpt.evals.interface import Results, Setting, build_named, named_classes
 from instructgpt.evals.preferences import reward_rates
 from instructgpt.evals.report import load_results, write_report
 from instructgpt.evals.tables import describe_results, format_results_table
@@ -154,7 +154,8 @@ class _Comparison:
         judges, evaluators = (
             build_named(
                 _named(config, block),
-                *(built_in, setting),
+                built_in,
+                setting,
                 method=method,
                 where=f"config.{block}",
             )
@@ -370,4 +371,5 @@ def check(config: ConfigDict, blocks: dict[str, Any], mesh: Mesh) -> None:
     del mesh
     check_entries(config, blocks["evaluate"])
     for block, (built_in, method) in _NAMED.items():
-        makers(_named(config, block), built_in, method=method, where=f"config.{block}")
+        named = _named(config, block)
+        named_classes(named, built_in, method=method, where=f"config.{block}")

@@ -77,7 +77,8 @@ MINE = '''
         def judge(self, records, responses):
             Careless.asked += 1
             number = np.float32(0.5)  # as np.mean gives it
-            whole = {name: Results({"x": (number, 0, number)}) for name in responses}
+            rows = [{"rating": 1} for _ in records]
+            whole = {n: Results({"x": (number, 0, number)}, rows) for n in responses}
             return whole if Careless.asked > 1 else {}
 
 
