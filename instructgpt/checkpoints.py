@@ -7,6 +7,7 @@ the checksum of every array. All are compared when they are read.
 """
 
 import contextlib
+import copy
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -65,6 +66,8 @@ class Checkpoints:
         self._clean, self._verify = clean, verify
         self._files = verify == "files" and "://" not in os.fspath(self.directory)
         self._whole: set[int] = set()  # steps whose files have been compared
+        # `meta` and its list of arrays, by step; read once, as every use needs them.
+        self._read_meta: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
         self._checkpointer = ocp.training.Checkpointer(
             without_patterns(self.directory),
             # Orbax keeps all: `_prune` deletes, in an order that a kill cannot harm.
@@ -97,6 +100,7 @@ class Checkpoints:
         listed = {name: [*map(int, arrays[name].shape), sums[name]] for name in arrays}
         whole = {**meta, _ARRAYS: listed}
         whole[_OWN] = value_checksum(whole)
+        self._read_meta.pop(step, None)
         with self._writing(step), _meta_as_json():
             self._checkpointer.save_checkpointables_async(
                 step, {**parts, META: whole}, force=True
@@ -153,14 +157,15 @@ class Checkpoints:
         if self._files and step not in self._whole:
             on_first(lambda: self._check_files(step))
             self._whole.add(step)
+        meta, listed = self._meta(step)
+        if not parts:
+            return {}, meta
         with _meta_as_json():
-            meta = self._load(step, META, None)
             stored = self._read(
                 step,
                 "a file",
                 lambda: self._checkpointer.checkpointables_metadata(step).metadata,
             )
-        listed = self._check_meta(step, meta)
         self._check_fits(step, stored, parts, listed)
         found = {name: self._load(step, name, layout) for name, layout in parts.items()}
         self._check_arrays(step, found, listed)
@@ -172,12 +177,17 @@ class Checkpoints:
         if name is not None:
             raise self._damaged(step, name)
 
-    def _check_meta(self, step: int, meta: Any) -> dict[str, Any]:
-        """Checks `meta` by its checksum; removes and returns its list of arrays."""
-        checksum = meta.pop(_OWN, None) if isinstance(meta, dict) else None
-        if checksum is None or checksum != value_checksum(meta):
-            raise self._damaged(step, META)
-        return meta.pop(_ARRAYS)
+    def _meta(self, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A copy of `meta`, and the shape and checksum of every array by path."""
+        if step not in self._read_meta:
+            with _meta_as_json():
+                meta = self._load(step, META, None)
+            checksum = meta.pop(_OWN, None) if isinstance(meta, dict) else None
+            if checksum is None or checksum != value_checksum(meta):
+                raise self._damaged(step, META)
+            self._read_meta[step] = meta, meta.pop(_ARRAYS)
+        meta, listed = self._read_meta[step]
+        return copy.deepcopy(meta), listed
 
     def _check_arrays(
         self, step: int, parts: dict[str, Any], listed: dict[str, Any]
@@ -276,17 +286,11 @@ class Checkpoints:
 
     def weights(self, step: int) -> str:
         """A checksum of all arrays, computed from their checksums."""
-        return value_checksum(self._listed(step))
+        return value_checksum(self._meta(step)[1])
 
     def part_names(self, step: int) -> set[str]:
         """Names of the parts that hold arrays."""
-        return {name.partition("/")[0] for name in self._listed(step)}
-
-    def _listed(self, step: int) -> dict[str, Any]:
-        """Shape and checksum of every array by path, from `meta`."""
-        with _meta_as_json():
-            meta = self._load(step, META, None)
-        return self._check_meta(step, meta)
+        return {name.partition("/")[0] for name in self._meta(step)[1]}
 
     def meta(self, step: int) -> dict[str, Any]:
         """Reads only the JSON part."""

@@ -22,6 +22,7 @@ def _mixed(x: jax.Array) -> jax.Array:
     return x ^ (x >> 16)
 
 
+@jax.jit  # so that arrays of one shape are traced once
 def _sums(x: jax.Array) -> jax.Array:
     """The two sums of an array's words, uint32[2]."""
     if x.dtype == bool:

@@ -4,22 +4,20 @@ Letters: B prompts, P prompt, R response, K samples per prompt.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from instructgpt.arrays import Array, Key
+from instructgpt.arrays import Array, Key, Params
 from instructgpt.batches import PromptBatch
 from instructgpt.distributed import fetch
 from instructgpt.finite import check_finite
 from instructgpt.sampling import Samples, SamplingConfig, sample
 from instructgpt.sharding import put_whole_batch
 from instructgpt.state import cast
-
-Params = Any
 
 
 def make_sampler(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from instructgpt.arrays import Params
 from instructgpt.ranges import (
     Fraction,
     FractionBelowOne,
@@ -76,7 +77,7 @@ def make_optimizer(
     return optax.chain(*parts)
 
 
-def _matrices(params: Any) -> Any:
+def _matrices(params: Params) -> Any:
     """True for kernels and embeddings, False for biases and LayerNorm scales."""
 
     def is_matrix(path: tuple[Any, ...], _: Any) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from instructgpt.arrays import Array, Float
+from instructgpt.arrays import Array, Float, Params
 from instructgpt.batches import PromptBatch
 from instructgpt.distributed import fetch, is_first
 from instructgpt.errors import UserError
@@ -26,7 +26,6 @@ from instructgpt.named import check_call, find_named
 from instructgpt.sampling import Samples
 from instructgpt.sharding import join_rows, put_whole_batch, split_rows
 
-Params = Any
 Record = Mapping[str, Any]
 
 

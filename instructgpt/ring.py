@@ -65,6 +65,14 @@ class Ring(NamedTuple):
     ) -> KVSegment:
         """The response tokens that this step's tokens see, themselves included.
 
+        With R = 4 columns, at step 5, a response that began at step 3 (reads = 2) is
+        in columns 3, 0, 1; its oldest token stands at prompt_length:
+
+            column      0   1   2   3
+            age         1   0   3   2     steps since the column was written
+            valid       1   1   0   1     age <= reads
+            positions  +1  +2  -1  +0     prompt_length + reads - age
+
         Args:
           step: Number of decode steps so far.
           reads: Index, from 0, of the response token that this step reads in each slot.

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from instructgpt.arrays import Array, Float
+from instructgpt.arrays import Array, Float, Params
 from instructgpt.batches import PromptBatch, Rollout
 from instructgpt.losses import masked_sum
 from instructgpt.models.scoring import response_log_probs, response_values
@@ -18,8 +18,6 @@ from instructgpt.rl import sequence_kl
 from instructgpt.sampling import Samples
 from instructgpt.sharding import join_rows, split_rows
 from instructgpt.steps.update import Metrics
-
-Params = Any
 
 
 def make_rollout_fn(

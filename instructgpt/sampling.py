@@ -20,11 +20,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from instructgpt.arrays import Array, Bool, Float, Int, Key
+from instructgpt.arrays import Array, Bool, Float, Int, Key, Params
 from instructgpt.drawing import draw, token_keys
 from instructgpt.errors import UserError
 from instructgpt.models.structures import KVSegment
 from instructgpt.models.transformer import Transformer, as_context, split_layers
+from instructgpt.ranges import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFraction,
+    PositiveInt,
+    check_values,
+)
 from instructgpt.ring import Ring
 from instructgpt.sharding import constrain, current_ways
 
@@ -33,32 +40,23 @@ from instructgpt.sharding import constrain, current_ways
 class SamplingConfig:
     """How responses are drawn; defaults sample the model's own distribution."""
 
-    max_response: int  # R, largest number of tokens of a response, EOS included
-    temperature: float = 1.0  # 0 is greedy
-    top_p: float = 1.0  # nucleus: draws from the smallest set with this probability
-    num_samples: int = 1  # K, samples per prompt
+    max_response: PositiveInt  # R, most tokens of a response, EOS included
+    temperature: NonNegativeFloat = 1.0  # 0 is greedy
+    # Nucleus: draws from the smallest set of tokens with at least this probability.
+    top_p: PositiveFraction = 1.0
+    num_samples: PositiveInt = 1  # K, samples per prompt
     # S, the number of prompts in the batch at a time; others wait for a slot. 0: all.
-    slots: int = 0
-    refill: int = 0  # r, number of free slots that are filled together; 0: slots / 8
+    slots: NonNegativeInt = 0
+    refill: NonNegativeInt = 0  # r, free slots that are filled together; 0: slots / 8
     # Number of widths of a prefill: P and its even fractions. A prefill takes the least
     # width that fits its longest prompt; each width is compiled.
-    prompt_buckets: int = 1
+    prompt_buckets: PositiveInt = 1
 
     def __post_init__(self):
-        if self.temperature < 0 or not 0 < self.top_p <= 1:
+        check_values(type(self), vars(self), where="sampling")
+        if self.refill > self.slots:
             raise UserError(
-                f"sampling: temperature={self.temperature} (>= 0) or top_p="
-                f"{self.top_p} (in (0, 1]) is out of range"
-            )
-        for name in ("max_response", "num_samples", "prompt_buckets"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"sampling: {name}={getattr(self, name)} (>= 1) is out of range"
-                )
-        if self.slots < 0 or not 0 <= self.refill <= self.slots:
-            raise UserError(
-                f"sampling: slots={self.slots} (>= 0) or refill={self.refill} (from 0 "
-                "to slots) is out of range"
+                f"sampling.refill={self.refill}: give from 0 to slots={self.slots}"
             )
         if not self.refill:
             object.__setattr__(self, "refill", -(-self.slots // 8))
@@ -111,7 +109,7 @@ class _Loop(NamedTuple):
 
 def sample(
     model: Transformer,
-    params: Any,
+    params: Params,
     prompt: tuple[Int[Array, "N P"], Bool[Array, "N P"]],
     key: Key[Array, ""],
     *,
@@ -151,7 +149,7 @@ class _Sampler:
     """The arguments of `sample`, and the steps of its loop."""
 
     model: Transformer
-    params: Any
+    params: Params
     layers: tuple[Any, ...]
     prompt: tuple[Int[Array, "N P"], Bool[Array, "N P"]]
     keys: Key[Array, "N K R"]  # key of each token
@@ -257,13 +255,11 @@ class _Sampler:
             segment = as_context(segment)
 
             def padded(x: Array, axis: int) -> Array:
-                before = [(0, 0)] * x.ndim
-                before[axis] = limit - width, 0
+                before = [(limit - width if i == axis else 0, 0) for i in range(x.ndim)]
                 return jnp.pad(x, before)
 
-            keys, values = (
-                tuple(padded(layer, 2) for layer in x)
-                for x in (segment.keys, segment.values)
+            keys, values = jax.tree.map(
+                lambda x: padded(x, 2), (segment.keys, segment.values)
             )
             first = limit - valid.sum(axis=1, dtype=jnp.int32)
             return hidden[:, 0, -1], KVSegment(
@@ -289,11 +285,8 @@ class _Sampler:
         limit = self.config.max_response
         ring = Ring.start(self.model.config, limit, slots.last, log_probs)
         shape = self.num_rows, slots.last.shape[1], limit
-        samples = Samples(
-            tokens=jnp.zeros(shape, jnp.int32),
-            valid=jnp.zeros(shape, bool),
-            log_probs=jnp.zeros(shape, jnp.float32),
-        )
+        empty = jnp.zeros(shape, jnp.int32)
+        samples = Samples(empty, empty.astype(bool), empty.astype(jnp.float32))
         zero, size = jnp.zeros((), jnp.int32), slots.row.shape[0]
         return _Loop(zero, jnp.full((), size, jnp.int32), slots, ring, samples)
 
@@ -301,15 +294,21 @@ class _Sampler:
         """Runs steps until all samples have ended, or enough slots can be refilled."""
 
         def going(loop: _Loop) -> Array:
-            waiting = self.num_rows - loop.next_row
-            groups, each = self.config.groups(loop.slots.row.shape[0])
-            wanted = jnp.minimum(waiting, self.config.refill)
-            wanted = -(-wanted // min(groups, 2))  # do not wait for the slowest groups
-            free = loop.slots.free().reshape(groups, -1).sum(axis=1)
-            taken = jnp.minimum(free, each).sum()
-            return ~loop.slots.done.all() & ~((waiting > 0) & (taken >= wanted))
+            free = loop.slots.free()
+            return ~free.all() & ~self.refillable(loop.next_row, free)
 
         return jax.lax.while_loop(going, self.step, loop)
+
+    def refillable(
+        self, next_row: Int[Array, ""], free: Bool[Array, " S"]
+    ) -> Bool[Array, ""]:
+        """Whether prompts wait, and enough slots are free to prefill them together."""
+        groups, each = self.config.groups(free.shape[0])
+        waiting = self.num_rows - next_row
+        wanted = jnp.minimum(waiting, self.config.refill)
+        wanted = -(-wanted // min(groups, 2))  # do not wait for the slowest groups
+        in_group = free.reshape(groups, -1).sum(axis=1)
+        return (waiting > 0) & (jnp.minimum(in_group, each).sum() >= wanted)
 
     def step(self, loop: _Loop) -> _Loop:
         """Decodes one more token of every sample."""
@@ -321,11 +320,11 @@ class _Sampler:
             prompt_length=slots.length,
             come_round=self.refilled,
         )
-        place = (slots.length + index)[:, None]
+        positions = (slots.length + index)[:, None]
         hidden, past = self.model.apply(
             {"params": self.params},
             slots.last,
-            jnp.broadcast_to(place, slots.last.shape),
+            jnp.broadcast_to(positions, slots.last.shape),
             layers=self.layers,
             context=(slots.prompt, past),
             cache_column=ring.column(loop.step),

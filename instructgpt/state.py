@@ -11,11 +11,10 @@ from flax import linen as nn
 from flax import struct
 from jax.sharding import Mesh
 
+from instructgpt.arrays import Params
 from instructgpt.errors import UserError
 from instructgpt.optim import LossScale
 from instructgpt.sharding import tree_shardings
-
-Params = Any
 
 
 @struct.dataclass
@@ -101,10 +100,15 @@ def init_params(model: nn.Module, key: jax.Array) -> Params:
     return model.init(key, tokens, jnp.ones((1, 1, 1), bool))["params"]
 
 
+@functools.lru_cache(maxsize=64)
+def _abstract_params(model: nn.Module) -> Params:
+    """The result of `init_params` as ShapeDtypeStructs; a model is traced once."""
+    return jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+
+
 def params_layout(model: nn.Module, mesh: Mesh) -> Params:
     """ShapeDtypeStructs with shardings of the parameters, to restore into."""
-    boxed = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-    return _layout(boxed, mesh)
+    return _layout(_abstract_params(model), mesh)
 
 
 def _layout(boxed: Any, mesh: Mesh) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
+from instructgpt.arrays import Params
 from instructgpt.checkpoints import Checkpoints, Verify, open_checkpoint
 from instructgpt.data.datasets import DataConfig, open_prompt_format
 from instructgpt.data.templates import PromptFormat
@@ -33,7 +34,6 @@ from instructgpt.sharding import MeshConfig, make_mesh
 from instructgpt.state import check_same_shapes, params_layout
 from instructgpt.tokenizer import check_tokenizer, load_tokenizer
 
-Params = Any
 _RESPONSE = 256  # default limit of a response in tokens, for an imported model
 
 

@@ -8,6 +8,7 @@ import ml_dtypes  # noqa: F401  (makes NumPy know "bfloat16")
 import numpy as np
 from safetensors.numpy import save_file
 
+from instructgpt.arrays import Params
 from instructgpt.checkpoints import open_checkpoint
 from instructgpt.convert.chat_template import template_of, write_chat_template
 from instructgpt.convert.importing import SCORE, SCORE_BIAS, SCORE_VOCAB, TOKENIZER
@@ -159,7 +160,7 @@ def _check_tokenizer(path: Path | None, meta: dict[str, Any], checkpoint: Path) 
 def _write_shards(
     folder: Path,
     items: dict[str, transfer.Item],
-    params: Any,
+    params: Params,
     config: ModelConfig,
     head: dict[str, np.ndarray],
     dtype: str,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from instructgpt.arrays import Params
 from instructgpt.checkpoints import Checkpoints
 from instructgpt.distributed import is_first
 from instructgpt.errors import UserError, about
@@ -55,7 +56,7 @@ class _Public(NamedTuple):
 class Imported(NamedTuple):
     """A public model, converted to our parameters."""
 
-    params: Any
+    params: Params
     meta: dict[str, Any]  # entries of a checkpoint's `meta`
 
 

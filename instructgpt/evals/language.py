@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from instructgpt.arrays import Params
 from instructgpt.batching import mesh_batches
 from instructgpt.data.documents import TokenWindows
 from instructgpt.errors import about
@@ -43,7 +44,7 @@ def make_loss_evaluator(
     key = jax.random.key(0)  # unused: nothing is random without dropout
     run = jax.jit(lambda params, batch: loss_fn(params, batch, key)[0])
 
-    def evaluate(params: Any) -> float:
+    def evaluate(params: Params) -> float:
         batches = mesh_batches(source, None, batch_size=batch_size, mesh=mesh)
         outputs = (run(params, put_batch(batch, mesh)) for batch in batches)
         losses = jax.device_get([block_until_ready_on_cpu(x) for x in outputs])

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from instructgpt.arrays import Params
 from instructgpt.batches import PackedComparisonBatch
 from instructgpt.batching import mesh_batches
 from instructgpt.data.packing import ComparisonPacker
@@ -124,12 +125,12 @@ def make_ranking_evaluator(
 
     # Results are replicated, so that every process has all numbers.
     @functools.partial(jax.jit, out_shardings=replicated(mesh))
-    def run(params: Any, batch: Any) -> tuple[Any, ...]:
+    def run(params: Params, batch: Any) -> tuple[Any, ...]:
         scores = comparison_scores(model, params, batch)
         labels = jax.tree.map(lambda x: x.reshape(scores.shape), batch.labels)
         return scores, *labels, pairwise_ranking(scores, **labels._asdict()).loss
 
-    def evaluate(params: Any, rankings: Rankings) -> RankingResult:
+    def evaluate(params: Params, rankings: Rankings) -> RankingResult:
         outputs = (run(params, batch) for batch in rankings)
         found = jax.device_get([block_until_ready_on_cpu(x) for x in outputs])
         *arrays, losses = zip(*found, strict=True)

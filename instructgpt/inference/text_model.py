@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 import jax
 from jax.sharding import Mesh
 
+from instructgpt.arrays import Params
 from instructgpt.batching import power_of_two
 from instructgpt.checkpoints import Verify
 from instructgpt.errors import UserError, about
@@ -26,7 +27,6 @@ from instructgpt.trained import (
     read_text_format,
 )
 
-Params = Any
 Record = Mapping[str, Any]
 _MOST = 64  # largest default number of rows in a batch
 

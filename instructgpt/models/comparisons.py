@@ -8,17 +8,13 @@ Letters: B batch, P prompt, R response, K responses per prompt, D width; M group
 prompts (M b = B), their N packed rows of S tokens.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from instructgpt.arrays import Array, Bool, Float, Int
+from instructgpt.arrays import Array, Bool, Float, Int, Params
 from instructgpt.batches import ComparisonBatch, PackedComparisonBatch
 from instructgpt.models.transformer import ScalarModel, Transformer, as_context
-
-Params = Any
 
 
 def response_scores(

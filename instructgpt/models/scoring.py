@@ -6,16 +6,12 @@ Letters: B batch, T tokens, P prompt, R response, D width. Prompts are left-padd
 the state at column P - 1 predicts the first response token.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from instructgpt.arrays import Array, Bool, Float, Int, Key
+from instructgpt.arrays import Array, Bool, Float, Int, Key, Params
 from instructgpt.models.structures import OutputRange, TokenLogProbs
 from instructgpt.models.transformer import ScalarModel, Transformer
-
-Params = Any
 
 
 def target_log_probs(

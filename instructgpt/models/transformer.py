@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from instructgpt.arrays import Array, Bool, Float, Int
+from instructgpt.arrays import Array, Bool, Float, Int, Params
 from instructgpt.models.config import ModelConfig
-from instructgpt.models.kernels.interface import Head, operations
+from instructgpt.models.kernels.interface import HeadOptions, operations
 from instructgpt.models.kernels.rounding import product_dtype
 from instructgpt.models.layers import Block, Norm
 from instructgpt.models.positions import (
@@ -37,8 +37,6 @@ from instructgpt.models.structures import (
     unsqueezed_to,
 )
 from instructgpt.sharding import Layout, constrain, constrain_residual
-
-Params = Any
 
 
 class Transformer(nn.Module):
@@ -297,10 +295,12 @@ class Transformer(nn.Module):
         ops = operations(self.config)
         return ops.weighted_nll(self.head(), hidden, self.unembedding, targets, weights)
 
-    def head(self, temperature: float = 1.0) -> Head:
+    def head(self, temperature: float = 1.0) -> HeadOptions:
         """The settings of the language-model head, for the operations on it."""
         cfg = self.config
-        return Head(cfg.vocab_size, product_dtype(cfg), cfg.logit_chunk, temperature)
+        return HeadOptions(
+            cfg.vocab_size, product_dtype(cfg), cfg.logit_chunk, temperature
+        )
 
 
 class ScalarModel(nn.Module):

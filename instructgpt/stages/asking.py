@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from instructgpt.arrays import Params
 from instructgpt.distributed import is_first, on_first
 from instructgpt.identity import ANSWERS
 from instructgpt.inference import LanguageModel
@@ -56,7 +57,7 @@ def make_sample_table(
         return lambda params, step: None
     text = text_format(context)
 
-    def show(params: Any, step: int) -> None:
+    def show(params: Params, step: int) -> None:
         key = jax.random.fold_in(context.key, step)
         policy = LanguageModel(model, params, text, context.mesh)
         texts = policy.generate(records, key=key, batch_size=len(records))

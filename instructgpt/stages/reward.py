@@ -17,6 +17,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from instructgpt.arrays import Params
 from instructgpt.data.datasets import DataConfig
 from instructgpt.data.loader import make_loader
 from instructgpt.data.packing import ComparisonPacker, rows_needed
@@ -279,7 +280,7 @@ def _demonstration_mean(
     context: common.Context,
     demonstrations: list[Record],
     model: ScalarModel,
-    params: Any,
+    params: Params,
     *,
     rows: int,
 ) -> float:

@@ -17,14 +17,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from instructgpt.arrays import Array, Bool, Float, Key
+from instructgpt.arrays import Array, Bool, Float, Key, Params
 from instructgpt.losses import Weighted
 from instructgpt.optim import LossScale, global_norm
 from instructgpt.sharding import split_rows
 from instructgpt.state import TrainState
 
 Batch = Any
-Params = Any
 Metrics = dict[str, Weighted]
 # (params, batch, key, *frozen) -> (loss, metrics); the metrics need not hold the loss.
 # `frozen` are further parameters that the loss reads and that are not trained, such as

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from instructgpt.arrays import Params
 from instructgpt.errors import UserError
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.hf.families import Family, Rule, rules_of
 from instructgpt.models.hf.tensors import Tensor, TensorSource
 
-Params = Any
 _FLOATS = ("F64", "F32", "F16", "BF16")
 # Suffixes of the tensors, such as scales, that accompany quantised weights.
 _SCALES = (

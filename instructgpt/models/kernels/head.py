@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from instructgpt.arrays import Array, Float, Int
-from instructgpt.models.kernels.interface import Head, platform
+from instructgpt.models.kernels.interface import HeadOptions, platform
 from instructgpt.models.kernels.linear import summed_outer
 from instructgpt.models.kernels.reference import NEVER
 from instructgpt.models.structures import TokenLogProbs, unsqueezed_to
@@ -30,7 +30,7 @@ _FEW_ROWS = 64
 
 
 def logits(
-    head: Head, hidden: Float[Array, "*N D"], table: Float[Array, "V D"]
+    head: HeadOptions, hidden: Float[Array, "*N D"], table: Float[Array, "V D"]
 ) -> Float[Array, "*N V"]:
     """Fast version of `reference.logits`."""
     out = _product(hidden.astype(head.dtype), table.astype(head.dtype))
@@ -58,12 +58,12 @@ def _product(hidden: Array, table: Array) -> Array:
 
 
 def _gradients(
-    head: Head, hidden: Array, table: Array, grad_logits: Array, *, dtype: Any
+    head: HeadOptions, hidden: Array, table: Array, grad_logits: Array, *, dtype: Any
 ) -> tuple[Array, Array]:
     """Gradients of states and table, given the gradient of a chunk's logits.
 
     Args:
-      head: See Head.
+      head: See HeadOptions.
       hidden: [c, D].
       table: [V, D].
       grad_logits: float32[c, V], with respect to logits divided by the temperature.
@@ -103,7 +103,7 @@ def _softmax_minus_one_hot(probs: Array, targets: Array) -> Array:
     return probs - hit.astype(probs.dtype)
 
 
-def _whole(head: Head, table: Array) -> Array:
+def _whole(head: HeadOptions, table: Array) -> Array:
     """The table in the form that all chunks read: gathered once, and cast once."""
     return constrain(table.astype(head.dtype), "vocab", None)
 
@@ -125,7 +125,7 @@ def _added_up(grad_table: Array) -> Array:
     return constrain(grad_table.sum(axis=0), "vocab", "embed")
 
 
-def _chunk_logits(head: Head, hidden: Array, table: Array) -> Array:
+def _chunk_logits(head: HeadOptions, hidden: Array, table: Array) -> Array:
     """The logits of a chunk, whose rows stay on their devices."""
     hidden = constrain(hidden, "batch", None)
     return constrain(logits(head, hidden, table), "batch", "vocab")
@@ -145,14 +145,14 @@ def _joined(x: Array, count: int) -> Array:
     return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[:count]
 
 
-def _split(head: Head, *arrays: Array) -> tuple[Array, ...]:
+def _split(head: HeadOptions, *arrays: Array) -> tuple[Array, ...]:
     size = min(head.chunk * current_ways(), arrays[0].shape[0])
     return tuple(_chunks(x, size) for x in arrays)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def token_log_probs(
-    head: Head,
+    head: HeadOptions,
     hidden: Float[Array, "N D"],
     table: Float[Array, "V D"],
     targets: Int[Array, " N"],
@@ -161,7 +161,9 @@ def token_log_probs(
     return _token_log_probs_fwd(head, hidden, table, targets)[0]
 
 
-def _token_log_probs_fwd(head: Head, hidden: Array, whole: Array, targets: Array):
+def _token_log_probs_fwd(
+    head: HeadOptions, hidden: Array, whole: Array, targets: Array
+):
     table = _whole(head, whole)
 
     def one(args: tuple[Array, Array]):
@@ -176,7 +178,7 @@ def _token_log_probs_fwd(head: Head, hidden: Array, whole: Array, targets: Array
     return TokenLogProbs(log_prob, entropy), (hidden, whole, targets, log_z)
 
 
-def _token_log_probs_bwd(head: Head, saved: Any, grad_out: TokenLogProbs):
+def _token_log_probs_bwd(head: HeadOptions, saved: Any, grad_out: TokenLogProbs):
     hidden, whole, targets, log_z = saved
     table = _whole(head, whole)
 
@@ -199,7 +201,7 @@ token_log_probs.defvjp(_token_log_probs_fwd, _token_log_probs_bwd)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def weighted_nll(
-    head: Head,
+    head: HeadOptions,
     hidden: Float[Array, "N D"],
     table: Float[Array, "V D"],
     targets: Int[Array, " N"],
@@ -218,7 +220,7 @@ def weighted_nll(
 
 
 def _weighted_nll_fwd(
-    head: Head, hidden: Array, table: Array, targets: Array, weights: Array
+    head: HeadOptions, hidden: Array, table: Array, targets: Array, weights: Array
 ):
     xs = _split(head, hidden, targets, weights)
     start = jnp.zeros((), jnp.float32), _zeros(table, xs[0])
@@ -243,7 +245,7 @@ def _weighted_nll_fwd(
     return total, (_joined(grad_hidden, hidden.shape[0]), _added_up(grad_table))
 
 
-def _weighted_nll_bwd(head: Head, saved: Any, grad_out: Array):
+def _weighted_nll_bwd(head: HeadOptions, saved: Any, grad_out: Array):
     grad_hidden, grad_table = saved
     dtype = head.dtype if head.dtype == "float16" else grad_hidden.dtype
     grad_hidden = (grad_hidden.astype(jnp.float32) * grad_out).astype(dtype)

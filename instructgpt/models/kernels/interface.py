@@ -13,7 +13,7 @@ import jax
 from instructgpt.models.config import ModelConfig
 
 
-class Head(NamedTuple):
+class HeadOptions(NamedTuple):
     """Settings of the language-model head's functions; static under jit."""
 
     vocab_size: int  # rows of the table from this number on are never predicted

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from instructgpt.arrays import Array, Bool, Float, Int, Key
-from instructgpt.models.kernels.interface import Head
+from instructgpt.models.kernels.interface import HeadOptions
 from instructgpt.models.structures import (
     KVSegment,
     TokenContext,
@@ -169,9 +169,9 @@ def masked_attention(
     segments: Sequence[MaskedSegment],
 ) -> Float[Array, "B K H T C"]:
     """Softmax attention to keys and values [B, (K,) G, S, C] under given masks."""
-    batch, rows, heads, length, width = query.shape
+    batch, rows, heads, length, channels = query.shape
     groups = segments[0][0].shape[-3]
-    query = query.reshape(batch, rows, groups, heads // groups, length, width)
+    query = query.reshape(batch, rows, groups, heads // groups, length, channels)
     scores, values = [], []
     for key, value, mask in segments:
         shared = key.ndim == 4
@@ -180,16 +180,16 @@ def masked_attention(
             f"BKGQTC,{letters}->BKGQTS", query, key, preferred_element_type=jnp.float32
         )
         seen = mask[:, :, None, None]
-        scores.append(jnp.where(seen, score * width**-0.5, NEVER))
+        scores.append(jnp.where(seen, score * channels**-0.5, NEVER))
         row_values = value[:, None] if shared else value
         values.append(jnp.broadcast_to(row_values, (batch, rows, *value.shape[-3:])))
     weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1)).astype(query.dtype)
     out = jnp.einsum("BKGQTS,BKGSC->BKGQTC", weights, jnp.concatenate(values, axis=3))
-    return out.reshape(batch, rows, heads, length, width)
+    return out.reshape(batch, rows, heads, length, channels)
 
 
 def logits(
-    head: Head, hidden: Float[Array, "*N D"], table: Float[Array, "V D"]
+    head: HeadOptions, hidden: Float[Array, "*N D"], table: Float[Array, "V D"]
 ) -> Float[Array, "*N V"]:
     """Float32 logits divided by the temperature; -1e30 from vocab_size on."""
     out = jnp.einsum(
@@ -203,7 +203,7 @@ def logits(
 
 
 def token_log_probs(
-    head: Head,
+    head: HeadOptions,
     hidden: Float[Array, "N D"],
     table: Float[Array, "V D"],
     targets: Int[Array, " N"],
@@ -223,7 +223,7 @@ def token_log_probs(
 
 
 def weighted_nll(
-    head: Head,
+    head: HeadOptions,
     hidden: Float[Array, "N D"],
     table: Float[Array, "V D"],
     targets: Int[Array, " N"],

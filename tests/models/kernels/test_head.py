@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from instructgpt.models.kernels.head import token_log_probs, weighted_nll
-from instructgpt.models.kernels.interface import Head
+from instructgpt.models.kernels.interface import HeadOptions
 
 N, D, V, KNOWN = 13, 5, 11, 9
-HEAD = Head(KNOWN, "float32", 4, temperature=0.7)
+HEAD = HeadOptions(KNOWN, "float32", 4, temperature=0.7)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from instructgpt.models.kernels import reference, selection
-from instructgpt.models.kernels.interface import Head, Operations, operations
+from instructgpt.models.kernels.interface import HeadOptions, Operations, operations
 from instructgpt.models.structures import KVSegment, TokenContext, Weights
 from tests import tiny
 
@@ -116,7 +116,7 @@ def attention(
 
 def head(name: str, chunk: int, temperature: float = 0.7, vocab_size: int = 9) -> Case:
     def call(ops, dtype, hidden, table):
-        settings = Head(vocab_size, dtype, chunk, temperature)
+        settings = HeadOptions(vocab_size, dtype, chunk, temperature)
         if name == "logits":
             return ops.logits(settings, hidden, table)[..., :vocab_size]
         targets = jnp.arange(13) % vocab_size
