@@ -258,8 +258,9 @@ class _Sampler:
                 before = [(limit - width if i == axis else 0, 0) for i in range(x.ndim)]
                 return jnp.pad(x, before)
 
-            keys, values = jax.tree.map(
-                lambda x: padded(x, 2), (segment.keys, segment.values)
+            keys, values = (
+                tuple(padded(layer, 2) for layer in layers)
+                for layers in (segment.keys, segment.values)
             )
             first = limit - valid.sum(axis=1, dtype=jnp.int32)
             return hidden[:, 0, -1], KVSegment(
