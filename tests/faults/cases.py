@@ -9,6 +9,7 @@ where there are none, nothing is run. Cases that begin with a smoke recipe share
 """
 
 import argparse
+import functools
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,16 +117,22 @@ def _give_tokenizer(case: Path, recipe: Path) -> None:
         shutil.copy(tokenizer, path)
 
 
+def make_recipe(cases: list[Path], recipe: Path) -> None:
+    """Runs the smoke recipe, once, if one of the cases begins with it."""
+    for case in cases:
+        line = _ONCE.search(commands(case))
+        if line:
+            made = run(line.group(0), case, recipe.parent)
+            if made.code:
+                raise SystemExit(f"the smoke recipe failed:\n{made.text}")
+            return
+
+
 def check(case: Path, recipe: Path, *, verbose: bool) -> bool:
     """Runs a case and prints one line of it, and all its output if it fails."""
     script, own, out = commands(case), _copy(case), Path(tempfile.mkdtemp())
     try:
         if _ONCE.search(script):
-            if not recipe.exists():
-                line = _ONCE.search(script).group(0)  # type: ignore[union-attr]
-                made = run(line, own, recipe.parent)
-                if made.code:
-                    raise SystemExit(f"the smoke recipe failed:\n{made.text}")
             shutil.copytree(recipe, out / recipe.name)
             script = _ONCE.sub("", script)
             _give_tokenizer(own, out / recipe.name)
@@ -139,12 +147,11 @@ def check(case: Path, recipe: Path, *, verbose: bool) -> bool:
         wrong = ["nothing is expected of it in tests/faults/expected.py"]
     else:
         wrong = faults(ending, expected)
-    print(f"{'FAILED' if wrong else 'ok':6} {ending.seconds:5.1f} s  {case.name}")
-    for fault in wrong:
-        print(f"       {fault}")
+    said = [f"{'FAILED' if wrong else 'ok':6} {ending.seconds:5.1f} s  {case.name}"]
+    said += [f"       {fault}" for fault in wrong]
     if wrong or verbose:
-        print("       | " + "\n       | ".join(ending.text.splitlines()[-40:]))
-    sys.stdout.flush()
+        said += [f"       | {line}" for line in ending.text.splitlines()[-40:]]
+    print("\n".join(said), flush=True)  # in one piece, as others print too
     return not wrong
 
 
@@ -154,6 +161,7 @@ def main(argv: list[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", help="parts of names; none: all cases")
+    parser.add_argument("--jobs", type=int, default=2, help="cases at a time")
     parser.add_argument("--verbose", action="store_true", help="show what all print")
     args = parser.parse_args(argv)
     if not folder().is_dir():
@@ -164,7 +172,10 @@ def main(argv: list[str]) -> int:
         cases = [c for c in cases if any(name in c.name for name in args.names)]
     with tempfile.TemporaryDirectory() as shared:
         recipe = Path(shared) / "smoke"
-        good = [check(case, recipe, verbose=args.verbose) for case in cases]
+        make_recipe(cases, recipe)
+        with ThreadPoolExecutor(args.jobs) as pool:
+            one = functools.partial(check, recipe=recipe, verbose=args.verbose)
+            good = list(pool.map(one, cases))
     print(f"{sum(good)} of {len(good)} cases end as they must")
     return int(not all(good))
 
