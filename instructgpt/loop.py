@@ -369,6 +369,9 @@ class _Preemption:
             if self._several:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: Any) -> None:
         for number, old in self._old.items():
             signal.signal(number, old)
+        if self.asked and error is None:
+            # It came after the loop last looked: the handler from before takes over.
+            os.kill(os.getpid(), self.asked)

@@ -17,7 +17,10 @@ import numpy as np
 from beartype import beartype
 from jaxtyping import AbstractArray, TypeCheckError, jaxtyped
 
-_SHAPES = re.compile(r"^from (jaxtyping|instructgpt\.(arrays|batches)) import", re.M)
+_SHAPES = re.compile(
+    r"^from (jaxtyping|instructgpt\.(arrays|batches)) import (?!Params$)", re.M
+)
+_hints_of = functools.cache(get_type_hints)
 
 
 def modules_with_shapes(repo: Path) -> list[str]:
@@ -74,7 +77,7 @@ def check_fields(value: Any, kinds: list[type]) -> None:
     """Raises TypeCheckError if a NamedTuple of these kinds has an array amiss."""
     if type(value) not in kinds:
         return
-    hints = get_type_hints(type(value))
+    hints = _hints_of(type(value))
     with jaxtyped("context"):  # in which a letter has one size
         for name, x in value._asdict().items():
             hint = hints[name]

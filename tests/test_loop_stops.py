@@ -40,6 +40,27 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, unbroken, number, asked,
     assert goes_on == (number < STEPS)
 
 
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_after_the_last_look_reaches_who_listened_before(
+    tmp_path, monkeypatch, asked
+):
+    """Between the loop's last question and its end nobody would hear it."""
+    heard = []
+
+    def answer(stop: bool, step: int) -> bool:
+        if step == STEPS + 1:
+            os.kill(os.getpid(), asked)
+        return stop
+
+    before = signal.signal(asked, lambda number, _: heard.append(number))
+    monkeypatch.setattr("instructgpt.loop.agree_to_stop", answer)
+    try:
+        run(tmp_path)
+    finally:
+        signal.signal(asked, before)
+    assert heard == [asked]
+
+
 def test_a_second_ctrl_c_ends_at_once_and_who_does_not_hear_one_hears_none(tmp_path):
     """Looks at what is installed: one that is sent would end the tests."""
     seen = []

@@ -1,7 +1,7 @@
-"""A recipe killed and stopped in its stages ends with the bits of one that never was.
+"""Stages killed and stopped end with the bits of those that never were.
 
 Each launch is a process of its own: it takes up the stage that was killed, finishes it,
-and is killed in the next one. `kills.py` draws moments, as many as wanted.
+and is killed in the next one. `kills.py` does so in every stage, at drawn moments.
 """
 
 import random
@@ -15,13 +15,12 @@ from tests.faults import kills, launches
 from tests.faults.dying import Moment
 from tests.faults.same_end import differences
 from tests.stages.processes import environment
-from tests.stages.recipe_run import MESH, Finished, finished
+from tests.stages.recipe_run import MESH, Finished, finished, unfinished
 
+STAGES = ("ppo", "evaluate")
 MOMENTS = [
-    Moment("os.mkdir pretrain/checkpoints/4.orbax-checkpoint-tmp"),  # as it is begun
-    Moment("update rl_init 9", number=signal.SIGTERM),
-    Moment("os.rename label/comparisons.valid.jsonl"),
-    Moment("update reward 3", number=signal.SIGINT),
+    Moment("os.mkdir ppo/checkpoints/1.orbax-checkpoint-tmp"),  # as it is begun
+    Moment("update ppo 2", number=signal.SIGTERM),
     Moment("os.rename ppo/checkpoints/2.orbax-checkpoint-tmp"),  # as it is deleted
     Moment("os.rename evaluate/finished.json"),
 ]
@@ -37,12 +36,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 def test_same_end_after_kills_and_stops(run, tmp_path, monkeypatch):
     for name, value in environment(8).items():
         monkeypatch.setenv(name, value)
-    workdir, ledger = tmp_path / "recipe", tmp_path / "ledger"
+    workdir, ledger = unfinished(run, tmp_path / "recipe", STAGES), tmp_path / "ledger"
     flags = [
         *(*kills.RECIPE, f"--workdir={workdir}"),
         *(
             f"--config.stages.{stage}.mesh.{axis}={size}"
-            for stage in kills.STAGES
+            for stage in STAGES
             for axis, size in MESH.items()
         ),
     ]

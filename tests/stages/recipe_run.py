@@ -4,7 +4,9 @@ Eight fake devices, cut 2 x 2 x 2, so that every stage is sharded along every ax
 """
 
 import functools
+import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,6 +60,14 @@ def link_stages(run: Finished, folder: Path) -> None:
     for stage in run.workdir.iterdir():
         if not (folder / stage.name).exists():
             (folder / stage.name).symlink_to(stage)
+
+
+def unfinished(run: Finished, workdir: Path, stages: Sequence[str]) -> Path:
+    """A copy of the recipe's workdir as if some of its stages had not been run."""
+    shutil.copytree(run.workdir, workdir)
+    for stage in stages:
+        shutil.rmtree(workdir / stage)
+    return workdir
 
 
 def newest_checkpoint(stage: Path) -> Path:

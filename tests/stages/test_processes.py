@@ -1,6 +1,5 @@
 """Two processes of four devices are one of eight, and neither waits for a dead one."""
 
-import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +13,13 @@ import pytest
 from instructgpt.metrics import read_metrics
 from tests import tiny
 from tests.stages.processes import ENDS_WITHIN, run_local, start_by_hand
-from tests.stages.recipe_run import MESH, Finished, finished, load_checkpoint
+from tests.stages.recipe_run import (
+    MESH,
+    Finished,
+    finished,
+    load_checkpoint,
+    unfinished,
+)
 
 STAGES = ("sft", "reward", "ppo_ptx")
 
@@ -22,14 +27,6 @@ STAGES = ("sft", "reward", "ppo_ptx")
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return finished(tmp_path_factory)
-
-
-def unfinished(run: Finished, workdir: Path) -> Path:
-    """A copy of the recipe's workdir as if three of its stages had not been run."""
-    shutil.copytree(run.workdir, workdir, ignore=shutil.ignore_patterns("samples"))
-    for name in STAGES:
-        shutil.rmtree(workdir / name)
-    return workdir
 
 
 def flags(workdir: Path) -> list[str]:
@@ -72,7 +69,7 @@ def assert_trained_alike(actual: Any, expected: Any) -> None:
 @pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")
 def test_two_processes_are_one(run, tmp_path):
     # 1. one process dies, and the other does not wait for it
-    both = unfinished(run, tmp_path / "both")
+    both = unfinished(run, tmp_path / "both", STAGES)
     first, second = processes = start_by_hand(*flags(both))
     try:
         wait_for_step(both / "sft" / "metrics.jsonl", 2, processes)
@@ -99,7 +96,7 @@ def test_two_processes_are_one(run, tmp_path):
         for part in ("step", "meta"):
             assert actual[part] == expected[part]
     # 3. where Gloo adds up in one process too, the bits are the same
-    alone = unfinished(run, tmp_path / "alone")
+    alone = unfinished(run, tmp_path / "alone", STAGES)
     run_local(1, 8, *flags(alone))
     for stage in STAGES:
         actual, expected = (load_checkpoint(w / stage) for w in (both, alone))
