@@ -20,8 +20,8 @@ from tests.stages.recipe_run import MESH, Finished, finished, unfinished
 STAGES = ("ppo", "evaluate")
 MOMENTS = [
     Moment("os.mkdir ppo/checkpoints/1.orbax-checkpoint-tmp"),  # as it is begun
-    Moment("update ppo 2", number=signal.SIGTERM),
-    Moment("os.rename ppo/checkpoints/2.orbax-checkpoint-tmp"),  # as it is deleted
+    Moment("update ppo 2", number=signal.SIGTERM),  # which saves 3
+    Moment("os.rename ppo/checkpoints/3.orbax-checkpoint-tmp"),  # as it is deleted
     Moment("os.rename evaluate/finished.json"),
 ]
 
