@@ -50,7 +50,7 @@ class Stage:
 
     module: str
     blocks: Mapping[str, str | type] = dataclasses.field(default_factory=dict)
-    # Blocks that name a checkpoint to start from -> the block with that model's size,
+    # Blocks, or keys, that name checkpoints to start from -> whose size the model has,
     # "model" or "reward_model", for a plan, which has no checkpoints. In such a stage
     # the block `model` holds only changes to the checkpoint's model.
     models: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -108,6 +108,7 @@ STAGES: dict[str, Stage] = {
     "label": Stage(
         "instructgpt.stages.label",
         {**SHARED, "label": "instructgpt.stages.label:LabelConfig"},
+        models={"label.policies": "model"},
         gives="rankings",
     ),
     "reward": Stage(
@@ -124,6 +125,7 @@ STAGES: dict[str, Stage] = {
     "select": Stage(
         "instructgpt.stages.select",
         {**SHARED, "select": "instructgpt.stages.select:SelectConfig"},
+        models={"select.candidates": "model", "select.reward": "reward_model"},
         reward_keys=("select.reward",),
     ),
     "ppo": Stage(
@@ -155,6 +157,7 @@ STAGES: dict[str, Stage] = {
             "rl_init": INIT,
             "evaluate": "instructgpt.stages.evaluate:EvaluateConfig",
         },
+        models={"models": "model", "evaluate.reward": "reward_model"},
         entries={"models": "instructgpt.stages.evaluate:ModelEntry"},
         named_classes=("evaluators", "judges"),
         reward_keys=("evaluate.reward",),

@@ -46,6 +46,7 @@ from instructgpt.stages.asking import (
 )
 from instructgpt.stages.inputs import short_rows
 from instructgpt.stages.label import has_report, open_comparisons
+from instructgpt.stages.programs import Models, Program, asking_programs
 from instructgpt.stages.rankings import comparison_encoder
 
 # Blocks of classes by name -> the built-in ones, and the method that all have.
@@ -364,6 +365,24 @@ def _meta(context: common.Context) -> dict[str, Any]:
         "seed": context.config.seed,
         "world_seed": context.data_config.world_seed,
     }
+
+
+def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Program]:
+    """The programs with which a model answers and the reward model scores.
+
+    A model whose prompts have solved examples before them needs more memory. Evaluators
+    and judges have programs of their own, which are not planned.
+    """
+    settings = common.block_of(config, "evaluate", EvaluateConfig)
+    return asking_programs(
+        config,
+        mesh,
+        models,
+        policy="models",
+        reward="evaluate.reward",
+        batch_size=settings.batch_size,
+        remedy="lower config.evaluate.batch_size",
+    )
 
 
 def check(config: ConfigDict, blocks: dict[str, Any], mesh: Mesh) -> None:

@@ -15,8 +15,10 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from instructgpt.data.datasets import DataConfig
 from instructgpt.data.sources import Records, build_jsonl, open_source
 from instructgpt.distributed import first_then_others, on_first
 from instructgpt.errors import UserError, about
@@ -33,6 +35,9 @@ from instructgpt.ranges import (
 )
 from instructgpt.stages import common, loading
 from instructgpt.stages.asking import forget_answers, short_prompts
+from instructgpt.stages.inputs import model_config
+from instructgpt.stages.label_rows import mean_ranking, misplace, untied_pairs
+from instructgpt.stages.programs import Models, Program, answers
 from instructgpt.world import (
     Labeler,
     Task,
@@ -82,6 +87,15 @@ class LabelConfig:
                 f"config.label.min_responses={self.min_responses}"
             )
 
+    def answers_each(self, checkpoints: int, misplaced: int = 0) -> int:
+        """Answers that each checkpoint gives to a prompt, so that K of them are found.
+
+        Args:
+          checkpoints: Number of checkpoints that answer.
+          misplaced: Number of the K answers that were written to other prompts.
+        """
+        return -(-(self.max_responses - misplaced) // checkpoints)
+
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Samples answers and has them ranked; writes the comparisons set."""
@@ -108,6 +122,21 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     report = _rank(context, label, labelers, answers)
     common.finish(context)
     return report
+
+
+def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Program]:
+    """The program with which a policy answers a batch of prompts, K answers each."""
+    label = common.block_of(config, "label", LabelConfig)
+    answer = answers(
+        "policy",
+        model_config(dataclasses.asdict(models["label.policies"]), mesh),
+        mesh,
+        common.block_of(config, "data", DataConfig),
+        batch_size=label.batch_size,
+        num_samples=label.answers_each(len(label.policies) * len(label.fractions)),
+        remedy="lower config.label.batch_size",
+    )
+    return {"answer": answer}
 
 
 def _labelers(context: common.Context, label: LabelConfig) -> list[Labeler] | None:
@@ -163,7 +192,7 @@ def _answer(
     """Samples K answers per prompt from all policies, in random order."""
     sources = _checkpoints(context, label)
     misplaced = label.misplaced if split == "train" else 0
-    each = -(-(label.max_responses - misplaced) // len(sources))
+    each = label.answers_each(len(sources), misplaced)
     pools: list[list[str]] = [[] for _ in range(len(prompts))]
     for number, init in enumerate(sources):
         policy = loading.language_model(init, context)
@@ -220,40 +249,6 @@ def _tell_left_out(
         common.announce(f"{context.config.name}: {told} and are left out")
 
 
-def misplace(
-    rows: Sequence[dict[str, Any]], number: int, rng: np.random.Generator
-) -> list[dict[str, Any]]:
-    """Adds responses of other rows to each row's `responses`, at random places.
-
-    Args:
-      rows: Prompts with `responses` and a `category`.
-      number: Number of responses added to a row. The 2nd, 4th, ... come from other rows
-        of its category if there are any; the rest come from any row.
-      rng: Generator that draws rows, responses and places.
-
-    Returns:
-      New rows. A single row stays as it is, because there is no other.
-    """
-    if len(rows) < 2:
-        return list(rows)
-    alike: dict[str, list[int]] = {}
-    for i, row in enumerate(rows):
-        alike.setdefault(row["category"], []).append(i)
-    out = []
-    for i, row in enumerate(rows):
-        responses = list(row["responses"])
-        for turn in range(number):
-            pool = alike[row["category"]] if turn % 2 else range(len(rows))
-            pool = pool if len(pool) > 1 else range(len(rows))
-            # Draws a member of the pool other than row i.
-            drawn = int(rng.integers(len(pool) - 1))
-            j = pool[drawn] if pool[drawn] != i else pool[-1]
-            text = rows[j]["responses"][rng.integers(len(rows[j]["responses"]))]
-            responses.insert(int(rng.integers(len(responses) + 1)), text)
-        out.append({**row, "responses": responses})
-    return out
-
-
 def _checkpoints(
     context: common.Context, label: LabelConfig
 ) -> list[loading.InitConfig]:
@@ -300,7 +295,7 @@ def _rank(
     for split, rows in splits.items():
         files[split] = context.workdir / f"comparisons.{split}.jsonl"
         on_first(functools.partial(_write_lines, files[split], rows))
-    report["pairs"] = {s: sum(map(_untied, rows)) for s, rows in splits.items()}
+    report["pairs"] = {s: sum(map(untied_pairs, rows)) for s, rows in splits.items()}
     report["set"] = first_then_others(
         lambda: build_jsonl("comparisons", "ranked", context.workdir, files)
     )
@@ -321,22 +316,6 @@ def _comparisons(
         {**shared, "ranks": ranks, "labeler": labeler.name}
         for ranks, labeler in zip(rankings, labelers, strict=True)
     ]
-
-
-def mean_ranking(ranked: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Joins several labelers' comparisons to one, by mean rank; 1 is best.
-
-    Args:
-      ranked: Comparisons of the same responses, each with `ranks` and `labeler`.
-
-    Returns:
-      A comparison with dense ranks, in which equal means are a tie. Its `labeler` names
-      all labelers.
-    """
-    means = np.mean([row["ranks"] for row in ranked], axis=0).round(6)
-    ranks = np.unique(means, return_inverse=True)[1] + 1
-    labeler = "+".join(row["labeler"] for row in ranked)
-    return {**ranked[0], "ranks": ranks.tolist(), "labeler": labeler}
 
 
 def open_comparisons(workdir: str | Path, split: str) -> Records:
@@ -361,11 +340,6 @@ def read_report(workdir: str | Path) -> dict[str, Any]:
 def has_report(workdir: str | Path) -> bool:
     """Whether a label stage has ranked answers in this workdir."""
     return (Path(workdir) / "labels.json").exists()
-
-
-def _untied(row: dict[str, Any]) -> int:
-    ranks = np.array(row["ranks"])
-    return int((ranks[:, None] < ranks[None, :]).sum())
 
 
 def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -17,13 +17,30 @@ from ml_collections import ConfigDict
 
 from instructgpt.batches import PackedComparisonBatch, PromptBatch, TokenBatch
 from instructgpt.data.datasets import DataConfig
+from instructgpt.generation import make_sampler
+from instructgpt.inference.programs import shared_scorer
+from instructgpt.models import costs
 from instructgpt.models.config import ModelConfig
-from instructgpt.models.costs import Cost, update
+from instructgpt.models.costs import Cost
+from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.optim import OptimizerConfig, make_optimizer
-from instructgpt.sharding import batch_ways, local_ways, replicated, spec
+from instructgpt.sampling import SamplingConfig
+from instructgpt.sharding import (
+    batch_ways,
+    local_ways,
+    moves_tokens,
+    replicated,
+    round_up,
+    spec,
+)
 from instructgpt.stages.blocks import block_of, overrides
 from instructgpt.stages.inputs import model_config
-from instructgpt.state import TrainState, shardings_of, train_state_layout
+from instructgpt.state import (
+    TrainState,
+    params_layout,
+    shardings_of,
+    train_state_layout,
+)
 
 # Config block that names a checkpoint -> config of the model in it.
 Models = Mapping[str, ModelConfig]
@@ -110,10 +127,119 @@ def train_step(
         (state, batch, random_key(mesh)),
         held=held_state(name, state),
         beside=batch,
-        cost=update(model.config, cost),
+        cost=costs.update(model.config, cost),
         microbatches="train.microbatches",
         remedy="raise config.train.microbatches",
     )
+
+
+def answers(
+    name: str,
+    config: ModelConfig,
+    mesh: Mesh,
+    data: DataConfig,
+    *,
+    batch_size: int,
+    num_samples: int = 1,
+    remedy: str,
+) -> Program:
+    """The program with which a language model answers a batch of prompts.
+
+    Args:
+      name: Readable name of the model.
+      config: The model's config.
+      mesh: The mesh to run on.
+      data: Its limits are the lengths of all prompts and responses.
+      batch_size: Prompts in a batch, rounded up for the mesh.
+      num_samples: Answers to a prompt.
+      remedy: What to change if it needs too much memory.
+    """
+    model, count = Transformer(config), round_up(batch_size, mesh)
+    params = params_layout(model, mesh)
+    sampling = SamplingConfig(data.max_response, num_samples=num_samples)
+    # Special tokens do not change shapes.
+    sampler = make_sampler(model, config=sampling, stop_ids=(1,), pad_id=0)
+    first = costs.prefill(config, rows=count, prompt=data.max_prompt)
+    steps = costs.decode(
+        config,
+        rows=count * num_samples,
+        prompt=data.max_prompt,
+        response=data.max_response,
+        samples=num_samples,
+    )
+    weights = costs.decode_weights(config, response=data.max_response).bytes
+    # If tokens move to the weights, each device reads only its own weights.
+    moved = moves_tokens(count * num_samples, config.width)
+    return Program(
+        sampler,
+        (params, prompts(mesh, count, data), random_key(mesh)),
+        held={name: params},
+        cost=first.plus(steps),
+        weights=first.bytes + (0.0 if moved else weights),
+        trips=Trips(data.max_response - 1),
+        remedy=remedy,
+    )
+
+
+def scores(
+    config: ModelConfig, mesh: Mesh, data: DataConfig, *, batch_size: int, remedy: str
+) -> Program:
+    """The program with which a reward model scores a batch of answers; see `answers`.
+
+    Args:
+      config: The reward model's config.
+      mesh: The mesh to run on.
+      data: Its limits are the lengths of all prompts and responses.
+      batch_size: Answers in a batch, rounded up for the mesh.
+      remedy: What to change if it needs too much memory.
+    """
+    count, length = round_up(batch_size, mesh), data.max_prompt + data.max_response
+    params = params_layout(ScalarModel(config), mesh)
+    prompt, response = (count, data.max_prompt), (count, 1, data.max_response)
+    texts = (
+        rows(mesh, shape, dtype)
+        for shape in (prompt, response)
+        for dtype in (jnp.int32, jnp.bool_)
+    )
+    return Program(
+        shared_scorer(config),
+        (params, *texts),
+        held={"reward model": params},
+        cost=costs.forward(config, tokens=count * length, seen=costs.causal(length)),
+        remedy=remedy,
+    )
+
+
+def asking_programs(
+    config: ConfigDict,
+    mesh: Mesh,
+    models: Models,
+    *,
+    policy: str,
+    reward: str,
+    batch_size: int,
+    remedy: str,
+) -> dict[str, Program]:
+    """The programs of a stage that has a model's answers scored: `answers`, `scores`.
+
+    Args:
+      config: The stage's config.
+      mesh: The mesh to run on.
+      models: See `programs` of a stage.
+      policy: The key of the model that answers.
+      reward: The key of the reward model.
+      batch_size: Prompts in a batch, rounded up for the mesh.
+      remedy: What to change if one needs too much memory.
+    """
+    data = block_of(config, "data", DataConfig)
+    language, scalar = (
+        model_config(dataclasses.asdict(models[key]), mesh) for key in (policy, reward)
+    )
+    size: dict[str, Any] = dict(batch_size=batch_size, remedy=remedy)
+    return {
+        "answer": answers("policy", language, mesh, data, **size),
+        "score": scores(scalar, mesh, data, **size),
+    }
 
 
 def rows(mesh: Mesh, shape: tuple[int, ...], dtype: Any) -> Any:

@@ -8,6 +8,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from instructgpt.distributed import is_first
@@ -18,6 +19,7 @@ from instructgpt.progress import print_table
 from instructgpt.ranges import FolderPath, NonNegativeFloat, NonNegativeInt, PositiveInt
 from instructgpt.stages import common, loading
 from instructgpt.stages.asking import short_prompts
+from instructgpt.stages.programs import Models, Program, asking_programs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +79,20 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     common.write_json(path, result)
     common.finish(context)
     return result
+
+
+def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Program]:
+    """The programs with which a candidate answers and the reward model scores."""
+    select = common.block_of(config, "select", SelectConfig)
+    return asking_programs(
+        config,
+        mesh,
+        models,
+        policy="select.candidates",
+        reward="select.reward",
+        batch_size=select.batch_size,
+        remedy="lower config.select.batch_size",
+    )
 
 
 def _valid_losses(candidates: str, context: common.Context) -> dict[int, float]:

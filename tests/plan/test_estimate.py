@@ -7,8 +7,11 @@ import jax
 import numpy as np
 import pytest
 
+from configs import evaluate as evaluate_config
+from configs import label as label_config
 from configs import ppo_ptx as ppo_config
 from configs import reward as reward_config
+from configs import select as select_config
 from configs import sft as sft_config
 from instructgpt.errors import UserError
 from instructgpt.optim import OptimizerConfig, make_optimizer
@@ -16,17 +19,19 @@ from instructgpt.plan.estimate import compile_program, device_bytes, estimate
 from instructgpt.plan.machines import GIB, gpus
 from instructgpt.plan.report import advice, as_json, as_text
 from instructgpt.plan.work import Work, describe
+from instructgpt.stages import find
 from instructgpt.state import PPOState, cast, make_train_state
 from tests import tiny
 
 MODEL = tiny.config(vocab_size=1280, context_length=192, width=64, num_heads=4)
-STAGES = {"sft": sft_config, "reward": reward_config, "ppo": ppo_config}
+ASKING = {"label": label_config, "select": select_config, "evaluate": evaluate_config}
+STAGES = {"sft": sft_config, "reward": reward_config, "ppo": ppo_config, **ASKING}
 
 
 def work_of(stage: str, mesh: jax.sharding.Mesh) -> Work:
     config = STAGES[stage].get_config("smoke")
     with jax.set_mesh(mesh):
-        return describe(config, {"init": MODEL, "reward_init": MODEL}, mesh)
+        return describe(config, dict.fromkeys(find(config.stage).models, MODEL), mesh)
 
 
 def live(tree):
@@ -127,6 +132,23 @@ def test_predicted_bytes_are_those_of_the_running_executable(
     assert plan.peak >= predicted.arguments + predicted.temporaries + waiting
 
 
+@pytest.mark.parametrize("stage", sorted(ASKING))
+def test_stages_that_ask_hold_and_run_what_is_planned(stage, mesh, machine):
+    work = work_of(stage, mesh)
+    with jax.set_mesh(mesh):
+        plan = estimate(work, machine, mesh)
+        for name, found in work.programs.items():
+            arguments = live(found.arguments)
+            out = found.jitted(*arguments)
+            params, *_ = arguments
+            assert plan.compiled[name].arguments >= bytes_on_a_device(params)
+            rows = jax.tree.leaves(out)[0].shape[0]
+            assert rows == jax.tree.leaves(found.arguments[1])[0].shape[0]
+    both = {"policy", "reward model"}
+    assert work.held.keys() == ({"policy"} if stage == "label" else both)
+    assert plan.peak >= sum(device_bytes(tree) for tree in work.held.values())
+
+
 @pytest.mark.parametrize("stage", sorted(STAGES))
 def test_no_matrix_is_whole_on_every_device_of_fsdp(stage):
     """Parameters, moments, averages and frozen copies are all cut."""
@@ -139,7 +161,8 @@ def test_no_matrix_is_whole_on_every_device_of_fsdp(stage):
                 ways = np.prod(whole) / np.prod(part)
                 assert ways >= 4, f"{name}{jax.tree_util.keystr(path)}"
                 seen += 1
-    assert seen >= 3 * 8, "parameters and two moments of eight matrices"
+    copies = 1 if stage in ASKING else 3  # parameters, and two moments
+    assert seen >= copies * 8, "of eight matrices"
 
 
 def test_the_report_says_whether_it_fits_and_what_to_change(mesh, machine):

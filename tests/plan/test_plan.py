@@ -59,8 +59,8 @@ MISTAKES = {
     "gpu": ([SMOKE, "--devices=2", "--gpu=voodoo2"], "known kinds: a100, h100, h200"),
     "size": (["--config=configs/sft.py:mini", "--devices=2"], "names no size"),
     "stage": (
-        ["--config=configs/evaluate.py:6b", "--devices=2"],
-        "config.stage='evaluate' has no plan",
+        ["--config=configs/recipe.py:6b", "--devices=2"],
+        "config.stage='recipe' has no plan",
     ),
     "search": (
         [SMOKE, "--devices=2", "--search", "--phases=decode"],

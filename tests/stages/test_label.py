@@ -5,7 +5,7 @@ import pytest
 
 from instructgpt.errors import UserError
 from instructgpt.stages import label
-from instructgpt.stages.label import mean_ranking, misplace
+from instructgpt.stages.label_rows import mean_ranking, misplace
 
 
 def row(ranks, labeler):
