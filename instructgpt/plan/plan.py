@@ -15,7 +15,7 @@ from instructgpt.plan.fewest import fewest
 from instructgpt.plan.machines import SLICES, Machine, gpus, tpu
 from instructgpt.plan.report import as_json, as_text
 from instructgpt.plan.search import search
-from instructgpt.plan.work import describe
+from instructgpt.plan.work import check_planned, describe
 from instructgpt.sharding import MeshConfig, make_mesh
 from instructgpt.stages import find
 from instructgpt.stages.blocks import build
@@ -52,6 +52,7 @@ def plan_stage(
     Raises:
       UserError: a flag, a size or a mesh is not valid.
     """
+    check_planned(config)
     if request.search and request.phases:
         raise UserError("--search looks at whole stages; leave --phases out")
     if request.topology in SLICES:

@@ -1,5 +1,6 @@
 """Describes a stage by the arrays that it always holds and the functions it calls."""
 
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
@@ -25,6 +26,22 @@ class Work(NamedTuple):
         return next(names, "")
 
 
+def check_planned(config: ConfigDict) -> ModuleType:
+    """The module of a stage that can be planned.
+
+    Raises:
+      UserError: the stage does not describe its programs.
+    """
+    stage = find(config.stage).exports
+    if not hasattr(stage, "programs"):
+        raise UserError(
+            f"config.stage={config.stage!r} has no plan: {stage.__name__} exports no "
+            "function programs(config, mesh, models); a recipe is planned stage by "
+            "stage, such as --config=configs/sft.py:6b"
+        )
+    return stage
+
+
 def describe(config: ConfigDict, models: Models, mesh: Mesh) -> Work:
     """Describes a stage's work on a mesh; must be called under `jax.set_mesh`.
 
@@ -36,12 +53,7 @@ def describe(config: ConfigDict, models: Models, mesh: Mesh) -> Work:
     Raises:
       UserError: the stage does not describe its programs, or a size does not divide.
     """
-    stage = find(config.stage).exports
-    if not hasattr(stage, "programs"):
-        raise UserError(
-            f"config.stage={config.stage!r} has no plan: {stage.__name__} exports no "
-            "function programs(config, mesh, models)"
-        )
+    stage = check_planned(config)
     blocks = check_config(config, mesh)
     programs = stage.programs(config, mesh, models)
     held: dict[str, Any] = {}
