@@ -67,7 +67,7 @@ class Checkpoints:
         self._files = verify == "files" and "://" not in os.fspath(self.directory)
         self._whole: set[int] = set()  # steps whose files have been compared
         # `meta` and its list of arrays, by step; read once, as every use needs them.
-        self._read_meta: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
+        self._metas: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
         self._checkpointer = ocp.training.Checkpointer(
             without_patterns(self.directory),
             # Orbax keeps all: `_prune` deletes, in an order that a kill cannot harm.
@@ -100,7 +100,7 @@ class Checkpoints:
         listed = {name: [*map(int, arrays[name].shape), sums[name]] for name in arrays}
         whole = {**meta, _ARRAYS: listed}
         whole[_OWN] = value_checksum(whole)
-        self._read_meta.pop(step, None)
+        self._metas.pop(step, None)
         with self._writing(step), _meta_as_json():
             self._checkpointer.save_checkpointables_async(
                 step, {**parts, META: whole}, force=True
@@ -179,14 +179,14 @@ class Checkpoints:
 
     def _meta(self, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """A copy of `meta`, and the shape and checksum of every array by path."""
-        if step not in self._read_meta:
+        if step not in self._metas:
             with _meta_as_json():
                 meta = self._load(step, META, None)
             checksum = meta.pop(_OWN, None) if isinstance(meta, dict) else None
             if checksum is None or checksum != value_checksum(meta):
                 raise self._damaged(step, META)
-            self._read_meta[step] = meta, meta.pop(_ARRAYS)
-        meta, listed = self._read_meta[step]
+            self._metas[step] = meta, meta.pop(_ARRAYS)
+        meta, listed = self._metas[step]
         return copy.deepcopy(meta), listed
 
     def _check_arrays(

@@ -50,7 +50,7 @@ class Stage:
 
     module: str
     blocks: Mapping[str, str | type] = dataclasses.field(default_factory=dict)
-    # Blocks, or keys, that name checkpoints to start from -> whose size the model has,
+    # Blocks, or keys, that name checkpoints to start from -> the size of their model,
     # "model" or "reward_model", for a plan, which has no checkpoints. In such a stage
     # the block `model` holds only changes to the checkpoint's model.
     models: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -373,16 +373,8 @@ def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Progra
     A model whose prompts have solved examples before them needs more memory. Evaluators
     and judges have programs of their own, which are not planned.
     """
-    settings = common.block_of(config, "evaluate", EvaluateConfig)
-    return asking_programs(
-        config,
-        mesh,
-        models,
-        policy="models",
-        reward="evaluate.reward",
-        batch_size=settings.batch_size,
-        remedy="lower config.evaluate.batch_size",
-    )
+    keys = dict(policy="models", reward="evaluate.reward")
+    return asking_programs(config, mesh, models, block="evaluate", **keys)
 
 
 def check(config: ConfigDict, blocks: dict[str, Any], mesh: Mesh) -> None:

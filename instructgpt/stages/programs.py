@@ -42,7 +42,7 @@ from instructgpt.state import (
     train_state_layout,
 )
 
-# Config block that names a checkpoint -> config of the model in it.
+# Config block or key that names a checkpoint -> config of the model in it.
 Models = Mapping[str, ModelConfig]
 
 _STEPS = 1000  # length of a planned schedule; it does not change shapes
@@ -215,27 +215,26 @@ def asking_programs(
     mesh: Mesh,
     models: Models,
     *,
+    block: str,
     policy: str,
     reward: str,
-    batch_size: int,
-    remedy: str,
 ) -> dict[str, Program]:
     """The programs of a stage that has a model's answers scored: `answers`, `scores`.
 
     Args:
       config: The stage's config.
       mesh: The mesh to run on.
-      models: See `programs` of a stage.
+      models: The models by key.
+      block: The block whose `batch_size` is the number of prompts in a batch.
       policy: The key of the model that answers.
       reward: The key of the reward model.
-      batch_size: Prompts in a batch, rounded up for the mesh.
-      remedy: What to change if one needs too much memory.
     """
     data = block_of(config, "data", DataConfig)
     language, scalar = (
         model_config(dataclasses.asdict(models[key]), mesh) for key in (policy, reward)
     )
-    size: dict[str, Any] = dict(batch_size=batch_size, remedy=remedy)
+    remedy = f"lower config.{block}.batch_size"
+    size: dict[str, Any] = dict(batch_size=config[block].batch_size, remedy=remedy)
     return {
         "answer": answers("policy", language, mesh, data, **size),
         "score": scores(scalar, mesh, data, **size),

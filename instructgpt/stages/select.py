@@ -83,16 +83,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
 def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Program]:
     """The programs with which a candidate answers and the reward model scores."""
-    select = common.block_of(config, "select", SelectConfig)
-    return asking_programs(
-        config,
-        mesh,
-        models,
-        policy="select.candidates",
-        reward="select.reward",
-        batch_size=select.batch_size,
-        remedy="lower config.select.batch_size",
-    )
+    keys = dict(policy="select.candidates", reward="select.reward")
+    return asking_programs(config, mesh, models, block="select", **keys)
 
 
 def _valid_losses(candidates: str, context: common.Context) -> dict[int, float]:

@@ -5,10 +5,10 @@
 An unbroken run first tells which moments there are (see `dying.py`). A run is then
 launched with a moment to die at, launched again with a later one, and so on, several
 times before it may end: --kills by SIGKILL in all, --stops by SIGTERM or SIGINT, and
---of_two by SIGKILL of one of two processes that are one program. One more
-runs on a file system that fills up at --disks sizes, and one while a second is started
-in its workdir (`crowded.py`). What each run leaves must be what the unbroken one left,
-to the bit, with no file more or less (`same_end.py`). Exits with 1 if one is not.
+--of_two by SIGKILL of one of two processes that are one program. One more runs on a
+file system that fills up at --disks sizes, and one while a second is started in its
+workdir (`crowded.py`). What each run leaves must be what the unbroken one left, to the
+bit, with no file more or less (`same_end.py`). Exits with 1 if one is not.
 """
 
 import argparse

@@ -14,7 +14,7 @@ from tests.faults.dying import SENT, Moment, to_text
 from tests.stages.processes import free_port
 
 REPO = Path(__file__).resolve().parents[2]
-LONGEST = 900  # seconds for a launch; two cold processes on two busy cores take 300
+LONGEST = 900  # seconds for a launch; two processes on busy cores took more than 300
 # What a run says when it is asked to stop: in the training loop, and elsewhere.
 SAYS_STOPPED = ("which is saved; start the same line again", "what is whole stays")
 

@@ -140,8 +140,9 @@ def test_stages_that_ask_hold_and_run_what_is_planned(stage, mesh, machine):
         for name, found in work.programs.items():
             arguments = live(found.arguments)
             out = found.jitted(*arguments)
-            params, *_ = arguments
-            assert plan.compiled[name].arguments >= bytes_on_a_device(params)
+            arrays = arguments[:2] if name == "answer" else arguments  # not the key
+            real = bytes_on_a_device(arrays)
+            assert plan.compiled[name].arguments == pytest.approx(real, rel=0.1)
             rows = jax.tree.leaves(out)[0].shape[0]
             assert rows == jax.tree.leaves(found.arguments[1])[0].shape[0]
     both = {"policy", "reward model"}
