@@ -24,7 +24,6 @@ from instructgpt.rollouts import (
     split_batch,
 )
 from instructgpt.sampling import Samples
-from instructgpt.sharding import moves_tokens
 from instructgpt.stages.blocks import block_of
 from instructgpt.stages.opening import Context
 from instructgpt.stages.ppo_episodes import Settings
@@ -38,6 +37,7 @@ from instructgpt.stages.programs import (
     prompts,
     random_key,
     rows,
+    shared_weights,
     started_from,
     texts,
 )
@@ -244,7 +244,7 @@ def _plan_sampling(plan: _Plan, functions: Functions) -> dict[str, Program]:
     weights = costs.decode_weights(plan.nets.policy.config, response=response).bytes
     # `decode` already includes reading the weights for one round.
     decode = plan.cost("decode").plus(Cost(0.0, (rounds - 1) * weights))
-    whole = moves_tokens(slots, plan.nets.policy.config.width)
+    shared = shared_weights(plan.nets.policy.config, rows=slots, response=response)
     steps = response - 1
     return {
         "prefill": prefill,
@@ -253,8 +253,7 @@ def _plan_sampling(plan: _Plan, functions: Functions) -> dict[str, Program]:
             arguments,
             beside=plan.batches(),
             cost=decode,
-            # If tokens move to the weights, each device reads only its own weights.
-            weights=0.0 if whole else weights * rounds,
+            weights=shared * rounds,
             trips=Trips(steps, refills, steps * (rounds - 1) / max(refills, 1)),
             without="prefill",
             remedy="set config.rollout.slots, for a smaller cache",

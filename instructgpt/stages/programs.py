@@ -167,18 +167,28 @@ def answers(
         response=data.max_response,
         samples=num_samples,
     )
-    weights = costs.decode_weights(config, response=data.max_response).bytes
-    # If tokens move to the weights, each device reads only its own weights.
-    moved = moves_tokens(count * num_samples, config.width)
+    weights = shared_weights(
+        config, rows=count * num_samples, response=data.max_response
+    )
     return Program(
         sampler,
         (params, prompts(mesh, count, data), random_key(mesh)),
         held={name: params},
         cost=first.plus(steps),
-        weights=first.bytes + (0.0 if moved else weights),
+        weights=first.bytes + weights,
         trips=Trips(data.max_response - 1),
         remedy=remedy,
     )
+
+
+def shared_weights(config: ModelConfig, *, rows: int, response: int) -> float:
+    """Bytes of weights that each device reads while `rows` rows are decoded at once.
+
+    It is 0 if tokens move to the weights: each device then reads only its own.
+    """
+    if moves_tokens(rows, config.width):
+        return 0.0
+    return costs.decode_weights(config, response=response).bytes
 
 
 def scores(
