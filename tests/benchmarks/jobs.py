@@ -31,7 +31,13 @@ from instructgpt.optim import OptimizerConfig, make_optimizer
 from instructgpt.rewards import make_reward_scorer
 from instructgpt.rollouts import make_minibatches, make_rollout_fn
 from instructgpt.sampling import SamplingConfig
-from instructgpt.sharding import MeshConfig, local_ways, make_mesh, put_batch
+from instructgpt.sharding import (
+    MeshConfig,
+    block_until_ready_on_cpu,
+    local_ways,
+    make_mesh,
+    put_batch,
+)
 from instructgpt.state import PPOState, TrainState, cast, make_train_state, shardings_of
 from instructgpt.steps.ppo import (
     PPOConfig,
@@ -312,7 +318,7 @@ def ppo(args: Args) -> Job:
     )
 
     def score(samples: Any, batch: Any, frozen: Frozen, value: Any) -> Any:
-        scores = rate(frozen.reward, batch, samples)
+        scores = block_until_ready_on_cpu(rate(frozen.reward, batch, samples))
         return roll_out(batch, samples, scores, frozen.reference, value)
 
     cut = make_minibatches(minibatches)
@@ -332,10 +338,12 @@ def ppo(args: Args) -> Job:
         nonlocal state
         batch, text = bench.put(prompts), bench.put(texts) if args.ptx else None
         key = jax.random.fold_in(bench.key, state.policy.step)
-        samples = roll(state.policy.params, batch, key)
-        episodes = score(samples, batch, frozen, state.value.params)
+        # As in the stage, a CPU's devices end each program together.
+        ended = block_until_ready_on_cpu
+        samples = ended(roll(state.policy.params, batch, key))
+        episodes = ended(score(samples, batch, frozen, state.value.params))
         for part in cut(episodes, key):
-            state, metrics = step(state, part, text, key)
+            state, metrics = ended(step(state, part, text, key))
         return state.policy.params, metrics
 
     costs = _ppo_costs(args, policy.config)
