@@ -1,4 +1,4 @@
-"""Losses as functions of arrays, without a model; each returns a sum and a weight.
+"""Sums with their weights, and the pairwise ranking loss, without a model.
 
 Letters: B batch, T tokens, K responses per prompt. Sums are divided by weights once,
 after both are added up over microbatches and processes, so that padding and splitting

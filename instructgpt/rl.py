@@ -19,15 +19,15 @@ def shaped_rewards(
     mask: Bool[Array, "B R"],
     kl_coef: float,
 ) -> Float[Array, "B R"]:
-    """Rewards r_t = -beta * (log p_t - log q_t), plus the score at the last token.
+    """Rewards r_t = -beta * log(pi / pi_ref) at token t; the last adds the score.
 
     Their sum over a response is score - beta * KL, the bracket of Eq. 2. The KL
     estimate is not clipped and may be negative at a token.
 
     Args:
       score: The reward model's score of each response.
-      log_probs: Log-probs log p_t of the policy that sampled.
-      ref_log_probs: Log-probs log q_t of the frozen reference.
+      log_probs: Log-probs log pi of the policy that sampled.
+      ref_log_probs: Log-probs log pi_ref of the frozen reference.
       mask: True on real tokens.
       kl_coef: Coefficient beta, per nat.
 
@@ -79,17 +79,15 @@ def gae(
     return advantages, jnp.where(mask, advantages + values, 0.0)
 
 
-def whiten(
-    x: Float[Array, "B R"], mask: Bool[Array, "B R"], *, shift_mean: bool = True
-) -> Float[Array, "B R"]:
-    """Scales to unit variance (and mean 0) over the real tokens only; 0 on padding.
+def whiten(x: Float[Array, "B R"], mask: Bool[Array, "B R"]) -> Float[Array, "B R"]:
+    """Scales to mean 0 and unit variance over the real tokens only; 0 on padding.
 
     The variance is the biased one and epsilon is 1e-8, as in Ziegler et al. 2019.
     """
     mean = masked_sum(x, mask).mean()
     variance = masked_sum(jnp.square(x - mean), mask).mean()
     scaled = (x - mean) * jax.lax.rsqrt(variance + 1e-8)
-    return jnp.where(mask, scaled if shift_mean else scaled + mean, 0.0)
+    return jnp.where(mask, scaled, 0.0)
 
 
 def clipped_policy_loss(
@@ -105,9 +103,9 @@ def clipped_policy_loss(
       (loss, ratio, whether the clip binds) of each token.
     """
     ratio = jnp.exp(log_probs - old_log_probs)
-    free = -advantages * ratio
-    bound = -advantages * jnp.clip(ratio, 1.0 - clip, 1.0 + clip)
-    return jnp.maximum(free, bound), ratio, bound > free
+    unclipped = -advantages * ratio
+    clipped = -advantages * jnp.clip(ratio, 1.0 - clip, 1.0 + clip)
+    return jnp.maximum(unclipped, clipped), ratio, clipped > unclipped
 
 
 def clipped_value_loss(
@@ -117,23 +115,23 @@ def clipped_value_loss(
     returns: Float[Array, "B R"],
     clip: float | None,
 ) -> tuple[Float[Array, "B R"], Bool[Array, "B R"]]:
-    """Value loss 0.5 * max((V - R)^2, (V_old + clip(V - V_old, +-clip) - R)^2).
+    """Value loss 0.5 * max((V - V')^2, (V_old + clip(V - V_old, +-clip) - V')^2).
 
     Args:
       values: Values V of the value net now.
       old_values: Values V_old at the time of the rollout.
-      returns: Targets R.
+      returns: Targets V'.
       clip: Largest change that counts; None for the plain squared error.
 
     Returns:
       (loss, whether the clip binds) of each token.
     """
-    free = jnp.square(values - returns)
+    unclipped = jnp.square(values - returns)
     if clip is None:
-        return 0.5 * free, jnp.zeros_like(free, dtype=bool)
-    near = old_values + jnp.clip(values - old_values, -clip, clip)
-    bound = jnp.square(near - returns)
-    return 0.5 * jnp.maximum(free, bound), bound > free
+        return 0.5 * unclipped, jnp.zeros_like(unclipped, dtype=bool)
+    clipped_values = old_values + jnp.clip(values - old_values, -clip, clip)
+    clipped = jnp.square(clipped_values - returns)
+    return 0.5 * jnp.maximum(unclipped, clipped), clipped > unclipped
 
 
 def sequence_kl(
@@ -142,6 +140,6 @@ def sequence_kl(
     ref_log_probs: Float[Array, "B R"],
     mask: Bool[Array, "B R"],
 ) -> Weighted:
-    """Estimate of KL(policy || reference) in nats per response: sum log p - log q."""
+    """Estimate of KL(policy || reference) in nats per response: log(pi / pi_ref)."""
     kl = jnp.where(mask, log_probs - ref_log_probs, 0.0).sum(axis=1)
     return masked_sum(kl, mask.any(axis=1))
