@@ -1,4 +1,4 @@
-"""The cache of sampled tokens: a ring of columns that all slots write together.
+"""The cache of sampled tokens: a ring buffer of columns that all slots write together.
 
 A step reads each slot's newest token and writes its keys and values into one column.
 The column is the same for all slots, no matter when each response began, and the token
@@ -29,7 +29,7 @@ class Ring(NamedTuple):
     log_probs: Float[Array, "S K R"]
 
     @classmethod
-    def start(
+    def create(
         cls,
         config: ModelConfig,
         length: int,
@@ -61,7 +61,7 @@ class Ring(NamedTuple):
         *,
         reads: Int[Array, " S"],
         prompt_length: Int[Array, " S"],
-        come_round: bool,
+        wraps: bool,
     ) -> KVSegment:
         """The response tokens that this step's tokens see, themselves included.
 
@@ -77,7 +77,7 @@ class Ring(NamedTuple):
           step: Number of decode steps so far.
           reads: Index, from 0, of the response token that this step reads in each slot.
           prompt_length: Number of real tokens of each slot's prompt.
-          come_round: Whether a response may continue at the ring's first column.
+          wraps: Whether a response may continue at the ring's first column.
         """
         shape = self.tokens.shape
         samples, limit = shape[:2], shape[-1]
@@ -86,7 +86,7 @@ class Ring(NamedTuple):
         first = (step + 1 - held) % limit
         stop = first + held
         spans: tuple[tuple[Array, Array], ...] = ((first, jnp.minimum(stop, limit)),)
-        if come_round:
+        if wraps:
             spans = (*spans, (jnp.zeros_like(first), stop - limit))
         positions = (prompt_length + reads)[:, None] - age[None]
         return KVSegment(

@@ -6,7 +6,7 @@ values, C channels a head, D width. The prompt is one segment shared by its K sa
 (one prefill); the sampled tokens are a second, a ring of R columns, see ring.py.
 
 With fewer slots than prompts, a slot whose responses have ended takes the next prompt
-while the others continue, so that a batch does not wait for its longest response.
+while the others continue (continuous batching): nothing waits for the longest response.
 
 Each sample draws its noise from its own key, folded with the row's id, the sample's
 number and the token's index: the same prompt, id and key give the same tokens in any
@@ -64,8 +64,8 @@ class SamplingConfig:
     def groups(self, slots: int) -> tuple[int, int]:
         """Number of groups of slots, and of slots refilled together in each group.
 
-        Each device has one group, so that no keys and values leave it. All slots form
-        one group if they do not divide over the devices.
+        A group's rows are on the same devices, so that no keys and values leave them.
+        All slots form one group if they do not divide over the devices.
         """
         ways = current_ways() if slots % current_ways() == 0 else 1
         return ways, -(-self.refill // ways)
@@ -82,7 +82,7 @@ class Samples(NamedTuple):
 class _Slots(NamedTuple):
     """The state of each slot, without its columns of the ring."""
 
-    row: Int[Array, " S"]  # number of the slot's prompt; N in an empty slot
+    row: Int[Array, " S"]  # number of the slot's prompt, from 0 to N - 1
     start: Int[Array, " S"]  # number of steps done when the prompt took the slot
     prompt: KVSegment  # L x [S, G, P, C]
     length: Int[Array, " S"]  # real tokens of the prompt
@@ -90,7 +90,7 @@ class _Slots(NamedTuple):
     drawn: Int[Array, "S K"]  # number of tokens drawn so far
     done: Bool[Array, "S K"]  # whether a sample has ended
 
-    def reads(self, step: Int[Array, ""]) -> Int[Array, " S"]:
+    def response_index(self, step: Int[Array, ""]) -> Int[Array, " S"]:
         """Index of the response token that this step reads, from 0."""
         return step - self.start
 
@@ -173,10 +173,10 @@ class _Sampler:
         # 3. decode until all responses have ended
         size, count = self.config.slots, self.num_rows
         if not self.refilled:
-            loop = self.start(*self.prefill(jnp.arange(count), self.prompt))
+            loop = self.first_loop(*self.prefill(jnp.arange(count), self.prompt))
             return self.harvest(self.decode(loop), jnp.arange(count))
         order = jnp.argsort(self.prompt[1].sum(axis=1), descending=True)  # long first
-        loop = self.start(*self.prefill(order[:size], self.rows(order[:size])))
+        loop = self.first_loop(*self.prefill(order[:size], self.rows(order[:size])))
         loop = jax.lax.while_loop(
             lambda loop: loop.next_row < count,
             lambda loop: self.refill(self.decode(loop), order),
@@ -221,7 +221,7 @@ class _Sampler:
         step: Int[Array, ""] | int = 0,
     ) -> tuple[_Slots, Float[Array, "r K"]]:
         """New slots for these prompts, and the log-probs of their first tokens."""
-        hidden, segment = self.read(*prompt)
+        hidden, segment = self.read_prompts(*prompt)
         shape = row.shape[0], self.config.num_samples
         hidden = jnp.broadcast_to(hidden[:, None], (*shape, hidden.shape[-1]))
         token, log_prob = self.draw(hidden, row=row, index=jnp.zeros_like(row))
@@ -237,7 +237,7 @@ class _Sampler:
         )
         return slots, log_prob
 
-    def read(
+    def read_prompts(
         self, tokens: Int[Array, "r P"], valid: Bool[Array, "r P"]
     ) -> tuple[Float[Array, "r D"], KVSegment]:
         """The states at the prompts' last tokens, and the prompts' keys and values."""
@@ -281,10 +281,10 @@ class _Sampler:
             valid,
         )
 
-    def start(self, slots: _Slots, log_probs: Float[Array, "S K"]) -> _Loop:
+    def first_loop(self, slots: _Slots, log_probs: Float[Array, "S K"]) -> _Loop:
         """The state of the loop before its first step."""
         limit = self.config.max_response
-        ring = Ring.start(self.model.config, limit, slots.last, log_probs)
+        ring = Ring.create(self.model.config, limit, slots.last, log_probs)
         shape = self.num_rows, slots.last.shape[1], limit
         empty = jnp.zeros(shape, jnp.int32)
         samples = Samples(empty, empty.astype(bool), empty.astype(jnp.float32))
@@ -307,19 +307,19 @@ class _Sampler:
         groups, each = self.config.groups(free.shape[0])
         waiting = self.num_rows - next_row
         wanted = jnp.minimum(waiting, self.config.refill)
-        wanted = -(-wanted // min(groups, 2))  # do not wait for the slowest groups
+        wanted = -(-wanted // min(groups, 2))  # half: a group may have no free slot yet
         in_group = free.reshape(groups, -1).sum(axis=1)
         return (waiting > 0) & (jnp.minimum(in_group, each).sum() >= wanted)
 
     def step(self, loop: _Loop) -> _Loop:
         """Decodes one more token of every sample."""
         slots, ring = loop.slots, loop.ring
-        index = slots.reads(loop.step)
+        index = slots.response_index(loop.step)
         past = ring.segment(
             loop.step,
             reads=index,
             prompt_length=slots.length,
-            come_round=self.refilled,
+            wraps=self.refilled,
         )
         positions = (slots.length + index)[:, None]
         hidden, past = self.model.apply(
@@ -331,8 +331,7 @@ class _Sampler:
             cache_column=ring.column(loop.step),
             method="decode",
         )
-        row = jnp.minimum(slots.row, self.num_rows - 1)
-        token, log_prob = self.draw(hidden, row=row, index=index + 1)
+        token, log_prob = self.draw(hidden, row=slots.row, index=index + 1)
         drawn = slots.drawn + ~slots.done
 
         ring = ring.record(
@@ -365,7 +364,7 @@ class _Sampler:
         )
 
     def refill(self, loop: _Loop, order: Int[Array, " N"]) -> _Loop:
-        """Gives at most r free slots to the next prompts of the order."""
+        """Gives free slots, at most r / groups of each group, to the next prompts."""
         groups, each = self.config.groups(loop.slots.row.shape[0])
         free = loop.slots.free().reshape(groups, -1)
         size = free.shape[1]
