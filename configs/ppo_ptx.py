@@ -19,20 +19,20 @@ from ml_collections import ConfigDict
 
 from configs import common, ppo
 
-_GAMMA_1: common.Values = {
+_SMALL: common.Values = {
     "ppo.ptx_coef": 1.0,
     "rollout.ptx_per_episode": 0.5,
     "policy_optimizer.clip_norm": 1.0,
 }
 
 VARIANTS: dict[str, common.Values] = {
-    "smoke": _GAMMA_1,
-    "mini": {**_GAMMA_1, "rollout.ptx_per_episode": 0.25},
+    "smoke": _SMALL,
+    "mini": {**_SMALL, "rollout.ptx_per_episode": 0.25},
     "1.3b": {"policy_optimizer.learning_rate": 1.18e-5},
     "6b": {"policy_optimizer.learning_rate": 1.18e-5},
-    "gpt2": _GAMMA_1,
-    "pythia-1b": {**_GAMMA_1, "policy_optimizer.learning_rate": 1.18e-5},
-    "smollm2": _GAMMA_1,
+    "gpt2": _SMALL,
+    "pythia-1b": {**_SMALL, "policy_optimizer.learning_rate": 1.18e-5},
+    "smollm2": _SMALL,
 }
 
 
