@@ -37,8 +37,7 @@ RULES: dict[str, tuple[str, ...] | None] = {
     "mlp": ("tensor",),
     "vocab": ("tensor",),
     "position": None,
-    "scalar": None,
-    "norm": None,
+    "replicated": None,
 }
 
 

@@ -4,6 +4,9 @@ The prompt runs through the trunk once and its K responses attend to it: P + K R
 rather than K (P + R). A packed batch also avoids most of the padding of K R: short
 responses share a row, and each still sees only its prompt and itself.
 
+The reward model is trained on the scores. The log-likelihoods are for methods of your
+own that train a language model on rankings, such as DPO; no stage here reads them.
+
 Letters: B batch, P prompt, R response, K responses per prompt, D width; M groups of b
 prompts (M b = B), their N packed rows of S tokens.
 """
@@ -93,11 +96,11 @@ def comparison_scores(
     if isinstance(batch, ComparisonBatch):
         return response_scores(model, params, *_unpacked(batch))
     _, hidden = _packed_states(model, params, batch)
-    groups, _, slots = batch.last.shape
+    groups, _, k = batch.last.shape
     hidden = hidden.reshape(groups, -1, hidden.shape[-1])
     last = batch.last.reshape(groups, -1, 1)
     hidden = jnp.take_along_axis(hidden, last, axis=1)
-    return model.apply({"params": params}, hidden, method="scores").reshape(-1, slots)
+    return model.apply({"params": params}, hidden, method="scores").reshape(-1, k)
 
 
 def comparison_log_likelihoods(
@@ -128,17 +131,28 @@ def comparison_log_likelihoods(
 def _response_sums(
     log_probs: Float[Array, "N S"], ids: Int[Array, "N S"], last: Int[Array, "b K"]
 ) -> Float[Array, "b K"]:
-    """Sums over the tokens of each response of a group; `last` is where each ends."""
+    """Sums over the tokens of each response of a group.
+
+    Args:
+      log_probs: Log-probs of the group's N packed rows.
+      ids: The segment ids of these rows.
+      last: Place of each response's last token in the rows, one after the other.
+    """
     count, size = ids.shape
     # A response is identified by its row and its number there, from 1 to at most S.
-    names = (jnp.arange(count)[:, None] * (size + 1) + ids).reshape(-1)
+    response_ids = (jnp.arange(count)[:, None] * (size + 1) + ids).reshape(-1)
     sums = jax.ops.segment_sum(
-        log_probs.reshape(-1), names, num_segments=count * (size + 1)
+        log_probs.reshape(-1), response_ids, num_segments=count * (size + 1)
     )
-    return sums[names[last]]
+    return sums[response_ids[last]]
 
 
-def _unpacked(batch: ComparisonBatch) -> tuple[tuple, tuple]:
+def _unpacked(
+    batch: ComparisonBatch,
+) -> tuple[
+    tuple[Int[Array, "B P"], Bool[Array, "B P"]],
+    tuple[Int[Array, "B K R"], Bool[Array, "B K R"]],
+]:
     """The prompts and the responses in the form that `response_scores` takes."""
     prompt = batch.prompt, batch.prompt_valid
     return prompt, (batch.responses, batch.response_valid)

@@ -21,7 +21,7 @@ _LOGIT_BYTES = 1 << 27  # default size of a chunk of logits
 class ModelConfig:
     """Configuration of a decoder-only transformer; frozen, so static under jit.
 
-    The defaults are GPT-2's decoder. With `attention_band` it is GPT-3's, in which
+    The defaults are GPT-2's architecture. With `attention_band` it is GPT-3's, in which
     dense and locally banded layers alternate (Brown et al. 2020, §2.1); other switches
     make it GPT-NeoX, Llama or Qwen2, see `models/hf/families.py`.
     """
@@ -76,18 +76,22 @@ class ModelConfig:
     residual_dropout: Fraction = 0.0  # after attention and MLP, before the residual add
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     # The dtype that float32 activations and weights are rounded to before they are
-    # multiplied. Sums and the products for weight gradients stay float32. TPUs always
-    # round to bfloat16; "auto" also does so on processors with bfloat16 units.
+    # multiplied. Sums stay float32 and, in the fast kernels, so do the products for
+    # weight gradients. TPUs always round to bfloat16; "auto" also does so on CPUs with
+    # bfloat16 units.
     product_dtype: Literal["compute", "bfloat16", "auto"] = "compute"
     # What the backward pass recomputes. none: nothing. elementwise: what lies between
-    # matrix products, which is cheaper to compute than to store. dots: attention too,
-    # whose memory grows with the square of the length. full: all of a layer.
+    # matrix products, which is cheaper to compute than to store. dots: the products of
+    # attention too, if they are plain JAX (kernels="reference"); the fast kernels never
+    # store their scores, so with them it is the same as elementwise. full: all of a
+    # layer.
     remat: Literal["none", "elementwise", "dots", "full"] = "elementwise"
     # Runs the layers in a loop, so that compile time does not grow with depth. Without
-    # the loop, the last layer computes only keys and values of tokens whose states are
-    # not wanted (a prompt's, where a response is scored), which saves much of a shallow
-    # model's time. But the backward pass may then recompute activations so early that
-    # all are held at once, and memory is that of remat="none".
+    # the loop, the last layer skips queries and MLP for tokens whose states are not
+    # wanted (a prompt's, where a response is scored) and computes only their keys and
+    # values, which saves much of a shallow model's time. But the backward pass may then
+    # recompute activations so early that all are held at once, and memory is that of
+    # remat="none".
     scan_layers: bool = True
     # On a mesh with a `tensor` axis, shards tokens over it between layers (Korthikanti
     # et al. 2022). Activations kept for the backward pass shrink by the size of that
@@ -230,7 +234,7 @@ GPT3_SIZES: dict[str, ModelConfig] = {
 }
 
 # Public models to train from scratch; `models/hf/` imports the trained ones. Tables
-# grow to a multiple of 128 rows, with room for padding.
+# grow to a multiple of 128 rows; Pythia's is one already, with ids to spare.
 PUBLIC_SIZES: dict[str, ModelConfig] = {
     "gpt2": ModelConfig(  # Radford et al. 2019
         vocab_size=50257,

@@ -1,7 +1,7 @@
 """The pre-norm decoder block: attention and MLP, each added to the residual stream.
 
-Letters: B batch, K responses that share a prompt (1 for plain text), T tokens, D width,
-H heads, G heads of keys and values, C channels a head, F feed-forward width.
+Letters: B batch, K responses that share a prompt (1 for plain text), T tokens, S key
+tokens, D width, H heads, G key and value heads, C channels a head, F width of the MLP.
 """
 
 import jax
@@ -17,7 +17,7 @@ from instructgpt.models.structures import (
     KeysValues,
     KVSegment,
     OutputRange,
-    TokenContext,
+    TokenInfo,
     Weights,
     columns,
     unsqueezed_to,
@@ -46,7 +46,7 @@ class LinearParams(nn.Module):
             return Weights(kernel, None)
         # A bias along `embed` is small, so every device holds all of it.
         names = self.axes[len(self.inputs) :]
-        names = tuple("norm" if name == "embed" else name for name in names)
+        names = tuple("replicated" if name == "embed" else name for name in names)
         zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), names)
         return Weights(kernel, self.param("bias", zeros, self.outputs))
 
@@ -63,11 +63,13 @@ class Norm(nn.Module):
         y = operations(cfg).normalize(
             x.astype(jnp.float32), center=centered, eps=cfg.norm_eps
         )
-        ones = nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm",))
+        ones = nn.with_logical_partitioning(
+            nn.initializers.ones_init(), ("replicated",)
+        )
         y = y * unsqueezed_to(self.param("scale", ones, (width,)), x.ndim)
         if centered:
             zeros = nn.initializers.zeros_init()
-            zeros = nn.with_logical_partitioning(zeros, ("norm",))
+            zeros = nn.with_logical_partitioning(zeros, ("replicated",))
             y = y + unsqueezed_to(self.param("bias", zeros, (width,)), x.ndim)
         return y.astype(cfg.compute_dtype)
 
@@ -90,7 +92,7 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B K T D"],
-        tokens: TokenContext,
+        info: TokenInfo,
         context: tuple[KVSegment, ...],
         banded: Bool[Array, ""],
     ) -> tuple[Float[Array, "B K _ D"], KeysValues]:
@@ -98,35 +100,36 @@ class Attention(nn.Module):
 
         Args:
           x: Normalised inputs.
-          tokens: Positions, texts and masks of the inputs.
+          info: Positions, texts and masks of the inputs.
           context: This layer's earlier segments, with keys [B, (K,) G, S, C].
           banded: Whether this layer is locally banded.
         """
         cfg, ops = self.config, operations(self.config)
-        asking = tokens.columns(self.output_range)
+        query_info = info.columns(self.output_range)
         query, keys, values = self.project(x)
-        if tokens.rotation is not None and asking.rotation is not None:
-            query, keys = rotate(query, asking.rotation), rotate(keys, tokens.rotation)
+        if info.rotation is not None and query_info.rotation is not None:
+            query = rotate(query, query_info.rotation)
+            keys = rotate(keys, info.rotation)
         query, keys, values = (a.swapaxes(2, 3) for a in (query, keys, values))
-        if tokens.cache_column is not None:
+        if info.cache_column is not None:
             *before, cache = context
-            cache = cache.write(keys, values, tokens.cache_column)
+            cache = cache.write(keys, values, info.cache_column)
             segments, kept = (*before, cache), (cache.keys, cache.values)
         else:
-            if tokens.prompt_index is not None:
-                context = tuple(s.for_rows(tokens.prompt_index) for s in context)
+            if info.prompt_index is not None:
+                context = tuple(s.for_rows(info.prompt_index) for s in context)
             own = KVSegment(
                 keys,
                 values,
-                tokens.positions,
-                tokens.valid,
-                segment_ids=tokens.segment_ids,
+                info.positions,
+                info.valid,
+                segment_ids=info.segment_ids,
             )
             segments, kept = (*context, own), (keys, values)
         y = ops.attention(
             query,
             segments,
-            asking,
+            query_info,
             first_column=0 if self.output_range is None else self.output_range[0],
             band=cfg.attention_band,
             banded=banded,
@@ -153,9 +156,7 @@ class Attention(nn.Module):
             )()
 
         def projected(x: Array, *weights: Weights) -> tuple[Array, ...]:
-            parts = ops.project_heads(x, weights, dtype=product_dtype(cfg))
-            cut = ("batch", None, None, "heads", None)
-            return tuple(constrain(part, *cut) for part in parts)
+            return ops.project_heads(x, weights, dtype=product_dtype(cfg))
 
         w_query = weights("query", cfg.num_heads, "heads")
         w_keys = weights("key", cfg.num_kv_heads, "kv_heads")
@@ -165,7 +166,11 @@ class Attention(nn.Module):
         else:
             (query,) = projected(columns(x, self.output_range), w_query)
             keys, values = projected(x, w_keys, w_values)
-        return query, keys, values
+        return (
+            constrain(query, "batch", None, None, "heads", None),
+            constrain(keys, "batch", None, None, "kv_heads", None),
+            constrain(values, "batch", None, None, "kv_heads", None),
+        )
 
     def merge(self, y: Float[Array, "B K H T C"]) -> Float[Array, "B K T D"]:
         """The heads' outputs, projected back to the residual stream."""
@@ -252,14 +257,14 @@ class Block(nn.Module):
         self,
         x: Float[Array, "B K T D"],
         layer: tuple[tuple[KVSegment, ...], Bool[Array, ""]],
-        tokens: TokenContext,
+        info: TokenInfo,
     ) -> tuple[Float[Array, "B K _ D"], KeysValues | None]:
         """One layer, with dropout before each addition to the residual stream.
 
         Args:
           x: The residual stream.
           layer: This layer's context segments, and whether it is banded.
-          tokens: Positions, texts and masks of the tokens, the same for all layers.
+          info: Positions, texts and masks of the tokens, the same for all layers.
 
         Returns:
           The residual stream of the output range, and (keys, values) [B, K, G, T, C] of
@@ -269,7 +274,7 @@ class Block(nn.Module):
         context, banded = layer
         dropout = Dropout(cfg, self.deterministic)
         attention = Attention(cfg, self.layout, self.output_range, name="attention")
-        h, kv = attention(Norm(cfg, name="ln_1")(x), tokens, context, banded)
+        h, kv = attention(Norm(cfg, name="ln_1")(x), info, context, banded)
         x = columns(x, self.output_range)
         after = x + dropout(h)
         mlp_input = x if cfg.parallel_residual else after

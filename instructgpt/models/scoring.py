@@ -71,7 +71,7 @@ def target_nll(
     first: int = 1,
     dropout_key: Key[Array, ""] | None = None,
 ) -> Float[Array, ""]:
-    """Sum of the masked tokens' negative log-likelihoods in nats, to train on.
+    """Sum over target tokens of weight * -log p, in nats, to train on.
 
     The value is that of a sum over `target_log_probs`, but the gradient takes three
     products with the unembedding, not four.
@@ -89,8 +89,8 @@ def target_nll(
     weights = loss_mask[:, first:].astype(jnp.float32)
     targets, output_range = tokens[:, first:], None
     if first == 1:
-        # The last state predicts nothing, but with it the rows are sharded over devices
-        # at the same places as the chunks of the head.
+        # The last state predicts nothing. With it a row has T states, so that devices
+        # and the head's chunks divide the B T states at the same places.
         weights, targets = (jnp.pad(x, [(0, 0), (0, 1)]) for x in (weights, targets))
     else:
         output_range = first - 1, tokens.shape[1] - 1

@@ -32,7 +32,7 @@ class Rotation(NamedTuple):
     sin: Float[Array, "B K T planes"]
 
 
-class TokenContext(NamedTuple):
+class TokenInfo(NamedTuple):
     """What attention needs to know about each token; the same in every layer."""
 
     positions: Int[Array, "B K T"]
@@ -47,7 +47,7 @@ class TokenContext(NamedTuple):
     # keys and values before attention reads it; None: they are a segment of their own.
     cache_column: Int[Array, ""] | None = None
 
-    def columns(self, output_range: OutputRange | None) -> "TokenContext":
+    def columns(self, output_range: OutputRange | None) -> "TokenInfo":
         """The same for the tokens of the output range only."""
         if output_range is None:
             return self

@@ -31,7 +31,7 @@ from instructgpt.models.structures import (
     KVSegment,
     OutputRange,
     Rotation,
-    TokenContext,
+    TokenInfo,
     TokenLogProbs,
     columns,
     unsqueezed_to,
@@ -94,7 +94,8 @@ class Transformer(nn.Module):
           prompt_index: Given where rows share contexts. There are B = M N rows, the
             contexts have M b, and row n of group g continues row prompt_index[g, n] of
             its group. None where each row has a context of its own.
-          offset: The position of each row's first token; 0 if None.
+          offset: The position of the first token of each row, or of each of its texts
+            where a row packs several; 0 if None.
           keep_kv: Whether to return keys and values.
           output_range: Columns [first, stop) whose hidden states are wanted; None: all.
           deterministic: Whether dropout is off; else pass rngs={"dropout": key}.
@@ -113,26 +114,26 @@ class Transformer(nn.Module):
         positions = constrain(positions, "batch", None, None)
         if valid is not None:
             valid = constrain(valid, "batch", None, None)
-        token_context = TokenContext(
+        token_info = TokenInfo(
             positions, valid, segment_ids, self.rotary_angles(positions), prompt_index
         )
         options = deterministic, keep_kv, layout
         if cfg.scan_layers or self.is_initializing():
-            x, kv = self.scan_layers(x, context, token_context, options)
+            x, kv = self._scan_layers(x, context, token_info, options)
             x = columns(self.ln_f(x), output_range)
         else:
-            x, kv = self.loop_layers(x, context, token_context, options, output_range)
+            x, kv = self._unroll_layers(x, context, token_info, options, output_range)
             x = self.ln_f(x)
         if kv is None:
             return x, None
         keys, values = kv
         return x, KVSegment(keys, values, positions, valid)
 
-    def scan_layers(
+    def _scan_layers(
         self,
         x: Float[Array, "B K T D"],
         context: tuple[KVSegment, ...],
-        token_context: TokenContext,
+        token_info: TokenInfo,
         options: tuple[bool, bool, Layout],
     ) -> tuple[Float[Array, "B K T D"], KeysValues | None]:
         """Runs all layers as one scan over their stacked parameters.
@@ -140,7 +141,7 @@ class Transformer(nn.Module):
         Args:
           x: The residual stream.
           context: See `__call__`.
-          token_context: Positions, texts and masks of the tokens.
+          token_info: Positions, texts and masks of the tokens.
           options: The fields deterministic, keep_kv and layout of Block.
 
         Returns:
@@ -159,13 +160,13 @@ class Transformer(nn.Module):
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(cfg, *options, name="layers")
         banded = jnp.arange(cfg.num_layers) % 2 == 1
-        return layers(x, (context, banded), token_context)
+        return layers(x, (context, banded), token_info)
 
-    def loop_layers(
+    def _unroll_layers(
         self,
         x: Float[Array, "B K T D"],
         context: tuple[KVSegment, ...],
-        token_context: TokenContext,
+        token_info: TokenInfo,
         options: tuple[bool, bool, Layout],
         output_range: OutputRange | None,
     ) -> tuple[Float[Array, "B K _ D"], KeysValues | None]:
@@ -181,9 +182,7 @@ class Transformer(nn.Module):
                 params: Params, x: Array, segments: Any, block=block, rngs=rngs, i=i
             ):
                 layer = segments, jnp.asarray(i % 2 == 1)
-                return block.apply(
-                    {"params": params}, x, layer, token_context, rngs=rngs
-                )
+                return block.apply({"params": params}, x, layer, token_info, rngs=rngs)
 
             segments = tuple(layer_of(segment, i) for segment in context)
             x, kv = remat(cfg, jax.checkpoint, run)(params, x, segments)
@@ -216,7 +215,7 @@ class Transformer(nn.Module):
         layout: Layout = "width"
         positions = positions[..., None]
         x = self.embed(tokens[..., None], positions, layout)
-        token_context = TokenContext(
+        token_info = TokenInfo(
             positions,
             None,
             rotation=self.rotary_angles(positions),
@@ -227,7 +226,7 @@ class Transformer(nn.Module):
         for i, params in enumerate(layers):
             segments = tuple(layer_of(segment, i) for segment in context)
             layer = segments, jnp.asarray(i % 2 == 1)
-            x, kv = block.apply({"params": params}, x, layer, token_context)
+            x, kv = block.apply({"params": params}, x, layer, token_info)
             kept.append(kv)
         keys, values = zip(*kept, strict=True)
         hidden = self.ln_f(x)[:, :, 0]
@@ -318,7 +317,7 @@ class ScalarModel(nn.Module):
         self.kernel = self.param(
             "kernel",
             nn.with_logical_partitioning(
-                nn.initializers.normal((width + 1) ** -0.5), ("norm",)
+                nn.initializers.normal((width + 1) ** -0.5), ("replicated",)
             ),
             (width,),
         )

@@ -8,7 +8,7 @@ import pytest
 from instructgpt.models.kernels.blocks import attend, attend_text
 from instructgpt.models.kernels.reference import attention_mask, masked_attention
 from instructgpt.models.layers import Attention, Dropout, Norm
-from instructgpt.models.structures import KVSegment, TokenContext
+from instructgpt.models.structures import KVSegment, TokenInfo
 from instructgpt.plan.hlo import computations
 from tests import tiny
 
@@ -37,7 +37,7 @@ def shared_to_rows(x):
 
 def mask_of(positions, valid, *, ids=None, **band):
     """What the tokens of one row see of each other."""
-    tokens = TokenContext(jnp.array([[positions]]), None, segment_ids=ids)
+    tokens = TokenInfo(jnp.array([[positions]]), None, segment_ids=ids)
     own = KVSegment(None, None, tokens.positions, valid, segment_ids=ids)
     return np.asarray(attention_mask(tokens, own, **band)[0, 0], int).tolist()
 
@@ -109,7 +109,7 @@ def test_a_mask_is_made_once_for_all_layers_and_heads(rng):
     def run(query, keys, values, valid):
         positions = jnp.cumsum(valid, axis=-1) - 1
         own = KVSegment(keys, values, positions, valid)
-        mask = attention_mask(TokenContext(positions, valid), own)
+        mask = attention_mask(TokenInfo(positions, valid), own)
         for _ in range(3):
             query = attend_text(query, keys, values, mask)
         return query
@@ -130,7 +130,7 @@ def test_banded_layers_see_the_band_and_dense_layers_everything(rng, banded):
     model = Attention(tiny.config(attention_band=band))
     x = normal(rng, 1, 1, length, 16)
     positions, valid = jnp.arange(length)[None, None], jnp.ones((1, 1, length), bool)
-    args = TokenContext(positions, valid), (), jnp.asarray(banded)
+    args = TokenInfo(positions, valid), (), jnp.asarray(banded)
     variables = model.init(jax.random.key(0), x, *args)
 
     @jax.jit

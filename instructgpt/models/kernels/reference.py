@@ -16,14 +16,15 @@ from instructgpt.arrays import Array, Bool, Float, Int, Key
 from instructgpt.models.kernels.interface import HeadOptions
 from instructgpt.models.structures import (
     KVSegment,
-    TokenContext,
+    TokenInfo,
     TokenLogProbs,
     Weights,
     unsqueezed_to,
 )
 from instructgpt.sharding import constrain
 
-# Keys and values of a segment, and the mask of those that each token sees.
+# Keys and values [B, (K,) G, S, C] of a segment, and the mask of those that each token
+# sees. S is not named in the types because it differs from segment to segment.
 MaskedSegment = tuple[
     Float[Array, "*_ G _ C"],
     Float[Array, "*_ G _ C"],
@@ -93,7 +94,7 @@ def dropout(
 
 
 def attention_mask(
-    tokens: TokenContext,
+    info: TokenInfo,
     segment: KVSegment,
     *,
     band: int = 0,
@@ -105,7 +106,7 @@ def attention_mask(
     row packs several, and at most `band` of them in a banded layer.
 
     Args:
-      tokens: The T query tokens.
+      info: Positions, texts and masks of the T query tokens.
       segment: The S keys.
       band: Tokens that a query of a banded layer sees, itself included; 0: no layer is
         banded.
@@ -116,30 +117,31 @@ def attention_mask(
         return x[:, None] if x.ndim == 2 else x
 
     keys = per_row(segment.positions)[..., None, :]
-    distance = tokens.positions[..., :, None] - keys
+    distance = info.positions[..., :, None] - keys
     mask = distance >= 0
     if segment.valid is not None:
         mask &= per_row(segment.valid)[..., None, :]
     if band and banded is not None:
         mask &= ~banded | (distance < band)
-    if segment.segment_ids is not None and tokens.segment_ids is not None:
+    if segment.segment_ids is not None and info.segment_ids is not None:
         own = segment.segment_ids[..., None, :]
-        mask &= tokens.segment_ids[..., :, None] == own
+        mask &= info.segment_ids[..., :, None] == own
     return constrain(mask, "batch", None, None, None)
 
 
 def attention(
     query: Float[Array, "B K H T C"],
     segments: Sequence[KVSegment],
-    tokens: TokenContext,
+    info: TokenInfo,
     *,
     first_column: int = 0,
     band: int = 0,
     banded: Bool[Array, ""] | None = None,
     fused: bool = False,
 ) -> Float[Array, "B K H T C"]:
-    """Softmax attention over all segments' keys together, in float32.
+    """Softmax attention over all segments' keys together.
 
+    Scores and softmax are float32; the product with the values is in the query's dtype.
     Query head h reads the keys and values of head h // (H / G). All segments share one
     softmax, so splitting a text over segments changes nothing.
 
@@ -147,7 +149,7 @@ def attention(
       query: Queries, already rotated if positions are rotary.
       segments: Context first, keys and values [B, (K,) G, S, C]; a single segment is
         the tokens' own text.
-      tokens: Positions, texts and masks of the T tokens.
+      info: Positions, texts and masks of the T tokens.
       first_column: Column of the first of the T tokens among the keys of its own text.
       band: See `attention_mask`.
       banded: See `attention_mask`.
@@ -158,7 +160,7 @@ def attention(
       mean of the values.
     """
     del first_column, fused  # masks are made from positions, not columns
-    masks = [attention_mask(tokens, s, band=band, banded=banded) for s in segments]
+    masks = [attention_mask(info, s, band=band, banded=banded) for s in segments]
     return masked_attention(
         query, [(s.keys, s.values, m) for s, m in zip(segments, masks, strict=True)]
     )

@@ -27,7 +27,7 @@ from instructgpt.models.kernels.linear import linear, project_heads
 from instructgpt.models.kernels.norm import normalize
 from instructgpt.models.kernels.reference import attention_mask
 from instructgpt.models.remat import KEPT
-from instructgpt.models.structures import KVSegment, TokenContext
+from instructgpt.models.structures import KVSegment, TokenInfo
 
 __all__ = [
     "attention",
@@ -44,7 +44,7 @@ __all__ = [
 def attention(
     query: Float[Array, "B K H T C"],
     segments: Sequence[KVSegment],
-    tokens: TokenContext,
+    info: TokenInfo,
     *,
     first_column: int = 0,
     band: int = 0,
@@ -52,17 +52,17 @@ def attention(
     fused: bool = False,
 ) -> Float[Array, "B K H T C"]:
     """Fast version of `reference.attention`; `fused` allows the platform's kernels."""
-    if len(segments) == 1 and tokens.cache_column is None:
-        (own,) = segments  # which a cache would not be
+    if len(segments) == 1 and info.cache_column is None:
+        (own,) = segments  # not a cache, so it is the text itself
         whole = query.shape[3] == own.keys.shape[-2]
-        mask = attention_mask(tokens, own, band=band, banded=banded)
+        mask = attention_mask(info, own, band=band, banded=banded)
         if fused and whole:
-            return _fused(query, own, tokens, mask, band=band, banded=banded)
+            return _fused(query, own, info, mask, band=band, banded=banded)
         return blocks.attend_text(query, own.keys, own.values, mask, first_column)
     if fused and cached.fits(query, segments, band):
         return cached.attend_cached(query, segments)
     masked = [
-        (s.keys, s.values, attention_mask(tokens, s, band=band, banded=banded))
+        (s.keys, s.values, attention_mask(info, s, band=band, banded=banded))
         for s in segments
     ]
     return blocks.attend(query, masked)
@@ -71,7 +71,7 @@ def attention(
 def _fused(
     query: Float[Array, "B K H T C"],
     own: KVSegment,
-    tokens: TokenContext,
+    info: TokenInfo,
     mask: Bool[Array, "B K T T"],
     *,
     band: int,
@@ -83,21 +83,21 @@ def _fused(
             query,
             own.keys,
             own.values,
-            _numbers(tokens),
+            _numbers(info),
             banded if band else None,
             band=band,
             keep_as=KEPT,
         )
-    causal = tokens.valid is None and tokens.segment_ids is None and not band
+    causal = info.valid is None and info.segment_ids is None and not band
     if cudnn.fits(query, masked=not causal):
         seen = None if causal else mask
         return cudnn.attend_cudnn(query, own.keys, own.values, seen)
     return blocks.attend_text(query, own.keys, own.values, mask)
 
 
-def _numbers(tokens: TokenContext) -> Int[Array, "B K T"] | None:
+def _numbers(info: TokenInfo) -> Int[Array, "B K T"] | None:
     """The number of each token's text, 0 on padding; None if all are equal."""
-    if tokens.segment_ids is None:
-        return None if tokens.valid is None else tokens.valid.astype(jnp.int32)
-    numbers = tokens.segment_ids + 1
-    return numbers if tokens.valid is None else jnp.where(tokens.valid, numbers, 0)
+    if info.segment_ids is None:
+        return None if info.valid is None else info.valid.astype(jnp.int32)
+    numbers = info.segment_ids + 1
+    return numbers if info.valid is None else jnp.where(info.valid, numbers, 0)

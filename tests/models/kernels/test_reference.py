@@ -14,7 +14,7 @@ import pytest
 
 from instructgpt.models.kernels import reference, selection
 from instructgpt.models.kernels.interface import HeadOptions, Operations, operations
-from instructgpt.models.structures import KVSegment, TokenContext, Weights
+from instructgpt.models.structures import KVSegment, TokenInfo, Weights
 from tests import tiny
 
 B, K, H, C, D = 2, 3, 4, 8, 16
@@ -80,7 +80,7 @@ def attention(
     if valid is not None:
         positions = np.maximum(np.cumsum(valid, axis=-1) - 1, 0)
     ids = np.broadcast_to(np.arange(length) * 3 // length, (B, K, length))
-    tokens = TokenContext(
+    tokens = TokenInfo(
         jnp.asarray(positions + context),
         None if valid is None else jnp.asarray(valid),
         segment_ids=jnp.asarray(ids) if packed else None,

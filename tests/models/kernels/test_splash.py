@@ -18,7 +18,7 @@ from instructgpt.models.kernels import reference, selection
 from instructgpt.models.kernels.reference import masked_attention as attend
 from instructgpt.models.kernels.splash import attend_splash, fits
 from instructgpt.models.positions import positions_of
-from instructgpt.models.structures import KVSegment, TokenContext
+from instructgpt.models.structures import KVSegment, TokenInfo
 from instructgpt.models.transformer import Transformer
 from instructgpt.plan.machines import tpu
 from tests import tiny
@@ -104,7 +104,7 @@ def test_the_numbers_of_texts_and_the_mask_say_the_same(rng, padded, monkeypatch
     """A TPU's kernel is told which text a token is of, the others get a mask."""
     query, keys, values, ids, *_ = inputs(rng)
     valid = ids > 0 if padded else None
-    tokens = TokenContext(positions_of(ids, valid, ids), valid, segment_ids=ids)
+    tokens = TokenInfo(positions_of(ids, valid, ids), valid, segment_ids=ids)
     own = KVSegment(keys, values, tokens.positions, valid, segment_ids=ids)
     plain = reference.attention(query, [own], tokens)
     elsewhere = selection.attention(query, [own], tokens, fused=True)
