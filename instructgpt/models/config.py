@@ -77,8 +77,8 @@ class ModelConfig:
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     # The dtype that float32 activations and weights are rounded to before they are
     # multiplied. Sums stay float32 and, in the fast kernels, so do the products for
-    # weight gradients. TPUs always round to bfloat16; "auto" also does so on CPUs with
-    # bfloat16 units.
+    # weight gradients. TPUs always round to bfloat16; "auto" also does so on processors
+    # with bfloat16 units, but not on GPUs.
     product_dtype: Literal["compute", "bfloat16", "auto"] = "compute"
     # What the backward pass recomputes. none: nothing. elementwise: what lies between
     # matrix products, which is cheaper to compute than to store. dots: the products of
