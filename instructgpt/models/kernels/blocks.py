@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from instructgpt.arrays import Array
+from instructgpt.arrays import Array, Bool, Float
 from instructgpt.models.kernels.interface import platform
 from instructgpt.models.kernels.linear import row_dot
 from instructgpt.models.kernels.reference import NEVER, MaskedSegment
@@ -27,19 +27,20 @@ from instructgpt.models.remat import KEPT
 _BLOCKS, _BLOCK = 8, 64
 
 
-def attend(query: Array, segments: Sequence[MaskedSegment]) -> Array:
-    """Softmax attention over all segments together, in float32.
+def attend(
+    query: Float[Array, "B K H T C"], segments: Sequence[MaskedSegment]
+) -> Float[Array, "B K H T C"]:
+    """Fast version of `reference.masked_attention`; stores no scores.
 
-    Query head h reads the keys and values of head h // (H / G). The backward pass
-    recomputes the scores, so that none are stored.
+    The product with the values is summed in float32 where there is one segment.
 
     Args:
-      query: [B, K, H, T, C].
+      query: Queries.
       segments: Keys and values [B, (K,) G, S, C] of each, and its mask [B, K, T, S].
 
     Returns:
-      [B, K, H, T, C] in the query's dtype. A query that sees nothing gets a mean of
-      the values, never a NaN; such rows are padding.
+      Outputs in the query's dtype. A query that sees nothing gets a mean of the values,
+      never a NaN; such rows are padding.
     """
     segments = list(segments)
     fixed = jax.lax.stop_gradient((query, segments))
@@ -183,22 +184,26 @@ class _OutputGradient(NamedTuple):
 
 
 def attend_text(
-    query: Array, keys: Array, values: Array, mask: Array, column: int = 0
-) -> Array:
+    query: Float[Array, "B K H T C"],
+    keys: Float[Array, "B K G S C"],
+    values: Float[Array, "B K G S C"],
+    mask: Bool[Array, "B K T S"],
+    column: int = 0,
+) -> Float[Array, "B K H T C"]:
     """Attention of tokens to their own text, without most keys that the mask hides.
 
     A block of queries reads the keys up to its last query, so that with many blocks
     half of all scores are computed. The backward pass recomputes the scores.
 
     Args:
-      query: [B, K, H, T, C].
-      keys: [B, K, G, S, C].
-      values: [B, K, G, S, C].
-      mask: bool[B, K, T, S], in which no token sees a later column.
+      query: Queries of the text's tokens, or of those from a column on.
+      keys: Keys of all the text's tokens.
+      values: Values of all the text's tokens.
+      mask: The keys that each token sees, none of which is in a later column.
       column: The key column of the first query's token.
 
     Returns:
-      [B, K, H, T, C] in the query's dtype.
+      Outputs in the query's dtype.
     """
     fixed = jax.lax.stop_gradient((query, keys, values, mask))
     # Named outside of the custom gradient, where remat policies can see the names.
