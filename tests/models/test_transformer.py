@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from instructgpt import sharding
 from instructgpt.models.positions import position_initializer
 from instructgpt.models.scoring import response_log_probs, target_log_probs
 from instructgpt.models.transformer import ScalarModel, Transformer, as_context
@@ -154,6 +155,23 @@ def test_layers_one_after_the_other_are_the_loop(rng, changes):
 
     assert jax.tree.structure(tiny.params_of(unrolled)) == jax.tree.structure(params)
     tiny.assert_close(run(unrolled, params), run(loop, params), atol=1e-4)
+
+
+@pytest.mark.parametrize("rule", [("tensor",), None])
+def test_keys_and_values_are_sharded_by_their_own_rule(monkeypatch, rule):
+    monkeypatch.setitem(sharding.RULES, "kv_heads", rule)
+    model = Transformer(tiny.config(num_heads=4, head_dim=4, num_kv_heads=2))
+    params, tokens = tiny.params_of(model), jnp.zeros((2, 1, 8), jnp.int32)
+    # A function of its own, because a trace does not know the rules of another.
+    states = jax.jit(lambda params: model.apply({"params": params}, tokens, None)[0])
+    with jax.set_mesh(tiny.mesh_of(tensor=2)):
+        lines = states.lower(params).as_text().splitlines()
+    pinned = [line for line in lines if "sdy.sharding_constraint" in line]
+    queries = [line for line in pinned if "<2x1x8x4x4xf32>" in line]
+    keys_values = [line for line in pinned if "<2x1x8x2x4xf32>" in line]
+    assert queries and all('"tensor"' in line for line in queries)
+    assert len(keys_values) == 2
+    assert all(('"tensor"' in line) == bool(rule) for line in keys_values)
 
 
 def test_layers_one_after_the_other_draw_their_own_dropout(params):
