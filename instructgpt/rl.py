@@ -115,12 +115,12 @@ def clipped_value_loss(
     returns: Float[Array, "B R"],
     clip: float | None,
 ) -> tuple[Float[Array, "B R"], Bool[Array, "B R"]]:
-    """Value loss 0.5 * max((V - V')^2, (V_old + clip(V - V_old, +-clip) - V')^2).
+    """Value loss 0.5 * max((V - V_targ)^2, (V_old + clip(V - V_old) - V_targ)^2).
 
     Args:
       values: Values V of the value net now.
       old_values: Values V_old at the time of the rollout.
-      returns: Targets V'.
+      returns: Targets V_targ.
       clip: Largest change that counts; None for the plain squared error.
 
     Returns:
@@ -140,6 +140,6 @@ def sequence_kl(
     ref_log_probs: Float[Array, "B R"],
     mask: Bool[Array, "B R"],
 ) -> Weighted:
-    """Estimate of KL(policy || reference) in nats per response: log(pi / pi_ref)."""
+    """Estimate of KL(policy || reference) in nats per response: sum log(pi/pi_ref)."""
     kl = jnp.where(mask, log_probs - ref_log_probs, 0.0).sum(axis=1)
     return masked_sum(kl, mask.any(axis=1))

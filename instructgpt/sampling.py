@@ -364,7 +364,7 @@ class _Sampler:
         )
 
     def refill(self, loop: _Loop, order: Int[Array, " N"]) -> _Loop:
-        """Gives free slots, at most r / groups of each group, to the next prompts."""
+        """Gives the next prompts free slots, at most ceil(r / groups) of each group."""
         groups, each = self.config.groups(loop.slots.row.shape[0])
         free = loop.slots.free().reshape(groups, -1)
         size = free.shape[1]

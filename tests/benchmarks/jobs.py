@@ -338,12 +338,11 @@ def ppo(args: Args) -> Job:
         nonlocal state
         batch, text = bench.put(prompts), bench.put(texts) if args.ptx else None
         key = jax.random.fold_in(bench.key, state.policy.step)
-        # As in the stage, a CPU's devices end each program together.
-        ended = block_until_ready_on_cpu
-        samples = ended(roll(state.policy.params, batch, key))
-        episodes = ended(score(samples, batch, frozen, state.value.params))
+        wait = block_until_ready_on_cpu  # after each program, as the stage does
+        samples = wait(roll(state.policy.params, batch, key))
+        episodes = wait(score(samples, batch, frozen, state.value.params))
         for part in cut(episodes, key):
-            state, metrics = ended(step(state, part, text, key))
+            state, metrics = wait(step(state, part, text, key))
         return state.policy.params, metrics
 
     costs = _ppo_costs(args, policy.config)
