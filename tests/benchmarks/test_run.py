@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import refill, run, scaling
+from tests.benchmarks import refill, run, scaling, turns
 
 REPO = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -102,6 +102,24 @@ def test_the_script_for_gpus_at_a_small_size(tmp_path):
     assert [x.split()[0] for x in printed if "temporaries" in x] == phases
     held = [x for x in printed if x.endswith("held")]
     assert len(held) == 7, "policy and value net with moments, average, two frozen"
+
+
+def test_two_checkouts_run_in_turns(capfd):
+    flags = [f"--{name}={value}" for name, value in SMALL.items()]
+    turns.main([str(REPO), "sft", "reward", "--turns=2", *flags])
+    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [line["job"] for line in lines] == ["sft", "reward"]
+    for line in lines:
+        assert line["turns"] == 2
+        low, high = line["pairs"]
+        assert low <= round(line["median_pair"], 2) <= high
+        assert line["ratio"] == pytest.approx(line["other_s"] / line["here_s"], rel=0.1)
+
+
+def test_a_checkout_without_the_benchmark_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        turns.main([str(tmp_path)])
+    assert f"{tmp_path} has no tests/benchmarks/run.py" in capsys.readouterr().err
 
 
 def test_scaling_prints_and_draws(tmp_path, monkeypatch, capsys):
