@@ -104,7 +104,8 @@ def run(iterations: int, workdir: Path) -> Watch:
     watch = Watch()
     recipe.run(config, workdir)
     # The loop asks once more after its last iteration.
-    for amounts in (*watch.held.values(), watch.compiled):
+    del watch.compiled[iterations:]
+    for amounts in watch.held.values():
         del amounts[iterations:]
     return watch
 
