@@ -2,8 +2,10 @@
 
     python -m instructgpt.main --config=configs/recipe.py:mini --workdir=runs/mini
 
-Change a stage's key with --config.stages.STAGE.block.key=value; the seeds are shared:
---config.seed is that of training and sampling, --config.world_seed draws another world.
+Change a stage's key with --config.stages.STAGE.block.key=value. The keys of `data`,
+`model` and `mesh` can be given for all stages at once: --config.data.jsonl=FOLDER,
+--config.model.num_layers=6, --config.mesh.fsdp=8. The seeds are shared: --config.seed
+is that of training and sampling, --config.world_seed draws another world.
 
 The paper's policies of 1.3B and 175B have its 6B reward model: their recipes train none
 and ask for the workdir of one, --config.reward_model=WORKDIR.
@@ -27,6 +29,10 @@ from configs import (
     select,
     sft,
 )
+from instructgpt.data.datasets import DataConfig
+from instructgpt.models.config import ModelConfig
+from instructgpt.sharding import MeshConfig
+from instructgpt.stages.blocks import filled
 
 _STAGES = dict(
     pretrain=pretrain,
@@ -63,6 +69,10 @@ def get_config(variant: str = "mini") -> ConfigDict:
     # A finished reward stage's workdir, for the reward, the choice of the SFT epoch and
     # the start of the value net; "" trains one.
     config.reward_model = ""
+    # What is set here holds for every stage that has the key.
+    config.data = filled(DataConfig, partial=True)
+    config.model = filled(ModelConfig, partial=True)
+    config.mesh = filled(MeshConfig, partial=True)
     # Names of `config.stages`, which may also hold your own: see configs/README.md.
     config.order = _ORDER.get(variant, _ALL)
     config.together = _TOGETHER.get(variant, ())

@@ -24,6 +24,7 @@ if __name__ == "__main__":  # before the slow imports below
 import jax
 from absl import logging
 
+from instructgpt.cli import keep_programs
 from instructgpt.errors import UserError
 from instructgpt.inference import LanguageModel, RewardModel
 from instructgpt.outputs import in_one_line
@@ -248,4 +249,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    keep_programs()
     main()

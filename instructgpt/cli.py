@@ -3,18 +3,25 @@
 import ctypes
 import difflib
 import itertools
+import os
 import runpy
 import sys
 from pathlib import Path
 
 from absl import flags
 
+# The folder that holds this package and, beside it, the configs.
+_ROOT = Path(__file__).resolve().parents[1]
+
 
 def parse_flags(config: flags.FlagHolder, argv: list[str]) -> list[str]:
     """Parses flags with absl; a key that the config does not have is a one-line error.
 
-    Modules beside the config file become importable, like those beside a script.
+    A config file such as configs/sft.py that is not in the current folder is that of
+    the package. Modules beside the config file become importable, like those beside a
+    script.
     """
+    argv = with_own_config(argv)
     _find_modules_beside(_config_file(argv)[0])
     try:
         rest = flags.FLAGS(argv)
@@ -29,6 +36,27 @@ def parse_flags(config: flags.FlagHolder, argv: list[str]) -> list[str]:
         sys.exit(f"error: {wrong}")
     except OSError as error:
         sys.exit(f"error: --config: {str(error).splitlines()[-1].strip()}")
+
+
+def with_own_config(argv: list[str]) -> list[str]:
+    """The command line with the absolute path of a config file of the package's own.
+
+    Args:
+      argv: The command line. A config file that exists where it says is left as it is.
+    """
+    path, _ = _config_file(argv)
+    own = _ROOT / path
+    if not path or Path(path).exists() or not own.is_file():
+        return argv
+    out = list(argv)
+    for number, argument in enumerate(argv):
+        name, given, value = argument.partition("=")
+        if name in ("-config", "--config"):
+            place, text = (number, value) if given else (number + 1, argv[number + 1])
+            full = str(own) + text[len(path) :]
+            out[place] = f"{name}={full}" if given else full
+            break
+    return out
 
 
 def _config_file(argv: list[str]) -> tuple[str, str]:
@@ -66,6 +94,51 @@ def _wrong_key(argv: list[str]) -> str:
                     + f"{where} has: {', '.join(sorted(block.keys()))}"
                 )
             block, where = block[name], f"{where}.{name}"
+    return ""
+
+
+def keep_programs() -> None:
+    """Keeps compiled programs in the checkout, so that the next start is faster.
+
+    JAX_COMPILATION_CACHE_DIR names another folder. It does nothing where the package
+    is installed without a checkout. Call this before JAX compiles anything.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or not _is_checkout(_ROOT):
+        return
+    import jax  # takes a while, which `--help` should not wait for
+
+    jax.config.update("jax_compilation_cache_dir", str(_ROOT / ".cache" / "jax"))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def _is_checkout(folder: Path) -> bool:
+    return (folder / "pyproject.toml").exists() and os.access(folder, os.W_OK)
+
+
+def unused_accelerator(platform: str, devices: Path = Path("/dev")) -> str:
+    """A line about an accelerator that is there while JAX computes on the CPU.
+
+    Args:
+      platform: JAX's default backend.
+      devices: The folder of the system's devices.
+
+    Returns:
+      The line; "" if nothing is unused, or if JAX_PLATFORMS chose the CPU.
+    """
+    if platform != "cpu" or os.environ.get("JAX_PLATFORMS"):
+        return ""
+    for name, what, extra in (
+        ("nvidia0", "an NVIDIA GPU", "gpu"),
+        ("accel0", "a TPU", "tpu"),
+        ("vfio/0", "a TPU", "tpu"),
+    ):
+        if (devices / name).exists():
+            return (
+                f"note: this machine has {what}, but JAX computes on the CPU; for the "
+                f"accelerator: pip install --editable '{_ROOT}[{extra}]'; to say that "
+                "the CPU is meant: JAX_PLATFORMS=cpu"
+            )
     return ""
 
 

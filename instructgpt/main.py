@@ -18,12 +18,18 @@ from instructgpt.signals import stop_in_one_line
 if __name__ == "__main__":  # before the slow imports below
     stop_in_one_line()
 
+import jax
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from instructgpt import distributed
-from instructgpt.cli import keep_memory, parse_flags
+from instructgpt.cli import (
+    keep_memory,
+    keep_programs,
+    parse_flags,
+    unused_accelerator,
+)
 from instructgpt.errors import UserError
 from instructgpt.outputs import in_one_line
 from instructgpt.paths import from_shell
@@ -66,9 +72,11 @@ def main(argv: list[str]) -> None:
         typed = config_flags.get_override_values(flags.FLAGS["config"])
         stage = find(config.stage).exports
         # Imported here because it takes seconds, which `--help` should not wait for.
-        from instructgpt.stages.common import take_typed
+        from instructgpt.stages.common import announce, take_typed
 
         take_typed(config, typed, workdir)
+        if note := unused_accelerator(jax.default_backend()):
+            announce(note)
         stage.run(config, workdir)
     except UserError as error:
         sys.exit(f"error: {error}")
@@ -92,6 +100,7 @@ def parse(argv: list[str]) -> list[str]:
 def entry_point() -> None:
     """Marks the required flags and runs `main`."""
     keep_memory()
+    keep_programs()
     flags.mark_flags_as_required(["config", "workdir"])
     stop_in_one_line()  # also if this is called from another module
     app.run(main, flags_parser=parse)

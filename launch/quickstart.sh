@@ -19,7 +19,7 @@ fi
 # On a CPU LLVM optimises less, because programs run only for minutes, and XLA's older
 # emitters are used, whose programs are as fast and compile sooner. Later jaxlibs stop
 # at a flag that was removed.
-if ! command -v nvidia-smi > /dev/null; then
+if [ -z "$accelerator" ]; then
   flags=--xla_backend_optimization_level=1
   case $(python -c 'from importlib.metadata import version; print(version("jaxlib"))') in
     0.10.*) flags="$flags --xla_cpu_use_fusion_emitters=false" ;;
@@ -29,6 +29,7 @@ fi
 
 go_back
 
-# Ends with the table of results and the path of report.html.
+# Ends with the table of results, the path of report.html, and the lines that talk to
+# the models.
 exec python -m instructgpt.main \
   --config="$root/configs/recipe.py:mini" --workdir="${WORKDIR:-$root/runs/mini}" "$@"

@@ -1,6 +1,7 @@
 # Sourced by the scripts beside it. Goes to the repository root, makes .venv with the
 # first suitable Python, and installs the packages of requirements.txt and
-# pyproject.toml. The next time it only compares a checksum.
+# pyproject.toml, with JAX for the GPU or TPU of this machine. The next time it only
+# compares a checksum.
 # shellcheck shell=bash
 
 caller=$PWD
@@ -45,21 +46,49 @@ find_python() {
   return 1
 }
 
-# setup_env [EXTRA]: makes the environment, with the packages of one optional extra.
+# Prints the extra of pyproject.toml that JAX needs for this machine's accelerator:
+# `gpu`, `tpu` or nothing. $ACCELERATOR wins: gpu, tpu or cpu.
+find_accelerator() {
+  local answer driver
+  case ${ACCELERATOR:-} in
+    gpu | tpu) echo "$ACCELERATOR" && return ;;
+    cpu) return ;;
+  esac
+  if answer=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2> /dev/null); then
+    driver=$(echo "${answer%%$'\n'*}" | sed -n 's/.*[, ]\([0-9][0-9]*\)\.[0-9.]*$/\1/p')
+    if [ "${driver:-999}" -lt 525 ]; then
+      echo "The NVIDIA driver $driver is too old for JAX, which needs 525 or newer;" \
+        "the CPU will be used" >&2
+      return
+    fi
+    echo gpu
+  elif compgen -G '/dev/accel[0-9]*' > /dev/null || compgen -G '/dev/vfio/[0-9]*' > /dev/null; then
+    echo tpu
+  fi
+}
+
+# setup_env [EXTRA]: makes the environment, with the packages of one optional extra and
+# those for the machine's accelerator, whose name is then in $accelerator.
 setup_env() {
-  local extra="${1:-}" wanted python
+  local extras wanted python
+  accelerator=$(find_accelerator)
+  extras=${1:-}
+  [ -z "$accelerator" ] || [ "$accelerator" = "$extras" ] ||
+    extras=${extras:+$extras,}$accelerator
   wanted=$(cat requirements.txt pyproject.toml | cksum)
   if ! .venv/bin/python -m pip --version > /dev/null 2>&1; then
     python=$(find_python)
     echo "Making .venv with $("$python" --version)"
     "$python" -m venv --clear .venv
   fi
-  if [ "$(cat ".venv/installed-$extra" 2> /dev/null)" != "$wanted" ]; then
-    echo "Installing packages into .venv (the first time takes a few minutes)"
+  if [ "$(cat ".venv/installed-$extras" 2> /dev/null)" != "$wanted" ]; then
+    echo "Installing packages into .venv (the first time takes a few minutes), with" \
+      "JAX for the ${accelerator:-cpu}"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-      --editable ".${extra:+[$extra]}"
-    # An extra includes the plain packages.
-    echo "$wanted" | tee ".venv/installed-$extra" > .venv/installed-
+      --editable ".${extras:+[$extras]}"
+    # An extra includes the packages for the accelerator alone, and the plain ones.
+    echo "$wanted" | tee ".venv/installed-$extras" ".venv/installed-$accelerator" \
+      > .venv/installed-
   fi
   # shellcheck source=/dev/null
   source .venv/bin/activate

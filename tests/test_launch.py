@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,57 @@ def test_quickstart_runs_the_recipe_where_it_was_called(tmp_path):
         *(f"--config={repo}/configs/recipe.py:mini", "--workdir=here"),
         "--config.seed=3",
     ]
+
+
+SETUP = """
+source launch/setup_env.sh
+echo "chosen: $(find_accelerator)"
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "chosen", "says"),
+    [
+        ("echo 'NVIDIA H200, 570.86.15'", "gpu", ""),
+        (r"printf 'A100, 535.1\nA100, 535.1\n'", "gpu", ""),
+        ("true", "gpu", ""),
+        ("echo 'Tesla K80, 470.82.01'", "", "driver 470 is too old"),
+        ("exit 9", "", ""),  # as without a driver
+    ],
+)
+def test_the_extra_of_jax_is_that_of_the_machine(answer, chosen, says, tmp_path):
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text(f"#!/bin/sh\n{answer}\n")
+    tool.chmod(0o755)
+    env = {"PATH": f"{tool.parent}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    repo = checkout(tmp_path / "repo")
+    done = run("bash", "-c", SETUP, env=env, cwd=repo)
+    assert f"chosen: {chosen}\n" in done.stdout
+    assert says in done.stderr and bool(says) == bool(done.stderr)
+    done = run("bash", "-c", SETUP, env={**env, "ACCELERATOR": "cpu"}, cwd=repo)
+    assert "chosen: \n" in done.stdout and not done.stderr
+
+
+def test_a_gpu_gets_its_jax(tmp_path):
+    """What pip is asked to install, by a Python that prints it."""
+    repo = checkout(tmp_path / "repo")
+    env = pythons(tmp_path / "bin", "exit 0")
+    (tmp_path / "bin" / "nvidia-smi").write_text("#!/bin/sh\necho 'H200, 570.86'\n")
+    (tmp_path / "bin" / "nvidia-smi").chmod(0o755)
+    (repo / ".venv" / "bin").mkdir(parents=True)
+    python = repo / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\n[ "$4" = "" ] || echo pip "$@"\n')
+    python.chmod(0o755)
+    (repo / ".venv" / "bin" / "activate").write_text("")
+    call = "source launch/setup_env.sh; setup_env test; setup_env; echo end"
+    done = run("bash", "-c", call, env=env, cwd=repo)
+    assert done.returncode == 0, done.stderr
+    assert "with JAX for the gpu" in done.stdout
+    pips = [line for line in done.stdout.splitlines() if line.startswith("pip ")]
+    assert len(pips) == 1 and pips[0].endswith("--editable .[test,gpu]")
+    extras = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    assert extras["optional-dependencies"]["gpu"] == ["jax[cuda12]"]
 
 
 def test_readme_begins_with_the_two_commands():

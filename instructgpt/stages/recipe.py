@@ -7,8 +7,10 @@ it was stopped, and ends at once when all stages are finished.
 import contextlib
 import os
 import re
+import shlex
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from instructgpt.identity import (
     config_differences,
     flat,
     is_finished,
+    is_path,
     newest_step,
     own_keys,
     read_json,
@@ -37,7 +40,10 @@ from instructgpt.outputs import delete_partial
 from instructgpt.paths import one_deeper, resolve
 from instructgpt.sharding import MeshConfig, make_mesh
 from instructgpt.stages import Stage, common, find, loading, side_by_side
-from instructgpt.stages.blocks import check_config
+from instructgpt.stages.blocks import check_config, overrides
+
+# Blocks of the recipe's config whose values hold for all stages that have the key.
+SHARED_BLOCKS = ("data", "model", "mesh")
 
 # The prefix of a stage's own keys in a message, and that of keys all stages share.
 _STAGE_KEY = r"(?<![\w./])config\.(?=({})\b)"
@@ -48,8 +54,9 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     """Runs `config.stages` in order.
 
     `config.seed` is the seed of all training and sampling, `config.world_seed` that of
-    the miniature world. A finished reward model's workdir, `config.reward_model`, takes
-    the place of the stages label and reward.
+    the miniature world. The keys of `config.data`, `config.model` and `config.mesh`
+    that are set hold for all stages. A finished reward model's workdir,
+    `config.reward_model`, takes the place of the stages label and reward.
 
     The stages of `config.together` run at the same time if the CPU has a core for each;
     the time that this takes is divided among them.
@@ -74,7 +81,7 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     order = stage_order(config)
     for name in order:
         stage = stage_config(config, name)
-        with _recipe_keys(name, stage):
+        with _recipe_keys(name, stage, shared_values(config)):
             mesh = common.build(MeshConfig, stage.get("mesh", {}), where="config.mesh")
             check_config(stage, make_mesh(mesh))
     if given is not None:
@@ -103,6 +110,22 @@ def _run_all(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None:
     last = _stage(config, order[-1]).exports
     if hasattr(last, "show"):
         last.show(workdir / order[-1])
+    _tell_chat(config, workdir, order)
+
+
+def _tell_chat(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None:
+    """Prints the lines that talk to the recipe's first and last policy."""
+    policies = [n for n in order if config.stages[n].stage in ("sft", "ppo")]
+    if not policies:
+        return
+    lines = ["\ntalk to the models:"]
+    activate = Path(sys.prefix) / "bin" / "activate"
+    if activate.exists():
+        lines.append(f"  source {shlex.quote(str(activate))}")
+    names = dict.fromkeys((policies[0], policies[-1]))
+    paths = shlex.join(str(workdir / name) for name in names)
+    lines.append(f"  python -m instructgpt.chat {paths}")
+    common.announce("\n".join(lines))
 
 
 def stage_order(config: ConfigDict) -> tuple[str, ...]:
@@ -127,7 +150,7 @@ def _check_alike(config: ConfigDict, workdir: Path, meta: dict[str, Any]) -> Non
     reads = next(iter(_reading_reward_model(config)), config.order[-1])
     stage = stage_config(config, reads)
     what = f"config.reward_model={config.reward_model}"
-    with about(what), _recipe_keys(reads, stage):
+    with about(what), _recipe_keys(reads, stage, shared_values(config)):
         found = common.data_of(stage, workdir / reads)
         data = open_datasets(found, log=common.announce)
         loading.check_made_alike(path, meta, loading.made_with(data))
@@ -167,12 +190,13 @@ def _check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None
         for name in order
         if (workdir / name / IDENTITY).exists()
     }
+    shared = shared_values(config)
     # Configs are compared first, because opening data may take long.
     for name, made in begun.items():
         stage = stage_config(config, name)
         unsaid = common.unsaid(stage)
         wanted = {**unsaid, **own_keys(flat(stage.to_dict()))}
-        with _recipe_keys(name, stage):
+        with _recipe_keys(name, stage, shared):
             free = common.may_differ(stage, workdir / name)
             if made.has_trained(newest_step(workdir / name)):
                 before = {**unsaid, **made.config}
@@ -188,7 +212,7 @@ def _check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None
         identity = common.identity_of(stage, path, opened[found], known)
         if name in begun:
             identity = common.named_as_before(begun[name], identity, stage)
-            with _recipe_keys(name, stage):
+            with _recipe_keys(name, stage, shared):
                 free = common.may_differ(stage, path)
                 step = newest_step(path)
                 changed = changes(begun[name], identity, step=step, but=free)
@@ -198,8 +222,16 @@ def _check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None
 
 
 @contextlib.contextmanager
-def _recipe_keys(name: str, stage: ConfigDict) -> Iterator[None]:
-    """Makes a stage's errors name its keys in the form of the recipe's config."""
+def _recipe_keys(
+    name: str, stage: ConfigDict, shared: Collection[str]
+) -> Iterator[None]:
+    """Makes a stage's errors name its keys in the form of the recipe's config.
+
+    Args:
+      name: The stage's name in the recipe.
+      stage: The stage's config.
+      shared: Keys that the recipe sets for all stages.
+    """
     try:
         yield
     except UserError as error:
@@ -207,7 +239,21 @@ def _recipe_keys(name: str, stage: ConfigDict) -> Iterator[None]:
         blocks = "|".join(key for key in stage if isinstance(stage[key], ConfigDict))
         own = _STAGE_KEY.format(blocks)
         text = re.sub(own, f"config.stages.{name}.", text)
+        for key in shared:
+            text = re.sub(rf"config\.stages\.{name}\.({key})\b", r"config.\1", text)
         raise UserError(text) from error
+
+
+def shared_values(config: ConfigDict) -> dict[str, Any]:
+    """The keys of the recipe's blocks that are set, such as "data.jsonl"."""
+    blocks = {name: overrides(config[name]) for name in SHARED_BLOCKS if name in config}
+    values = flat({name: block.to_dict() for name, block in blocks.items()})
+    for key, value in values.items():
+        if value and is_path(key):
+            values[key] = one_deeper(value)
+        elif isinstance(value, list):
+            values[key] = tuple(value)
+    return values
 
 
 def _given_reward_model(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
@@ -239,20 +285,23 @@ def run_stage(config: ConfigDict, workdir: str | Path, name: str) -> Path:
         return workdir / name
     common.announce(f"\n=== {name} ===")
     began = time.monotonic()
-    _run_one(stage_config(config, name).to_dict(), workdir / name)
+    stage, shared = stage_config(config, name).to_dict(), tuple(shared_values(config))
+    _run_one(stage, workdir / name, shared)
     _add_minutes(workdir, [name], time.monotonic() - began)
     return workdir / name
 
 
-def _run_one(stage: dict[str, Any], workdir: Path) -> None:
+def _run_one(stage: dict[str, Any], workdir: Path, shared: Collection[str]) -> None:
     try:
-        with _recipe_keys(workdir.name, ConfigDict(stage)):
+        with _recipe_keys(workdir.name, ConfigDict(stage), shared):
             find(stage["stage"]).exports.run(ConfigDict(stage), workdir)
     finally:
         locks.give_back(workdir / locks.LOCK)
 
 
-def _run_on_share(stage: dict[str, Any], workdir: Path) -> None:
+def _run_on_share(
+    stage: dict[str, Any], workdir: Path, shared: Collection[str]
+) -> None:
     """Runs a stage in its own process, with at most one device per core if allowed."""
     cores = len(os.sched_getaffinity(0))
     if (
@@ -260,7 +309,7 @@ def _run_on_share(stage: dict[str, Any], workdir: Path) -> None:
         and jax.config.values["jax_num_cpu_devices"] > cores
     ):
         jax.config.update("jax_num_cpu_devices", cores)
-    _run_one(stage, workdir)
+    _run_one(stage, workdir, shared)
 
 
 def _run_together(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
@@ -271,10 +320,11 @@ def _run_together(config: ConfigDict, workdir: Path, names: Sequence[str]) -> No
         return
     common.announce(f"\n=== {' and '.join(left)}, side by side ===")
     began = time.monotonic()
-    calls: dict[str, side_by_side.Call] = {
-        name: (_run_on_share, (stage_config(config, name).to_dict(), workdir / name))
-        for name in left
-    }
+    shared = tuple(shared_values(config))
+    calls: dict[str, side_by_side.Call] = {}
+    for name in left:
+        stage = stage_config(config, name).to_dict()
+        calls[name] = (_run_on_share, (stage, workdir / name, shared))
     side_by_side.run(calls, cores)
     _add_minutes(workdir, left, time.monotonic() - began)
 
@@ -293,11 +343,14 @@ def _add_minutes(workdir: Path, names: Sequence[str], seconds: float) -> None:
 
 
 def stage_config(config: ConfigDict, name: str) -> ConfigDict:
-    """A stage's own config, with the seeds and the reward model of the recipe."""
+    """A stage's own config, with what the recipe's config says for all stages."""
     stage = config.stages[name].copy_and_resolve_references()
     stage.seed = config.seed
     if "data" in stage:
         stage.data.world_seed = config.world_seed
+    known = flat(stage.to_dict())
+    shared = shared_values(config)
+    stage.update_from_flattened_dict({k: v for k, v in shared.items() if k in known})
     if config.reward_model:
         path, found = one_deeper(config.reward_model), find(stage.stage)
         given = dict.fromkeys(found.reward_keys, path) | dict.fromkeys(

@@ -12,17 +12,20 @@ import pytest
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from configs import recipe
+from configs import recipe as recipe_config
+from instructgpt.errors import UserError
+from instructgpt.paths import resolve
 from instructgpt.ranges import AtLeast, Named, OneOf, limited_fields
-from instructgpt.stages import find
+from instructgpt.stages import find, recipe
 from instructgpt.stages.blocks import build, overrides
+from instructgpt.stages.opening import take_typed
 from tests import tiny
 
 # ml_collections loads a config file by what Python will give up.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 REPO = Path(__file__).resolve().parents[2]
-FILES = tuple(recipe.get_config("smoke").stages)
+FILES = tuple(recipe_config.get_config("smoke").stages)
 FLAGS = [(file, variant) for file in FILES for variant in ("smoke", "6b")]
 
 # Values that go together with the others of their block: of a model, and of rankings.
@@ -137,6 +140,41 @@ def test_a_recipe_s_stages_take_the_same_flags():
     assert after.stages.ppo.rollout.truncation_score == -1.0
     assert after.stages.reward.optimizer.b2 == 0.9
     assert after.seed == 4
+
+
+def test_a_recipe_s_own_blocks_reach_every_stage(tmp_path):
+    path = f"{REPO}/configs/recipe.py:smoke"
+    given = {
+        "data.jsonl": "mine",
+        "data.max_prompt": 37,
+        "data.documents": (5, 4, 3),
+        "model.compute_dtype": "bfloat16",
+        "mesh.tensor": 2,
+    }
+    config = parse(path, *(f"--config.{k}={text_of(v)}" for k, v in given.items()))
+    take_typed(config, given, tmp_path / "run")
+    mine = str(Path("mine").absolute())
+    before = parse(path)
+    for name in config.order:
+        was, now = recipe.stage_config(before, name), recipe.stage_config(config, name)
+        assert resolve(now.data.jsonl, tmp_path / "run" / name) == mine
+        wanted = was.to_dict()
+        wanted["data"] |= dict(jsonl=now.data.jsonl, max_prompt=37, documents=(5, 4, 3))
+        wanted["mesh"] |= dict(tensor=2)
+        if "model" in wanted:
+            wanted["model"] |= dict(compute_dtype="bfloat16")
+        assert now.to_dict() == wanted
+    assert recipe.shared_values(before) == {}
+
+
+def test_a_mistake_in_a_recipe_s_own_block_names_that_block(tmp_path):
+    config = parse(f"{REPO}/configs/recipe.py:smoke", "--config.data.template=none")
+    config.stages.label.data.max_prompt = -1
+    with pytest.raises(UserError, match=r"config\.stages\.label\.data\.max_prompt"):
+        recipe.run(config, tmp_path)
+    config.data.max_prompt = -2
+    with pytest.raises(UserError, match=r"^config\.data\.max_prompt=-2"):
+        recipe.run(config, tmp_path)
 
 
 def test_what_is_not_set_of_a_model_is_the_checkpoint_s():
