@@ -4,6 +4,8 @@ Variants: `smoke` (seconds, for tests), `mini` (the miniature world, minutes on 
 CPU), the paper's sizes `1.3b`, `6b`, `175b` with the paper's numbers, and the public
 models `gpt2`, `pythia-1b` and `smollm2` for one GPU of 80 GB or a v5e-8: imported by
 `python -m instructgpt.convert import NAME WORKDIR/base`, with data of one's own.
+Two more need only a CPU and data of one's own: `small` trains a model of a few million
+parameters from nothing, and `smollm2_cpu` takes a few short steps from SmolLM2.
 
 A file gives the changes of each variant by flag, and then the paper's numbers. A config
 holds every field of every block of its stage, also fields that no file sets.
@@ -17,8 +19,8 @@ from ml_collections import ConfigDict
 from instructgpt.stages.blocks import default_config
 
 PAPER = ("1.3b", "6b", "175b")
-PUBLIC = ("gpt2", "pythia-1b", "smollm2")
-VARIANTS = ("smoke", "mini", *PAPER, *PUBLIC)
+PUBLIC = ("gpt2", "pythia-1b", "smollm2", "smollm2_cpu")
+VARIANTS = ("smoke", "mini", "small", *PAPER, *PUBLIC)
 
 Values = Mapping[str, Any]  # values by flag, such as "train.batch_size"
 
@@ -31,6 +33,8 @@ _WORLD: Values = {
     "mesh.fsdp": 1,
 }
 _IMPORTED: Values = {"data.tokenizer": "../base/tokenizer"}
+# For a CPU: limits that people's questions and short answers fit.
+_SHORT: Values = {"data.max_prompt": 96, "data.max_response": 128}
 # The large sizes verify only arrays, which all devices sum up, and not files, which the
 # first process reads alone. `tests/benchmarks/verify.py` measures both.
 _LARGE: Values = {"checkpoints.verify": "arrays"}
@@ -58,6 +62,8 @@ ALL_STAGES: dict[str, Values] = {
     "gpt2": {**_IMPORTED, "data.max_prompt": 640, "data.max_response": 384},
     "pythia-1b": _IMPORTED,
     "smollm2": {**_IMPORTED, "data.template": "chatml"},
+    "smollm2_cpu": {**_IMPORTED, "data.template": "chatml", **_SHORT},
+    "small": {**_SHORT, "mesh.data": -1, "mesh.fsdp": 1},
 }
 
 _FULL: Values = {"model.remat": "full", "model.fused_attention": True}
@@ -78,6 +84,18 @@ FINE_TUNED: dict[str, Values] = {
     "gpt2": {**_ON_GPU, "model.sequence_parallel": False},
     "pythia-1b": {**_ON_GPU, "model.sequence_parallel": False},
     "smollm2": {**_ON_GPU, "model.sequence_parallel": False},
+    "smollm2_cpu": {"model.remat": "elementwise"},
+    "small": {"model.product_dtype": "auto", "model.remat": "none"},
+}
+# Twelve updates of demonstrations, for a few minutes on a CPU.
+FEW_STEPS: Values = {
+    "train.batch_size": 8,
+    "train.num_epochs": 0,
+    "train.num_steps": 12,
+    "train.log_every": 1,
+    "train.eval_every": 0,
+    "train.checkpoint_every": 0,
+    "train.keep": 1,
 }
 # Path of the pretrained model, if it was imported.
 FROM_BASE: dict[str, Values] = {name: {"init.path": "../base"} for name in PUBLIC}

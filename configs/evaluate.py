@@ -37,6 +37,7 @@ VARIANTS: dict[str, common.Values] = {
     "gpt2": _IMPORTED,
     "pythia-1b": _IMPORTED,
     "smollm2": _IMPORTED,
+    "smollm2_cpu": _IMPORTED,
 }
 
 

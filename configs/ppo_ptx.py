@@ -28,11 +28,13 @@ _SMALL: common.Values = {
 VARIANTS: dict[str, common.Values] = {
     "smoke": _SMALL,
     "mini": {**_SMALL, "rollout.ptx_per_episode": 0.25},
+    "small": {**_SMALL, "rollout.ptx_per_episode": 0.25},
     "1.3b": {"policy_optimizer.learning_rate": 1.18e-5},
     "6b": {"policy_optimizer.learning_rate": 1.18e-5},
     "gpt2": _SMALL,
     "pythia-1b": {**_SMALL, "policy_optimizer.learning_rate": 1.18e-5},
     "smollm2": _SMALL,
+    "smollm2_cpu": {**_SMALL, "rollout.ptx_per_episode": 0.25},
 }
 
 

@@ -74,6 +74,30 @@ VARIANTS: dict[str, common.Values] = {
         "train.eval_every": 1600,
         "train.checkpoint_every": 1600,
     },
+    # From nothing on a CPU, on text of one's own: 4 million parameters and those of its
+    # tokens, 1.2 million tokens.
+    "small": {
+        "model.vocab_size": 0,  # the tokenizer's
+        "model.context_length": 256,
+        "model.num_layers": 4,
+        "model.width": 256,
+        "model.num_heads": 4,
+        "model.product_dtype": "auto",
+        "model.position_init": "sinusoidal",
+        "model.position_std": 0.02,
+        "model.remat": "none",
+        "model.fused_attention": False,
+        "pretrain.window": 128,
+        "optimizer.learning_rate": 2e-3,
+        "optimizer.warmup_steps": 50,
+        "optimizer.final_fraction": 0.0,
+        "train.batch_size": 8,
+        "train.num_steps": 1200,
+        "train.log_every": 50,
+        "train.eval_every": 200,
+        "train.checkpoint_every": 200,
+        "train.keep": 1,
+    },
     # Batches are whole windows of 2,048 tokens, in a multiple of 128, which large
     # meshes divide; steps are 300B tokens, warmup 375M, and the decay ends at 260B.
     "1.3b": {
@@ -101,13 +125,17 @@ VARIANTS: dict[str, common.Values] = {
     "gpt2": {**_OWN_TEXT, "pretrain.window": 1024, "train.batch_size": 512},
     "pythia-1b": {**_OWN_TEXT, "optimizer.learning_rate": 3e-4},
     "smollm2": _OWN_TEXT,
+    "smollm2_cpu": _OWN_TEXT,
 }
+# Variants whose model is another's.
+_SIZES = {"smollm2_cpu": "smollm2"}
 
 
 def get_config(variant: str = "mini") -> ConfigDict:
     config = common.start("pretrain")
-    if variant in GPT3_SIZES | PUBLIC_SIZES:
-        config.model.update(dataclasses.asdict((GPT3_SIZES | PUBLIC_SIZES)[variant]))
+    size = _SIZES.get(variant, variant)
+    if size in GPT3_SIZES | PUBLIC_SIZES:
+        config.model.update(dataclasses.asdict((GPT3_SIZES | PUBLIC_SIZES)[size]))
     config.model.remat = "full"
     config.model.fused_attention = True
     config.pretrain.window = 0  # the model's context length

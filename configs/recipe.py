@@ -52,7 +52,7 @@ _TOGETHER = {"mini": ("ppo", "ppo_ptx")}
 
 _ALL = tuple(_STAGES)
 _WITH_A_GIVEN_REWARD_MODEL = tuple(n for n in _ALL if n not in ("label", "reward"))
-# The model is imported and the rankings are people's; only the world has a judge.
+# The model is imported and the rankings are people's, in the data's folder.
 _IMPORTED = ("sft", "rl_init", "reward", "select", "ppo_ptx")
 _ORDER = {
     "1.3b": _WITH_A_GIVEN_REWARD_MODEL,
@@ -60,6 +60,8 @@ _ORDER = {
     "gpt2": _IMPORTED,
     "pythia-1b": _IMPORTED,
     "smollm2": _IMPORTED,
+    "smollm2_cpu": ("sft", "rl_init", "reward", "ppo_ptx"),
+    "small": ("pretrain", *_IMPORTED),
 }
 
 

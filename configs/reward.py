@@ -36,9 +36,22 @@ VARIANTS: dict[str, common.Values] = {
         "optimizer.learning_rate": 5e-4,
         "train.batch_size": 4,
     },
+    "small": {
+        "optimizer.learning_rate": 1e-4,
+        "train.batch_size": 4,
+        "train.log_every": 5,
+        "train.checkpoint_every": 20,
+    },
     "gpt2": {**_IMPORTED, "optimizer.learning_rate": 2e-5},
     "pythia-1b": _IMPORTED,
     "smollm2": {**_IMPORTED, "optimizer.learning_rate": 2e-5},
+    "smollm2_cpu": {
+        **_IMPORTED,
+        "optimizer.learning_rate": 5e-5,
+        "train.batch_size": 4,
+        "train.log_every": 1,
+        "train.checkpoint_every": 20,
+    },
 }
 
 

@@ -28,12 +28,18 @@ VARIANTS: dict[str, common.Values] = {
         "optimizer.learning_rate": 2e-3,
         "train.batch_size": 10,  # 9 demonstrations and one row of text
     },
+    "small": {
+        **_OWN_ROWS,
+        "optimizer.learning_rate": 5e-4,
+        "train.batch_size": 10,
+    },
     "1.3b": {"optimizer.learning_rate": 5e-6},
     "6b": {"optimizer.learning_rate": 1.04e-5},
     "175b": {"optimizer.learning_rate": 2.45e-6},
     "gpt2": _IMPORTED,
     "pythia-1b": {**_IMPORTED, "optimizer.learning_rate": 5e-6},
     "smollm2": _IMPORTED,
+    "smollm2_cpu": {**_IMPORTED, **common.FEW_STEPS},
 }
 
 

@@ -14,6 +14,7 @@ from configs import common
 VARIANTS: dict[str, common.Values] = {
     "smoke": {"select.num_prompts": 16, "select.batch_size": 16},
     "mini": {"select.num_prompts": 400},
+    "small": {"select.num_prompts": 100},
 }
 
 

@@ -37,6 +37,11 @@ VARIANTS: dict[str, common.Values] = {
         "optimizer.learning_rate": 1e-3,
         "train.batch_size": 12,
     },
+    "small": {
+        "optimizer.learning_rate": 5e-4,
+        "train.batch_size": 8,
+        "train.num_epochs": 8,
+    },
     "175b": {"optimizer.learning_rate": 5.03e-6, "train.batch_size": 8},
     "gpt2": {
         **_IMPORTED,
@@ -45,6 +50,11 @@ VARIANTS: dict[str, common.Values] = {
     },
     "pythia-1b": _IMPORTED,
     "smollm2": {**_IMPORTED, "optimizer.learning_rate": _TENTH},
+    "smollm2_cpu": {
+        "model.residual_dropout": 0.0,
+        "optimizer.learning_rate": _TENTH,
+        **common.FEW_STEPS,
+    },
 }
 
 

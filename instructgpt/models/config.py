@@ -26,7 +26,9 @@ class ModelConfig:
     make it GPT-NeoX, Llama or Qwen2, see `models/hf/families.py`.
     """
 
-    vocab_size: PositiveInt  # tokens that can be predicted
+    # Tokens that can be predicted. 0: those of the tokenizer, which pretraining fills
+    # in; a model that is built has 1 or more.
+    vocab_size: NonNegativeInt
     context_length: PositiveInt  # tokens
     num_layers: PositiveInt
     width: PositiveInt
@@ -131,7 +133,7 @@ class ModelConfig:
         self._fill("rotary_dim", self.head_dim)
         # The chunk is a power of two, because with other sizes programs for a TPU take
         # longer to compile and more memory to run.
-        most = max(_LOGIT_BYTES // (4 * self.padded_vocab_size), 1)
+        most = max(_LOGIT_BYTES // (4 * max(self.padded_vocab_size, 1)), 1)
         self._fill("logit_chunk", 1 << (most.bit_length() - 1))
         if self.num_heads % self.num_kv_heads:
             raise UserError(

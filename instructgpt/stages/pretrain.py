@@ -13,8 +13,10 @@ from ml_collections import ConfigDict
 
 from instructgpt.data.documents import TokenWindows
 from instructgpt.data.loader import make_loader
+from instructgpt.errors import UserError
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.loop import Job, train
+from instructgpt.models.config import ModelConfig
 from instructgpt.models.costs import causal, forward
 from instructgpt.models.transformer import Transformer
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
@@ -32,6 +34,7 @@ from instructgpt.stages.programs import (
 from instructgpt.state import make_train_state, shardings_of
 from instructgpt.steps.sft import make_sft_loss
 from instructgpt.steps.update import TrainStep, make_train_step
+from instructgpt.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +47,9 @@ class PretrainConfig:
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Trains a language model from scratch; returns its last evaluation."""
     context = common.start(config, workdir)
-    model_config = common.model_config(config.model, context.mesh)
+    model_config = _for_tokenizer(
+        common.model_config(config.model, context.mesh), context.data.tokenizer
+    )
     common.check_model(context, model_config)
     train_config = common.block_of(config, "train", common.TrainConfig)
     pretrain = common.block_of(config, "pretrain", PretrainConfig)
@@ -91,6 +96,11 @@ def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Progra
     train_config = common.block_of(config, "train", common.TrainConfig)
     pretrain = common.block_of(config, "pretrain", PretrainConfig)
     model = Transformer(common.model_config(config.model, mesh))
+    if not model.config.vocab_size:
+        raise UserError(
+            "config.model.vocab_size=0 is the tokenizer's, which a plan does not open; "
+            "give the number"
+        )
     optimizer = planned_optimizer(config, "optimizer")
     rows, length = train_config.batch_size, pretrain.window
     length = length or model.config.context_length
@@ -105,6 +115,19 @@ def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Progra
         mesh,
     )
     return {"train step": step}
+
+
+def _for_tokenizer(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
+    """The model's config with a vocabulary of 0 replaced by the tokenizer's."""
+    if config.vocab_size:
+        return config
+    ids = max(tokenizer.num_ids, tokenizer.pad_id + 1, config.padded_vocab_size)
+    return dataclasses.replace(
+        config,
+        vocab_size=tokenizer.vocab_size,
+        padded_vocab_size=ids,
+        logit_chunk=0,  # chosen again, for this vocabulary
+    )
 
 
 def _make_step(
