@@ -67,7 +67,8 @@ _ORDER = {
 
 def get_config(variant: str = "mini") -> ConfigDict:
     common.check(variant)
-    config = ConfigDict(dict(stage="recipe", seed=0, world_seed=0))
+    name = f"recipe:{variant}"
+    config = ConfigDict(dict(stage="recipe", name=name, seed=0, world_seed=0))
     # A finished reward stage's workdir, for the reward, the choice of the SFT epoch and
     # the start of the value net; "" trains one.
     config.reward_model = ""

@@ -12,6 +12,7 @@ This module is short, so that tests and notebooks can call everything that it do
 """
 
 import sys
+from pathlib import Path
 
 from instructgpt.signals import stop_in_one_line
 
@@ -31,6 +32,7 @@ from instructgpt.cli import (
     unused_accelerator,
 )
 from instructgpt.errors import UserError
+from instructgpt.identity import is_finished
 from instructgpt.outputs import in_one_line
 from instructgpt.paths import from_shell
 from instructgpt.stages import find
@@ -77,6 +79,10 @@ def main(argv: list[str]) -> None:
         take_typed(config, typed, workdir)
         if note := unused_accelerator(jax.default_backend()):
             announce(note)
+        if is_finished(Path(workdir)):
+            announce(
+                f"{workdir} was finished before: it is checked, and stays as it is"
+            )
         stage.run(config, workdir)
     except UserError as error:
         sys.exit(f"error: {error}")

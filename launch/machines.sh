@@ -42,6 +42,18 @@ need_line() {
   done
 }
 
+# absolute_workdir: makes a relative --workdir of the line count from the folder of the
+# call, not from the copy of the code that runs on a machine.
+absolute_workdir() {
+  local i
+  for i in "${!line[@]}"; do
+    case ${line[$i]} in
+      --workdir=/* | --workdir=~*) ;;
+      --workdir=*) line[i]=--workdir=$PWD/${line[$i]#--workdir=} ;;
+    esac
+  done
+}
+
 # quoted WORD...: prints one line that bash reads as the same words.
 quoted() {
   local word out=()
@@ -81,8 +93,10 @@ ship_to() {
 # the working tree, so that the code of a run can be found again.
 read_commit() {
   commit=$(git -C "$root" rev-parse HEAD) || fail "$root is not a git checkout"
-  if [ "$dry_run" = no ] && [ -n "$(git -C "$root" status --porcelain)" ]; then
-    fail "the working tree has changes that the machines would not get; commit or stash"
+  if [ -n "$(git -C "$root" status --porcelain)" ]; then
+    [ "$dry_run" = yes ] ||
+      fail "the working tree has changes that the machines would not get; commit or stash"
+    echo "note: the working tree has changes that the machines will not get" >&2
   fi
 }
 

@@ -15,6 +15,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/machines.sh"
 read_line "$@"
 need NODES GPUS SHARED
 need_line
+absolute_workdir
 read_commit
 
 code=$SHARED/code/$commit

@@ -15,6 +15,8 @@ FLAGS = "--config=configs/ppo_ptx.py:1.3b '--workdir=runs/my ptx'"
 # The same inside of one word, and inside of a word of a word.
 ONCE = FLAGS.replace("'", "'\\''")
 TWICE = FLAGS.replace("'", "'\\''\\'\\'''\\''")
+# With the workdir from the folder of the call.
+TWICE_ABSOLUTE = TWICE.replace("runs/", "<cwd>/runs/")
 TMP = "/tmp/instructgpt-<commit>"
 SHIP = "mkdir -p {0}\nbash -c 'git -C <root> archive <commit> | tar -x -C {0}'\n"
 TPU = {"NAME": "ptx", "ZONE": "us-east5-a", "ACCELERATOR": "v5litepod-16"}
@@ -60,7 +62,7 @@ GOLDEN = {
         " --open-mode=append --output=/shared/me/logs/%x-%j.log --partition=big"
         " '--wrap=bash -c '\\''cd /shared/me/code/<commit> &&"
         " source launch/setup_env.sh && setup_env gpu && exec srun --kill-on-bad-exit=1"
-        f" {MAIN} --coordinator=auto {TWICE}'\\'''\n",
+        f" {MAIN} --coordinator=auto {TWICE_ABSOLUTE}'\\'''\n",
     ),
     "tpu create": ("tpu.sh create", TPU | {"SPOT": "1"}, f"{CREATE} --spot\n"),
     "tpu setup": ("tpu.sh setup", TPU | {"BUCKET": "mine"}, SETUP),
@@ -122,7 +124,10 @@ def golden(text: str, root: Path) -> str:
     """What it is in a checkout."""
     words = ["git", "-C", str(root), "rev-parse", "HEAD"]
     commit = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    return text.replace("<root>", str(root)).replace("<commit>", commit.strip())
+    places = {"<root>": str(root), "<commit>": commit.strip(), "<cwd>": os.getcwd()}
+    for mark, place in places.items():
+        text = text.replace(mark, place)
+    return text
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -209,6 +214,11 @@ def test_changes_that_are_not_committed_are_refused(checkout, tmp_path):
     done = start("gke.sh", *LINE, root=changed, **settings)
     assert done.returncode == 2
     assert "commit or stash" in done.stderr
+    done = start("gke.sh", "--dry-run", *LINE, root=changed, **settings)
+    assert done.returncode == 0
+    assert done.stderr == (
+        "note: the working tree has changes that the machines will not get\n"
+    )
 
 
 def test_the_scripts_can_be_run_from_anywhere(checkout, tmp_path):

@@ -10,8 +10,9 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from instructgpt import trained
+from instructgpt.checkpoints import open_checkpoint
 from instructgpt.data.datasets import Datasets
-from instructgpt.errors import UserError
+from instructgpt.errors import UserError, about
 from instructgpt.identity import read_json
 from instructgpt.inference import LanguageModel, RewardModel
 from instructgpt.models.config import ModelConfig
@@ -48,6 +49,7 @@ def _opened(
 ) -> Iterator[tuple[Opened, ModelConfig]]:
     """Opens the checkpoint for `load`, and checks its model's config."""
     path = Path(resolve(init.path, context.workdir))
+    _check_there(init, context)
     step = selected_step(init, context) or init.step or None
     with trained.opened(path, step=step, verify=context.verify) as found:
         check_made_alike(path, found.meta, made_with(context.data))
@@ -65,6 +67,16 @@ def _opened(
                 f"{path} has no part {init.part!r}; give one of {', '.join(names)}"
             )
         yield found, config
+
+
+def _check_there(init: InitConfig, context: Context) -> None:
+    """Raises UserError, which says how the path is read, if it has no checkpoints."""
+    path = Path(resolve(init.path, context.workdir))
+    if (path / "checkpoints").exists():
+        return
+    where = f", which counts from this stage's workdir, {context.workdir}"
+    with about(f"path={init.path!r}{'' if Path(init.path).is_absolute() else where}"):
+        open_checkpoint(path)
 
 
 def find(init: InitConfig, context: Context, **how: Any) -> ModelConfig:

@@ -87,6 +87,8 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     if given is not None:
         first_then_others(lambda: _check_alike(config, workdir, given))
     on_first(lambda: _take(workdir, order))
+    name = config.get("name", "recipe")
+    common.announce(f"{name}, in {workdir}: {', '.join(order)}")
     try:
         _check_same(config, workdir, order)
         _run_all(config, workdir, order)
