@@ -293,9 +293,11 @@ def _add_minutes(workdir: Path, names: Sequence[str], seconds: float) -> None:
 
 
 def stage_config(config: ConfigDict, name: str) -> ConfigDict:
-    """A stage's own config, with the seeds and the reward model of the recipe."""
+    """A stage's own config, with the recipe's seeds, trackers and reward model."""
     stage = config.stages[name].copy_and_resolve_references()
     stage.seed = config.seed
+    if "trackers" in config:
+        stage.trackers = config.trackers
     if "data" in stage:
         stage.data.world_seed = config.world_seed
     if config.reward_model:
