@@ -70,10 +70,12 @@ class Comparison(NamedTuple):
         parts += ["\n".join(notes(self.groups, self.runs))]
         parts.append(_keys_text(self, width))
         for name, stages in self.groups.items():
-            parts += [_curves_text(name, stages, self), _results_text(self, name)]
+            parts.append(_curves_text(name, stages, self, width))
+            parts.append(_results_text(self, name, width))
         left = self.left_out()
         if left:
-            parts.append(f"{left} more metrics: name them by --metrics, or see --html.")
+            more = "1 metric" if left == 1 else f"{left} metrics"
+            parts.append(f"{more} more: name them by --metrics, or see --html.")
         return "\n\n".join(part for part in parts if part)
 
     def html(self) -> str:
@@ -168,32 +170,35 @@ def _fitting(
 
 
 def _curves_text(
-    name: str, stages: Mapping[str, StageRun], comparison: Comparison
+    name: str, stages: Mapping[str, StageRun], comparison: Comparison, width: int
 ) -> str:
     curves = _curves(stages)
+    metrics = comparison.shown(stages, headlines=True)
+    if not metrics:
+        return ""
+    steps = [row["step"] for own in curves.values() for row in own]
+    span = min(steps), max(steps)
+    # What the other columns and the gaps between them leave.
+    room = width - 22 - max(map(len, [name, *metrics])) - max(map(len, curves))
     rows: list[list[Any]] = []
-    ends = [row["step"] for own in curves.values() for row in own]
-    for metric in comparison.shown(stages, headlines=True):
-        span = min(ends), max(ends)
-        lines = overlays.text_curves(curves, metric, steps=span)
-        head = metric
+    for metric in metrics:
+        lines = overlays.text_curves(
+            curves, metric, steps=span, width=min(max(room, 16), 60)
+        )
         for run, line in lines.items():
             last = _last(curves[run], metric)
             value, step = (None, "–") if last is None else (last[0], str(last[1]))
-            rows.append([head, run, line, value, step])
-            head = ""
-    if not rows:
-        return ""
-    columns = [name, "run", f"steps {min(ends)} to {max(ends)}", "last", "step"]
+            rows.append(["" if run != next(iter(lines)) else metric, run, line])
+            rows[-1] += [value, step]
+    columns = [name, "run", f"steps {span[0]} to {span[1]}", "last", "step"]
     return format_table(rows, columns)
 
 
-def _results_text(comparison: Comparison, name: str) -> str:
+def _results_text(comparison: Comparison, name: str, width: int) -> str:
     """The numbers of results.json with their intervals, without those of groups."""
     rows = [row for row in _results(comparison, name) if ": " not in row[0]]
-    width = max((len(x) for row in rows for x in row), default=0)
     columns = [f"{name}, with 95 % intervals", *comparison.names]
-    return _fitting(rows, columns, comparison.names, 60 + 2 * width) if rows else ""
+    return _fitting(rows, columns, comparison.names, width) if rows else ""
 
 
 def _results(comparison: Comparison, name: str) -> list[list[str]]:
@@ -268,7 +273,7 @@ def _stage_sections(comparison: Comparison, name: str) -> Iterator[Section]:
     columns = ["Last value", *comparison.names]
     yield Section(
         name,
-        "Each metric over the steps of the run.",
+        "Each metric over the steps; a long curve is faint, with its running mean on top.",
         image=as_image(overlays.overlay(curves, metrics), f"Metrics of {name}"),
         details=Table(columns, last, "In numbers") if last else None,
     )

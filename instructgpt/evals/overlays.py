@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from instructgpt.evals.plotting import WIDTH, Curve, series, styled, title
+from instructgpt.evals.plotting import WIDTH, Curve, draw_line, series, styled
 
 # Okabe and Ito's colours without yellow, which is hard to see on white.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1f2328")
@@ -54,22 +54,20 @@ def overlay(curves: Mapping[str, Curve], metrics: Sequence[str]) -> Figure | Non
             steps, values = series(curve, name)
             if not steps.size:
                 continue
-            (handles[run],) = ax.plot(
-                steps,
-                values,
-                color=color_of(number),
+            draw_line(ax, steps, values, color_of(number), run)
+            handles[run] = ax.lines[-1]
+            handles[run].set(
                 linestyle=_DASHES[number // len(COLORS) % len(_DASHES)],
                 marker="o" if len(steps) < 12 else "",
                 markersize=3,
-                linewidth=1.2,
             )
         low, high = _limits(curves, name)
         margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
         ax.set_ylim(low - margin, high + margin)
-        ax.set_title(title(name))
+        ax.set_title(name)
     for ax in axes.ravel()[len(panels) :]:
         ax.set_axis_off()
-    for ax in axes[-1]:
+    for ax in axes.ravel()[: len(panels)][-columns:]:
         ax.set_xlabel("Step")
     names = [run for run in curves if run in handles]
     fig.legend(
