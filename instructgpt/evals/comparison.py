@@ -273,7 +273,7 @@ def _stage_sections(comparison: Comparison, name: str) -> Iterator[Section]:
     columns = ["Last value", *comparison.names]
     yield Section(
         name,
-        "Each metric over the steps; a long curve is faint, with its running mean on top.",
+        "Each metric over the steps; a long curve is faint, its running mean strong.",
         image=as_image(overlays.overlay(curves, metrics), f"Metrics of {name}"),
         details=Table(columns, last, "In numbers") if last else None,
     )
