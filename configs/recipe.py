@@ -63,8 +63,9 @@ def get_config(variant: str = "mini") -> ConfigDict:
     # A finished reward stage's workdir, for the reward, the choice of the SFT epoch and
     # the start of the value net; "" trains one.
     config.reward_model = ""
-    # Where all stages show their metrics: tensorboard, wandb, or module:Class.
-    config.trackers = ("tensorboard",)
+    # Where all stages show their metrics: tensorboard, wandb, module:Class, or several
+    # of them, separated by commas.
+    config.trackers = "tensorboard"
     # Names of `config.stages`, which may also hold your own: see configs/README.md.
     config.order = _ORDER.get(variant, _ALL)
     config.together = _TOGETHER.get(variant, ())

@@ -91,7 +91,7 @@ class MetricWriter:
         self,
         workdir: str | os.PathLike,
         *,
-        names: Sequence[str] = trackers.DEFAULT,
+        names: str = trackers.DEFAULT,
         run: RunInfo | None = None,
         enabled: bool = True,
     ):

@@ -31,7 +31,7 @@ from instructgpt.errors import UserError
 from instructgpt.named import find_named
 from instructgpt.outputs import new_file
 
-DEFAULT = ("tensorboard",)
+DEFAULT = "tensorboard"
 WANDB_FOLDER, WANDB_FILE = "wandb", "wandb.json"  # in a workdir
 _FLUSH_SECONDS = 30.0
 
@@ -236,6 +236,7 @@ class WandB:
         with _one_line():
             self._run.finish(exit_code=0 if finished else 1)
         if finished:
+            self._state["sent"] = self._state.get("at", self._state["sent"])
             self._keep()
 
     def _log(self, step: int, values: Mapping[str, Any]) -> None:
@@ -272,8 +273,8 @@ def _one_line() -> Iterator[None]:
     except wandb.Error as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"config.trackers: wandb: {first}; start the same line again, with "
-            "WANDB_MODE=offline to keep everything in the workdir for `wandb sync`"
+            f"config.trackers: wandb: {first.rstrip('.')}; or start the same line with "
+            "WANDB_MODE=offline, which keeps all in the workdir for `wandb sync`"
         ) from error
 
 
@@ -281,19 +282,19 @@ Maker = Callable[..., Tracker]
 TRACKERS: dict[str, Maker] = {"tensorboard": TensorBoard, "wandb": WandB}
 
 
-def find_trackers(names: Sequence[str], *, where: str) -> dict[str, Maker]:
+def find_trackers(names: str, *, where: str) -> dict[str, Maker]:
     """The classes of trackers by their names in a config.
 
     Args:
-      names: Keys of `TRACKERS`, or module:Class; one text may hold several, separated
-        by commas.
+      names: Keys of `TRACKERS` and names as module:Class, separated by commas; "" for
+        no tracker.
       where: The config key that holds them, for errors.
 
     Raises:
       UserError: a tracker is not known, or its package is not installed.
     """
     found: dict[str, Maker] = {}
-    for name in [part.strip() for text in names for part in text.split(",")]:
+    for name in map(str.strip, names.split(",")):
         if ":" in name:
             found[name] = find_named(name, where=where, example="my_tracker:Printer")
         elif name in TRACKERS:
@@ -306,6 +307,23 @@ def find_trackers(names: Sequence[str], *, where: str) -> dict[str, Maker]:
     if "wandb" in found:
         _check_wandb(where)
     return found
+
+
+def check_login(names: str) -> None:
+    """Sees to it, before long work, that what is to be sent can be sent.
+
+    On a terminal wandb asks for its key if it has none.
+
+    Raises:
+      UserError: wandb is among the names, is not in offline mode, and has no key.
+    """
+    if "wandb" not in map(str.strip, names.split(",")):
+        return
+    import wandb
+
+    with _one_line():
+        if wandb.setup().settings.mode in ("online", "shared"):
+            wandb.login()
 
 
 def _check_wandb(where: str) -> None:

@@ -3,13 +3,19 @@
 import json
 import struct
 import zlib
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from instructgpt.errors import UserError
 from instructgpt.metrics import MetricWriter, read_metrics
-from instructgpt.trackers import TRACKERS, RunInfo, find_trackers
+from instructgpt.stages.blocks import check_trackers
+from instructgpt.stages.recipe import stage_config
+from instructgpt.trackers import TRACKERS, RunInfo, check_login, find_trackers
+from tests.configs.test_flags import REPO, parse
+
+OFFLINE, ONLINE = SimpleNamespace(mode="offline"), SimpleNamespace(mode="online")
 
 RUN = RunInfo(
     name="mini/sft",
@@ -121,8 +127,7 @@ def test_nothing_is_there_twice_after_a_kill(tmp_path):
 
 def test_a_tracker_of_ones_own_is_told_everything(tmp_path):
     Printer.told.clear()
-    name = f"{__name__}:Printer"
-    with MetricWriter(tmp_path, names=[name], run=RUN) as writer:
+    with MetricWriter(tmp_path, names=f"{__name__}:Printer", run=RUN) as writer:
         writer.resume(4)
         assert not Printer.told  # opened at the first write
         writer.write(5, {"loss": 1})
@@ -140,7 +145,7 @@ def test_a_tracker_is_told_that_a_run_failed(tmp_path):
     Printer.told.clear()
     with (
         pytest.raises(KeyError),
-        MetricWriter(tmp_path, names=[f"{__name__}:Printer"]) as writer,
+        MetricWriter(tmp_path, names=f"{__name__}:Printer") as writer,
     ):
         writer.write(1, {"loss": 1})
         raise KeyError
@@ -149,15 +154,44 @@ def test_a_tracker_is_told_that_a_run_failed(tmp_path):
 
 def test_unknown_and_missing_trackers_end_in_one_line(monkeypatch):
     with pytest.raises(UserError, match=r"no tracker 'tensorbord'; known: tensorboard"):
-        find_trackers(["tensorbord"], where="config.trackers")
+        find_trackers("tensorbord", where="config.trackers")
     with pytest.raises(UserError, match=r"config\.trackers='nowhere:Tracker'"):
-        find_trackers(["nowhere:Tracker"], where="config.trackers")
+        find_trackers("nowhere:Tracker", where="config.trackers")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install wandb"):
-        find_trackers(["tensorboard, wandb"], where="config.trackers")
-    assert find_trackers(["tensorboard"], where="") == {
+        find_trackers("tensorboard, wandb", where="config.trackers")
+    assert not find_trackers("", where="")
+    assert find_trackers("tensorboard", where="") == {
         "tensorboard": TRACKERS["tensorboard"]
     }
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_a_recipe_gives_its_trackers_to_all_stages():
+    names = f"tensorboard,{__name__}:Printer"
+    flag = f"--config.trackers={names}"
+    config = parse(f"{REPO}/configs/recipe.py:smoke", flag)
+    for name in config.order:
+        assert check_trackers(stage_config(config, name)) == names
+    config.trackers = "tensorbord"
+    with pytest.raises(UserError, match=r"config\.trackers: there is no tracker"):
+        check_trackers(stage_config(config, "sft"))
+
+
+@pytest.mark.filterwarnings("ignore")  # the package's own
+def test_wandb_without_a_key_ends_in_one_line(monkeypatch):
+    wandb = pytest.importorskip("wandb")
+
+    def login():
+        raise wandb.Error("No API key configured.\nMore of it.")
+
+    monkeypatch.setattr("wandb.login", login)
+    monkeypatch.setattr("wandb.setup", lambda: SimpleNamespace(settings=OFFLINE))
+    check_login("wandb")
+    monkeypatch.setattr("wandb.setup", lambda: SimpleNamespace(settings=ONLINE))
+    with pytest.raises(UserError, match="No API key configured; or start"):
+        check_login("tensorboard, wandb")
+    check_login("tensorboard")
 
 
 @pytest.mark.filterwarnings("ignore")  # the package's own
@@ -176,7 +210,7 @@ def test_wandb_keeps_an_offline_run_and_its_id(tmp_path, monkeypatch):
 
     def go(begin: int, end: int, identity: str = "one") -> str:
         run = RunInfo("mini/sft", "mini", identity, {"seed": 3})
-        writer = MetricWriter(tmp_path, names=["wandb"], run=run)
+        writer = MetricWriter(tmp_path, names="wandb", run=run)
         writer.resume(begin)
         for step in range(begin + 1, end + 1):
             writer.write(step, {"loss": step / 2})

@@ -209,10 +209,10 @@ def _results(comparison: Comparison, name: str) -> list[list[str]]:
     }
     keys = dict.fromkeys(key for numbers in found.values() for key in numbers)
     measures = list(dict.fromkeys(key.partition("/")[0] for key in keys))
-    keys = sorted(keys, key=lambda key: measures.index(key.partition("/")[0]))
+    ordered = sorted(keys, key=lambda key: measures.index(key.partition("/")[0]))
     return [
         [key, *(_interval(found.get(run, {}).get(key)) for run in comparison.names)]
-        for key in keys
+        for key in ordered
     ]
 
 

@@ -236,7 +236,7 @@ def check_resume(config: ConfigDict) -> frozenset[str]:
     return keys
 
 
-def check_trackers(config: ConfigDict) -> tuple[str, ...]:
+def check_trackers(config: ConfigDict) -> str:
     """The names of a run's trackers, which show its metrics while it trains.
 
     Args:
@@ -245,9 +245,9 @@ def check_trackers(config: ConfigDict) -> tuple[str, ...]:
     Raises:
       UserError: a tracker is not known, or its package is not installed.
     """
-    given = config.get("trackers", DEFAULT)
-    names = (given,) if isinstance(given, str) else tuple(given)
-    return tuple(find_trackers(names, where="config.trackers"))
+    names = config.get("trackers", DEFAULT)
+    find_trackers(names, where="config.trackers")
+    return names
 
 
 def defaults(config: ConfigDict) -> dict[str, Any]:

@@ -56,7 +56,7 @@ from instructgpt.stages.blocks import (
     check_train,
     defaults,
 )
-from instructgpt.trackers import RunInfo
+from instructgpt.trackers import RunInfo, check_login
 
 
 class Context(NamedTuple):
@@ -102,6 +102,7 @@ def start(
     check_resume(config)
     trackers = check_trackers(config)
     if not reading:
+        on_first(lambda: check_login(trackers))
         on_first(lambda: _take(workdir))
     first_then_others(lambda: _same_config(config, workdir))
     data = first_then_others(lambda: open_datasets(data_config, log=announce))
