@@ -76,6 +76,9 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.data = filled(DataConfig, partial=True)
     config.model = filled(ModelConfig, partial=True)
     config.mesh = filled(MeshConfig, partial=True)
+    # Where all stages show their metrics: tensorboard, wandb, module:Class, or several
+    # of them, separated by commas.
+    config.trackers = "tensorboard"
     # Names of `config.stages`, which may also hold your own: see configs/README.md.
     config.order = _ORDER.get(variant, _ALL)
     config.together = _TOGETHER.get(variant, ())

@@ -24,6 +24,7 @@ from instructgpt.errors import UserError
 from instructgpt.locks import LOCK
 from instructgpt.manifest import MANIFEST, file_checksum, listed, value_checksum
 from instructgpt.outputs import new_file
+from instructgpt.trackers import WANDB_FILE, WANDB_FOLDER
 
 IDENTITY, FINISHED, CONFIG = "identity.json", "finished.json", "config.json"
 MINUTES = "minutes.json"  # file of a recipe: how long each stage took
@@ -31,6 +32,8 @@ _WITH_CHECKSUM = (IDENTITY, FINISHED, MINUTES)  # files that hold their own chec
 # Folder of the answers that a stage has sampled so far. Each file knows what it was
 # made from, and is not used after a change of that.
 ANSWERS = "answers"
+# Folders and files of a workdir that no other stage reads.
+_OWN = ("checkpoints", "samples", WANDB_FOLDER, WANDB_FILE)
 # Files of a run whose config may still change, because it has trained nothing.
 BEGUN = {CONFIG, IDENTITY, LOCK, ANSWERS}
 
@@ -41,7 +44,7 @@ FREE_KEYS = (
     *("train.log_every", "train.eval_every", "train.keep"),
     *("mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.cpu_devices"),
     *("data.dir", "data.jsonl", "data.tokenizer", "evaluate.curves"),
-    *("checkpoints.verify", "resume.changed"),
+    *("checkpoints.verify", "resume.changed", "trackers"),
 )
 
 # Keys that name the workdirs of other stages.
@@ -254,7 +257,7 @@ def _steps(workdir: Path) -> list[int]:
 def _lasts(path: Path, workdir: Path) -> bool:
     """Whether others read a file; checkpoints, which have checksums, are left out."""
     first, name = path.relative_to(workdir).parts[0], path.name
-    own = first in ("checkpoints", "samples") or path == workdir / FINISHED
+    own = first in _OWN or path == workdir / FINISHED
     return not (own or name.startswith((".", "events.")) or name == CONFIG)
 
 

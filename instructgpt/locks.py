@@ -84,6 +84,18 @@ def _lock(file: int, path: Path) -> None:
             ) from error
 
 
+def is_taken(path: Path) -> bool:
+    """Whether a process has the lock; False if the file system has no locks."""
+    with contextlib.suppress(FileNotFoundError, PermissionError), path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
 def give_back(path: Path) -> None:
     """Unlocks a file if this process has locked it."""
     file = _held.pop(os.path.realpath(path), None)

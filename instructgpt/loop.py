@@ -86,7 +86,13 @@ class Preempted(SystemExit):
 
 
 def train(
-    job: Job, state: Any, *, config: LoopConfig, key: Array, workdir: Path
+    job: Job,
+    state: Any,
+    *,
+    config: LoopConfig,
+    key: Array,
+    workdir: Path,
+    writer: MetricWriter | None = None,
 ) -> Any:
     """Runs a job from its last checkpoint (or the given state) to the end.
 
@@ -96,6 +102,8 @@ def train(
       config: The schedule of the loop.
       key: Root of all randomness of the run; steps fold their number into it.
       workdir: Folder of `checkpoints/`, `metrics.jsonl` and TensorBoard files.
+      writer: The writer of the workdir's metrics, which is closed at the end; by
+        default one that shows them in TensorBoard.
 
     Returns:
       The state after `num_steps`.
@@ -111,20 +119,17 @@ def train(
         named=config.saves,
         verify=config.verify,
     )
-    writer = MetricWriter(workdir, enabled=is_first())
     try:
-        state, start, key, meta = _restore(job, state, config, checkpoints, key)
-        writer.resume(start, checksum=meta.get("metrics", ""))
-        with _Preemption() as preemption:
-            return _steps(
-                *(job, state, start, config, key),
-                *(meta.get("pending", []), checkpoints, writer, preemption),
-            )
+        with writer or MetricWriter(workdir, enabled=is_first()) as log:
+            state, start, key, meta = _restore(job, state, config, checkpoints, key)
+            log.resume(start, checksum=meta.get("metrics", ""))
+            with _Preemption() as preemption:
+                return _steps(
+                    *(job, state, start, config, key),
+                    *(meta.get("pending", []), checkpoints, log, preemption),
+                )
     finally:
-        try:
-            writer.close()
-        finally:
-            checkpoints.close()
+        checkpoints.close()
 
 
 def _restore(

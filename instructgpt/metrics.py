@@ -1,4 +1,4 @@
-"""Metrics of a run: weighted means, `metrics.jsonl` and TensorBoard files.
+"""Metrics of a run: weighted means, `metrics.jsonl`, and what is passed to trackers.
 
 A loss or metric is a pair (sum, weight); `mean_metrics` adds pairs over steps and
 divides once, so padding and microbatches cannot bias the mean. This module works on
@@ -11,21 +11,17 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-
+from instructgpt import trackers
 from instructgpt.errors import UserError
 from instructgpt.manifest import file_checksum
 from instructgpt.outputs import new_file, writing
+from instructgpt.trackers import RunInfo, Tracker
 
 METRICS_FILE = "metrics.jsonl"
-_FLUSH_SECONDS = 30.0
 
 
 def mean_metrics(
@@ -74,20 +70,37 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 class MetricWriter:
-    """Appends scalars to `<workdir>/metrics.jsonl` and to TensorBoard files beside it.
+    """Appends scalars to `<workdir>/metrics.jsonl` and passes them to trackers.
 
     A run has one writer: on several processes pass `enabled=jax.process_index() == 0`.
-    A disabled writer does nothing.
+    A disabled writer does nothing. Files and trackers are opened at the first write, so
+    that a run that fails earlier leaves nothing.
+
+    Args:
+      workdir: Folder of the run.
+      names: Names of the trackers, as `find_trackers` takes them.
+      run: What the trackers are told of the run.
+      enabled: Whether anything is written.
 
     Raises:
-      UserError: from all methods, if the disk is full or the files cannot be written.
+      UserError: from all methods, if the disk is full, the files cannot be written, or
+        a tracker cannot be used.
     """
 
-    def __init__(self, workdir: str | os.PathLike, *, enabled: bool = True):
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        *,
+        names: str = trackers.DEFAULT,
+        run: RunInfo | None = None,
+        enabled: bool = True,
+    ):
         self._path = Path(workdir) / METRICS_FILE
+        self._makers = trackers.find_trackers(names, where="config.trackers")
+        self._run = run or RunInfo()
         self._file: TextIO | None = None
-        self._board: _Board | None = None
-        self._purge_step: int | None = None
+        self._trackers: list[Tracker] | None = None
+        self._start: int | None = None
         self._enabled = enabled
 
     def checksum(self) -> str:
@@ -110,7 +123,7 @@ class MetricWriter:
         if not self._enabled:
             return
         self.close()
-        self._purge_step = step + 1
+        self._start = step + 1
         if not self._path.exists():
             return
         kept = [row for row in read_metrics(self._path) if row["step"] <= step]
@@ -130,69 +143,61 @@ class MetricWriter:
             return
         scalars = {name: float(value) for name, value in metrics.items()}
         with writing(self._path):
-            file, board = self._open()
-            file.write(_line({"step": int(step), "time": time.time(), **scalars}))
-            file.flush()
-            for name, value in scalars.items():
-                board.add(summary.scalar(name, value), int(step))
+            if self._file is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._path.open("a", encoding="utf-8")
+            self._file.write(_line({"step": int(step), "time": time.time(), **scalars}))
+            self._file.flush()
+        self._pass_on(lambda tracker: tracker.scalars(int(step), scalars))
 
-    def write_image(self, step: int, name: str, image: np.ndarray) -> None:
-        """Adds a picture, uint8[height, width, 3], to TensorBoard only."""
-        if self._enabled:
-            with writing(self._path):
-                board = self._open()[1]
-                board.add(summary.image(name, image, dataformats="HWC"), int(step))
+    def show_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Passes numbers to the trackers only, as another file has them."""
+        self._pass_on(lambda tracker: tracker.scalars(step, scalars))
 
-    def close(self) -> None:
-        """Flushes and closes the files; a later `write` opens them again."""
-        file, board, self._file, self._board = self._file, self._board, None, None
+    def show_table(
+        self, step: int, name: str, columns: Sequence[str], rows: Sequence[Sequence]
+    ) -> None:
+        """Passes a table of texts, a cell per column in each row, to the trackers."""
+        self._pass_on(lambda tracker: tracker.table(step, name, columns, rows))
+
+    def show_figure(self, step: int, name: str, png: bytes) -> None:
+        """Passes a picture, the content of a PNG file, to the trackers."""
+        self._pass_on(lambda tracker: tracker.figure(step, name, png))
+
+    def close(self, *, finished: bool = False) -> None:
+        """Flushes and closes everything; a later write opens it again.
+
+        Args:
+          finished: Whether the run came to its end, for the trackers.
+        """
+        file, showing, self._file, self._trackers = (
+            *(self._file, self._trackers or ()),
+            *(None, None),
+        )
         with writing(self._path), contextlib.ExitStack() as stack:
             if file:
                 stack.callback(file.close)
-            if board:
-                stack.callback(board.close)
+            for tracker in showing:
+                stack.callback(tracker.close, finished=finished)
 
     def __enter__(self) -> "MetricWriter":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self.close(finished=error is None)
 
-    def _open(self) -> "tuple[TextIO, _Board]":
-        # Opened at the first write, so that a run that fails earlier leaves no files.
-        if self._file is None or self._board is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a", encoding="utf-8")
-            self._board = _Board(self._path.parent, self._purge_step)
-        return self._file, self._board
-
-
-class _Board:
-    """A TensorBoard file that is written synchronously.
-
-    tensorboardX's own writer has a thread, which fails with a traceback on a full disk,
-    and a multiprocessing queue, which some machines do not support.
-    """
-
-    def __init__(self, folder: Path, purge_step: int | None):
-        self._events = EventsWriter(str(folder / "events"))
-        self._flushed = 0.0
-        if purge_step is not None:  # TensorBoard forgets that step and all later ones
-            start = SessionLog(status=SessionLog.START)
-            for value in (dict(file_version="brain.Event:2"), dict(session_log=start)):
-                self._events.write_event(Event(step=purge_step, **value))
-
-    def add(self, value: Any, step: int) -> None:
-        """Appends a summary of tensorboardX."""
-        now = time.time()
-        self._events.write_event(Event(summary=value, step=step, wall_time=now))
-        if now - self._flushed > _FLUSH_SECONDS:  # lets users follow a run
-            self._events.flush()
-            self._flushed = now
-
-    def close(self) -> None:
-        """Flushes and closes the file."""
-        self._events.close()
+    def _pass_on(self, show: Callable[[Tracker], None]) -> None:
+        if not self._enabled:
+            return
+        with writing(self._path):
+            if self._trackers is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._trackers = []
+                for make in self._makers.values():
+                    made = make(self._path.parent, self._run, start=self._start)
+                    self._trackers.append(made)
+            for tracker in self._trackers:
+                show(tracker)
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -51,7 +51,9 @@ def test_disabled_writer_leaves_no_files(tmp_path):
     with MetricWriter(tmp_path, enabled=False) as writer:
         writer.resume(3)
         writer.write(1, {"loss": 0.5})
-        writer.write_image(1, "picture", np.zeros((4, 4, 3), np.uint8))
+        writer.show_scalars(1, {"win_rate": 0.5})
+        writer.show_table(1, "samples", ("prompt",), [("Hi",)])
+        writer.show_figure(1, "picture", b"")
     assert not list(tmp_path.iterdir())
 
 

@@ -98,6 +98,24 @@ def render_html(results: Results, curves: Curves) -> str:
         *_training_sections(results, curves),
         *_sample_sections(results),
     )
+    minutes = results.get("meta", {}).get("minutes") or {}
+    listed = ", ".join(f"{name} {value:.1f}" for name, value in minutes.items())
+    return render_page(
+        sections,
+        heading="InstructGPT, from pretraining to PPO-ptx",
+        facts=_facts(results),
+        note=f"Minutes by stage: {listed}." if listed else "",
+    )
+
+
+def render_page(
+    sections: Iterable[Section],
+    *,
+    heading: str,
+    facts: Mapping[str, Any],
+    note: str = "",
+) -> str:
+    """Renders sections, those with content, as one page that needs no other file."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -105,10 +123,10 @@ def render_html(results: Results, curves: Curves) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    minutes = results.get("meta", {}).get("minutes") or {}
     return environment.get_template(_TEMPLATE).render(
-        facts=_facts(results),
-        minutes=", ".join(f"{name} {value:.1f}" for name, value in minutes.items()),
+        heading=heading,
+        facts=facts,
+        note=note,
         sections=[section for section in sections if any(section[2:])],
     )
 
@@ -133,12 +151,14 @@ def _model_sections(results: Results) -> Iterable[Section]:
         "prompt; a tie counts one half. Figure 1 of the paper, at one model size."
         + " The reward model's score decides, which the policies were trained to raise."
         * (not judged),
-        image=_image(figures.win_rates(results), "Win rate against SFT of each model"),
+        image=as_image(
+            figures.win_rates(results), "Win rate against SFT of each model"
+        ),
     )
     yield Section(
         "Overall quality",
         "Mean rating on the Likert scale from 1 to 7. Figure 5 of the paper.",
-        image=_image(figures.likert(results), "Likert score of each model"),
+        image=as_image(figures.likert(results), "Likert score of each model"),
         details=_table(
             *table_by_model(results, "categories", digits=1), title="By use case"
         ),
@@ -147,7 +167,7 @@ def _model_sections(results: Results) -> Iterable[Section]:
         "What the answers do",
         "Share of answers with each flag of the paper's Table 3. Figure 4 of the "
         "paper; for hallucinations, lower is better.",
-        image=_image(figures.flags(results), "Share of answers with each flag"),
+        image=as_image(figures.flags(results), "Share of answers with each flag"),
         details=_table(*flag_table(results), title="In numbers"),
     )
 
@@ -168,7 +188,7 @@ def _training_sections(results: Results, curves: Curves) -> Iterable[Section]:
         "Reinforcement learning",
         "PPO and PPO-ptx from the same start: the reward they gain, and how far they "
         "move away from their reference for it (paper §3.5, Eq. 2).",
-        image=_image(
+        image=as_image(
             figures.ppo_curves(curves), "Score, KL, value loss, clip fraction"
         ),
     )
@@ -176,7 +196,7 @@ def _training_sections(results: Results, curves: Curves) -> Iterable[Section]:
         "Alignment tax",
         "Loss on held-out pretraining text: what PPO forgets of pretraining, and what "
         "the pretraining gradients of PPO-ptx give back (paper §4.2, Figure 33).",
-        image=_image(
+        image=as_image(
             figures.pretraining_loss(results, curves),
             "Held-out pretraining loss before and after RL",
         ),
@@ -187,19 +207,19 @@ def _training_sections(results: Results, curves: Curves) -> Iterable[Section]:
         "rankings it was trained on and for others (paper §4.1). How often two "
         "labelers agree is over the pairs that neither ties (§3.4); to be compared "
         "with it, the model's accuracy is also taken over these, against either one.",
-        image=_image(figures.reward_accuracy(results), "Reward model accuracy"),
+        image=as_image(figures.reward_accuracy(results), "Reward model accuracy"),
     )
     yield Section(
         "Which SFT epoch",
         "In the paper validation loss rises after the first epoch while the reward "
         "model prefers later ones; the checkpoint is chosen by its score (§3.5).",
-        image=_image(figures.sft_epochs(results), "Validation loss and RM score"),
+        image=as_image(figures.sft_epochs(results), "Validation loss and RM score"),
         details=_epochs(results),
     )
     yield Section(
         "Losses",
         "Training loss and loss on held-out data of the supervised stages.",
-        image=_image(
+        image=as_image(
             figures.loss_curves(curves), "Loss curves of the supervised stages"
         ),
     )
@@ -292,5 +312,6 @@ def _facts(results: Results) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value not in (None, "")}
 
 
-def _image(figure: Figure | None, description: str) -> Image | None:
+def as_image(figure: Figure | None, description: str) -> Image | None:
+    """A figure to be embedded in the page; None if there is none."""
     return None if figure is None else Image(to_data_uri(figure), description)

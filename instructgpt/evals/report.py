@@ -2,18 +2,27 @@
 
 import json
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from matplotlib.figure import Figure
 
 from instructgpt.errors import UserError
 from instructgpt.evals import figures
 from instructgpt.evals.page import render_html
-from instructgpt.evals.plotting import Curve, Results, to_png
-from instructgpt.evals.tables import format_results_table
-from instructgpt.metrics import read_metrics
+from instructgpt.evals.plotting import Curve, Results, label, model_names, to_png
+from instructgpt.evals.tables import format_results_table, numbers_of
+from instructgpt.metrics import MetricWriter, read_metrics
 from instructgpt.outputs import new_file
 
-__all__ = ["format_results_table", "load_curves", "load_results", "write_report"]
+__all__ = [
+    "format_results_table",
+    "load_curves",
+    "load_results",
+    "show_report",
+    "write_report",
+]
 
 REPORT_FILE, FIGURE_FILE = "report.html", "figure1.png"
 
@@ -41,6 +50,49 @@ def write_report(results_path: str | os.PathLike) -> Path:
     with new_file(report) as partial:
         partial.write_text(render_html(results, curves), encoding="utf-8")
     return report
+
+
+def show_report(results_path: str | os.PathLike, writer: MetricWriter) -> None:
+    """Passes the report's numbers, sampled answers and figures to a run's trackers.
+
+    Raises:
+      UserError: the results file is missing or is not JSON, or a tracker fails.
+    """
+    path = Path(results_path)
+    results = load_results(path)
+    names = model_names(results)
+    answers = [
+        (row["prompt"], *(row["responses"].get(name, [""])[0] for name in names))
+        for row in results.get("samples") or ()
+    ]
+    with writer:
+        writer.resume(0)  # forgets what a run that was killed here has shown
+        numbers = numbers_of(results)
+        writer.show_scalars(1, {name: value[0] for name, value in numbers.items()})
+        if answers:
+            columns = ("prompt", *(label(results, name) for name in names))
+            writer.show_table(1, "samples", columns, answers)
+        for name, figure in _figures(results, load_curves(results, path.parent)):
+            writer.show_figure(1, name, to_png(figure, dpi=120))
+
+
+def _figures(
+    results: Results, curves: Mapping[str, Curve]
+) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of each part of the report that can be drawn."""
+    drawn = {
+        "win_rates": figures.win_rates(results),
+        "likert": figures.likert(results),
+        "flags": figures.flags(results),
+        "ppo_curves": figures.ppo_curves(curves),
+        "pretraining_loss": figures.pretraining_loss(results, curves),
+        "reward_accuracy": figures.reward_accuracy(results),
+        "sft_epochs": figures.sft_epochs(results),
+        "loss_curves": figures.loss_curves(curves),
+    }
+    for name, figure in drawn.items():
+        if figure is not None:
+            yield name, figure
 
 
 def load_results(path: str | os.PathLike) -> dict[str, Any]:

@@ -107,6 +107,33 @@ def other_tables(
             yield kind, key, ["", *(label(results, name) for name in names)], rows
 
 
+def numbers_of(results: Results) -> dict[str, tuple[float, ...]]:
+    """All numbers of the results, by names that are the same in every run.
+
+    Returns:
+      (value, low, high), or (value,) without an interval, by a name such as
+      "win_rate/ppo", "flags: hallucinates/sft" or "agreement_heldout".
+    """
+    measures: dict[str, Any] = {}
+    for model, entry in results.get("models", {}).items():
+        for name, value in _with_groups(entry):
+            measures[f"{name}/{model}"] = value
+    for model, value in results.get("pretrain_loss", {}).items():
+        measures[f"pretrain_loss/{model}"] = value
+    measures |= results.get("reward_model", {})
+    for kind in ("judges", "evaluators"):
+        for key, found in results.get(kind, {}).items():
+            for model, entry in found.items():
+                for name, value in _with_groups(entry):
+                    measures[f"{key}: {name}/{model}"] = value
+    numbers = {}
+    for name, value in measures.items():
+        values = value if isinstance(value, list | tuple) else (value,)
+        if all(isinstance(x, int | float) for x in values):
+            numbers[name] = tuple(values)
+    return numbers
+
+
 def _with_groups(numbers: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Numbers by name; members of a group are named "group: name"."""
     for name, value in numbers.items():

@@ -46,7 +46,7 @@ def forget_answers(context: Context) -> None:
 def make_sample_table(
     context: Context, model: Any, records: Sequence[Record] | None
 ) -> Callable[[Any, int], None]:
-    """Builds (params, step) -> None: prints and keeps `samples/STEP.json`.
+    """Builds (params, step) -> None: prints, shows and keeps `samples/STEP.json`.
 
     Args:
       context: The opened stage.
@@ -66,6 +66,8 @@ def make_sample_table(
             for r, t in zip(records, texts, strict=True)
         ]
         write_json(context.workdir / "samples" / f"{step:07d}.json", rows)
+        cells = [(r["prompt"], r["response"]) for r in rows]
+        context.metrics.show_table(step, "samples", ("prompt", "response"), cells)
         if is_first():
             shown = [(_short(r["prompt"]), _short(r["response"])) for r in rows[:3]]
             print_table(shown, ["prompt", f"response at step {step}"])

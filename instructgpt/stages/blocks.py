@@ -22,6 +22,7 @@ from instructgpt.loop import LoopConfig
 from instructgpt.ranges import Every, NonNegativeInt, PositiveInt, check_values
 from instructgpt.sharding import check_divides
 from instructgpt.stages import find
+from instructgpt.trackers import DEFAULT, find_trackers
 
 T = TypeVar("T")
 
@@ -68,13 +69,13 @@ def default_config(stage: str, **values: Any) -> ConfigDict:
 
     Args:
       stage: The value of `config.stage`.
-      values: Further top-level keys: `name`, `seed`, or additional blocks.
+      values: Further top-level keys: `name`, `seed`, `trackers`, or additional blocks.
 
     Raises:
       UserError: there is no such stage.
     """
     found = find(stage)
-    config = ConfigDict(dict(stage=stage, name=stage, seed=0))
+    config = ConfigDict(dict(stage=stage, name=stage, seed=0, trackers=DEFAULT))
     config.update(values)
     for name, cls in found.classes().items():
         config[name] = filled(cls, partial=name == "model" and bool(found.models))
@@ -175,6 +176,7 @@ def check_config(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
         else:
             built[name] = block_of(config, name, cls)
     check_resume(config)
+    check_trackers(config)
     if "train" in built:
         check_train(built["train"], mesh)
     if hasattr(found.exports, "check"):
@@ -232,6 +234,20 @@ def check_resume(config: ConfigDict) -> frozenset[str]:
             + (f"did you mean {near[0]!r}?" if near else "give such as seed")
         )
     return keys
+
+
+def check_trackers(config: ConfigDict) -> str:
+    """The names of a run's trackers, which show its metrics while it trains.
+
+    Args:
+      config: The stage's config; without the key `trackers` it has the default.
+
+    Raises:
+      UserError: a tracker is not known, or its package is not installed.
+    """
+    names = config.get("trackers", DEFAULT)
+    find_trackers(names, where="config.trackers")
+    return names
 
 
 def defaults(config: ConfigDict) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from instructgpt.evals.builtin import EVALUATORS, JUDGES
 from instructgpt.evals.found import Found, commit, run_evaluators, run_judges
 from instructgpt.evals.interface import Results, Setting, build_named, named_classes
 from instructgpt.evals.preferences import reward_rates
-from instructgpt.evals.report import load_results, write_report
+from instructgpt.evals.report import load_results, show_report, write_report
 from instructgpt.evals.tables import describe_results, format_results_table
 from instructgpt.identity import ANSWERS, MINUTES, check_left, is_finished, read_json
 from instructgpt.models.config import ModelConfig
@@ -102,6 +102,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     check_left(path, remedy=_AGAIN)
     if not is_finished(context.workdir):
         on_first(lambda: common.announce(f"{config.name}: wrote {write_report(path)}"))
+        on_first(lambda: show_report(path, context.metrics))
     else:
         common.announce(f"{config.name}: finished before; see {path}")
     common.finish(context)

@@ -42,6 +42,7 @@ from instructgpt.identity import (
     write_finished,
     write_json,
 )
+from instructgpt.metrics import MetricWriter
 from instructgpt.named import code_checksums
 from instructgpt.outputs import delete_partial, new_file
 from instructgpt.paths import for_config, from_shell, resolve
@@ -51,13 +52,15 @@ from instructgpt.stages.blocks import (
     TrainConfig,
     build,
     check_resume,
+    check_trackers,
     check_train,
     defaults,
 )
+from instructgpt.trackers import RunInfo, check_login
 
 
 class Context(NamedTuple):
-    """An opened stage: its config, workdir, mesh and data."""
+    """An opened stage: its config, workdir, mesh, data, and writer of metrics."""
 
     config: ConfigDict
     workdir: Path
@@ -67,6 +70,7 @@ class Context(NamedTuple):
     data_config: DataConfig
     identity: Identity
     verify: Verify
+    metrics: MetricWriter
 
 
 def start(
@@ -96,7 +100,9 @@ def start(
     block = config.get("checkpoints", {})
     verify = build(CheckpointsConfig, block, where="config.checkpoints").verify
     check_resume(config)
+    trackers = check_trackers(config)
     if not reading:
+        on_first(lambda: check_login(trackers))
         on_first(lambda: _take(workdir))
     first_then_others(lambda: _same_config(config, workdir))
     data = first_then_others(lambda: open_datasets(data_config, log=announce))
@@ -105,7 +111,25 @@ def start(
         lambda: _same_identity(identity, config, workdir, reading=reading)
     )
     key = jax.random.key(config.seed)
-    return Context(config, workdir, mesh, key, data, data_config, identity, verify)
+    metrics = MetricWriter(
+        workdir,
+        names=trackers,
+        run=_run_info(config, workdir, identity),
+        enabled=is_first(),
+    )
+    return Context(
+        *(config, workdir, mesh, key, data, data_config, identity, verify, metrics)
+    )
+
+
+def _run_info(config: ConfigDict, workdir: Path, identity: Identity) -> RunInfo:
+    """What trackers are told of a run: a recipe's stages are one group there."""
+    return RunInfo(
+        name=f"{workdir.parent.name}/{workdir.name}",
+        group=workdir.parent.name,
+        identity=identity.digest,
+        hyperparameters=flat(config.to_dict()),
+    )
 
 
 def _take(workdir: Path) -> None:

@@ -88,7 +88,11 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             meta=loading.model_meta(policy.model, kind="language", context=context),
         )
         state = train(
-            job, state, config=loop_config, key=context.key, workdir=context.workdir
+            *(job, state),
+            config=loop_config,
+            key=context.key,
+            workdir=context.workdir,
+            writer=context.metrics,
         )
         common.finish(context)
         return {"params": state.policy.params, "ema": state.ema}

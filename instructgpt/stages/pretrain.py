@@ -85,7 +85,13 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
                 model, kind="language", context=context, templated=False
             ),
         )
-        state = train(job, state, config=loop_config, key=key, workdir=context.workdir)
+        state = train(
+            *(job, state),
+            config=loop_config,
+            key=key,
+            workdir=context.workdir,
+            writer=context.metrics,
+        )
         common.finish(context)
         return {"params": state.params}
 

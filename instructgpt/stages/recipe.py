@@ -348,6 +348,8 @@ def stage_config(config: ConfigDict, name: str) -> ConfigDict:
     """A stage's own config, with what the recipe's config says for all stages."""
     stage = config.stages[name].copy_and_resolve_references()
     stage.seed = config.seed
+    if "trackers" in config:
+        stage.trackers = config.trackers
     if "data" in stage:
         stage.data.world_seed = config.world_seed
     known = flat(stage.to_dict())

@@ -105,7 +105,13 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             finish=_shifting(context, demonstrations, model, train_config.batch_size),
             meta=loading.model_meta(model, kind="scalar", context=context),
         )
-        state = train(job, state, config=loop_config, key=key, workdir=context.workdir)
+        state = train(
+            *(job, state),
+            config=loop_config,
+            key=key,
+            workdir=context.workdir,
+            writer=context.metrics,
+        )
         common.finish(context)
         _announce_accuracies(evaluate.counts(state), joined=own)
         return {"params": state.params}

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from instructgpt.distributed import is_first
 from instructgpt.identity import check_left
-from instructgpt.metrics import MetricWriter, read_metrics
+from instructgpt.metrics import read_metrics
 from instructgpt.paths import resolve
 from instructgpt.progress import print_table
 from instructgpt.ranges import FolderPath, NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -60,7 +60,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         scores = reward.score(records, answers, batch_size=select.batch_size)
         rows.append({"step": step, "rm_score": float(scores.mean())})
     losses = _valid_losses(select.candidates, context)
-    with MetricWriter(context.workdir, enabled=is_first()) as writer:
+    with context.metrics as writer:
         writer.resume(0)  # deletes the metrics of a run that was killed here
         for row in rows:
             row["epoch"] = steps.index(row["step"]) + 1

@@ -112,7 +112,11 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             meta=loading.model_meta(model, kind="language", context=context),
         )
         state = train(
-            job, state, config=loop_config, key=context.key, workdir=context.workdir
+            *(job, state),
+            config=loop_config,
+            key=context.key,
+            workdir=context.workdir,
+            writer=context.metrics,
         )
         common.finish(context)
         return {"params": state.params, "steps_per_epoch": loader.steps_per_epoch}

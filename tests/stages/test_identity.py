@@ -94,6 +94,7 @@ def test_what_may_change_does(run, begun, stage):
     if "train" in config:
         config.train.log_every, config.train.eval_every = 7, 9
         config.train.keep = 3
+    config.trackers = "tests.test_trackers:Printer"
     common.start(config, workdir)
 
 
@@ -254,6 +255,7 @@ def test_free_keys_of_a_finished_recipe_are_free(run, capsys):
     for stage in config.stages.values():
         if "train" in stage:
             stage.train.log_every = 5
+    config.trackers = ""
     recipe.run(config, run.workdir)
     assert capsys.readouterr().out.count(": done") == len(config.order)
 
