@@ -69,6 +69,7 @@ FOLDERS = {
     "inference",
     "models",
     "plan",
+    "prepare",
     "stages",
     "steps",
     "world",

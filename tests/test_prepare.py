@@ -75,6 +75,7 @@ def test_the_folder_has_all_records(files):
     assert {path.name for path in (files / "out").iterdir()} == {
         *(f"{kind}.{s}.jsonl" for kind in SIZES for s in ("train", "valid", "test")),
         "sources.json",
+        "tokenizer.model",
     }
     assert {kind: len(records(files, kind)) for kind in SIZES} == SIZES
 
@@ -155,9 +156,12 @@ def test_sources_say_where_everything_is_from(files):
     assert by_set["alpaca", "demonstrations"] == {
         "set": "alpaca",
         "kind": "demonstrations",
-        "licence": "CC BY-NC 4.0",
-        "homepage": "https://github.com/tatsu-lab/stanford_alpaca",
+        "from": "set",
+        "licence": "your own file in the form of alpaca",
+        "homepage": "",
+        "revision": "",
         "options": {},
+        "columns": {},
         "records": 250,
         "skipped": {"empty response": 1, "over the limit of rows": 50},
         "noted": {},
@@ -186,7 +190,9 @@ def test_the_tables_show_rows_rankings_licences_and_what_is_left_out(files, caps
     assert lines[0] == "set kind split rows rows by K pairs tied pairs"
     assert "jsonl comparisons train 2 2:1 3:1 4 1" in lines
     assert "alpaca demonstrations train 300 – – –" in lines
-    assert "alpaca demonstrations (licence: CC BY-NC 4.0)" in lines
+    assert (
+        "alpaca demonstrations (licence: your own file in the form of alpaca)" in lines
+    )
     assert "left out 1 empty response" in lines
 
 
