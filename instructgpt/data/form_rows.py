@@ -1,5 +1,6 @@
 """A row of a file whose form is being recognised, and the errors about it."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -85,10 +86,8 @@ class FormRow:
         if isinstance(value, str):
             if value.strip().lower() in ("", "n/a", "na", "none", "null"):
                 return None
-            try:
+            with contextlib.suppress(ValueError):
                 value = float(value)
-            except ValueError:
-                value = shown(value)
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):

@@ -67,7 +67,7 @@ def our_fields(
         return value
     row = FormRow(_with_prompt(value, kind), kind, where, note)
     if _is_ours(row):
-        return value
+        return row.fields
     fields = row.fields
     rated = ranking(row) if kind == "comparisons" else None
     if rated is not None:
@@ -91,7 +91,7 @@ def _is_ours(row: FormRow) -> bool:
     if row.kind == "demonstrations":
         return isinstance(row.fields.get("response"), str)
     if row.kind == "comparisons":
-        return row.has("responses", "ranks") and row.has("responses")
+        return row.has("responses") and row.has("ranks")
     return True
 
 
