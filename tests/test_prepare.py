@@ -49,6 +49,7 @@ def gsm8k(question: str) -> dict:
 
 
 def command(files: Path, *more: str) -> list[str]:
+    made = any("vocab-size" in flag or "tokenizer" in flag for flag in more)
     return [
         str(files / "out"),
         f"--demonstrations=gsm8k:{files}",
@@ -57,6 +58,7 @@ def command(files: Path, *more: str) -> list[str]:
         f"--prompts=alpaca:{files}/alpaca.json",
         f"--documents=plain_text:{files}/book.txt",
         "--option=plain_text.per=block",
+        *([] if made else ["--tokenizer=none"]),
         *more,
     ]
 
@@ -75,7 +77,6 @@ def test_the_folder_has_all_records(files):
     assert {path.name for path in (files / "out").iterdir()} == {
         *(f"{kind}.{s}.jsonl" for kind in SIZES for s in ("train", "valid", "test")),
         "sources.json",
-        "tokenizer.model",
     }
     assert {kind: len(records(files, kind)) for kind in SIZES} == SIZES
 
@@ -249,6 +250,24 @@ def test_the_same_command_gives_the_same_folder(files):
     ("more", "problem"),
     [
         (["--prompts=jsonl:a", "--prompts=jsonl:a"], "--prompts=jsonl: is given twice"),
+        (["--demonstrations=./qa.csv"], "qa.csv: cannot read the file"),
+        (
+            ["--prompts=gsm9k"],
+            "no data set 'gsm9k'; .*or give a file",
+        ),
+        (["--prompts=hub"], "no data set 'hub'; known: "),
+        (
+            ["--prompts=alpaca:x", "--columns=prompt=q"],
+            "alpaca is read in its",
+        ),
+        (["--prompts=x.csv", "--columns=prompt"], "--columns=prompt: give NAME=COLUMN"),
+        (["--prompts=x.csv", "--columns=promt=q"], "'promt' is not known here; give"),
+        (["--prompts=x.csv", "--option=file.a=b"], "--option=file: has no options"),
+        (["--tokenizer=gone.json"], "--tokenizer=gone.json: no such file or folder"),
+        (
+            ["--tokenizer=none", "--vocab-size=300"],
+            "--vocab-size=300 is of a",
+        ),
         (["--vocab-size=100"], "vocab_size=100"),
         (["--prompts=nothing"], "no data set 'nothing'; known: jsonl"),
         (["--comparisons=gsm8k:x"], "x: cannot read|gsm8k: gives no comparisons"),

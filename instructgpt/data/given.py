@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from instructgpt.data.files import unpacked_sha256
 from instructgpt.data.hub import find_hub_set
 from instructgpt.data.layout import choose
 from instructgpt.data.published import CACHE, SetFile, find_files
@@ -100,14 +101,16 @@ def resolve(
 
 
 def _are_published(name: str, files: Sequence[SetFile]) -> bool:
-    """Whether all files are known by their checksums to be those of the set."""
+    """Whether all files are those of the set by their checksums, packed or not."""
     known = {
         remote.sha256
         for remotes in get_set(name).files.values()
         for remote in remotes
         if remote.sha256
     }
-    return bool(known) and all(file.sha256 in known for file in files)
+    return bool(known) and all(
+        file.sha256 in known or unpacked_sha256(file.path) in known for file in files
+    )
 
 
 def _from_hub(address: str, cache: Path) -> Given:

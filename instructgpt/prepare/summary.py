@@ -81,6 +81,9 @@ def empty_splits(
             if split in found or not (split == "train" or shares.get(split)):
                 continue
             groups = len({item.group for item in placed})
+            blocks = kind == "documents" and any(
+                part.given.label == "plain_text" for part in parts
+            )
             if split == "train":
                 remedy = "lower --valid and --test, or give more"
             else:
@@ -89,6 +92,7 @@ def empty_splits(
             yield (
                 f"no {split} {kind}: none of the {groups} different ones fell into"
                 f" this split; {remedy}"
+                + (", or --option=plain_text.per=block to take paragraphs" * blocks)
             )
 
 
@@ -103,7 +107,7 @@ def length_tables(parts: Sequence[Part], how: Measure) -> Iterator[str]:
         for one in lengths:
             total = int(one.values.sum() / one.of_all)
             percentiles = [one.at(percent) for percent in (50, 90, 99, 100)]
-            rows.append([kind, one.part, *percentiles, total])
+            rows.append([kind, one.part, *percentiles, f"{total:,}"])
     columns = ["kind", "part", "50 %", "90 %", "99 %", "longest", "in all"]
     yield f"lengths in {how.unit}"
     yield format_table(rows, columns)
@@ -120,10 +124,10 @@ def _limit_table(
     for kind, lengths in measured.items():
         for one in lengths:
             if one.part == "prompt":
-                cells.append((f"{kind}, left out", one.over))
+                cells.append((f"{kind}: prompts left out", one.over))
             elif one.part == "response":
                 what = "cut" if kind == "comparisons" else "left out"
-                cells.append((f"{kind}' answers, {what}", one.over))
+                cells.append((f"{kind}: answers {what}", one.over))
     rows = [
         [str(limit), *(f"{over(limit):.1%}" for _, over in cells)]
         for limit in limits(measured)
