@@ -38,7 +38,13 @@ _BINARY = "give a text file"
 _STARTS: tuple[tuple[bytes, FileKind], ...] = (
     (b"version https://git-lfs.github.com/", LFS_POINTER),
     (b"version https://hawser.github.com/", LFS_POINTER),
-    (b"PAR1", FileKind("a Parquet table", _PANDAS.format("read_parquet"))),
+    (
+        b"PAR1",
+        FileKind(
+            "a Parquet table",
+            "give it as it is, unpacked, where rows are read, and text files here",
+        ),
+    ),
     (b"PARE", FileKind("an encrypted Parquet table", "decrypt it first")),
     (b"ARROW1", FileKind("an Arrow table", _PANDAS.format("read_feather"))),
     (b"FEA1", FileKind("a Feather table", _PANDAS.format("read_feather"))),

@@ -71,6 +71,7 @@ FOLDERS = {
     "inference",
     "models",
     "plan",
+    "prepare",
     "stages",
     "steps",
     "world",

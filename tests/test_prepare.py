@@ -49,6 +49,7 @@ def gsm8k(question: str) -> dict:
 
 
 def command(files: Path, *more: str) -> list[str]:
+    made = any("vocab-size" in flag or "tokenizer" in flag for flag in more)
     return [
         str(files / "out"),
         f"--demonstrations=gsm8k:{files}",
@@ -57,6 +58,7 @@ def command(files: Path, *more: str) -> list[str]:
         f"--prompts=alpaca:{files}/alpaca.json",
         f"--documents=plain_text:{files}/book.txt",
         "--option=plain_text.per=block",
+        *([] if made else ["--tokenizer=none"]),
         *more,
     ]
 
@@ -155,9 +157,12 @@ def test_sources_say_where_everything_is_from(files):
     assert by_set["alpaca", "demonstrations"] == {
         "set": "alpaca",
         "kind": "demonstrations",
-        "licence": "CC BY-NC 4.0",
-        "homepage": "https://github.com/tatsu-lab/stanford_alpaca",
+        "from": "set",
+        "licence": "your own file in the form of alpaca",
+        "homepage": "",
+        "revision": "",
         "options": {},
+        "columns": {},
         "records": 250,
         "skipped": {"empty response": 1, "over the limit of rows": 50},
         "noted": {},
@@ -186,7 +191,9 @@ def test_the_tables_show_rows_rankings_licences_and_what_is_left_out(files, caps
     assert lines[0] == "set kind split rows rows by K pairs tied pairs"
     assert "jsonl comparisons train 2 2:1 3:1 4 1" in lines
     assert "alpaca demonstrations train 300 – – –" in lines
-    assert "alpaca demonstrations (licence: CC BY-NC 4.0)" in lines
+    assert (
+        "alpaca demonstrations (licence: your own file in the form of alpaca)" in lines
+    )
     assert "left out 1 empty response" in lines
 
 
@@ -243,6 +250,24 @@ def test_the_same_command_gives_the_same_folder(files):
     ("more", "problem"),
     [
         (["--prompts=jsonl:a", "--prompts=jsonl:a"], "--prompts=jsonl: is given twice"),
+        (["--demonstrations=./qa.csv"], "qa.csv: cannot read the file"),
+        (
+            ["--prompts=gsm9k"],
+            "no data set 'gsm9k'; .*or give a file",
+        ),
+        (["--prompts=hub"], "no data set 'hub'; known: "),
+        (
+            ["--prompts=alpaca:x", "--columns=prompt=q"],
+            "alpaca is read in its",
+        ),
+        (["--prompts=x.csv", "--columns=prompt"], "--columns=prompt: give NAME=COLUMN"),
+        (["--prompts=x.csv", "--columns=promt=q"], "'promt' is not known here; give"),
+        (["--prompts=x.csv", "--option=file.a=b"], "--option=file: has no options"),
+        (["--tokenizer=gone.json"], "--tokenizer=gone.json: no such file or folder"),
+        (
+            ["--tokenizer=none", "--vocab-size=300"],
+            "--vocab-size=300 is of a",
+        ),
         (["--vocab-size=100"], "vocab_size=100"),
         (["--prompts=nothing"], "no data set 'nothing'; known: jsonl"),
         (["--comparisons=gsm8k:x"], "x: cannot read|gsm8k: gives no comparisons"),

@@ -22,6 +22,7 @@ from instructgpt.data.sources import (
     is_built,
     open_source,
 )
+from instructgpt.data.tables import SUFFIXES, suffix_of
 from instructgpt.data.templates import PromptFormat
 from instructgpt.errors import UserError
 from instructgpt.locks import LOCK, one_at_a_time
@@ -43,7 +44,8 @@ class DataConfig:
     # Tokens of a prompt with its template; longer ones are left out.
     max_prompt: PositiveInt
     max_response: PositiveInt  # tokens of a response with its EOS
-    # A folder with KIND.SPLIT.jsonl files; "": the miniature world.
+    # A folder with KIND.SPLIT.jsonl files (or .json, .csv, .parquet); "": the miniature
+    # world.
     jsonl: str = ""
     # A tokenizer's file or folder; "": the tokenizer in the folder of the JSONL files,
     # or the world's.
@@ -91,8 +93,8 @@ class Datasets:
     @property
     def held_out(self) -> dict[str, str]:
         """Fingerprints of the data that no model may be trained on."""
-        train = ".train.jsonl"
-        return {k: v for k, v in self.fingerprints.items() if not k.endswith(train)}
+        names = self.fingerprints
+        return {k: v for k, v in names.items() if k.split(".")[1:2] != ["train"]}
 
     def source(self, kind: str, split: str) -> Records:
         """Random access to the records of a split."""
@@ -200,6 +202,27 @@ def _prompt_format(config: DataConfig, own: Path) -> PromptFormat:
     return PromptFormat(tokenizer, config.template)
 
 
+def _files(folder: Path, kind: str) -> dict[str, Path]:
+    """The file of each split of a kind, KIND.SPLIT.jsonl or of another kind of file.
+
+    Raises:
+      UserError: a split has two files.
+    """
+    files: dict[str, Path] = {}
+    for path in sorted(folder.glob(f"{kind}.*")):
+        split = path.name.split(".")[1]
+        suffix = suffix_of(path)
+        name = f"{kind}.{split}{suffix}"
+        if split in SPLITS and suffix in SUFFIXES and path.name.startswith(name):
+            if split in files:
+                raise UserError(
+                    f"config.data.jsonl={folder}: both {files[split].name} and"
+                    f" {path.name} give {split} {kind}; leave one of them there"
+                )
+            files[split] = path
+    return {split: files[split] for split in SPLITS if split in files}
+
+
 def _from_files(config: DataConfig, directory: Path) -> Datasets:
     folder = Path(config.jsonl)
     if not folder.is_dir():
@@ -208,17 +231,13 @@ def _from_files(config: DataConfig, directory: Path) -> Datasets:
     given: dict[str, str] = {}
     name = Path(os.path.abspath(folder)).name  # "." and ".." have no name of their own
     for kind in FIELDS:
-        files = {
-            split: folder / f"{kind}.{split}.jsonl"
-            for split in SPLITS
-            if (folder / f"{kind}.{split}.jsonl").exists()
-        }
+        files = _files(folder, kind)
         if files:
             names[kind] = build_jsonl(kind, name, directory, files)
             given |= {path.name: file_hash([path]) for path in files.values()}
     if not names:
         raise UserError(
             f"config.data.jsonl={config.jsonl}: holds no file like "
-            "demonstrations.train.jsonl"
+            f"demonstrations.train.jsonl ({', '.join(SUFFIXES)}, also .gz or .xz)"
         )
     return Datasets(names, given, directory, _prompt_format(config, folder), None)

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import os
 import shutil
 import urllib.error
 import urllib.request
@@ -11,7 +12,7 @@ from typing import NamedTuple
 from instructgpt.errors import UserError
 from instructgpt.outputs import new_file
 
-_HUB = "https://huggingface.co/datasets"
+HUB = "https://huggingface.co/datasets"
 _TIMEOUT = 60  # seconds without data after which a download fails
 
 
@@ -34,7 +35,7 @@ class RemoteFile(NamedTuple):
         if not self.base.startswith("hub:"):
             return f"{self.base}/{self.path}"
         repository, revision = self._hub()
-        return f"{_HUB}/{repository}/resolve/{revision}/{self.path}"
+        return f"{HUB}/{repository}/resolve/{revision}/{self.path}"
 
     def _hub(self) -> tuple[str, str]:
         repository, _, revision = self.base.removeprefix("hub:").partition("@")
@@ -69,12 +70,16 @@ class RemoteFile(NamedTuple):
         try:
             return Path(
                 hf_hub_download(
-                    repository, self.path, repo_type="dataset", revision=revision
+                    repository,
+                    self.path,
+                    repo_type="dataset",
+                    revision=revision,
+                    endpoint=os.environ.get("HF_ENDPOINT") or None,
                 )
             )
         # Its errors are OSErrors (no network, not found, access) or ValueErrors.
         except (OSError, ValueError) as error:
-            raise self._failed(_first_line(error)) from error
+            raise self._failed(first_line(error)) from error
 
     def _download(self, target: Path) -> None:
         """Downloads atomically: a killed download leaves no file under this name."""
@@ -90,7 +95,7 @@ class RemoteFile(NamedTuple):
                     raise OSError(f"{file.tell()} of {length} bytes came")
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or error
-            raise self._failed(_first_line(reason)) from error
+            raise self._failed(first_line(reason)) from error
 
     def _check(self, file: Path) -> Path:
         if self.sha256:
@@ -114,5 +119,6 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _first_line(error: object) -> str:
+def first_line(error: object) -> str:
+    """The first line of an error's message, without a full stop."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

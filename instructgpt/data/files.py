@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import hashlib
 import lzma
 import os
 import re
@@ -48,6 +49,22 @@ def read_lines(path: str | os.PathLike[str]) -> Generator[bytes, None, None]:
             f"{path}: cannot read the file ({error.strerror or error}); correct the"
             " path."
         ) from error
+
+
+def unpacked_sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of what a .gz or .xz file holds; "" of a file that is damaged or neither.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    path = Path(path)
+    if path.suffix not in _OPENERS:
+        return ""
+    try:
+        with _OPENERS[path.suffix](path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except _DAMAGE:
+        return ""
 
 
 def read_text_lines(path: str | os.PathLike[str]) -> Iterator[str]:

@@ -161,9 +161,5 @@ def _other_form(text: str) -> str:
     if re.match(r"<(!DOCTYPE|html|head|\?xml)", start, re.IGNORECASE):
         return "a web page or XML; download the file itself, or write JSON Lines"
     if re.fullmatch(r"[^][{}<>:,;\t]+([,;\t][^][{}<>:,;\t]*)+", start):
-        return (
-            "a table with separators (CSV, TSV); write its rows as JSON Lines, for"
-            " example with Python: pandas.read_csv(FILE).to_json(NEW,"
-            " orient='records', lines=True)"
-        )
+        return "a table with separators (CSV, TSV); end its name in .csv or .tsv"
     return f"other text, which begins {shown(start[:40])}; give one JSON object a line"

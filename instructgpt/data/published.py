@@ -4,12 +4,13 @@ import hashlib
 import heapq
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from instructgpt.data.download import RemoteFile
-from instructgpt.data.readers import Report, get_set, read_file
+from instructgpt.data.download import RemoteFile, sha256_of
+from instructgpt.data.form_rows import Line
+from instructgpt.data.readers import Found, Report, get_set, read_file, read_rows
 from instructgpt.data.records import SPLITS, Record
 from instructgpt.data.sources import build, file_hash, is_built
 from instructgpt.data.splits import Placed, fraction, group_of, split_groups
@@ -26,11 +27,33 @@ class SetFile(NamedTuple):
       path: local path.
       split: split that the file holds; None if its records are to be split.
       origin: URL or path, for `sources.json`.
+      lines: reads the rows, whose form is then recognised; None if the set has a reader
+        of its own.
+      parts: all files that hold the split, if there are more than `path`.
     """
 
     path: Path
     split: str | None
     origin: str
+    lines: Callable[[], Generator[Line, None, None]] | None = None
+    parts: tuple[Path, ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file, or of the checksums of all parts.
+
+        Raises:
+          UserError: a file cannot be read.
+        """
+        if self.parts:
+            return file_hash(self.parts)
+        try:
+            return sha256_of(self.path)
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot read the file ({error.strerror}); correct the"
+                " path."
+            ) from error
 
 
 class PublicRecords(NamedTuple):
@@ -120,16 +143,18 @@ def read_set(
     *,
     kind: str,
     options: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | None = None,
     max_rows: int = 0,
     seed: int = 0,
 ) -> PublicRecords:
     """Reads all files of a set.
 
     Args:
-      name: a key of `SETS`.
+      name: a key of `SETS`; of files with `lines`, a name for messages.
       files: the result of `find_files`.
       kind: a kind of records that the set has.
       options: options of the set, see `read_file`.
+      columns: names of columns of files with `lines`, see `read_rows`.
       max_rows: largest number of records, chosen at random; 0 keeps all.
       seed: seed of that choice.
 
@@ -139,10 +164,15 @@ def read_set(
     report, rows = Report(), []
     files = list(files)
     for file in files:
-        for record, split in read_file(
-            name, file.path, kind=kind, report=report, options=options
-        ):
-            rows.append((record, split or file.split))
+        found: Iterable[Found]
+        if file.lines is not None:
+            records = read_rows(file.lines(), kind=kind, report=report, columns=columns)
+            found = (Found(record, None) for record in records)
+        else:
+            found = read_file(
+                name, file.path, kind=kind, report=report, options=options
+            )
+        rows += [(record, split or file.split) for record, split in found]
     if not rows:
         reasons = ", ".join(f"{n} x {reason}" for reason, n in report.skipped.items())
         raise UserError(

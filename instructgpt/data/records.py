@@ -2,13 +2,15 @@
 
 import os
 import re
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from instructgpt.data.chat_forms import plain_form
-from instructgpt.data.json_values import json_values
+from instructgpt.data.form_rows import LeftOutError, Line
+from instructgpt.data.forms import our_fields
+from instructgpt.data.rated_forms import join_rated
+from instructgpt.data.tables import table_rows
 from instructgpt.errors import UserError, shown
 
 Record = dict[str, Any]
@@ -164,40 +166,46 @@ def _check_not_empty(record: Record, where: str) -> None:
         if value is None or (type(value) is str and value.strip()):
             continue
         if type(value) is str or not all(text.strip() for text in value):
-            raise UserError(f"{where}: empty {name}; fill it in or remove the line.")
-
-
-class Line(NamedTuple):
-    """One value of a file of records, parsed but not checked."""
-
-    where: str  # "PATH:LINE" or "PATH[INDEX]", for the start of an error message
-    default_id: str  # "NAME:LINE" or "NAME:INDEX", for a record that has none
-    value: Any
+            raise LeftOutError(
+                f"empty {name}",
+                f"{where}: empty {name}; fill it in or remove the line.",
+            )
 
 
 def parse_lines(path: str | os.PathLike[str]) -> Generator[Line, None, None]:
-    """Yields the values of a file with one JSON value per line, or a single list.
-
-    Files named .gz or .xz are unpacked.
+    """Yields the rows of a file of any kind.
 
     Raises:
-      UserError: see `json_values`.
+      UserError: see `table_rows`.
     """
     name = Path(path).stem
-    with closing(json_values(path)) as values:
+    with closing(table_rows(path)) as values:
         for where, number, value in values:
             yield Line(where, f"{name}:{number}", value)
 
 
-def check_line(line: Line, kind: str) -> Record:
+def record_lines(lines: Iterable[Line], kind: str) -> Iterator[Line]:
+    """The lines that each make a record: for rankings, one a prompt (`join_rated`)."""
+    return join_rated(lines) if kind == "comparisons" else iter(lines)
+
+
+def check_line(
+    line: Line, kind: str, *, note: Callable[[str], None] = lambda reason: None
+) -> Record:
     """The line's record after `check_record`; its texts must not be empty.
 
-    A dialogue or a preference in a chat library's form is converted (`chat_forms`).
+    A row of another form is converted (`forms`).
+
+    Args:
+      line: One of `record_lines`.
+      kind: A key of `FIELDS`.
+      note: Called with each decision that a reader may want to count.
 
     Raises:
+      LeftOutError: A text is missing or empty, or a turn out of place.
       UserError: "path:line: what is wrong; what to do".
     """
-    value = plain_form(line.value, kind=kind, where=line.where)
+    value = our_fields(line.value, kind=kind, where=line.where, note=note)
     record = check_record(
         value, kind=kind, where=line.where, default_id=line.default_id
     )
@@ -206,10 +214,10 @@ def check_line(line: Line, kind: str) -> Record:
 
 
 def read_jsonl(path: str | os.PathLike[str], kind: str) -> Iterator[Record]:
-    """Yields the records of a file with one JSON object per line, or a single list.
+    """Yields the records of a file of rows: JSON, CSV or Parquet (`tables`).
 
     Missing optional fields become "", a missing `id` becomes "NAME:LINE", unknown
-    fields are left out, and chat libraries' forms are converted (`chat_forms`).
+    fields are left out, and rows of other forms are converted (`forms`).
 
     Raises:
       UserError: "path:line: what is wrong; what to do" for text that is not UTF-8 or
@@ -219,7 +227,7 @@ def read_jsonl(path: str | os.PathLike[str], kind: str) -> Iterator[Record]:
     """
     check_kind(kind)
     with closing(parse_lines(path)) as lines:
-        for line in lines:
+        for line in record_lines(lines, kind):
             yield check_line(line, kind)
 
 

@@ -1,12 +1,13 @@
 """Rows of a source, each encoded once if all of them fit in memory."""
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from instructgpt.batches import PromptBatch, TokenBatch
+from instructgpt.data.percentiles import percentiles
 from instructgpt.errors import UserError
 
 Batch = Any  # a NamedTuple of instructgpt.batches
@@ -16,7 +17,17 @@ _CACHE_BYTES = 2 << 30  # the paper's 33k rankings of nine answers take 1.7 GB
 
 
 class TooLongError(UserError):
-    """A record is too long; encoders raise it, so that `Rows.that_fit` can drop it."""
+    """A record is too long; encoders raise it, so that `Rows.that_fit` can drop it.
+
+    Attributes:
+      part: "prompt" or "response".
+      length: its tokens.
+    """
+
+    def __init__(self, message: str, *, part: str = "", length: int = 0):
+        super().__init__(message)
+        self.part = part
+        self.length = length
 
 
 class Source(Protocol):
@@ -78,24 +89,27 @@ class Rows:
         Args:
           source: Records.
           encode: Turns a record into a row, or raises `TooLongError`.
-          otherwise: Text of the error if no record fits.
+          otherwise: Start of the error if no record fits; it goes on with how long
+            they are and which limits to raise.
 
         Raises:
           UserError: no record fits.
         """
         keep: list[int] = []
         encoded: list[Batch] = []
+        too_long: dict[str, list[int]] = {}
         for index, record in enumerate(source):
             try:
                 row = _numbered(encode(record), index)
-            except TooLongError:
+            except TooLongError as error:
+                too_long.setdefault(error.part, []).append(error.length)
                 continue
             keep.append(index)
             encoded.append(row)
             if _bytes(row) * len(keep) > _CACHE_BYTES:
                 encoded.clear()
         if not keep:
-            raise UserError(otherwise)
+            raise UserError(f"{otherwise}; {_how_long(too_long)}")
         return cls(source, encode, keep, encoded=encoded)
 
     @property
@@ -127,6 +141,17 @@ class Rows:
         record = self.record(row)
         encoded = record if self._encode is None else self._encode(record)
         return _numbered(encoded, row if self._keep is None else self._keep[row])
+
+
+def _how_long(too_long: Mapping[str, Sequence[int]]) -> str:
+    """Lengths of what is too long, and the limits that would keep most of it."""
+    said = [
+        f"{len(lengths)} {part}s are too long ({percentiles(lengths)}, in tokens):"
+        f" raise config.data.max_{part}"
+        for part, lengths in too_long.items()
+        if part
+    ]
+    return "; ".join([*said, "or give shorter ones"])
 
 
 def _numbered(row: Batch, index: int) -> Batch:

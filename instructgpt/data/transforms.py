@@ -143,7 +143,9 @@ def _check_length(record: Record, field: str, length: int, limit: int) -> None:
     if length > limit:
         raise TooLongError(
             f"record {record['id']!r}: the {field} has {length} tokens, the limit is"
-            f" {limit}; raise max_{field} or shorten the record."
+            f" {limit}; raise max_{field} or shorten the record.",
+            part=field,
+            length=length,
         )
 
 

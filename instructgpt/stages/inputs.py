@@ -51,10 +51,7 @@ def short_rows(
     limits = f"config.data.max_prompt={limit}"
     if responses:
         limits += f" and config.data.max_response={most}"
-    none = (
-        f"none of {len(source)} {what} fits {limits}, in tokens; raise the limit, or "
-        "give shorter ones"
-    )
+    none = f"none of {len(source)} {what} fits {limits}, in tokens"
     rows = Rows.that_fit(source, encode, otherwise=none)
     dropped = len(source) - len(rows)
     if dropped:

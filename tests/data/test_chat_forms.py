@@ -92,6 +92,7 @@ def test_dialogues_are_prompts(form, kind, tmp_path):
     assert some(record, "history", "prompt") == {"history": history, "prompt": prompt}
 
 
+TALK = "\n\nHuman: x\n\nAssistant: y\n\nHuman: a\n\nAssistant:"
 COMPARISONS = {
     "texts": ({"prompt": "a", "chosen": "b", "rejected": "c"}, ([], "a")),
     "texts with a history": (
@@ -113,6 +114,22 @@ COMPARISONS = {
     "whole dialogues and their prompt": (
         {"prompt": "a", "chosen": turns("a", "b"), "rejected": turns("a", "c")},
         ([], "a"),
+    ),
+    "dialogues in a text": (
+        {"chosen": f"{TALK} b", "rejected": f"{TALK} c"},
+        (["x", "y"], "a"),
+    ),
+    "a prompt that is a dialogue in a text": (
+        {"prompt": TALK, "chosen": "b", "rejected": "c"},
+        (["x", "y"], "a"),
+    ),
+    "marked dialogue": (
+        {
+            "prompt": "x\n<extra_id_1>Assistant\ny\n<extra_id_1>User\na",
+            "chosen": "b",
+            "rejected": "c",
+        },
+        (["x", "y"], "a"),
     ),
     "conversations and turns": (
         {
@@ -137,7 +154,6 @@ def test_preferences_are_comparisons(form, tmp_path):
     }
 
 
-HUMAN = "\n\nHuman: a\n\nAssistant:"
 BAD = [
     ("demonstrations", {"messages": turns("a")}, "ends before the assistant's answer"),
     ("demonstrations", {"messages": turns("a", "b")[1:]}, "does not speak before"),
@@ -187,7 +203,11 @@ BAD = [
         {"prompt": "a", "chosen": "b", "rejected": "c"},
         "the chat form with 'chosen' and 'rejected' makes no demonstrations",
     ),
-    ("demonstrations", {"prompt": HUMAN, "completion": "b"}, "speaker's name 'Human:'"),
+    (
+        "demonstrations",
+        {"prompt": "Human: a", "completion": "b"},
+        "speaker's name 'Human:'.*give hh_rlhf_helpful:FILE",
+    ),
     (
         "comparisons",
         {"messages": turns("a", "b")},
@@ -195,11 +215,6 @@ BAD = [
     ),
     ("comparisons", {"prompt": "a", "chosen": "b"}, "form with 'chosen' makes no comp"),
     ("comparisons", {"chosen": "b", "rejected": "c"}, "the answers have no 'prompt'"),
-    (
-        "comparisons",
-        {"chosen": f"{HUMAN} b", "rejected": f"{HUMAN} c"},
-        "speaker's name 'Human:'.*give hh_rlhf_helpful:FILE",
-    ),
     (
         "comparisons",
         {"prompt": "a\n\nAssistant:", "chosen": "b", "rejected": "c"},

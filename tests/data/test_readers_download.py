@@ -89,7 +89,7 @@ def hub(monkeypatch):
     module.calls = []
     monkeypatch.setitem(sys.modules, "huggingface_hub", module)
 
-    def hf_hub_download(repository, path, *, repo_type, revision):
+    def hf_hub_download(repository, path, *, repo_type, revision, endpoint):
         module.calls.append((repository, path, repo_type, revision))
         return module.download(path)
 

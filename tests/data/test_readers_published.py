@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from instructgpt.data.published import build_public, find_files, read_set
+from instructgpt.data.published import SetFile, build_public, find_files, read_set
 from instructgpt.data.sources import open_source
 from instructgpt.data.splits import Placed, fraction, group_of, split_groups
 from instructgpt.errors import UserError
@@ -41,7 +41,7 @@ def test_a_folder_has_files_under_their_published_names(tmp_path):
 
 def test_one_file_is_of_no_split(tmp_path):
     path = write(tmp_path / "test.jsonl", question(1))
-    assert find_files("gsm8k", path) == [(path, None, str(path))]
+    assert find_files("gsm8k", path) == [SetFile(path, None, str(path))]
 
 
 def test_a_folder_of_texts_is_searched(tmp_path):

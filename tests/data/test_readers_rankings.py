@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from instructgpt.data.readers.ranking import copeland_ranks, dense_ranks
+from instructgpt.data.ranking import copeland_ranks, dense_ranks
 from instructgpt.errors import UserError
 from tests.data.reader_files import read, some, write
 

@@ -11,6 +11,7 @@ shows its traceback; `--keep=FOLDER` keeps the last input there.
 """
 
 import argparse
+import functools
 import json
 import random
 import shutil
@@ -32,11 +33,11 @@ sys.path.insert(0, str(REPO))
 from instructgpt.data.curation import Rules, curate_files  # noqa: E402
 from instructgpt.data.published import SetFile, read_set  # noqa: E402
 from instructgpt.data.readers import SETS  # noqa: E402
-from instructgpt.data.records import FIELDS, read_jsonl  # noqa: E402
+from instructgpt.data.records import FIELDS, parse_lines, read_jsonl  # noqa: E402
 from instructgpt.errors import UserError  # noqa: E402
 from instructgpt.progress import format_table  # noqa: E402
 from tests.faults.file_mutations import File, mutate  # noqa: E402
-from tests.faults.valid_files import OWN, PUBLIC, RAW  # noqa: E402
+from tests.faults.valid_files import ANY_FORM, OWN, PUBLIC, RAW  # noqa: E402
 
 LONGEST = 5.0  # seconds for one file
 
@@ -80,6 +81,11 @@ def _public(name: str) -> Callable[[Path, str], Any]:
     return read
 
 
+def _any_form(path: Path, kind: str) -> Any:
+    file = SetFile(path, None, str(path), functools.partial(parse_lines, path))
+    return read_set("file", [file], kind=kind).records
+
+
 def _curate(path: Path, kind: str) -> Any:
     rules = Rules(min_chars=6)  # so that nothing is kept now and then
     curate_files([path], path.parent / "out", kind=kind, rules=rules)
@@ -92,7 +98,7 @@ def _curate(path: Path, kind: str) -> Any:
 
 
 def all_readers() -> dict[str, Reader]:
-    """By name: the public sets, "records" (one's own) and "curate"."""
+    """By name: the public sets, "records" (one's own), "any_form" and "curate"."""
     readers = {}
     for name in SETS:
         if name != "jsonl":
@@ -102,6 +108,8 @@ def all_readers() -> dict[str, Reader]:
     files = [(file, kind) for kind in FIELDS for file in OWN[kind]]
     readers["jsonl"] = Reader(files, _public("jsonl"))
     readers["records"] = Reader(files, lambda path, kind: list(read_jsonl(path, kind)))
+    any_form = [(file, kind) for kind, file in ANY_FORM]
+    readers["any_form"] = Reader(any_form, _any_form)
     readers["curate"] = Reader([(file, kind) for kind, file in RAW], _curate)
     return readers
 

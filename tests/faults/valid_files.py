@@ -1,7 +1,12 @@
 """A small valid file for every reader, of which others are made by damage."""
 
+import csv
+import io
 import json
 from typing import Any
+
+import pyarrow
+import pyarrow.parquet
 
 from instructgpt.data.records import FIELDS
 from tests.faults.file_mutations import File
@@ -189,6 +194,82 @@ OWN: dict[str, list[File]] = {
     "comparisons": [_COMPARISONS, _PREFERENCES],
 }
 assert OWN.keys() == FIELDS.keys()
+_RATED = [
+    {"prompt": "p", "response": text, "helpfulness": score, "verbosity": 1}
+    for text, score in (("Ja", 4), ("Nö", 4), ("Vielleicht", 2))
+]
+_FORMS: dict[str, list[dict[str, Any]]] = {
+    "demonstrations": [
+        {"instruction": "Say hi.", "input": "", "output": "Hi."},
+        {"prompt": _turns("Hi"), "completion": _turns("?", "Hello")[1:]},
+        {"messages": [_SYSTEM, *_turns("Hi", "Hello", "Bye", "Tschüß")]},
+    ],
+    "comparisons": [
+        *_RATED,
+        {
+            "context": _turns("a", "b", "c"),
+            "response1": "d",
+            "response2": "é",
+            "overall_preference": -2,
+        },
+        {
+            "instruction": "p",
+            "completions": [
+                {"response": text, "overall_score": score}
+                for text, score in (("a", 7.5), ("b", 1.0), ("c", 7.5))
+            ],
+        },
+        {"prompt": "p", "responses": ["a", "b"], "scores": [0.5, 1]},
+        {
+            "chosen": "\n\nHuman: Hi\n\nAssistant: Hello",
+            "rejected": "\n\nHuman: Hi\n\nAssistant: Nö",
+        },
+        {
+            "prompt": "p",
+            "chosen": _turns("p", "a"),
+            "rejected": _turns("p", "b"),
+            "score_chosen": 2.0,
+            "score_rejected": 2.0,
+        },
+    ],
+    "prompts": [
+        {"prompt": "p\n<extra_id_1>Assistant\nq\n<extra_id_1>User\nr"},
+        {"context": _turns("a"), "response1": "b", "response2": None},
+    ],
+    "documents": [{"text": "Es war einmal"}, {"text": "Ende."}],
+}
+
+
+def _csv(name: str, *rows: dict[str, Any]) -> File:
+    text = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names)
+    writer.writeheader()
+    for row in rows:
+        lists = {k: json.dumps(v) for k, v in row.items() if isinstance(v, list)}
+        writer.writerow({**row, **lists})
+    return File(name, text.getvalue().encode())
+
+
+def _parquet(name: str, *rows: dict[str, Any]) -> File:
+    data = io.BytesIO()
+    table = pyarrow.Table.from_pylist(list(rows))
+    pyarrow.parquet.write_table(table, data, write_page_checksum=True)
+    return File(name, data.getvalue())
+
+
+# Rows of any form, as JSON Lines, CSV and Parquet.
+ANY_FORM: list[tuple[str, File]] = [
+    *((kind, _lines("rows.jsonl", *rows)) for kind, rows in _FORMS.items()),
+    *((kind, _csv("rows.csv", *rows[:3])) for kind, rows in _FORMS.items()),
+    *(
+        (kind, _parquet("rows.parquet", *rows[:1]))
+        for kind, rows in _FORMS.items()
+        if kind != "comparisons"
+    ),
+    ("comparisons", _parquet("rated.parquet", *_RATED)),
+    ("comparisons", _parquet("tie.parquet", _FORMS["comparisons"][-1])),
+]
 RAW: list[tuple[str, File]] = [
     ("prompts", _PROMPTS),
     ("demonstrations", _OWN_DEMONSTRATIONS),

@@ -19,6 +19,7 @@ from instructgpt.data.records import (
     check_kind,
     check_line,
     parse_lines,
+    record_lines,
 )
 from instructgpt.errors import UserError, shown
 
@@ -48,7 +49,7 @@ def read_units(
       UserError: "path:line: what is wrong; what to do".
     """
     check_kind(kind)
-    for line in parse_lines(path):
+    for line in record_lines(parse_lines(path), kind):
         if kind == "demonstrations" and _is_few_shot(line.value):
             unit = expand_few_shot(line)
         else:

@@ -11,8 +11,8 @@ Wu et al. 2023, https://arxiv.org/abs/2306.01693.
 from collections.abc import Iterator
 from pathlib import Path
 
+from instructgpt.data.ranking import copeland_ranks
 from instructgpt.data.readers.json_rows import Row, json_rows
-from instructgpt.data.readers.ranking import copeland_ranks
 from instructgpt.data.readers.report import Report
 from instructgpt.data.records import Record
 from instructgpt.errors import UserError, shown

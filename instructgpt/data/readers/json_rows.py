@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from instructgpt.data.json_values import json_values
+from instructgpt.data.tables import table_rows
 from instructgpt.errors import UserError, shown
 
 _NAMES = {
@@ -97,13 +97,13 @@ def _check_type(value: Any, type_: type, what: str) -> None:
 
 
 def json_rows(path: Path) -> Iterator[Row]:
-    """Yields the objects of a file with one per line, or with a single list.
+    """Yields the rows of a file of any kind (`tables`).
 
     Raises:
-      UserError: see `json_values`; also for a value that is not an object.
+      UserError: see `table_rows`; also for a value that is not an object.
     """
     name = path.name.split(".json")[0]
-    with closing(json_values(path)) as values:
+    with closing(table_rows(path)) as values:
         for where, number, value in values:
             yield _object(value, where, f"{name}:{number}")
 

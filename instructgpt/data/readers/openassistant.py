@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from instructgpt.data.ranking import dense_ranks
 from instructgpt.data.readers.json_rows import Row, json_rows
-from instructgpt.data.readers.ranking import dense_ranks
 from instructgpt.data.readers.report import Report
 from instructgpt.data.records import Record
 from instructgpt.errors import UserError, shown

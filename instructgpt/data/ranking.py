@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-def dense_ranks(positions: Sequence[int]) -> list[int]:
+def dense_ranks(positions: Sequence[float]) -> list[int]:
     """Ranks 1, 2, ... in the order of `positions`; equal positions tie.
 
     dense_ranks([5, 0, 0, 7]) is [2, 1, 1, 3].
