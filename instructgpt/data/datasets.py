@@ -5,14 +5,15 @@ beside them; later runs open them.
 """
 
 import dataclasses
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from instructgpt.data.documents import document_tokens
-from instructgpt.data.records import FIELDS, SPLITS
+from instructgpt.data.records import FIELDS, SPLITS, Record
 from instructgpt.data.sources import (
     Records,
     build,
@@ -134,7 +135,7 @@ def open_datasets(config: DataConfig, *, log: Callable[[str], None]) -> Datasets
     with one_at_a_time(directory / LOCK) as alone:
         if alone:
             delete_partial(directory.rglob("*"))
-        return _from_files(config, directory) if config.jsonl else _world(config, log)
+        return (_from_files if config.jsonl else _world)(config, log)
 
 
 def open_prompt_format(config: DataConfig) -> PromptFormat:
@@ -223,8 +224,40 @@ def _files(folder: Path, kind: str) -> dict[str, Path]:
     return {split: files[split] for split in SPLITS if split in files}
 
 
-def _from_files(config: DataConfig, directory: Path) -> Datasets:
-    folder = Path(config.jsonl)
+def _prompts_of(
+    names: Mapping[str, str], directory: Path, log: Callable[[str], None]
+) -> str:
+    """Builds the set of all prompts of rankings and demonstrations; gives its name."""
+    kinds = [kind for kind in ("comparisons", "demonstrations") if kind in names]
+
+    def prompts(split: str) -> Iterator[Record]:
+        seen = set()
+        for kind in kinds:
+            if has_split(kind, names[kind], directory, split):
+                for record in open_source(kind, names[kind], directory, split):
+                    kept = {k: v for k, v in record.items() if k in FIELDS["prompts"]}
+                    asked = (*kept.get("history", ()), kept["prompt"])
+                    if asked not in seen:
+                        yield kept
+                    seen.add(asked)
+
+    name = "-".join(names[kind] for kind in kinds)
+    there = {
+        split: functools.partial(prompts, split)
+        for split in SPLITS
+        if any(has_split(kind, names[kind], directory, split) for kind in kinds)
+    }
+    if not is_built("prompts", name, directory):
+        build("prompts", name, directory, there)
+        log(
+            "there are no prompts of PPO: those of the rankings and demonstrations are "
+            "used; prompts.train.jsonl beside them gives others"
+        )
+    return name
+
+
+def _from_files(config: DataConfig, log: Callable[[str], None]) -> Datasets:
+    folder, directory = Path(config.jsonl), Path(config.dir)
     if not folder.is_dir():
         raise UserError(f"config.data.jsonl={config.jsonl}: no such folder")
     names: dict[str, str] = {}
@@ -240,4 +273,6 @@ def _from_files(config: DataConfig, directory: Path) -> Datasets:
             f"config.data.jsonl={config.jsonl}: holds no file like "
             f"demonstrations.train.jsonl ({', '.join(SUFFIXES)}, also .gz or .xz)"
         )
+    if "prompts" not in names and {"comparisons", "demonstrations"} & set(names):
+        names["prompts"] = _prompts_of(names, directory, log)
     return Datasets(names, given, directory, _prompt_format(config, folder), None)
