@@ -22,6 +22,7 @@ from instructgpt.stages.inputs import (
     model_config,
     text_windows,
     to_device,
+    valid_windows,
 )
 from instructgpt.stages.opening import (
     Context,
@@ -63,5 +64,6 @@ __all__ = [
     "text_windows",
     "to_device",
     "unsaid",
+    "valid_windows",
     "write_json",
 ]

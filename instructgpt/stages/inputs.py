@@ -143,6 +143,26 @@ def text_windows(
     return TokenWindows(tokens, length or config.context_length)
 
 
+def valid_windows(
+    context: Context, config: ModelConfig, length: int, *, key: str, what: str
+) -> TokenWindows | None:
+    """`text_windows` of the validation split; None if it has less than one row.
+
+    It prints that `what`, such as "valid_loss", is left out then.
+    """
+    if not has_valid(context, "documents", what):
+        return None
+    tokens = first_then_others(lambda: context.data.tokens("valid"))
+    needed = length or config.context_length
+    if len(tokens) < needed:
+        announce(
+            f"{context.config.name}: the valid documents have {len(tokens)} tokens, "
+            f"fewer than a row of {needed} ({key}), so there is no {what}"
+        )
+        return None
+    return text_windows(context, "valid", config, length, key=key)
+
+
 def model_config(values: Any, mesh: Mesh) -> ModelConfig:
     """A model's config in dtypes that the mesh's devices have."""
     config = build(ModelConfig, values, where="config.model")

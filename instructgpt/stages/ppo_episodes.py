@@ -21,9 +21,16 @@ from instructgpt.sampling import SamplingConfig
 from instructgpt.sharding import batch_share, batch_ways, check_divides
 from instructgpt.stages.asking import Record, short_prompts
 from instructgpt.stages.blocks import TrainConfig, block_of
-from instructgpt.stages.inputs import has_valid, prompt_rows, text_windows
+from instructgpt.stages.inputs import (
+    has_valid,
+    prompt_rows,
+    text_windows,
+    valid_windows,
+)
 from instructgpt.stages.opening import Context
 from instructgpt.steps.ppo import PPOConfig
+
+_LENGTH_KEY = "config.rollout.ptx_length"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,20 +193,19 @@ def text_loader(
     if not settings.text_rows:
         return {}
     loader = make_loader(
-        _windows(context, settings, model_config, "train"),
+        text_windows(
+            context,
+            "train",
+            model_config,
+            settings.rollout.ptx_length,
+            key=_LENGTH_KEY,
+        ),
         None,
         batch_size=settings.text_rows,
         seed=context.config.seed,
         **batch_share(context.mesh)._asdict(),
     )
     return {"ptx": loader}
-
-
-def _windows(
-    context: Context, settings: Settings, model_config: ModelConfig, split: str
-) -> TokenWindows:
-    key, length = "config.rollout.ptx_length", settings.rollout.ptx_length
-    return text_windows(context, split, model_config, length, key=key)
 
 
 class HeldOut(NamedTuple):
@@ -213,9 +219,14 @@ class HeldOut(NamedTuple):
         cls, context: Context, settings: Settings, model_config: ModelConfig
     ) -> "HeldOut":
         """Opens the valid splits; prints what is left out if one is missing."""
-        windows = prompts = None
-        if has_valid(context, "documents", "held-out pretraining loss"):
-            windows = _windows(context, settings, model_config, "valid")
+        prompts = None
+        windows = valid_windows(
+            context,
+            model_config,
+            settings.rollout.ptx_length,
+            key=_LENGTH_KEY,
+            what="held-out pretraining loss",
+        )
         count = settings.rollout.num_samples
         if count and has_valid(context, "prompts", "samples"):
             prompts = short_prompts(context, "valid", count=count)

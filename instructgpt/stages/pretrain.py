@@ -23,7 +23,6 @@ from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
 from instructgpt.ranges import NonNegativeInt
 from instructgpt.sharding import batch_share
 from instructgpt.stages import common, loading
-from instructgpt.stages.inputs import has_valid
 from instructgpt.stages.programs import (
     Models,
     Program,
@@ -55,9 +54,9 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     pretrain = common.block_of(config, "pretrain", PretrainConfig)
     window, key = pretrain.window, "config.pretrain.window"
     windows = common.text_windows(context, "train", model_config, window, key=key)
-    valid = None
-    if has_valid(context, "documents", "valid_loss"):
-        valid = common.text_windows(context, "valid", model_config, window, key=key)
+    valid = common.valid_windows(
+        context, model_config, window, key=key, what="valid_loss"
+    )
     loader = make_loader(
         windows,
         None,
