@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import inspect
 import re
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ def find_named(name: str, *, where: str, example: str) -> Any:
     Raises:
       UserError: there is no such module, or nothing of this name in it.
     """
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    module, _, attribute = name.partition(":")
+    if not attribute or not all(part.isidentifier() for part in module.split(".")):
         raise UserError(f"{where}={name!r}: give module:name, such as {example}")
     try:
         return getattr(importlib.import_module(module), attribute)
@@ -34,6 +35,12 @@ def find_named(name: str, *, where: str, example: str) -> Any:
         raise UserError(
             f"{where}={name!r}: {error}; modules are looked for beside the config file,"
             " in the current folder and along PYTHONPATH"
+        ) from error
+    except Exception as error:  # the module is the user's and may raise anything
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        raise UserError(
+            f"{where}={name!r}: importing {module} raised {type(error).__name__}: "
+            f"{error} ({at.filename}:{at.lineno})"
         ) from error
 
 

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from instructgpt.arrays import Array, Float, Params
 from instructgpt.batches import PromptBatch
 from instructgpt.distributed import fetch, is_first
-from instructgpt.errors import UserError
+from instructgpt.errors import UserError, shown
 from instructgpt.models.comparisons import response_scores
 from instructgpt.models.transformer import ScalarModel
 from instructgpt.named import check_call, find_named
@@ -115,16 +115,14 @@ def make_host_reward(
                 for t, v in zip(tokens[:, 0], valid[:, 0], strict=True)
             ]
             try:
-                given = np.asarray(function(records, texts), np.float32)
+                given = function(records, texts)
             except Exception as error:  # raised below, where all processes are
-                failed, given = error, scores
+                failed = error
                 at = traceback.extract_tb(error.__traceback__)[-1]
                 where = f"{at.filename}:{at.lineno}"
                 problem = f"raised {type(error).__name__}: {error} ({where})"
-            if given.shape != scores.shape:
-                problem = f"gave scores of shape {list(given.shape)}"
-            elif not problem:
-                scores = given
+            else:
+                scores, problem = _as_scores(given, scores)
         if jax.process_count() > 1:  # always, because the other processes wait for it
             scores = multihost_utils.broadcast_one_to_all(scores)
         if not np.isfinite(scores).all():
@@ -136,6 +134,19 @@ def make_host_reward(
         return put_whole_batch(scores, decoder.mesh)
 
     return score
+
+
+def _as_scores(given: Any, missing: np.ndarray) -> tuple[np.ndarray, str]:
+    """(float32[B], "") of what a function gave, or (`missing`, what is wrong)."""
+    try:
+        array = np.asarray(given)
+        if array.dtype.kind not in "biuf":
+            return missing, f"gave {shown(given)}"
+    except ValueError:  # rows of several lengths
+        return missing, f"gave {shown(given)}"
+    if array.shape != missing.shape:
+        return missing, f"gave scores of shape {list(array.shape)}"
+    return array.astype(np.float32), ""
 
 
 def weighted_sum(parts: Sequence[tuple[float, RewardFn]]) -> RewardFn:

@@ -228,7 +228,8 @@ def _prompts_of(
     names: Mapping[str, str], directory: Path, log: Callable[[str], None]
 ) -> str:
     """Builds the set of all prompts of rankings and demonstrations; gives its name."""
-    kinds = [kind for kind in ("comparisons", "demonstrations") if kind in names]
+    # A demonstration is also the text that an answer may be compared with.
+    kinds = [kind for kind in ("demonstrations", "comparisons") if kind in names]
 
     def prompts(split: str) -> Iterator[Record]:
         seen = set()
@@ -238,7 +239,7 @@ def _prompts_of(
                     kept = {k: v for k, v in record.items() if k in FIELDS["prompts"]}
                     asked = (*kept.get("history", ()), kept["prompt"])
                     if asked not in seen:
-                        yield kept
+                        yield {**kept, "reference": record.get("response", "")}
                     seen.add(asked)
 
     name = "-".join(names[kind] for kind in kinds)

@@ -237,6 +237,12 @@ def check_kind(kind: str) -> None:
         raise UserError(f"no kind of record {kind!r}; choose from {', '.join(FIELDS)}.")
 
 
+def _history(record: Mapping[str, Any]) -> Any:
+    """The turns before a prompt; none where they are missing or null, as in a file."""
+    history = record.get("history")
+    return () if history is None else history
+
+
 def as_records(prompts: Sequence[str | Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Converts prompts to records; a missing id becomes the prompt's number.
 
@@ -254,14 +260,15 @@ def as_records(prompts: Sequence[str | Mapping[str, Any]]) -> list[dict[str, Any
                 f"prompt {number}: give a text, or a record with a text as `prompt`, "
                 f"not {shown(given)}"
             )
-        records.append({"id": str(number), **given})
+        records.append({"id": str(number), **given, "history": _history(given)})
     for record in records:
-        if isinstance(record.get("history", ()), str):
+        history = record["history"]
+        if isinstance(history, str) or not all(isinstance(x, str) for x in history):
             raise UserError(
-                f"record {record['id']!r}: its history is one text; give a list of "
-                "prompts and responses in turn"
+                f"record {record['id']!r}: its history is {shown(history)}; give a "
+                "list of texts, prompts and responses in turn"
             )
-        if len(record.get("history", ())) % 2:
+        if len(history) % 2:
             raise UserError(
                 f"record {record['id']!r}: its history holds "
                 f"{len(record['history'])} texts; give a response to each prompt"

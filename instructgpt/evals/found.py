@@ -1,11 +1,14 @@
 """Runs evaluators and judges, and arranges their results for results.json."""
 
+import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from instructgpt.errors import UserError
+import numpy as np
+
+from instructgpt.errors import UserError, shown
 from instructgpt.evals.interface import Evaluator, Judge, Record, Results, nested
 from instructgpt.inference import LanguageModel
 
@@ -18,16 +21,17 @@ def run_evaluators(
     """Runs each evaluator on one model.
 
     Raises:
-      UserError: an evaluator returns something other than Results.
+      UserError: an evaluator returns something other than Results of numbers and rows.
     """
     out = {}
     for key, evaluator in evaluators.items():
         found = evaluator.run(model, records)
+        what = f"config.evaluators.{key}: its run() gives"
         if not isinstance(found, Results):
             raise UserError(
-                f"config.evaluators.{key}: its run() gives {type(found).__name__}, not "
-                "the Results of evals/interface.py"
+                f"{what} {type(found).__name__}, not the Results of evals/interface.py"
             )
+        _check(found, what)
         out[key] = found
     return out
 
@@ -40,8 +44,8 @@ def run_judges(
     """Runs each judge on the answers of all models.
 
     Raises:
-      UserError: a judge leaves out a model, or its number of rows is not the number of
-        answers.
+      UserError: a judge leaves out a model, its number of rows is not the number of
+        answers, or its results are not numbers and rows.
     """
     out = {}
     for key, judge in judges.items():
@@ -59,8 +63,35 @@ def run_judges(
                     f"rows for {len(records)} answers of {name!r}; give one for each, "
                     "or none"
                 )
+            _check(given, f"config.judges.{key}: its judge() gives, for {name!r},")
         out[key] = found
     return out
+
+
+def _check(found: Results, what: str) -> None:
+    """Raises UserError, which begins with `what`, unless results can be stored."""
+    if not isinstance(found.numbers, Mapping):
+        raise UserError(f"{what} numbers that are no mapping of names to numbers")
+    for name, value in found.numbers.items():
+        try:
+            numbers = np.asarray(value, np.float64)
+            good = not isinstance(value, str) and np.isfinite(numbers).all()
+        except (TypeError, ValueError):
+            good = False
+        if not isinstance(name, str) or not good or numbers.shape not in ((), (3,)):
+            raise UserError(
+                f"{what} {name!r}: {shown(value)}; give a finite number, or three of "
+                "them: value, low and high of its interval"
+            )
+    for i, row in enumerate(found.rows):
+        try:
+            good = isinstance(row, Mapping) and bool(json.dumps(dict(row)))
+        except (TypeError, ValueError):
+            good = False
+        if not good:
+            raise UserError(f"{what} row {i}: {shown(row)}; give a dict of JSON values")
+    if len({"rating" in row for row in found.rows}) > 1:
+        raise UserError(f"{what} a rating in some rows only; give it in all, or none")
 
 
 class Found(NamedTuple):

@@ -16,7 +16,7 @@ from instructgpt.data.records import as_records
 from instructgpt.data.rows import Rows
 from instructgpt.data.transforms import encode_prompt
 from instructgpt.distributed import is_first
-from instructgpt.errors import UserError
+from instructgpt.errors import UserError, shown
 from instructgpt.generation import generate
 from instructgpt.inference.kept import KeptRows
 from instructgpt.inference.likelihood import LogLikelihood, encode_pair, likelihoods
@@ -111,7 +111,7 @@ class LanguageModel(TextModel):
         asked = self._asked(records)
         self.check_prompts(asked, raw=self._raw)
         size = self.rows_at_a_time(batch_size, len(records))
-        key = jax.random.key(key) if isinstance(key, int) else key
+        key = jax.random.key(int(key)) if isinstance(key, int | np.integer) else key
         kept = self._kept(keep, asked, sampling, key, size)
         done: list[list[str]] = [] if kept is None else kept.rows
         progress = Progress(
@@ -216,9 +216,10 @@ class LanguageModel(TextModel):
 
         Args:
           pairs: Pairs of a prompt, which is a text or a record, and its continuation.
-          raw: Whether the two are one text, without a template. They are then encoded
-            together, white space between them belongs to the continuation, and a
-            prompt that is too long loses its beginning.
+          raw: Whether the two are one text, without a template, as they always are for
+            a few-shot model, whose examples come before the prompt. They are then
+            encoded together, white space between them belongs to the continuation, and
+            a prompt that is too long loses its beginning.
           ended: Whether the end of text after the continuation is included.
           batch_size: Pairs in a batch, rounded up for the mesh; None: 64 or less.
 
@@ -226,10 +227,20 @@ class LanguageModel(TextModel):
           UserError: a pair does not fit the context, or the model's output is not
             finite.
         """
-        prompts = as_records([prompt for prompt, _ in pairs])
+        for number, pair in enumerate(pairs):
+            if isinstance(pair, str) or len(pair) != 2 or not isinstance(pair[1], str):
+                raise UserError(
+                    f"pair {number}: give (prompt, continuation), with a text as the "
+                    f"continuation, not {shown(pair)}"
+                )
+        prompts = self._asked(as_records([prompt for prompt, _ in pairs]))
         limit = self.model.config.context_length
         encode = functools.partial(
-            encode_pair, self.text.prompt_format, raw=raw, ended=ended, limit=limit
+            encode_pair,
+            self.text.prompt_format,
+            raw=raw or self._raw,
+            ended=ended,
+            limit=limit,
         )
         encoded = [
             encode(prompt, text)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from instructgpt.batching import mesh_batches
 from instructgpt.data.records import as_records
 from instructgpt.data.transforms import encode_comparison
 from instructgpt.distributed import fetch
+from instructgpt.errors import UserError, shown
 from instructgpt.finite import check_finite
 from instructgpt.inference.programs import (
     shared_scorer,
@@ -41,9 +43,10 @@ class RewardModel(TextModel):
           batch_size: Rows in a batch, rounded up for the mesh; None: 64 or less.
 
         Raises:
-          UserError: a prompt is too long, or a score is not finite; the message names
-            the reward model.
+          UserError: there is not one text for each prompt, a prompt is too long, or a
+            score is not finite; the message names the reward model.
         """
+        check_responses(records, responses)
         rows = [
             {**record, "responses": [text], "ranks": [1]}
             for record, text in zip(as_records(records), responses, strict=True)
@@ -70,3 +73,17 @@ class RewardModel(TextModel):
             scores = np.concatenate(out)
             check_finite(scores, "scores of answers")
         return scores
+
+
+def check_responses(records: Sequence[Any], responses: Sequence[str]) -> None:
+    """Raises UserError unless there is one text for each record."""
+    if isinstance(responses, str):
+        raise UserError("give a list of responses, such as [text], not a single text")
+    if len(records) != len(responses):
+        raise UserError(
+            f"{len(records)} prompts and {len(responses)} responses; give one response "
+            "for each prompt, and repeat a prompt that has several"
+        )
+    for number, text in enumerate(responses):
+        if not isinstance(text, str):
+            raise UserError(f"response {number}: give a text, not {shown(text)}")

@@ -128,5 +128,11 @@ class TextModel:
                 )
 
     def rows_at_a_time(self, wanted: int | None, number: int) -> int:
-        """Number of rows of a batch; it takes few values, as each is compiled."""
+        """Number of rows of a batch; it takes few values, as each is compiled.
+
+        Raises:
+          UserError: less than one row is wanted.
+        """
+        if wanted is not None and wanted < 1:
+            raise UserError(f"batch_size={wanted}: give 1 or more, or None")
         return round_up(wanted or min(_MOST, power_of_two(number)), self.mesh)

@@ -61,6 +61,11 @@ def _opened(
                 f"{path} holds a {found.meta['kind']} model; this stage needs a "
                 f"{'scalar' if scalar else 'language'} one"
             )
+        if init.part == "value" and found.meta["kind"] != "scalar":
+            raise UserError(
+                f"part='value' of {path} is a value net, which has another head than "
+                "its model; give 'params' or 'ema', or the workdir of a reward model"
+            )
         names = found.checkpoints.part_names(found.step)
         if found.part(init.part) not in names:
             raise UserError(
