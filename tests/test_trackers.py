@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from instructgpt.errors import UserError
+from instructgpt.identity import Identity, write_finished
 from instructgpt.metrics import MetricWriter, read_metrics
 from instructgpt.stages.blocks import check_trackers
 from instructgpt.stages.recipe import stage_config
@@ -228,3 +229,12 @@ def test_wandb_keeps_an_offline_run_and_its_id(tmp_path, monkeypatch):
     assert [step for step, _ in names[5:]] == [3, 4, 4, 4]
     assert go(1, 2, identity="another") != first  # such as with a lower rate
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 3
+
+
+def test_what_wandb_keeps_is_no_part_of_a_finished_stage(tmp_path):
+    for name in ("wandb/offline-run-1/run.wandb", "wandb.json", "metrics.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    write_finished(tmp_path, Identity({}, {}, "", {}))
+    finished = json.loads((tmp_path / "finished.json").read_text())
+    assert list(finished["files"]) == ["metrics.jsonl"]

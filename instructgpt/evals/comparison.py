@@ -286,7 +286,9 @@ def _stage_sections(comparison: Comparison, name: str) -> Iterator[Section]:
             f"{name}: results",
             "Numbers of results.json with 95 % intervals, by measure and model.",
             table=Table(columns, whole),
-            details=Table(columns, parts, "By flag, use case and judge"),
+            details=Table(columns, parts, "By flag, use case and judge")
+            if parts
+            else None,
         )
 
 

@@ -86,6 +86,31 @@ def test_metrics_have_the_promised_names_and_are_finite(run, stage):
     assert list((run.workdir / stage).glob("events.out.tfevents.*"))
 
 
+@pytest.mark.parametrize("stage", ["sft", "ppo_ptx", "evaluate"])
+def test_tensorboard_shows_samples_and_hyperparameters(run, stage):
+    events = "tensorboard.backend.event_processing.event_accumulator"
+    hparams = pytest.importorskip("tensorboard.plugins.hparams.metadata")
+    folder = run.workdir / stage
+    found = pytest.importorskip(events).EventAccumulator(str(folder)).Reload()
+    tag = "_hparams_/session_start_info"
+    content = found.SummaryMetadata(tag).plugin_data.content
+    start = hparams.parse_session_start_info_plugin_data(content)
+    assert start.hparams["data.template"].string_value == "plain"
+    shown = found.Tensors("samples/text_summary")[-1]
+    width = shown.tensor_proto.tensor_shape.dim[1].size
+    cells = [cell.decode() for cell in shown.tensor_proto.string_val]
+    prompts = [text.replace("    ", "") for text in cells[width::width]]
+    if stage == "evaluate":
+        results = load_json(folder, "results.json")
+        wanted = [row["prompt"] for row in results["samples"]]
+        assert found.Scalars("win_rate/sft")[0].value == 0.5
+        assert {"win_rates", "likert", "loss_curves"} <= set(found.Tags()["images"])
+    else:
+        rows = load_json(folder, "samples", f"{shown.step:07d}.json")
+        wanted = [row["prompt"] for row in rows]
+    assert prompts == wanted
+
+
 @pytest.mark.parametrize("stage", CHECKPOINTS)
 def test_checkpoints_say_what_model_they_hold(run, stage):
     checkpoints, step = open_checkpoint(run.workdir / stage)
