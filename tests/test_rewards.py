@@ -73,6 +73,10 @@ def test_a_function_gets_each_prompts_record_and_the_text_of_its_response(batch)
         ([0.5] * 7, r"shape \[7\]"),
         (0.5, r"shape \[\]"),
         ([0.5] * 7 + [float("nan")], "not finite"),
+        (["good"] * 8, r"gave \['good', .*finite number"),
+        (["1.5"] * 8, r"gave \['1.5'"),
+        (iter([0.5] * 8), "gave <list_iterator"),
+        ([[1.0], [1.0, 2.0]], r"gave \[\[1.0\]"),
     ],
 )
 def test_a_function_that_gives_something_else_is_named(batch, given, told):
@@ -92,6 +96,9 @@ def test_rewards_are_added_up_with_their_weights(batch):
     ("name", "told"),
     [
         ("longest", "module:name"),
+        (":longest", "module:name"),
+        (".rewards:longest", "module:name"),
+        ("math:", "module:name"),
         ("no_such_module:longest", "No module named"),
         ("math:longest", "longest"),
         ("math:pi", "is not a function"),
@@ -100,6 +107,14 @@ def test_rewards_are_added_up_with_their_weights(batch):
 def test_a_function_that_is_not_there_is_named(name, told):
     with pytest.raises(UserError, match=rf"reward_function.name='{name}'.*{told}"):
         find_function(name)
+
+
+def test_a_module_that_fails_is_named_with_its_error(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_rewards.py").write_text("\nraise ValueError('no key')\n")
+    says = r"name='broken_rewards:f'.* raised ValueError: no key \(.*rewards\.py:2\)"
+    with pytest.raises(UserError, match=says):
+        find_function("broken_rewards:f")
 
 
 def test_a_function_of_other_arguments_is_named(monkeypatch):

@@ -75,7 +75,7 @@ def _check(found: Results, what: str) -> None:
     for name, value in found.numbers.items():
         try:
             numbers = np.asarray(value, np.float64)
-            good = not isinstance(value, str) and np.isfinite(numbers).all()
+            good = not isinstance(value, str) and bool(np.isfinite(numbers).all())
         except (TypeError, ValueError):
             good = False
         if not isinstance(name, str) or not good or numbers.shape not in ((), (3,)):

@@ -73,6 +73,12 @@ def test_solved_examples_before_each_prompt(run):
     texts = shown.generate(asked(run), temperature=0.7, batch_size=16)
     given = load_json(run.workdir / "evaluate" / "samples" / "gpt_prompted.json")
     assert [t[0].strip("\n") for t in texts] == [row["response"] for row in given]
+    # A continuation's probability is that after the same examples.
+    world, question = World(0), "Where does Dela live?"
+    (found,) = shown.log_likelihood([(question, " In Velden.")])
+    whole = (world.format_prompted(question), " In Velden.")
+    assert [found] == model.log_likelihood([whole], raw=True)
+    assert [found] != model.log_likelihood([(question, " In Velden.")])
     with pytest.raises(UserError, match=r"pretrain.*examples of \d+ tokens.*of 192"):
         model.few_shot(lambda text: "word " * 200 + text)
 
@@ -310,9 +316,35 @@ def test_an_imported_model_opens_as_a_stage_does(tmp_path, capsys):
         ({"prompt": "Where?"}, "give a list of prompts"),
         ([3], "prompt 0: give a text, or a record with a text as `prompt`, not 3"),
         (["a", {"text": "b"}], "prompt 1: give a text"),
-        ([{"prompt": "a", "history": "bc"}], "record '0': its history is one text"),
+        ([{"prompt": "a", "history": "bc"}], "record '0': its history is 'bc'; give"),
+        ([{"prompt": "a", "history": [1, 2]}], "record '0': its history is [1, 2]"),
     ],
 )
 def test_what_is_no_list_of_prompts_is_refused(prompts, says):
     with pytest.raises(UserError, match=re.escape(says)):
         as_records(prompts)
+
+
+def test_a_history_of_null_is_none():
+    (record,) = as_records([{"prompt": "a", "history": None}])
+    assert list(record["history"]) == []
+
+
+def test_what_is_not_asked_rightly_is_one_line(run, policy):
+    reward, asks = RewardModel.open(run.workdir / "reward"), ["Where?"]
+    for call, says in (
+        (lambda: reward.score(asks, [["a"]]), "response 0: give a text, not ['a']"),
+        (lambda: reward.score(asks, ["a", "b"]), "1 prompts and 2 responses; give"),
+        (lambda: reward.score(asks, "a"), "give a list of responses"),
+        (lambda: policy.log_likelihood(["abc"]), "pair 0: give (prompt, continu"),
+        (lambda: policy.log_likelihood([("a", None)]), "pair 0: give (prompt"),
+        (lambda: policy.generate(asks, batch_size=-1), "batch_size=-1: give 1"),
+        (lambda: policy.generate(asks, batch_size=0), "batch_size=0: give 1"),
+        (
+            lambda: policy.log_likelihood([("a", "b")], batch_size=-1),
+            "batch_size=-1: give 1",
+        ),
+    ):
+        with pytest.raises(UserError, match=re.escape(says)):
+            call()
+    assert policy.generate(asks, key=np.int64(3)) == policy.generate(asks, key=3)
