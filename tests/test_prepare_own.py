@@ -73,6 +73,17 @@ def read_all(folder: Path, kind: str) -> list[tuple[str, dict]]:
     ]
 
 
+def test_files_of_one_name_have_ids_of_their_own(tmp_path):
+    flags = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        path = write(tmp_path / folder / "r.jsonl", {"prompt": folder})
+        flags.append(f"--prompts={path}")
+    main([str(tmp_path / "out"), *flags, "--valid=0", "--test=0"])
+    found = [record["id"] for _, record in read_all(tmp_path / "out", "prompts")]
+    assert found == [f"{tmp_path}/{folder}/r.jsonl/r:1" for folder in "ab"]
+
+
 def test_a_folder_of_tables_keeps_its_splits(tmp_path):
     folder = tmp_path / "downloaded"
     (folder / "data").mkdir(parents=True)

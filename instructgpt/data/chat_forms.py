@@ -111,7 +111,8 @@ def _demonstration(row: FormRow) -> dict[str, Any]:
     if row.has("prompt") and answer:
         before, response = _answer(row, answer)
         return {**_before(row, before), "response": response}
-    if row.has("prompt") and row.knows("response", "completion"):
+    answers = row.knows("response", "completion")
+    if row.has("prompt") and answers and not row.has(*DIALOGUES):
         raise row.leave_out("no response", "the response is null")
     if not row.knows(*DIALOGUES):
         return _refuse(row)

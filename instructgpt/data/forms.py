@@ -102,7 +102,8 @@ def _with_prompt(fields: dict[str, Any], kind: str) -> dict[str, Any]:
     instruction = fields.get("instruction")
     if isinstance(fields.get("context"), list):  # the turns of HelpSteer3
         return {**fields, "prompt": fields["context"]}
-    if not isinstance(instruction, str):
+    # With `pairs` it is a few-shot instruction, which curation expands.
+    if not isinstance(instruction, str) or "pairs" in fields:
         return fields
     more = fields.get("input") or fields.get("context") or ""
     if not isinstance(more, str):

@@ -78,7 +78,14 @@ def prepare(
     _check(directory, wanted, options or {}, shares, max_rows)
     check_tokenizer_flags(tokenizer, vocab_size)
     parts = [
-        _read(item, options or {}, max_rows=max_rows, seed=seed, cache=cache)
+        _read(
+            item,
+            options or {},
+            max_rows=max_rows,
+            seed=seed,
+            cache=cache,
+            label=_label(item, wanted),
+        )
         for item in wanted
     ]
     splits = split_groups(
@@ -150,6 +157,7 @@ def _read(
     max_rows: int,
     seed: int,
     cache: str | os.PathLike[str],
+    label: str,
 ) -> Part:
     if wanted.name not in ANY_FORM:
         get_set(wanted.name)
@@ -163,8 +171,21 @@ def _read(
         max_rows=max_rows,
         seed=seed,
     )
+    given = given._replace(label=label or given.label)
     named = [{**record, "id": f"{given.label}/{record['id']}"} for record in records]
     return Part(wanted.kind, given, named, placed, report)
+
+
+def _label(item: Wanted, wanted: Sequence[Wanted]) -> str:
+    """The whole path of a file whose name another file of its kind has, too."""
+    alike = [
+        other
+        for other in wanted
+        if other.name == item.name == "file"
+        and other.kind == item.kind
+        and Path(other.path or "").name == Path(item.path or "").name
+    ]
+    return item.path or "" if len(alike) > 1 else ""
 
 
 def _write(

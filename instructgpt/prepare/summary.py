@@ -82,7 +82,9 @@ def empty_splits(
                 continue
             groups = len({item.group for item in placed})
             blocks = kind == "documents" and any(
-                part.given.label == "plain_text" for part in parts
+                part.given.label == "plain_text"
+                and len(part.records) <= len(part.given.files)
+                for part in parts
             )
             if split == "train":
                 remedy = "lower --valid and --test, or give more"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from instructgpt.data.records import Record
+from instructgpt.data.templates import PromptFormat
 from instructgpt.errors import UserError
 from instructgpt.tokenizer import (
     Tokenizer,
@@ -56,9 +57,9 @@ def add_tokenizer(
     size = vocab_size or default_vocab_size(texts)
     try:
         made = train_tokenizer(texts, folder / FILE, vocab_size=size)
-    except (UserError, RuntimeError):
+    except (UserError, RuntimeError) as error:
         if vocab_size:
-            raise
+            raise UserError(f"--vocab-size={vocab_size}: {error}") from error
         (folder / FILE).unlink(missing_ok=True)  # of a few characters no use is made
         log("no tokenizer: the training texts are too few for one; give --tokenizer")
         return None
@@ -71,7 +72,7 @@ def add_tokenizer(
 
 
 def check_tokenizer_flags(given: str, vocab_size: int) -> None:
-    """Raises UserError for flags that contradict each other or name nothing."""
+    """Raises UserError for flags that contradict each other or name no tokenizer."""
     if vocab_size and given:
         raise UserError(
             f"--vocab-size={vocab_size} is of a tokenizer that is made here, and"
@@ -82,8 +83,10 @@ def check_tokenizer_flags(given: str, vocab_size: int) -> None:
             f"--vocab-size: vocab_size={vocab_size} leaves no piece for text beside"
             f" {_RESERVED} reserved ones; give more."
         )
-    if given and given != NONE and not os.path.exists(given):
-        raise UserError(f"--tokenizer={given}: no such file or folder; correct it.")
+    if given and given != NONE:
+        if not os.path.exists(given):
+            raise UserError(f"--tokenizer={given}: no such file or folder; correct it.")
+        PromptFormat(load_tokenizer(given))
 
 
 def default_vocab_size(texts: Sequence[str]) -> int:

@@ -42,6 +42,10 @@ A = "A?"
 FORMS = {
     "messages": ({"messages": [SYSTEM, *turns(A, "b", "c", "d")]}, "demonstrations"),
     "prompt and completion": ({"prompt": A, "completion": "b"}, "demonstrations"),
+    "messages beside a prompt and an empty column": (
+        {"prompt": A, "completion": None, "messages": turns(A, "b")},
+        "demonstrations",
+    ),
     "prompt and completion as turns": (
         {"prompt": [SYSTEM, *turns(A)], "completion": turns("", "b")[1:]},
         "demonstrations",
@@ -162,6 +166,7 @@ BRIEF = "Be brief.\n\nA?"
 MADE = {
     "messages": ((BRIEF, "b", "c"), "d", None),
     "prompt and completion": ((A,), "b", None),
+    "messages beside a prompt and an empty column": ((A,), "b", None),
     "prompt and completion as turns": ((BRIEF,), "b", None),
     "alpaca": (("A?\n\nx",), "b", None),
     "alpaca without input": ((A,), "b", None),

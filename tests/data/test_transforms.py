@@ -205,6 +205,22 @@ def test_a_response_that_is_too_long_is_left_out_with_its_prompt():
     assert Rows.that_fit(source, encode, otherwise="none").indices == [0]
 
 
+def test_if_none_fits_it_is_said_how_long_they_are_and_what_to_raise():
+    sizes = [(9, 1), (1, 7), (11, 1), (1, 8), (30, 1), (1, 9)]
+    source = [demonstration("a" * n, "b" * m) for n, m in sizes]
+    encode = functools.partial(
+        encode_demonstration, prompt_format=LETTERS, max_prompt=4, max_response=4
+    )
+    lengths = [len(LETTERS.prompt_ids(record)) for record in source[::2]]
+    with pytest.raises(UserError) as error:
+        Rows.that_fit(source, encode, otherwise="none of 6 fits")
+    message = str(error.value)
+    assert message.startswith("none of 6 fits; 3 prompts are too long (half have up to")
+    assert f"half have up to {lengths[1]}, 90 % up to {lengths[2]} and the" in message
+    assert "in tokens): raise config.data.max_prompt; 3 responses are too" in message
+    assert message.endswith("raise config.data.max_response; or give shorter ones")
+
+
 def documents(tmp_path, texts, name="mine"):
     build("documents", name, tmp_path, {"train": lambda: [{"text": t} for t in texts]})
     return open_source("documents", name, tmp_path, "train")
