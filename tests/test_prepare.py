@@ -234,8 +234,10 @@ def test_too_few_records_for_any_share_are_told(kind, tmp_path, capsys):
     rows = [{"prompt": "q", "text": "q"}]
     shutil.rmtree(tmp_path / "out")
     out = prepared(tmp_path, capsys, *rows, kind=kind, valid=0.99, test=0.0)
-    assert f"no train {kind}: none of the 1 different ones fell" in out
-    assert "lower --valid and --test" in out
+    # What there is to train on is not held out.
+    assert (tmp_path / f"out/{kind}.train.jsonl").exists()
+    assert f"no valid {kind}: none of the 1 different ones fell" in out
+    assert "no train" not in out
 
 
 def test_the_same_command_gives_the_same_folder(files):

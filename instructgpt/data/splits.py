@@ -59,6 +59,27 @@ def split_groups(
     return splits
 
 
+def with_training(
+    splits: Mapping[str, str], kinds: Iterable[Sequence[Placed]]
+) -> dict[str, str]:
+    """The splits, with something to train on of each kind.
+
+    A kind whose few groups were all drawn for validation and test gets them for
+    training. Groups that a published set holds out stay held out.
+
+    Args:
+      splits: the result of `split_groups`.
+      kinds: the records of each kind.
+    """
+    out = dict(splits)
+    for placed in kinds:
+        if "train" not in {out[item.group] for item in placed}:
+            kept = {x.group for x in placed if x.split not in (None, "train")}
+            drawn = {x.group for x in placed} - kept
+            out.update(dict.fromkeys(drawn, "train"))
+    return out
+
+
 def share_for(
     split: str, records: Sequence[Placed], *, shares: Mapping[str, float], seed: int
 ) -> float | None:

@@ -11,7 +11,7 @@ from instructgpt.data.lengths import in_tokens, in_words
 from instructgpt.data.published import CACHE, SHARES, read_set
 from instructgpt.data.readers import check_columns, get_set
 from instructgpt.data.records import FIELDS, SPLITS, check_kind
-from instructgpt.data.splits import split_groups
+from instructgpt.data.splits import split_groups, with_training
 from instructgpt.data.templates import PromptFormat
 from instructgpt.errors import UserError
 from instructgpt.outputs import check_new_folder, new_folder
@@ -90,6 +90,10 @@ def prepare(
     ]
     splits = split_groups(
         (placed for part in parts for placed in part.placed), shares=shares, seed=seed
+    )
+    kinds = [[p for p in parts if p.kind == kind] for kind in FIELDS]
+    splits = with_training(
+        splits, ([x for part in same for x in part.placed] for same in kinds)
     )
     sources = {
         "shares": dict(shares),

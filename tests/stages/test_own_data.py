@@ -198,3 +198,23 @@ def test_held_out_rankings_may_be_missing_and_long_prompts_are_told(
     assert (absent in out) == (missing == "valid")
     assert ("accuracy on valid pairs 0" in out) == (missing != "valid")
     assert ("accuracy on heldout pairs 0" in out) == (missing != "test")
+
+
+def test_prompts_of_ppo_are_those_of_rankings_and_demonstrations(run, folder, tmp_path):
+    """Where there are no others, each once, with the demonstration as reference."""
+    ranked = read_lines(folder / "comparisons.train.jsonl")
+    shown = read_lines(folder / "demonstrations.train.jsonl")
+    both = {**ranked[0], "prompt": shown[0]["prompt"], "history": []}
+    write_lines(folder / "comparisons.train.jsonl", [both, *ranked])
+    config = own_config("reward", folder, tmp_path)
+    context = common.start(config, tmp_path / "scratch")
+    found = list(context.data.source("prompts", "train"))
+    asked = [(tuple(r["history"]), r["prompt"]) for r in found]
+    wanted = [(tuple(r.get("history", ())), r["prompt"]) for r in [*shown, *ranked]]
+    assert asked == list(dict.fromkeys(wanted))
+    assert found[0]["reference"] == shown[0]["response"]
+    assert found[-1]["reference"] == ""
+    write_lines(folder / "prompts.train.jsonl", [{"prompt": "Mine?"}])
+    config = own_config("reward", folder, tmp_path)
+    context = common.start(config, tmp_path / "scratch2")
+    assert [r["prompt"] for r in context.data.source("prompts", "train")] == ["Mine?"]
