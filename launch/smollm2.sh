@@ -2,8 +2,10 @@
 # SmolLM2-135M on people's data: import, SFT, RL-init, reward model, PPO-ptx, export.
 # Run again, it resumes.
 #
-#   bash launch/smollm2.sh [--config.key=value ...]         a few steps, for a CPU
-#   bash launch/smollm2.sh --full [--config.key=value ...]  configs/*:smollm2, for a GPU
+#   bash launch/smollm2.sh [--config.key=value ...]         a few steps on a CPU
+#   bash launch/smollm2.sh --full [--config.key=value ...]  the whole, on a GPU
+#
+# They are the variants smollm2_cpu and smollm2 of configs/*.py.
 #
 # Settings, by environment variable:
 #   WORKDIR       where everything goes (runs/smollm2)
@@ -19,44 +21,13 @@ setup_env
 go_back
 
 workdir=${WORKDIR:-$root/runs/smollm2}
-stages=(sft rl_init reward ppo_ptx)
-flags=()
-options=()
+variant=smollm2_cpu
+# For two cores: few and short rows.
+options=(--option=fine_grained.passages=none --max-rows=200)
 if [[ ${1:-} == --full ]]; then
   shift
-else
-  # For two cores: few and short rows, few steps, float32.
-  options+=(--option=fine_grained.passages=none --max-rows=200)
-  flags+=("--config.order=('sft', 'rl_init', 'reward', 'ppo_ptx')")
-  for stage in "${stages[@]}"; do
-    flags+=("--config.stages.$stage.data.max_prompt=96"
-      "--config.stages.$stage.data.max_response=128"
-      "--config.stages.$stage.model.compute_dtype=float32"
-      "--config.stages.$stage.model.remat=elementwise"
-      "--config.stages.$stage.train.log_every=1")
-  done
-  for stage in sft rl_init; do
-    flags+=("--config.stages.$stage.train.num_epochs=0"
-      "--config.stages.$stage.train.num_steps=12"
-      "--config.stages.$stage.train.batch_size=8"
-      "--config.stages.$stage.train.eval_every=0"
-      "--config.stages.$stage.train.checkpoint_every=0"
-      "--config.stages.$stage.train.keep=1")
-  done
-  flags+=(--config.stages.sft.sft.pack_length=0
-    --config.stages.reward.train.batch_size=4
-    --config.stages.reward.train.checkpoint_every=20
-    --config.stages.reward.optimizer.learning_rate=5e-5
-    --config.stages.ppo_ptx.train.batch_size=16
-    --config.stages.ppo_ptx.train.num_steps=3
-    --config.stages.ppo_ptx.train.eval_every=0
-    --config.stages.ppo_ptx.train.checkpoint_every=1
-    --config.stages.ppo_ptx.rollout.minibatch_size=8
-    --config.stages.ppo_ptx.rollout.ptx_per_episode=0.25
-    --config.stages.ppo_ptx.rollout.ptx_length=224
-    --config.stages.ppo_ptx.ppo.microbatches=1
-    --config.stages.ppo_ptx.policy_optimizer.warmup_steps=2
-    --config.stages.ppo_ptx.value_optimizer.warmup_steps=2)
+  variant=smollm2
+  options=()
 fi
 
 # set_of NAME FILE: the set, read from the file if there is one.
@@ -72,7 +43,7 @@ if [[ ! -e $workdir/records ]]; then
     --comparisons="$openassistant" --comparisons="$fine_grained" \
     --prompts="$openassistant" --prompts="$fine_grained" \
     --documents="$(set_of wikitext "${WIKITEXT:-}")" \
-    --option=openassistant.lang=en ${options[@]+"${options[@]}"}
+    --option=openassistant.lang=en --tokenizer=none ${options[@]+"${options[@]}"}
 fi
 
 if [[ ! -e $workdir/base/checkpoints/0 ]]; then
@@ -88,8 +59,8 @@ print(next(pathlib.Path(spec.origin).parent.glob("*.gguf")))')
   python -m instructgpt.convert import "$weights" "$workdir/base"
 fi
 
-python -m instructgpt.main --config="$root/configs/recipe.py:smollm2" \
-  --workdir="$workdir" ${flags[@]+"${flags[@]}"} "$@"
+python -m instructgpt.main --config="$root/configs/recipe.py:$variant" \
+  --workdir="$workdir" "$@"
 
 [[ -e $workdir/export/reward ]] ||
   python -m instructgpt.convert export "$workdir/reward" "$workdir/export/reward"

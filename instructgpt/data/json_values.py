@@ -147,7 +147,7 @@ def _parse_line(line: bytes, where: str, *, first: bool) -> Any:
 def _problem(text: str, error: Exception) -> str:
     reason = str(error)
     if isinstance(error, json.JSONDecodeError):
-        reason = f"{error.msg}, in column {error.colno}"
+        reason = f"{error.msg}, column {error.colno}"
     if re.match(r"[\s\[]*{\s*'", text):
         reason += "; this is how Python writes a dict, which json.dumps writes as JSON"
     return f"not valid JSON ({reason})"

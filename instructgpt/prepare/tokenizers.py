@@ -60,7 +60,7 @@ def add_tokenizer(
     except (UserError, RuntimeError) as error:
         if vocab_size:
             raise UserError(f"--vocab-size={vocab_size}: {error}") from error
-        (folder / FILE).unlink(missing_ok=True)  # of a few characters no use is made
+        (folder / FILE).unlink(missing_ok=True)
         log("no tokenizer: the training texts are too few for one; give --tokenizer")
         return None
     log(

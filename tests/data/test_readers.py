@@ -43,7 +43,10 @@ def test_a_list_reads_as_lines_do(tmp_path):
 
 
 BAD_LINES = {
-    "not JSON": (b'{"instruction": }\n', r"a\.jsonl:2: not valid JSON .*correct or"),
+    "not JSON": (
+        b'{"instruction": }\n',
+        r"a\.jsonl:2: not valid JSON \(.*, column 17\); corr",
+    ),
     "cut off": (b'{"instruction": "x', r"a\.jsonl:2: .*ends in the middle.*copy the"),
     "not UTF-8": (b'{"instruction": "\xff"}\n', r"a\.jsonl:2: not UTF-8"),
     "no object": (b"[1]\n", r"a\.jsonl:2: expected an object, found list; give the"),

@@ -193,7 +193,7 @@ GOOD = '{"prompt": "p", "responses": ["a", "b"], "ranks": [1, 1]}\n'
     ("line", "problem"),
     [
         ('{"prompt": "p", "respon', "not valid JSON .*ends in the middle.*copy the f"),
-        ('{"prompt": }\n', r"not valid JSON \(Expecting value\); correct or remove"),
+        ('{"prompt": }\n', r"not valid JSON \(Expecting value, column 12\); correct"),
         (b'{"prompt": "\xff"}\n', "not UTF-8"),
         ("[1]\n", "expected an object with the fields id, history, .*found list"),
         ('{"responses": ["a", "b"], "ranks": [1, 2]}\n', "'prompt' is missing; add it"),
