@@ -129,8 +129,14 @@ def open_models(
       workdirs: Workdirs of stages or of imported models.
       part: "params", "ema", or "" for the average where there is one.
       max_response: Tokens of an answer; 0: the limit in each workdir's config.
+
+    Raises:
+      UserError: a workdir is named twice, or has no such model.
     """
     paths = [Path(workdir).absolute() for workdir in workdirs]
+    for workdir in workdirs:
+        if workdirs.count(workdir) > 1:
+            raise UserError(f"{workdir} is named twice; name each model once")
     names = [path.name for path in paths]
     if len(set(names)) < len(names):
         names = [str(workdir) for workdir in workdirs]

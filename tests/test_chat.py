@@ -87,6 +87,7 @@ def test_answers_to_one_question(run, capsys):
         (["nowhere"], "", "error: the question is empty; give one as --prompt"),
         (["nowhere", "--prompt=x"], "", "error: no checkpoint in .*nowhere"),
         (["reward", "--prompt=x"], "", "error: .*reward holds a scalar model"),
+        (["ppo", "ppo", "--prompt=x"], "", "error: ppo is named twice"),
         (["ppo", "--prompt=x", "--part=emma"], "", "error: .* has no 'emma'"),
         (["ppo", "--prompt=x", "--temperature=-1"], "", "error: .*temperature=-1"),
         (["ppo"], "house " * 300, r"error: the conversation with ppo has \d+ tokens"),

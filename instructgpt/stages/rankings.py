@@ -94,8 +94,8 @@ def encoded_rankings(
             )
         else:
             common.announce(
-                f"reward: none of {len(split)} {name} rankings has an untied pair, "
-                f"so there is no accuracy on {name} pairs"
+                f"{context.config.name}: none of {len(split)} {name} rankings has an "
+                f"untied pair, so there is no accuracy on {name} pairs"
             )
     return rows, held_out
 
@@ -107,9 +107,9 @@ def _tell_cut(context: common.Context, name: str, rows: Rows) -> None:
     if cut:
         count = sum(int(rows[i].present.sum()) for i in range(len(rows)))
         common.announce(
-            f"reward: {cut} of {count} {name} answers have more than {limit} tokens "
-            "(config.data.max_response) and are cut there; raise the limit to compare "
-            "them whole"
+            f"{context.config.name}: {cut} of {count} {name} answers have more than "
+            f"{limit} tokens (config.data.max_response) and are cut there; raise the "
+            "limit to compare them whole"
         )
 
 

@@ -147,6 +147,18 @@ def test_the_value_net_starts_from_the_model_that_is_named(run, tmp_path):
     assert len({round(value, 6) for value in found}) == 3
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reward_function.model_weight": 0.0},
+        {"reward_function.name": "own_rewards:longest", "reward_function.weight": 0.0},
+    ],
+)
+def test_a_reward_of_nothing_is_refused(run, tmp_path, changes):
+    with pytest.raises(UserError, match=r"reward_function: .* leave no reward; give"):
+        ppo.run(smoke(run, **changes), tmp_path / "ppo")
+
+
 def test_a_function_that_is_not_there_is_found_out_at_once(run, tmp_path):
     config = smoke(run, **{"reward_function.name": "own_rewards:longer"})
     with pytest.raises(UserError, match=r"reward_function\.name='own_rewards:longer'"):
