@@ -15,8 +15,6 @@
 # %% [markdown]
 # # InstructGPT in miniature
 #
-# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPOSITORY/blob/main/notebooks/quickstart.ipynb)
-#
 # The whole recipe of *Training language models to follow instructions with human
 # feedback* ([Ouyang et al. 2022](https://arxiv.org/abs/2203.02155)): a language model
 # is pretrained, learns from demonstrations, a reward model learns from rankings, and
@@ -44,11 +42,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-REPOSITORY = "https://github.com/OWNER/REPOSITORY"
+REPOSITORY = ""
 
 if "google.colab" in sys.modules:
     if not Path("instructgpt").is_dir():
         if not Path("/content/code").exists():
+            if not REPOSITORY:
+                raise SystemExit("upload the repository's folder as /content/code")
             subprocess.run(
                 ["git", "clone", "--depth=1", REPOSITORY, "/content/code"], check=True
             )

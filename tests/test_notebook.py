@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shutil
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def source_of(cells: list) -> list[tuple]:
 def test_notebook_and_script_are_in_sync(notebook):
     script = jupytext.read(SCRIPT)
     assert source_of(notebook.cells) == source_of(script.cells), (
-        "run: jupytext --to ipynb notebooks/quickstart.py"
+        "run: python notebooks/build.py"
     )
     formats = notebook.metadata["jupytext"]["formats"]
     assert formats == script.metadata["jupytext"]["formats"] == "ipynb,py:percent"
@@ -43,19 +44,51 @@ def test_notebook_has_no_outputs(notebook):
             assert cell.execution_count is None
 
 
-def test_notebook_opens_in_colab_and_says_what_it_takes(notebook):
+def test_notebook_says_what_it_takes(notebook):
     text = "\n".join(cell.source for cell in notebook.cells[:3])
-    badge = re.search(
-        r"colab\.research\.google\.com/github/(\S+?)/blob/\S+?/(.*)\)", text
-    )
-    assert badge.group(2) == "notebooks/quickstart.ipynb"
-    code = "\n".join(c.source for c in notebook.cells if c.cell_type == "code")
-    assert f'REPOSITORY = "https://github.com/{badge.group(1)}"' in code
     assert re.search(r"\*\*Hardware and time:\*\* .* minutes on", text)
     (parameters,) = [
         cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])
     ]
     assert parameters.source.startswith("SMOKE = ")
+
+
+def test_one_setting_says_where_the_repository_lives(tmp_path):
+    """Badge and clone lines come from it, and are absent until it is set."""
+    root = tmp_path / "repo"
+    shutil.copytree(NOTEBOOKS, root / "notebooks")
+    for name in ("README.md", "pyproject.toml"):
+        shutil.copy(NOTEBOOKS.parent / name, root)
+
+    def files() -> dict[str, str]:
+        return {str(p): p.read_text() for p in root.rglob("*") if p.is_file()}
+
+    links = runpy.run_path(str(NOTEBOOKS / "build.py"))
+    before = files()
+    assert links["repository"](root) == ""
+    assert not any("OWNER/REPOSITORY" in text for text in before.values())
+    assert not any(
+        "colab-badge" in before[str(root / "notebooks" / name)]
+        for name in ("quickstart.py", "quickstart.ipynb")
+    )
+    links["build"](root)
+    assert files() == before
+    links["keep"]("me/mine", root)
+    links["build"](root)
+    assert links["repository"](root) == "me/mine"
+    readme = (root / "README.md").read_text()
+    assert (
+        "```bash\ngit clone https://github.com/me/mine && cd mine\nbash launch/quick"
+        in readme
+    )
+    made = nbformat.read(root / "notebooks" / "quickstart.ipynb", as_version=4)
+    badge = "github/me/mine/blob/main/notebooks/quickstart.ipynb"
+    assert badge in made.cells[0].source
+    code = "\n".join(c.source for c in made.cells if c.cell_type == "code")
+    assert 'REPOSITORY = "https://github.com/me/mine"' in code
+    links["keep"]("", root)
+    links["build"](root)
+    assert files() == before
 
 
 def test_notebook_runs_the_stages_in_the_recipes_order(notebook):

@@ -285,12 +285,21 @@ def run_stage(config: ConfigDict, workdir: str | Path, name: str) -> Path:
         took = _minutes(workdir).get(name)
         common.announce(f"{name}: done" + (f" ({took:.1f} min)" if took else ""))
         return workdir / name
-    common.announce(f"\n=== {name} ===")
+    common.announce(f"\n=== {name}{_expected(config, [name])} ===")
     began = time.monotonic()
     stage, shared = stage_config(config, name).to_dict(), tuple(shared_values(config))
     _run_one(stage, workdir / name, shared)
     _add_minutes(workdir, [name], time.monotonic() - began)
     return workdir / name
+
+
+def _expected(config: ConfigDict, names: Sequence[str]) -> str:
+    """The minutes that stages of this recipe took where they were measured; or ""."""
+    known = config.get("minutes", {})
+    if not all(name in known for name in names):
+        return ""
+    minutes = sum(known[name] for name in names)
+    return f" (about {minutes:.1f} min on {config.minutes.on})"
 
 
 def _run_one(stage: dict[str, Any], workdir: Path, shared: Collection[str]) -> None:
@@ -320,7 +329,8 @@ def _run_together(config: ConfigDict, workdir: Path, names: Sequence[str]) -> No
     cores = side_by_side.shares(len(left)) if len(left) > 1 else []
     if not cores:
         return
-    common.announce(f"\n=== {' and '.join(left)}, side by side ===")
+    told = _expected(config, left)
+    common.announce(f"\n=== {' and '.join(left)}, side by side{told} ===")
     began = time.monotonic()
     shared = tuple(shared_values(config))
     calls: dict[str, side_by_side.Call] = {}
