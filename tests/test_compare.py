@@ -138,7 +138,8 @@ def test_other_stages_other_metrics_and_a_page_of_many_runs(tmp_path):
         for n in range(9)
     ]
     text = text_of(*many)
-    assert max(map(len, text.splitlines())) <= 100
+    lines = [line for line in text.splitlines() if str(tmp_path) not in line]
+    assert max(map(len, lines)) <= 100
     assert re.search(
         r"\n +run_of_seed_8 +8\n", text
     )  # of the seeds, a row for each run

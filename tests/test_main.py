@@ -169,7 +169,9 @@ def test_paths_count_from_where_the_command_is_typed(tmp_path):
     process = start(config, steps, *line, cwd=tmp_path / "home")
     out, err = process.communicate()
     assert process.returncode == 0, err
-    assert not out  # there was nothing to do
+    # There was nothing to do.
+    (told,) = out.splitlines()
+    assert told.startswith(f"{tmp_path}/-a [b]/pretrain was finished before")
     assert [p.name for p in (tmp_path / "home").iterdir()] == ["sets"]
 
 

@@ -98,12 +98,16 @@ def test_tpus_take_bfloat16_for_float16(dtype, tpu):
     assert len(said) == replaced
 
 
-@pytest.mark.parametrize(
-    "key", ["vocab_size", "context_length", "num_layers", "width", "num_heads"]
-)
+@pytest.mark.parametrize("key", ["context_length", "num_layers", "width", "num_heads"])
 def test_sizes_must_be_positive(key):
     with pytest.raises(UserError, match=rf"config\.model\.{key}=0: .*1 or more"):
         tiny.config(**{key: 0})
+
+
+def test_a_vocabulary_is_the_tokenizer_s_or_positive():
+    assert tiny.config(vocab_size=0, padded_vocab_size=0).vocab_size == 0
+    with pytest.raises(UserError, match=r"config\.model\.vocab_size=-1: .*0 or more"):
+        tiny.config(vocab_size=-1)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,9 @@ def test_nothing_in_a_tree_names_the_folder_it_was_made_in(run):
 def test_a_moved_recipe_is_done_and_goes_on(run, moved, capsys):
     recipe.run(get_config(), moved)
     out = capsys.readouterr().out
-    assert [line.split(":")[0] for line in out.splitlines()[: len(STAGES)]] == [*STAGES]
+    first, *lines = out.splitlines()
+    assert first == f"recipe:smoke, in {moved}: {', '.join(STAGES)}"
+    assert [line.split(":")[0] for line in lines[: len(STAGES)]] == [*STAGES]
     assert out.count(": done") == len(STAGES)
     assert "Win rate vs SFT" in out
     assert f"report: {moved}/evaluate/report.html" in out
