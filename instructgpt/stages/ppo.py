@@ -13,7 +13,6 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from instructgpt.data.loader import zip_loaders
-from instructgpt.errors import UserError
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.loop import Job, train
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
@@ -101,15 +100,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
 def check(config: ConfigDict, blocks: dict[str, Any], mesh: Mesh) -> None:
     """Raises UserError if blocks do not go together, or name no reward function."""
-    reward = blocks["reward_function"]
-    if reward.name:
-        find_function(reward.name)
-    if not reward.weight_of_model and not (reward.name and reward.weight):
-        raise UserError(
-            f"config.reward_function: name={reward.name!r}, weight={reward.weight} and "
-            f"model_weight={reward.model_weight} leave no reward; give one of the two "
-            "a weight other than 0"
-        )
+    if blocks["reward_function"].name:
+        find_function(blocks["reward_function"].name)
     check_sizes(Settings.of(config), mesh)
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from instructgpt.errors import about
+from instructgpt.errors import UserError, about
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import ScalarModel, Transformer
 from instructgpt.rewards import (
@@ -44,6 +44,14 @@ class RewardFunctionConfig:
     # Weight of the reward model's score; with a function and 0, none is read. None: 1
     # without a function, 0 with one.
     model_weight: float | None = None
+
+    def __post_init__(self):
+        if not self.weight_of_model and not (self.name and self.weight):
+            raise UserError(
+                f"config.reward_function: name={self.name!r}, weight={self.weight} and "
+                f"model_weight={self.model_weight} leave no reward; give one of the "
+                "two a weight other than 0"
+            )
 
     @property
     def weight_of_model(self) -> float:
