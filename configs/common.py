@@ -87,7 +87,7 @@ FINE_TUNED: dict[str, Values] = {
     "smollm2_cpu": {"model.remat": "elementwise"},
     "small": {"model.product_dtype": "auto", "model.remat": "none"},
 }
-# Twelve updates of demonstrations, for a few minutes on a CPU.
+# Twelve updates on demonstrations.
 FEW_STEPS: Values = {
     "train.batch_size": 8,
     "train.num_epochs": 0,

@@ -12,6 +12,12 @@ from absl import flags
 
 # The folder that holds this package and, beside it, the configs.
 _ROOT = Path(__file__).resolve().parents[1]
+# Devices that JAX has a package for -> what they are, and the extra that installs it.
+_ACCELERATORS = {
+    "nvidia0": ("an NVIDIA GPU", "gpu"),
+    "accel0": ("a TPU", "tpu"),
+    "vfio/0": ("a TPU", "tpu"),
+}
 
 
 def parse_flags(config: flags.FlagHolder, argv: list[str]) -> list[str]:
@@ -128,11 +134,7 @@ def unused_accelerator(platform: str, devices: Path = Path("/dev")) -> str:
     """
     if platform != "cpu" or os.environ.get("JAX_PLATFORMS"):
         return ""
-    for name, what, extra in (
-        ("nvidia0", "an NVIDIA GPU", "gpu"),
-        ("accel0", "a TPU", "tpu"),
-        ("vfio/0", "a TPU", "tpu"),
-    ):
+    for name, (what, extra) in _ACCELERATORS.items():
         if (devices / name).exists():
             return (
                 f"note: this machine has {what}, but JAX computes on the CPU; for the "
@@ -152,7 +154,7 @@ def keep_memory(devices: Path = Path("/dev")) -> bool:
     Returns:
       Whether it was done.
     """
-    names = "nvidia0", "kfd", "accel0", "vfio/0"
+    names = *_ACCELERATORS, "kfd"
     if any((devices / name).exists() for name in names):
         return False
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from instructgpt.data.documents import document_tokens
-from instructgpt.data.records import FIELDS, SPLITS, Record
+from instructgpt.data.records import FIELDS, SPLITS, DistinctPrompts, Record
 from instructgpt.data.sources import (
     Records,
     build,
@@ -232,15 +232,13 @@ def _prompts_of(
     kinds = [kind for kind in ("demonstrations", "comparisons") if kind in names]
 
     def prompts(split: str) -> Iterator[Record]:
-        seen = set()
+        distinct = DistinctPrompts()
         for kind in kinds:
             if has_split(kind, names[kind], directory, split):
                 for record in open_source(kind, names[kind], directory, split):
                     kept = {k: v for k, v in record.items() if k in FIELDS["prompts"]}
-                    asked = (*kept.get("history", ()), kept["prompt"])
-                    if asked not in seen:
+                    if distinct.is_new(kept):
                         yield {**kept, "reference": record.get("response", "")}
-                    seen.add(asked)
 
     name = "-".join(names[kind] for kind in kinds)
     there = {

@@ -15,7 +15,8 @@ from instructgpt.data.records import parse_lines
 from instructgpt.data.tables import suffix_of
 from instructgpt.errors import UserError
 
-ANY_FORM = ("file", "hub", "tfds")  # of these the form is recognised by the rows
+# Sources whose rows may have any known form, which is recognised by their columns.
+ANY_FORM = ("file", "hub", "tfds")
 _TEXTS = (".txt", ".md")
 
 

@@ -12,6 +12,17 @@ MOST = 20_000  # records of a kind that are measured
 _LONGEST_LIMIT = 1 << 20
 
 
+def percentiles(values: Sequence[int] | np.ndarray) -> str:
+    """A phrase such as "half have up to 12, 90 % up to 40 and the longest 90"."""
+    half, most, longest = (percentile(values, p) for p in (50, 90, 100))
+    return f"half have up to {half}, 90 % up to {most} and the longest {longest}"
+
+
+def percentile(values: Sequence[int] | np.ndarray, percent: float) -> int:
+    """The least of the lengths that so many percent of them do not exceed."""
+    return int(np.percentile(values, percent, method="higher"))
+
+
 class Measure(NamedTuple):
     """How texts are measured.
 
@@ -67,7 +78,7 @@ class Lengths(NamedTuple):
 
     def at(self, percent: float) -> int:
         """The length that so many percent do not exceed."""
-        return int(np.percentile(self.values, percent, method="higher"))
+        return percentile(self.values, percent)
 
     def over(self, limit: int) -> float:
         """The share that is longer than a limit."""

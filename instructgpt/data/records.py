@@ -237,6 +237,20 @@ def check_kind(kind: str) -> None:
         raise UserError(f"no kind of record {kind!r}; choose from {', '.join(FIELDS)}.")
 
 
+class DistinctPrompts:
+    """Tells whether a prompt, with its history, comes for the first time."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[str, ...]] = set()
+
+    def is_new(self, record: Mapping[str, Any]) -> bool:
+        """Whether no record with this prompt and history was asked about before."""
+        text = (*record.get("history", ()), record["prompt"])
+        new = text not in self._seen
+        self._seen.add(text)
+        return new
+
+
 def _history(record: Mapping[str, Any]) -> Any:
     """The turns before a prompt; none where they are missing or null, as in a file."""
     history = record.get("history")

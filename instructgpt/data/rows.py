@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from instructgpt.batches import PromptBatch, TokenBatch
-from instructgpt.data.percentiles import percentiles
+from instructgpt.data.lengths import percentiles
 from instructgpt.errors import UserError
 
 Batch = Any  # a NamedTuple of instructgpt.batches

@@ -1,4 +1,4 @@
-"""Reads the rows of a file, of whatever kind: JSON, CSV or Parquet.
+"""Reads the rows of a file of JSON, CSV or Parquet.
 
 JSON is one value a line, a list, or an object that wraps one table: {"data": [row,
 ...]} or {"column": [cell, ...], ...}. Text files may be packed as .gz or .xz. All are
@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from instructgpt.data.chat_forms import DIALOGUES
 from instructgpt.data.files import read_text_lines
 from instructgpt.data.json_values import JSONValue, json_values
 from instructgpt.errors import UserError, shown
@@ -23,7 +24,6 @@ _SEPARATORS = ",;\t"
 _LONGEST_CELL = 1 << 30  # characters; the module's own limit is 131,072
 _BATCH = 256  # rows of Parquet that are held at once
 _ROLES = ("role", "from")
-_DIALOGUES = ("messages", "conversations", "conversation")
 SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
 
 
@@ -70,7 +70,7 @@ def _is_parquet(path: Path) -> bool:
         return False  # whoever reads it says so
     if head.startswith(b"PAR1"):
         return True
-    # Of another kind of file its reader says what it is; this one would not know.
+    # The reader of JSON says what a Git LFS pointer or a packed file is.
     if path.suffix.lower() == ".parquet" and not head.startswith(b"version https:"):
         raise UserError(
             f"{path}: is named as a Parquet table but does not begin as one; copy the"
@@ -194,7 +194,7 @@ def _wrapped(value: Any) -> Iterator[Any] | list[Any] | None:
     # A dialogue is a list of turns, and so no column.
     if not same_length or any(_is_turn(column[0]) for column in columns):
         return None
-    if any(not isinstance(value.get(name, [[]])[0], list) for name in _DIALOGUES):
+    if any(not isinstance(value.get(name, [[]])[0], list) for name in DIALOGUES):
         return None
     return [
         dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)

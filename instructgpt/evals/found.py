@@ -85,7 +85,9 @@ def _check(found: Results, what: str) -> None:
             )
     for i, row in enumerate(found.rows):
         try:
-            good = isinstance(row, Mapping) and bool(json.dumps(dict(row)))
+            good = isinstance(row, Mapping) and bool(
+                json.dumps(dict(row), allow_nan=False)
+            )
         except (TypeError, ValueError):
             good = False
         if not good:

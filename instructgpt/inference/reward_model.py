@@ -46,7 +46,7 @@ class RewardModel(TextModel):
           UserError: there is not one text for each prompt, a prompt is too long, or a
             score is not finite; the message names the reward model.
         """
-        check_responses(records, responses)
+        _check_responses(records, responses)
         rows = [
             {**record, "responses": [text], "ranks": [1]}
             for record, text in zip(as_records(records), responses, strict=True)
@@ -75,7 +75,7 @@ class RewardModel(TextModel):
         return scores
 
 
-def check_responses(records: Sequence[Any], responses: Sequence[str]) -> None:
+def _check_responses(records: Sequence[Any], responses: Sequence[str]) -> None:
     """Raises UserError unless there is one text for each record."""
     if isinstance(responses, str):
         raise UserError("give a list of responses, such as [text], not a single text")

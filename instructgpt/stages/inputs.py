@@ -132,6 +132,13 @@ def text_windows(
     Raises:
       UserError: the rows are longer than the context, or nothing can be predicted.
     """
+    row = _row_length(config, length, key)
+    tokens = first_then_others(lambda: context.data.tokens(split))
+    return TokenWindows(tokens, row)
+
+
+def _row_length(config: ModelConfig, length: int, key: str) -> int:
+    """The tokens of a row, after a check of the length that a config gives."""
     if length == 1:
         raise UserError(f"{key}=1: one token predicts nothing; give 0, or 2 or more")
     if length > config.context_length:
@@ -139,8 +146,7 @@ def text_windows(
             f"{key}={length} is longer than the model's "
             f"context_length={config.context_length}; lower it"
         )
-    tokens = first_then_others(lambda: context.data.tokens(split))
-    return TokenWindows(tokens, length or config.context_length)
+    return length or config.context_length
 
 
 def valid_windows(
@@ -152,15 +158,15 @@ def valid_windows(
     """
     if not has_valid(context, "documents", what):
         return None
+    row = _row_length(config, length, key)
     tokens = first_then_others(lambda: context.data.tokens("valid"))
-    needed = length or config.context_length
-    if len(tokens) < needed:
+    if len(tokens) < row:
         announce(
             f"{context.config.name}: the valid documents have {len(tokens)} tokens, "
-            f"fewer than a row of {needed} ({key}), so there is no {what}"
+            f"fewer than a row of {row} ({key}), so there is no {what}"
         )
         return None
-    return text_windows(context, "valid", config, length, key=key)
+    return TokenWindows(tokens, row)
 
 
 def model_config(values: Any, mesh: Mesh) -> ModelConfig:

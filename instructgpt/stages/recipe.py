@@ -43,7 +43,7 @@ from instructgpt.stages import Stage, common, find, loading, side_by_side
 from instructgpt.stages.blocks import check_config, overrides
 
 # Blocks of the recipe's config whose values hold for all stages that have the key.
-SHARED_BLOCKS = ("data", "model", "mesh")
+_SHARED_BLOCKS = ("data", "model", "mesh")
 
 # The prefix of a stage's own keys in a message, and that of keys all stages share.
 _STAGE_KEY = r"(?<![\w./])config\.(?=({})\b)"
@@ -242,13 +242,17 @@ def _recipe_keys(
         own = _STAGE_KEY.format(blocks)
         text = re.sub(own, f"config.stages.{name}.", text)
         for key in shared:
-            text = re.sub(rf"config\.stages\.{name}\.({key})\b", r"config.\1", text)
+            text = re.sub(
+                rf"config\.stages\.{name}\.({re.escape(key)})\b", r"config.\1", text
+            )
         raise UserError(text) from error
 
 
 def shared_values(config: ConfigDict) -> dict[str, Any]:
     """The keys of the recipe's blocks that are set, such as "data.jsonl"."""
-    blocks = {name: overrides(config[name]) for name in SHARED_BLOCKS if name in config}
+    blocks = {
+        name: overrides(config[name]) for name in _SHARED_BLOCKS if name in config
+    }
     values = flat({name: block.to_dict() for name, block in blocks.items()})
     for key, value in values.items():
         if value and is_path(key):
@@ -285,21 +289,12 @@ def run_stage(config: ConfigDict, workdir: str | Path, name: str) -> Path:
         took = _minutes(workdir).get(name)
         common.announce(f"{name}: done" + (f" ({took:.1f} min)" if took else ""))
         return workdir / name
-    common.announce(f"\n=== {name}{_expected(config, [name])} ===")
+    common.announce(f"\n=== {name} ===")
     began = time.monotonic()
     stage, shared = stage_config(config, name).to_dict(), tuple(shared_values(config))
     _run_one(stage, workdir / name, shared)
     _add_minutes(workdir, [name], time.monotonic() - began)
     return workdir / name
-
-
-def _expected(config: ConfigDict, names: Sequence[str]) -> str:
-    """The minutes that stages of this recipe took where they were measured; or ""."""
-    known = config.get("minutes", {})
-    if not all(name in known for name in names):
-        return ""
-    minutes = sum(known[name] for name in names)
-    return f" (about {minutes:.1f} min on {config.minutes.on})"
 
 
 def _run_one(stage: dict[str, Any], workdir: Path, shared: Collection[str]) -> None:
@@ -329,8 +324,7 @@ def _run_together(config: ConfigDict, workdir: Path, names: Sequence[str]) -> No
     cores = side_by_side.shares(len(left)) if len(left) > 1 else []
     if not cores:
         return
-    told = _expected(config, left)
-    common.announce(f"\n=== {' and '.join(left)}, side by side{told} ===")
+    common.announce(f"\n=== {' and '.join(left)}, side by side ===")
     began = time.monotonic()
     shared = tuple(shared_values(config))
     calls: dict[str, side_by_side.Call] = {}

@@ -5,9 +5,9 @@
 Runs the smoke recipe up to PPO-ptx with so many iterations, an evaluation every 20, a
 checkpoint every 10. After each iteration it takes the memory in use and the number of
 Python objects and counts the programs compiled since the one before. Exits with 1 if
-at the end either is more than 1 or 2 % above that half-way, or if anything is compiled
-after the first evaluation. A checkpoint leaves a thousand small strings behind in its
-library, which are under 1 % of the objects.
+at the end the memory in use is more than 1 % above that half-way, or the objects more
+than 2 %, or if anything is compiled after the first evaluation. The objects grow a
+little, because the checkpoint library keeps about a thousand small strings a save.
 
 The process's resident memory is drawn beside what is in use. It never shrinks, as the
 commands keep what a step frees, and rises in steps where a large block finds no gap.

@@ -301,7 +301,7 @@ LEFT_OUT = {
 
 @pytest.mark.parametrize("reason", LEFT_OUT)
 def test_rows_that_make_no_record_are_counted_or_refused(reason, tmp_path):
-    """Of a large set they are counted; one's own folder is to be mended."""
+    """A large set counts such rows; in a folder of one's own they are errors."""
     row, kind = LEFT_OUT[reason]
     good = {
         "demonstrations": GOOD,

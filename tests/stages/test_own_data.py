@@ -12,7 +12,7 @@ from instructgpt.errors import UserError
 from instructgpt.metrics import read_metrics
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import ScalarModel
-from instructgpt.stages import common, label, ppo, reward, sft
+from instructgpt.stages import common, label, ppo, pretrain, reward, sft
 from instructgpt.state import params_layout
 from instructgpt.tokenizer import load_tokenizer
 from tests import tiny
@@ -218,3 +218,28 @@ def test_prompts_of_ppo_are_those_of_rankings_and_demonstrations(run, folder, tm
     config = own_config("reward", folder, tmp_path)
     context = common.start(config, tmp_path / "scratch2")
     assert [r["prompt"] for r in context.data.source("prompts", "train")] == ["Mine?"]
+
+
+def test_a_vocabulary_follows_the_tokenizer_and_short_text_has_no_loss(
+    run, folder, tmp_path, capsys
+):
+    """Pretraining on text of one's own, of which little is held out."""
+    config = get_config(data_dir=str(run.workdir / "data")).stages.pretrain
+    source = common.start(config, tmp_path / "scratch").data.source(
+        "documents", "train"
+    )
+    texts = [{"text": source[i]["text"]} for i in range(60)]
+    write_lines(folder / "documents.train.jsonl", texts)
+    write_lines(folder / "documents.valid.jsonl", [{"text": "Short."}])
+    changes = {
+        "model": {"vocab_size": 0},
+        "train": {"num_steps": 1, "batch_size": 8},
+    }
+    workdir = tmp_path / "pretrain"
+    pretrain.run(own_config("pretrain", folder, tmp_path, **changes), workdir)
+    said = capsys.readouterr().out
+    assert "fewer than a row of 96 (config.pretrain.window), so there is no" in said
+    checkpoints, step = open_checkpoint(workdir)
+    found = checkpoints.meta(step)["model"]["vocab_size"]
+    checkpoints.close()
+    assert found == load_tokenizer(folder / "tokenizer.model").vocab_size > 256

@@ -277,6 +277,8 @@ def test_a_second_run_changes_nothing(run, capsys):
     assert snapshot() == before
     out = capsys.readouterr().out
     assert out.count(": done (") == len(get_config().order)
+    models = f"{run.workdir}/sft {run.workdir}/ppo_ptx"
+    assert f"python -m instructgpt.chat {models}\n" in out
     assert "Win rate" in out
     assert "report.html" in out
 

@@ -7,7 +7,12 @@ from typing import NamedTuple
 
 from instructgpt.data.readers.report import Report
 from instructgpt.data.readers.table import Reader, get_set
-from instructgpt.data.records import Record, check_kind, check_record
+from instructgpt.data.records import (
+    DistinctPrompts,
+    Record,
+    check_kind,
+    check_record,
+)
 from instructgpt.errors import UserError, shown
 
 
@@ -44,17 +49,14 @@ def read_file(
     accepted = _options(reader)
     _check_options(name, options or {})
     chosen = {k: v for k, v in (options or {}).items() if k in accepted}
-    seen = set()
+    prompts = DistinctPrompts()
     for row in reader(path, report=report, **chosen):
         where = f"{path}, {_one_line(row['id'])}"
         record = check_record(row, kind=kind, where=where, default_id=row["id"])
-        if kind == "prompts":
-            text = (*record["history"], record["prompt"])
-            if text in seen:
-                report.skip("repeated prompt")
-                continue
-            seen.add(text)
-        yield Found(record, row.get("split"))
+        if kind == "prompts" and not prompts.is_new(record):
+            report.skip("repeated prompt")
+        else:
+            yield Found(record, row.get("split"))
 
 
 def _one_line(id_: str) -> str:

@@ -5,7 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from instructgpt.data.form_rows import LeftOutError, Line
 from instructgpt.data.forms import TARGETS, rename
 from instructgpt.data.readers.report import Report
-from instructgpt.data.records import Record, check_kind, check_line, record_lines
+from instructgpt.data.records import (
+    DistinctPrompts,
+    Record,
+    check_kind,
+    check_line,
+    record_lines,
+)
 from instructgpt.errors import UserError
 
 
@@ -35,20 +41,17 @@ def read_rows(
         line._replace(value=rename(line.value, columns or {}, where=line.where))
         for line in lines
     )
-    seen = set()
+    prompts = DistinctPrompts()
     for line in record_lines(renamed, kind):
         try:
             record = check_line(line, kind, note=report.note)
         except LeftOutError as error:
             report.skip(error.reason)
             continue
-        if kind == "prompts":
-            text = (*record["history"], record["prompt"])
-            if text in seen:
-                report.skip("repeated prompt")
-                continue
-            seen.add(text)
-        yield record
+        if kind == "prompts" and not prompts.is_new(record):
+            report.skip("repeated prompt")
+        else:
+            yield record
 
 
 def check_columns(columns: Mapping[str, str]) -> None:
