@@ -16,7 +16,7 @@ BAD = {
     "no mapping": (Results([1.0]), "numbers that are no mapping"),
     "rows of numbers": (Results({}, [1, 2]), "row 0: 1; give a dict"),
     "no JSON": (Results({}, [{"a": 1}, {"b": object()}]), "row 1: {'b'"),
-    "nan in a row": (Results({}, [{"a": float("nan")}]), "row 0: {'a': nan}"),
+    "nan in a row": (Results({}, [{}, {"a": float("nan")}]), "row 1: {'a': nan}"),
     "some ratings": (Results({}, [{"rating": 1}, {}]), "rating in some rows only"),
 }
 
