@@ -22,9 +22,8 @@ if __name__ == "__main__":  # before the slow imports below
     stop_in_one_line("")
 
 import jax
-from absl import logging
 
-from instructgpt.cli import keep_programs
+from instructgpt.cli import keep_programs, silence_libraries
 from instructgpt.errors import UserError
 from instructgpt.inference import LanguageModel, RewardModel
 from instructgpt.outputs import in_one_line
@@ -217,7 +216,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Opens the models and talks; a user's mistake ends in one line."""
     args = parse(argv)
-    logging.set_verbosity(logging.FATAL)  # silences harmless warnings of Orbax
+    silence_libraries()
     try:
         prompt = args.prompt
         if prompt is None and not sys.stdin.isatty():

@@ -8,7 +8,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from absl import flags
+from absl import flags, logging
 
 # The folder that holds this package and, beside it, the configs.
 _ROOT = Path(__file__).resolve().parents[1]
@@ -116,6 +116,15 @@ def keep_programs() -> None:
     jax.config.update("jax_compilation_cache_dir", str(_ROOT / ".cache" / "jax"))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def silence_libraries() -> None:
+    """Silences the warnings of libraries that mean nothing to the user of a command.
+
+    Orbax warns about checkpoint parts that it can read, and prints errors of its
+    threads although they are also raised where a command tells of them.
+    """
+    logging.set_verbosity(logging.FATAL)
 
 
 def _is_checkout(folder: Path) -> bool:

@@ -21,7 +21,6 @@ if __name__ == "__main__":  # before the slow imports below
 
 import jax
 from absl import app, flags
-from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from instructgpt import distributed
@@ -29,6 +28,7 @@ from instructgpt.cli import (
     keep_memory,
     keep_programs,
     parse_flags,
+    silence_libraries,
     unused_accelerator,
 )
 from instructgpt.errors import UserError
@@ -57,9 +57,7 @@ def main(argv: list[str]) -> None:
     """
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
-    # Orbax warns about checkpoint parts that it can read, and prints errors of its
-    # threads although they are also raised here.
-    absl_logging.set_verbosity(absl_logging.FATAL)
+    silence_libraries()
     config = _CONFIG.value
     if not _WORKDIR.value:
         sys.exit("error: --workdir is empty; name a folder for what the run keeps")

@@ -33,8 +33,9 @@
 # %% [markdown]
 # ## Set-up
 #
-# The next cell does something on Colab only: it fetches the code and installs what it
-# needs. Elsewhere, `bash launch/test.sh` has made an environment that has everything.
+# On Colab the next cell fetches the code and installs what it needs. Elsewhere it only
+# finds the repository: `bash launch/quickstart.sh` has made an environment,
+# `pip install -e '.[notebooks]'` adds a kernel to it.
 
 # %%
 import os
@@ -56,6 +57,10 @@ if "google.colab" in sys.modules:
     install = [sys.executable, "-m", "pip", "install", "--quiet"]
     subprocess.run([*install, "--requirement", "requirements.txt"], check=True)
 
+here = Path.cwd()
+os.chdir(next(p for p in (here, *here.parents) if (p / "instructgpt").is_dir()))
+sys.path.insert(0, os.getcwd())
+
 # %% [markdown]
 # `SMOKE = True` runs everything in about a minute with models too small to learn
 # much: good for a first look at what happens.
@@ -64,31 +69,23 @@ if "google.colab" in sys.modules:
 SMOKE = bool(int(os.environ.get("SMOKE", "0")))
 
 # %%
-here = Path.cwd()
-os.chdir(next(p for p in (here, *here.parents) if (p / "instructgpt").is_dir()))
-sys.path.insert(0, os.getcwd())
-# Compiled programs are kept, so that the second time starts faster.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(".cache/jax").absolute()))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-
-import html
 import json
 
 import jax
-from absl import logging
-from IPython.display import HTML, Image, display
 
 from configs import recipe as recipe_config
+from instructgpt.cli import keep_programs, silence_libraries
 from instructgpt.evals import figures
-from instructgpt.evals.plotting import to_png
 from instructgpt.evals.report import load_curves, load_results
 from instructgpt.evals.tables import format_results_table
 from instructgpt.inference import LanguageModel, RewardModel
 from instructgpt.metrics import read_metrics
+from instructgpt.notebook import picture, table
 from instructgpt.stages import common, recipe
 from instructgpt.stages.label import open_comparisons
 
-logging.set_verbosity(logging.ERROR)  # Orbax warns of what is no problem
+keep_programs()
+silence_libraries()
 config = recipe_config.get_config("smoke" if SMOKE else "mini")
 WORKDIR = Path(os.environ.get("WORKDIR", f"runs/{'smoke' if SMOKE else 'mini'}"))
 WORKDIR = WORKDIR.absolute()
@@ -99,21 +96,6 @@ def run(stage):
     """Trains (or opens) one stage, and gives its curve."""
     metrics = recipe.run_stage(config, WORKDIR, stage) / "metrics.jsonl"
     return read_metrics(metrics) if metrics.exists() else []
-
-
-def picture(figure):
-    display(Image(to_png(figure, dpi=110)))
-
-
-def table(rows, columns):
-    def cells(tag, row):
-        style = "text-align:left; vertical-align:top; white-space:pre-wrap"
-        return "".join(
-            f"<{tag} style='{style}'>{html.escape(str(cell))}</{tag}>" for cell in row
-        )
-
-    lines = [cells("th", columns), *(cells("td", row) for row in rows)]
-    display(HTML(f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"))
 
 
 # %% [markdown]
@@ -255,6 +237,9 @@ picture(figures.ppo_curves(curves))
 # %%
 run("evaluate")
 results = load_results(WORKDIR / "evaluate" / "results.json")
+if SMOKE:
+    print("Models of a smoke run are noise. This is a finished run of `mini`:")
+    results = load_results("notebooks/mini_results.json")
 picture(figures.win_rates(results))
 print(format_results_table(results))
 

@@ -3,12 +3,15 @@
 Letters: V vocabulary.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.hf import transfer
@@ -98,6 +101,44 @@ def write_folder(
     (folder / "config.json").write_text(json.dumps(write_config(config)[1]))
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+CONTROLS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
+
+def write_chat_model(folder: Path) -> None:
+    """Writes a tiny random Llama with a tokenizer as SmolLM2 has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = dataclasses.replace(
+        CONFIGS["llama tied"],
+        vocab_size=_write_tokenizer(folder),
+        padded_vocab_size=0,
+        context_length=256,
+    )
+    write_folder(folder, config, public_tensors(config, params_of(config)))
+
+
+def _write_tokenizer(folder: Path) -> int:
+    """Byte-level tokenizer files; returns the size of the vocabulary."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=CONTROLS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    texts = [
+        "Where are the old maps? How do I find the clocks? I would like to see them."
+    ]
+    texts += [
+        "You will find the old maps in room 7, on the upper floor. Enjoy your visit!"
+    ]
+    tokenizer.train_from_iterator(texts * 4, trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return tokenizer.get_vocab_size()
 
 
 def logits_of(config: ModelConfig, params: Any, tokens: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ import math
 import sys
 from os.path import expanduser
 
+from instructgpt.cli import silence_libraries
 from instructgpt.convert.exporting import export_checkpoint
 from instructgpt.convert.importing import import_checkpoint
 from instructgpt.errors import UserError
@@ -41,6 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     args = vars(parser.parse_args(argv))
     command = args.pop("command")
+    silence_libraries()
     try:
         if command == "import":
             import_checkpoint(args["source"], args["checkpoint"])

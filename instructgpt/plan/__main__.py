@@ -14,11 +14,13 @@ from pathlib import Path
 
 # Set before JAX starts, because a plan never uses the machine's own accelerators.
 os.environ["JAX_PLATFORMS"] = "cpu"
+# XLA warns of choices that only its developers can change.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app, flags
 from ml_collections import config_flags
 
-from instructgpt.cli import parse_flags
+from instructgpt.cli import parse_flags, silence_libraries
 from instructgpt.errors import UserError
 from instructgpt.paths import from_shell
 from instructgpt.plan.plan import Request, plan_stage
@@ -62,6 +64,7 @@ def main(argv: list[str]) -> None:
         phases=tuple(_PHASES.value),
         search=_SEARCH.value,
     )
+    silence_libraries()
     try:
         text, numbers = plan_stage(_CONFIG.value, request, log=_log)
     except UserError as error:

@@ -4,15 +4,12 @@ The model is a tiny Llama; everything else is what a user would have: a folder o
 safetensors with a byte-level tokenizer, and JSONL files.
 """
 
-import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tokenizers
 from ml_collections import ConfigDict
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from configs import recipe as recipe_config
 from instructgpt.checkpoints import open_checkpoint
@@ -26,26 +23,8 @@ from instructgpt.state import params_layout
 from tests import hf_models, tiny
 from tests.stages.recipe_run import MESH
 
-CONTROLS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 PROMPT, RESPONSE = 48, 24
 TOWNS = "Arlen Brigg Corvo Dunmore Elswick Farsley Gorton Hebden".split()
-
-
-def write_tokenizer(folder: Path) -> int:
-    """Byte-level tokenizer files as SmolLM2 has them; returns their vocabulary."""
-    tokenizer = tokenizers.Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=CONTROLS,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )
-    tokenizer.train_from_iterator(TOWNS * 4, trainer)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    return tokenizer.get_vocab_size()
 
 
 def write_records(folder: Path) -> None:
@@ -113,15 +92,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The finished run, from a public folder to public folders."""
     root = tmp_path_factory.mktemp("public_recipe")
     theirs, workdir = root / "theirs", root / "run"
-    theirs.mkdir()
-    config = dataclasses.replace(
-        hf_models.CONFIGS["llama tied"],
-        vocab_size=write_tokenizer(theirs),
-        padded_vocab_size=0,
-    )
-    params = hf_models.params_of(config)
-    tensors = hf_models.public_tensors(config, params)
-    hf_models.write_folder(theirs, config, tensors)
+    hf_models.write_chat_model(theirs)
     import_checkpoint(str(theirs), workdir / "base")
     write_records(workdir / "records")
     recipe.run(get_config(), workdir)
