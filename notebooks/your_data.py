@@ -17,9 +17,8 @@
 #
 # Thirty answers as you would give them, twenty prompts with better and worse answers, a
 # page of text, and a model that others have pretrained: with these one can go through
-# all of InstructGPT. This notebook writes such files, has one broken line mended,
-# imports SmolLM2-135M, trains SFT, reward model and PPO-ptx on them, and asks the
-# models side by side. Put files of your own in the place of these.
+# all of InstructGPT. This notebook checks such files, imports SmolLM2-135M, trains SFT,
+# reward model and PPO-ptx on them, and asks the models side by side.
 #
 # **Hardware and time:** MINUTES_DATA minutes on 2 CPU cores; it runs on one GPU or TPU
 # chip as well.
@@ -65,7 +64,7 @@ MODEL = os.environ.get("MODEL", "HuggingFaceTB/SmolLM2-135M-Instruct")
 WORKDIR = Path(os.environ.get("WORKDIR", "runs/museum")).absolute()
 
 # %%
-import json
+import shutil
 
 from instructgpt.cli import keep_programs, silence_libraries
 from instructgpt.inference import LanguageModel, RewardModel
@@ -80,89 +79,48 @@ silence_libraries()
 # A museum wants its guide's answers: short, with the room, and with the same friendly
 # end. `demonstrations` show that, `comparisons` rank several answers to a prompt (equal
 # ranks are a tie), and `documents` are text about the museum, which PPO-ptx uses so
-# that the model does not forget how to write.
+# that the model does not forget how to write. Put files of your own in `raw`.
 
 # %%
-ROOMS = {
-    "the Roman coins": "room 2, beside the stairs",
-    "the blue whale": "the great hall",
-    "the old maps": "room 7, on the upper floor",
-    "the steam engine": "the yard behind the cafe",
-    "the butterflies": "room 4, which is kept dark",
-    "the Viking ship": "the boat house",
-    "the moon rock": "room 9, in the glass case",
-    "the mummies": "room 5, on the lower floor",
-    "the children's books": "the library",
-    "the clocks": "room 3, where you will hear them",
-}
-ASK = (
-    "Where can I find {}?",
-    "How do I get to {}?",
-    "I would like to see {}. Where do I go?",
-)
-END = "Enjoy your visit!"
-
 raw = WORKDIR / "raw"
-raw.mkdir(parents=True, exist_ok=True)
-
-
-def write_lines(name, rows):
-    (raw / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-demonstrations, comparisons = [], []
-for number, (what, where) in enumerate(ROOMS.items()):
-    good = f"You will find {what} in {where}. {END}"
-    for ask in ASK:
-        demonstrations.append({"prompt": ask.format(what), "response": good})
-    for ask in ASK[:2]:
-        answers = [good, f"In {where}.", "I do not know, look for it yourself."]
-        ranks = [1, 2, 3] if number % 3 else [1, 2, 2]
-        comparisons.append(
-            {"prompt": ask.format(what), "responses": answers, "ranks": ranks}
-        )
-write_lines("demonstrations.jsonl", demonstrations)
-write_lines("comparisons.jsonl", comparisons)
-(raw / "museum.txt").write_text(
-    "\n\n".join(
-        f"Visitors of the museum often ask for {what}. They are shown the way to "
-        f"{where}. Many stay for an hour, and the guard there likes to tell the story "
-        f"of how {what} came to the museum, a long time ago, on a rainy day in autumn."
-        for what, where in ROOMS.items()
-    )
-)
-print(len(demonstrations), "demonstrations,", len(comparisons), "rankings")
+if not raw.exists():
+    shutil.copytree("notebooks/museum", raw)
+for path in sorted(raw.iterdir()):
+    lines = path.read_text().splitlines()
+    print(f"{path.name}, {len(lines)} lines, such as\n  {lines[0][:200]}")
 
 # %% [markdown]
 # ## 2. `prepare`
 #
 # It reads JSONL, JSON, CSV, Parquet and text, sets of the Hugging Face hub
 # (`hub:OWNER/NAME`) and of TensorFlow Datasets (`tfds:NAME`), cuts validation and test
-# splits, and says what it left out. A mistake is one line that names file and place:
+# splits, and says what it left out. A mistake is one line that names file and place.
+# Here is a copy whose last line was cut in the middle:
 
 # %%
-with open(raw / "demonstrations.jsonl", "a") as file:
-    file.write('{"prompt": "When do you open?", "response": "At ten. Enjoy\n')
-FILES = [
-    f"--demonstrations={raw}/demonstrations.jsonl",
-    f"--comparisons={raw}/comparisons.jsonl",
-    f"--documents={raw}/museum.txt",
-    "--option=plain_text.per=block",
-]
-# The imported model brings its own tokenizer.
-SHARES = ["--valid=0.15", "--test=0", "--tokenizer=none"]
-records = WORKDIR / "records"
-if not records.exists():
-    command("instructgpt.prepare", str(records), *FILES, *SHARES, check=False)
+damaged = WORKDIR / "damaged.jsonl"
+damaged.write_text((raw / "demonstrations.jsonl").read_text()[:-20])
+command(
+    "instructgpt.prepare",
+    *(str(WORKDIR / "never"), f"--demonstrations={damaged}", "--tokenizer=none"),
+    check=False,
+)
 
 # %% [markdown]
-# The last line was cut in the middle. Mended:
+# And the whole. The imported model brings its own tokenizer.
 
 # %%
-demonstrations.append({"prompt": "When do you open?", "response": f"At ten. {END}"})
-write_lines("demonstrations.jsonl", demonstrations)
+records = WORKDIR / "records"
 if not records.exists():
-    command("instructgpt.prepare", str(records), *FILES, *SHARES)
+    command(
+        "instructgpt.prepare",
+        str(records),
+        f"--demonstrations={raw}/demonstrations.jsonl",
+        f"--comparisons={raw}/comparisons.jsonl",
+        f"--documents={raw}/documents.txt",
+        "--option=plain_text.per=block",
+        *("--valid=0.15", "--test=0", "--tokenizer=none"),
+    )
 
 # %% [markdown]
 # ## 3. Import a model
@@ -183,7 +141,7 @@ print(base.model.config)
 
 # %%
 QUESTION = "Where can I find the Viking ship?"
-GOOD = f"You will find the Viking ship in the boat house. {END}"
+GOOD = "You will find the Viking ship in the boat house. Enjoy your visit!"
 found = base.log_likelihood([(QUESTION, GOOD)])[0]
 print(f"{found.log_prob:.1f} nats for {found.num_tokens} tokens")
 

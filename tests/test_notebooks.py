@@ -227,7 +227,7 @@ def test_your_data(execute, tmp_path):
     write_chat_model(tmp_path / "theirs")
     workdir = tmp_path / "museum"
     done = execute("your_data", MODEL=str(tmp_path / "theirs"), WORKDIR=str(workdir))
-    assert f"error: {workdir}/raw/demonstrations.jsonl:31" in done.text
+    assert re.search(rf"error: {workdir}/damaged.jsonl.*30", done.text)
     assert (workdir / "ppo_ptx" / "finished.json").exists()
     assert (workdir / "exported" / "model.safetensors").exists()
     assert done.tables[-1].count(">PPO-ptx</td>") == 3
