@@ -56,10 +56,10 @@ def colored(
         its token without a colour. A token shows its value where the pointer rests.
       limit: Absolute value of the full colour; 0: the largest of all values.
     """
-    lines = [(name, tokens, np.asarray(values)) for name, tokens, values in lines]
+    lines = list(lines)
     if not limit:
-        sizes = [abs(values[np.isfinite(values)]) for _, _, values in lines]
-        limit = max((s.max() for s in sizes if s.size), default=0.0) or 1.0
+        sizes = [abs(float(v)) for _, _, values in lines for v in values]
+        limit = max((s for s in sizes if np.isfinite(s)), default=0.0) or 1.0
     out = []
     for name, tokens, values in lines:
         text = "".join(
