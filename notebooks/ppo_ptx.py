@@ -127,7 +127,7 @@ roll_out = make_rollout_fn(
     initial.model, reward.model, temperature=1.0, stop_ids=ends["stop_ids"]
 )
 OPTIMIZER = optax.chain(
-    optax.clip_by_global_norm(1.0), optax.adam(2e-4, b1=0.9, b2=0.95)
+    optax.clip_by_global_norm(1.0), optax.adam(5e-4, b1=0.9, b2=0.95)
 )
 
 
@@ -389,11 +389,14 @@ trained = {beta: run(dataclasses.replace(plain, kl_coef=beta)) for beta in BETAS
 # %%
 @styled
 def curves(rows_by_name, metrics):
+    """Means over the last five iterations, as prompts differ from one to the next."""
     fig = Figure(figsize=(8, 3.2))
     colors = ("#d55e00", "#e69f00", "#56b4e9", "#0072b2")
     for ax, metric in zip(fig.subplots(1, len(metrics)), metrics, strict=True):
         for color, (name, rows) in zip(colors, rows_by_name.items()):
-            ax.plot([r[metric] for r in rows], color=color, label=name)
+            values = [r[metric] for r in rows]
+            smooth = [np.mean(values[max(i - 4, 0) : i + 1]) for i in range(len(rows))]
+            ax.plot(smooth, color=color, label=name)
         ax.set_title(metric)
         ax.set_xlabel("iteration")
     ax.legend()
