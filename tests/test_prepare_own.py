@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from instructgpt.data.given import resolve
+from instructgpt.data.origins.given import resolve
 from instructgpt.data.readers import SETS
 from instructgpt.data.records import read_jsonl
 from instructgpt.data.templates import PromptFormat

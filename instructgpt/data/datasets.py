@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from instructgpt.data.documents import document_tokens
+from instructgpt.data.origins.tables import SUFFIXES, suffix_of
 from instructgpt.data.records import FIELDS, SPLITS, DistinctPrompts, Record
 from instructgpt.data.sources import (
     Records,
@@ -23,7 +24,6 @@ from instructgpt.data.sources import (
     is_built,
     open_source,
 )
-from instructgpt.data.tables import SUFFIXES, suffix_of
 from instructgpt.data.templates import PromptFormat
 from instructgpt.errors import UserError
 from instructgpt.locks import LOCK, one_at_a_time

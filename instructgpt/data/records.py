@@ -7,10 +7,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from instructgpt.data.form_rows import LeftOutError, Line
 from instructgpt.data.forms import our_fields
-from instructgpt.data.rated_forms import join_rated
-from instructgpt.data.tables import table_rows
+from instructgpt.data.forms.rated import join_rated
+from instructgpt.data.forms.rows import LeftOutError, Line
+from instructgpt.data.origins.tables import table_rows
 from instructgpt.errors import UserError, shown
 
 Record = dict[str, Any]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from instructgpt.data.given import ANY_FORM, resolve
 from instructgpt.data.lengths import in_tokens, in_words
-from instructgpt.data.published import CACHE, SHARES, read_set
+from instructgpt.data.origins.given import ANY_FORM, resolve
+from instructgpt.data.origins.published import CACHE, SHARES, read_set
 from instructgpt.data.readers import check_columns, get_set
 from instructgpt.data.records import FIELDS, SPLITS, check_kind
 from instructgpt.data.splits import split_groups, with_training

@@ -18,8 +18,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from instructgpt.data.given import split_name
-from instructgpt.data.published import CACHE, SHARES
+from instructgpt.data.origins.given import split_name
+from instructgpt.data.origins.published import CACHE, SHARES
 from instructgpt.data.readers import SETS, check_columns
 from instructgpt.data.records import FIELDS
 from instructgpt.errors import UserError

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from instructgpt.data.given import Given
 from instructgpt.data.lengths import Lengths, Measure, limits, measure
+from instructgpt.data.origins.given import Given
 from instructgpt.data.readers import Report
 from instructgpt.data.records import SPLITS, Record
 from instructgpt.data.splits import Placed, share_for

@@ -7,7 +7,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from instructgpt.data.published import SetFile, read_set
+from instructgpt.data.origins.published import SetFile, read_set
 from instructgpt.data.records import parse_lines, read_jsonl
 from instructgpt.errors import UserError
 from tests.data.reader_files import write

@@ -7,8 +7,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from instructgpt.data.given import resolve
-from instructgpt.data.layout import choose
+from instructgpt.data.origins.given import resolve
+from instructgpt.data.origins.layout import choose
 from instructgpt.data.records import read_jsonl
 from instructgpt.errors import UserError
 from instructgpt.prepare import main

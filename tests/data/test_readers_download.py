@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from instructgpt.data.download import RemoteFile
-from instructgpt.data.published import find_files
+from instructgpt.data.origins.download import RemoteFile
+from instructgpt.data.origins.published import find_files
 from instructgpt.data.readers import SETS
 from instructgpt.errors import UserError
 

@@ -6,7 +6,12 @@ from collections import Counter
 
 import pytest
 
-from instructgpt.data.published import SetFile, build_public, find_files, read_set
+from instructgpt.data.origins.published import (
+    SetFile,
+    build_public,
+    find_files,
+    read_set,
+)
 from instructgpt.data.sources import open_source
 from instructgpt.data.splits import Placed, fraction, group_of, split_groups
 from instructgpt.errors import UserError

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from instructgpt.data.published import find_files, read_set
+from instructgpt.data.origins.published import find_files, read_set
 from instructgpt.data.readers import Report, read_file
 from tests.data.reader_files import real_file
 

@@ -9,8 +9,8 @@ import pyarrow.parquet
 import pytest
 
 from instructgpt.data.datasets import DataConfig, open_datasets
+from instructgpt.data.origins.tables import table_rows
 from instructgpt.data.records import read_jsonl
-from instructgpt.data.tables import table_rows
 from instructgpt.errors import UserError
 from tests.data.reader_files import read
 

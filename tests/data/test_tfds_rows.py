@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from instructgpt.data.given import resolve
+from instructgpt.data.origins.given import resolve
 from instructgpt.data.records import read_jsonl
 from instructgpt.errors import UserError
 from instructgpt.prepare import main

@@ -31,7 +31,7 @@ REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO))
 
 from instructgpt.data.curation import Rules, curate_files  # noqa: E402
-from instructgpt.data.published import SetFile, read_set  # noqa: E402
+from instructgpt.data.origins.published import SetFile, read_set  # noqa: E402
 from instructgpt.data.readers import SETS  # noqa: E402
 from instructgpt.data.records import FIELDS, parse_lines, read_jsonl  # noqa: E402
 from instructgpt.errors import UserError  # noqa: E402

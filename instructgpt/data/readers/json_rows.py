@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from instructgpt.data.tables import table_rows
+from instructgpt.data.origins.tables import table_rows
 from instructgpt.errors import UserError, shown
 
 _NAMES = {

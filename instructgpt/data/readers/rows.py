@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from instructgpt.data.form_rows import LeftOutError, Line
 from instructgpt.data.forms import TARGETS, rename
+from instructgpt.data.forms.rows import LeftOutError, Line
 from instructgpt.data.readers.report import Report
 from instructgpt.data.records import (
     DistinctPrompts,

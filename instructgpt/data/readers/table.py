@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from instructgpt.data.download import RemoteFile
+from instructgpt.data.origins.download import RemoteFile
 from instructgpt.data.readers import (
     fine_grained,
     hh_rlhf,

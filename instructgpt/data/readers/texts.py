@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from instructgpt.data.files import read_text_lines
+from instructgpt.data.origins.files import read_text_lines
 from instructgpt.data.readers.report import Report
 from instructgpt.data.records import Record
 from instructgpt.errors import UserError

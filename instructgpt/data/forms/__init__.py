@@ -1,7 +1,7 @@
 """Recognises the form of a row by its columns, and converts it to our fields.
 
-Forms, in this order: our own fields (records.py), several rated answers
-(rated_forms.py), dialogues and preferences (chat_forms.py), and Alpaca's
+Forms, in this order: our own fields (data/records.py), several rated answers
+(rated.py), dialogues and preferences (chat.py), and Alpaca's
 {"instruction", "input", "output"} and Dolly's {"instruction", "context", "response"}.
 Columns of other names are renamed first, as the user says (`rename`).
 """
@@ -9,14 +9,14 @@ Columns of other names are renamed first, as the user says (`rename`).
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from instructgpt.data.chat_forms import (
+from instructgpt.data.forms.chat import (
     has_turns,
     is_dialogue,
     prompt_fields,
     record_fields,
 )
-from instructgpt.data.form_rows import FormRow
-from instructgpt.data.rated_forms import ranking
+from instructgpt.data.forms.rated import ranking
+from instructgpt.data.forms.rows import FormRow
 from instructgpt.errors import UserError
 
 # The columns that a row of each kind needs, and words that names of such columns hold.

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from instructgpt.data.form_rows import FormRow, Line
+from instructgpt.data.forms.rows import FormRow, Line
 from instructgpt.data.ranking import dense_ranks
 from instructgpt.errors import shown
 

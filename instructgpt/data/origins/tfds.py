@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from instructgpt.data.download import first_line
-from instructgpt.data.form_rows import Line
-from instructgpt.data.layout import choose
+from instructgpt.data.forms.rows import Line
+from instructgpt.data.origins.download import first_line
+from instructgpt.data.origins.layout import choose
 from instructgpt.errors import UserError
 
 _ADDRESS = re.compile(r"([^\s:]+(?::\d[\w.*]*)?)(?::(\S+))?")

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from instructgpt.data.files import unpacked_sha256
-from instructgpt.data.hub import find_hub_set
-from instructgpt.data.layout import choose
-from instructgpt.data.published import CACHE, SetFile, find_files
+from instructgpt.data.origins.files import unpacked_sha256
+from instructgpt.data.origins.hub import find_hub_set
+from instructgpt.data.origins.layout import choose
+from instructgpt.data.origins.published import CACHE, SetFile, find_files
+from instructgpt.data.origins.tables import suffix_of
 from instructgpt.data.readers import SETS, get_set
 from instructgpt.data.records import parse_lines
-from instructgpt.data.tables import suffix_of
 from instructgpt.errors import UserError
 
 # Sources whose rows may have any known form, which is recognised by their columns.
@@ -125,7 +125,7 @@ def _from_hub(address: str, cache: Path) -> Given:
 
 
 def _from_tfds(address: str) -> Given:
-    from instructgpt.data.tfds_rows import find_tfds_set
+    from instructgpt.data.origins.tfds import find_tfds_set
 
     found = find_tfds_set(address)
     files = []

@@ -13,9 +13,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from instructgpt.data.chat_forms import DIALOGUES
-from instructgpt.data.files import read_text_lines
-from instructgpt.data.json_values import JSONValue, json_values
+from instructgpt.data.forms.chat import DIALOGUES
+from instructgpt.data.origins.files import read_text_lines
+from instructgpt.data.origins.json_values import JSONValue, json_values
 from instructgpt.errors import UserError, shown
 from instructgpt.file_kinds import HEAD
 

@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from instructgpt.data.download import HUB, RemoteFile, first_line
-from instructgpt.data.layout import choose
+from instructgpt.data.origins.download import HUB, RemoteFile, first_line
+from instructgpt.data.origins.layout import choose
 from instructgpt.errors import UserError
 
 _ADDRESS = re.compile(r"([\w.-]+(?:/[\w.-]+)?)(?:@([^:\s]+))?(?::(\S+))?")

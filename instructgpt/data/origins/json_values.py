@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from instructgpt.data.files import read_lines
+from instructgpt.data.origins.files import read_lines
 from instructgpt.errors import UserError, shown
 
 _MARK = b"\xef\xbb\xbf"

@@ -8,8 +8,8 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from instructgpt.data.download import RemoteFile, sha256_of
-from instructgpt.data.form_rows import Line
+from instructgpt.data.forms.rows import Line
+from instructgpt.data.origins.download import RemoteFile, sha256_of
 from instructgpt.data.readers import Found, Report, get_set, read_file, read_rows
 from instructgpt.data.records import SPLITS, Record
 from instructgpt.data.sources import build, file_hash, is_built

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from instructgpt.data.tables import SUFFIXES, suffix_of
+from instructgpt.data.origins.tables import SUFFIXES, suffix_of
 from instructgpt.errors import UserError
 
 _SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}")

@@ -15,7 +15,7 @@ prompt, and earlier turns are the history. Names of roles never become text.
 import re
 from typing import Any, NamedTuple
 
-from instructgpt.data.form_rows import FormRow
+from instructgpt.data.forms.rows import FormRow
 from instructgpt.errors import shown
 
 DIALOGUES = ("messages", "conversations", "conversation")

@@ -1,0 +1,1 @@
+"""Where records come from: files, the hub, TensorFlow Datasets and published sets."""
