@@ -63,6 +63,21 @@ _ORDER = {
     "smollm2_cpu": ("sft", "rl_init", "reward", "ppo_ptx"),
     "small": ("pretrain", *_IMPORTED),
 }
+# Minutes of the stages where they were measured, which are printed before each.
+_MINUTES: dict[str, dict[str, float]] = {
+    "mini": dict(
+        pretrain=8.3,
+        sft=5.2,
+        rl_init=1.4,
+        label=4.9,
+        reward=6.1,
+        select=0.6,
+        ppo=3.8,
+        ppo_ptx=3.8,
+        evaluate=1.0,
+    ),
+}
+_MINUTES_ON = "2 cores of an AMD EPYC (commit f1855fd, 2026-11-30)"
 
 
 def get_config(variant: str = "mini") -> ConfigDict:
@@ -79,6 +94,8 @@ def get_config(variant: str = "mini") -> ConfigDict:
     # Where all stages show their metrics: tensorboard, wandb, module:Class, or several
     # of them, separated by commas.
     config.trackers = "tensorboard"
+    config.minutes = _MINUTES.get(variant, {})
+    config.minutes_on = _MINUTES_ON
     # Names of `config.stages`, which may also hold your own: see configs/README.md.
     config.order = _ORDER.get(variant, _ALL)
     config.together = _TOGETHER.get(variant, ())

@@ -25,7 +25,7 @@
 # [paper](https://arxiv.org/abs/2203.02155) are the background. The data are those of
 # the miniature world, as in `quickstart`.
 #
-# **Hardware and time:** MINUTES_PPO minutes on 2 CPU cores with the models that
+# **Hardware and time:** 7 minutes on 2 CPU cores with the models that
 # `quickstart` has left; without them they are trained first, which takes about as long
 # as the first six steps of `quickstart`.
 

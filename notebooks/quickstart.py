@@ -25,9 +25,9 @@
 # models of about a million parameters learn it in minutes, and the truth about it is
 # known, so a judge that no model was trained on can say which answer is better.
 #
-# **Hardware and time:** 10 minutes on 2 CPU cores (the README says which), measured
-# with `bash launch/quickstart.sh`: the same recipe, with settings for a CPU. A free
-# Colab runtime has two as well; an accelerator is not needed. A run that is interrupted
+# **Hardware and time:** 10 minutes on 2 quiet CPU cores and 36 on slow ones, measured
+# with `bash launch/quickstart.sh` (launch/README.md): the same recipe, with settings
+# for a CPU. A free Colab runtime has two as well; an accelerator is not needed. A run that is interrupted
 # goes on where it was when the cells are run again.
 
 # %% [markdown]

@@ -59,7 +59,8 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     `config.reward_model`, takes the place of the stages label and reward.
 
     The stages of `config.together` run at the same time if the CPU has a core for each;
-    the time that this takes is divided among them.
+    the time that this takes is divided among them. `config.minutes` are those that
+    stages took on the machine of `config.minutes_on`; they are printed before a stage.
 
     Raises:
       UserError: `config.order` names a stage that is not in `config.stages`,
@@ -89,6 +90,8 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     on_first(lambda: _take(workdir, order))
     name = config.get("name", "recipe")
     common.announce(f"{name}, in {workdir}: {', '.join(order)}")
+    if config.get("minutes"):
+        common.announce(f"minutes were measured on {config.minutes_on}")
     try:
         _check_same(config, workdir, order)
         _run_all(config, workdir, order)
@@ -289,12 +292,20 @@ def run_stage(config: ConfigDict, workdir: str | Path, name: str) -> Path:
         took = _minutes(workdir).get(name)
         common.announce(f"{name}: done" + (f" ({took:.1f} min)" if took else ""))
         return workdir / name
-    common.announce(f"\n=== {name} ===")
+    common.announce(f"\n=== {name}{_expected(config, [name])} ===")
     began = time.monotonic()
     stage, shared = stage_config(config, name).to_dict(), tuple(shared_values(config))
     _run_one(stage, workdir / name, shared)
     _add_minutes(workdir, [name], time.monotonic() - began)
     return workdir / name
+
+
+def _expected(config: ConfigDict, names: Sequence[str]) -> str:
+    """What stages of this recipe took together where they were measured; or ""."""
+    known = config.get("minutes", {})
+    if not all(name in known for name in names):
+        return ""
+    return f", about {sum(known[name] for name in names):.1f} min"
 
 
 def _run_one(stage: dict[str, Any], workdir: Path, shared: Collection[str]) -> None:
@@ -324,7 +335,8 @@ def _run_together(config: ConfigDict, workdir: Path, names: Sequence[str]) -> No
     cores = side_by_side.shares(len(left)) if len(left) > 1 else []
     if not cores:
         return
-    common.announce(f"\n=== {' and '.join(left)}, side by side ===")
+    expected = _expected(config, left)
+    common.announce(f"\n=== {' and '.join(left)}, side by side{expected} ===")
     began = time.monotonic()
     shared = tuple(shared_values(config))
     calls: dict[str, side_by_side.Call] = {}

@@ -284,7 +284,10 @@ def test_a_second_run_changes_nothing(run, capsys):
 
 
 def test_a_reward_model_that_is_there_serves_the_recipe(run, tmp_path, capsys):
-    """It takes the place of label and reward, in every stage that reads one."""
+    """It takes the place of label and reward, in every stage that reads one.
+
+    The stage that is run says how long it took where that was measured.
+    """
     config = get_config(data_dir=str(run.workdir / "data"))
     path = str(run.workdir / "reward")
     config.reward_model = path
@@ -296,12 +299,16 @@ def test_a_reward_model_that_is_there_serves_the_recipe(run, tmp_path, capsys):
     assert stages["evaluate"].evaluate.comparisons == ""
     (tmp_path / "sft").symlink_to(run.workdir / "sft")
     config.order = ("label", "reward", "select")
+    config.update(minutes={"select": 1.5}, minutes_on="a tester's desk")
     recipe.run(config, tmp_path)
     assert (
         load_json(tmp_path, "select", "selected.json")["step"]
         == (load_json(run.workdir, "select", "selected.json")["step"])
     )
-    assert "label" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "label" not in out
+    assert "minutes were measured on a tester's desk" in out
+    assert "=== select, about 1.5 min ===" in out
 
 
 def test_a_reward_model_of_another_world_is_refused_at_once(run, tmp_path):
