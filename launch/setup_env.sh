@@ -1,7 +1,8 @@
-# Sourced by the scripts beside it. Goes to the repository root, makes .venv with the
-# first suitable Python, and installs the packages of requirements.txt and
-# pyproject.toml, with JAX for the GPU or TPU of this machine. The next time it only
-# compares a checksum.
+# Sourced by the scripts beside it; `bash launch/setup_env.sh` only sets up.
+#
+# Goes to the repository root, makes .venv with the first suitable Python, and installs
+# the packages of requirements.txt and pyproject.toml, with JAX for the GPU or TPU of
+# this machine. The next time it only compares a checksum.
 # shellcheck shell=bash
 
 caller=$PWD
@@ -93,3 +94,8 @@ setup_env() {
   # shellcheck source=/dev/null
   source .venv/bin/activate
 }
+
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+  set -euo pipefail
+  setup_env "$@"
+fi

@@ -18,8 +18,8 @@
 # The stage `ppo_ptx` does the same few things hundreds of times: it samples answers,
 # scores them, and updates the policy and the value net. This notebook calls these
 # functions by hand, on one batch, and looks at every number on the way, as colours over
-# the text. Then it turns the two knobs: $\beta$, the price of leaving the reference,
-# and $\gamma$, the share of pretraining.
+# the text. Then it turns $\beta$, the price of leaving the reference, and switches on
+# $\gamma$, the weight of pretraining.
 #
 # Section 3.5, Equation 2 and Appendix C.4 of the
 # [paper](https://arxiv.org/abs/2203.02155) are the background. The data are those of
@@ -27,14 +27,17 @@
 #
 # **Hardware and time:** 7 minutes on 2 CPU cores with the models that
 # `quickstart` has left; without them they are trained first, which takes about as long
-# as the first six steps of `quickstart`.
+# as steps 1 to 5 of `quickstart`.
 
 # %% [markdown]
 # ## Set-up
 #
 # On Colab the next cell fetches the code and installs what it needs. Elsewhere it only
-# finds the repository: `bash launch/quickstart.sh` has made an environment,
-# `pip install -e '.[notebooks]'` adds a kernel to it.
+# finds the repository. To open notebooks in the environment that
+# `bash launch/quickstart.sh` makes, in a terminal:
+#
+#     source .venv/bin/activate
+#     pip install -e '.[notebooks]' && jupyter lab notebooks
 
 # %%
 import os
@@ -61,8 +64,8 @@ os.chdir(next(p for p in (here, *here.parents) if (p / "instructgpt").is_dir()))
 sys.path.insert(0, os.getcwd())
 
 # %% [markdown]
-# `SMOKE = True` takes models too small to learn: each cell does the same, in a minute,
-# and the numbers mean nothing.
+# `SMOKE = True` takes models too small to learn: each cell does the same, in a few
+# minutes, and the numbers mean nothing.
 
 # %% tags=["parameters"]
 SMOKE = bool(int(os.environ.get("SMOKE", "0")))
@@ -109,8 +112,8 @@ for stage in ("pretrain", "sft", "rl_init", "label", "reward"):
 #
 # Four models: the *policy* that is trained, the *reference* that it must not leave, the
 # *reward model*, and the *value net*, which guesses the reward that is still to come.
-# Policy and reference are both the model of step 3 of `quickstart` at first, and the
-# value net starts as a copy of the reward model (App. C.4).
+# Policy and reference are both RL-init at first, the model of step 3 of `quickstart`,
+# and the value net starts as a copy of the reward model (App. C.4).
 
 # %%
 context = common.start(
@@ -157,9 +160,9 @@ def new_step(ppo):
 
 
 # %% [markdown]
-# One iteration is these lines; the stage adds shuffling, several minibatches, logs and
-# checkpoints. The batch of an iteration is sampled by the policy of that moment, and
-# each episode is used once.
+# `collect` and `learn` below are one iteration; the stage adds shuffling, logs and
+# checkpoints. The answers of an iteration are sampled by the policy of that moment, and
+# each is learnt from once.
 
 # %%
 EPISODES = 16 if SMOKE else 64
@@ -187,21 +190,27 @@ def prompts_of(number):
 
 def text_of(number):
     """Pretraining windows, one for every four episodes."""
-    rows = [text[(number * 16 + i) % len(text)] for i in range(EPISODES // 4)]
+    first = number * (EPISODES // 4)
+    rows = [text[(first + i) % len(text)] for i in range(EPISODES // 4)]
     return jax.tree.map(lambda *x: jnp.array(np.stack(x)), *rows)
 
 
-def iterate(state, step, number, *, ptx=True):
-    """(state, rollout [B, ...], metrics) of one iteration."""
+def collect(state, number):
+    """Answers to the prompts of an iteration, with all that PPO needs: a Rollout."""
     with jax.set_mesh(mesh):
         prompts = prompts_of(number)
         samples = sample(state.policy.params, prompts, jax.random.key(number))
         scores = score(reward.params, prompts, samples)
-        rollout = roll_out(prompts, samples, scores, initial.params, state.value.params)
-        texts = split_batch(text_of(number), 2) if ptx else (None, None)
+        return roll_out(prompts, samples, scores, initial.params, state.value.params)
+
+
+def learn(state, step, rollout, number, *, ptx=True):
+    """The state after an update on each half of the rollout."""
+    texts = split_batch(text_of(number), 2) if ptx else (None, None)
+    with jax.set_mesh(mesh):
         for part, rows in zip(split_batch(rollout, 2), texts, strict=True):
-            state, metrics = step(state, part, rows, jax.random.key(number))
-    return state, rollout, metrics
+            state, _ = step(state, part, rows, jax.random.key(number))
+    return state
 
 
 settings = PPOConfig(
@@ -209,14 +218,16 @@ settings = PPOConfig(
 )
 step = new_step(settings)
 state = new_state()
-for number in range(4 if SMOKE else 30):
-    state, rollout, metrics = iterate(state, step, number)
+START = 4 if SMOKE else 30
+for number in range(START):
+    state = learn(state, step, collect(state, number), number)
+rollout = collect(state, START)  # nothing has been learnt from it yet
 
 # %% [markdown]
 # ## 2. A rollout
 #
 # The policy has now had a few iterations, so that it differs from the reference. This
-# is the batch of its latest iteration: `B` episodes, prompts padded on the left to `P`
+# is the batch of its next one: `B` episodes, prompts padded on the left to `P`
 # tokens and responses on the right to `R`. `response_valid` is the mask of real tokens,
 # end of text included; everything below is 0 or ignored where it is False.
 
@@ -310,11 +321,13 @@ colored(lines(episodes.advantages, few))
 # %% [markdown]
 # ### The update, and the ratio
 #
-# One step on this batch: the clipped surrogate of the advantages, the pretraining
-# gradient, and the value loss, each in one line of the metrics. Then the new policy's
-# probability of each token, divided by the one that it was sampled with. Blue tokens
-# have become more probable. The ratio is clipped at $1 \pm 0.2$: beyond it a token has
-# no gradient any more.
+# One step on this batch, with three losses: the clipped surrogate of the advantages
+# (`policy_loss`), the pretraining text's (`ptx_loss`) and the value net's
+# (`value_loss`). Below the table stands the new policy's probability of each token,
+# divided by the one that it was sampled with: blue tokens have become more probable.
+# The surrogate stops pushing a token once its ratio has passed 1.2 with a positive
+# advantage, or fallen below 0.8 with a negative one. A token that has moved the wrong
+# way keeps its gradient.
 
 
 # %%
@@ -329,8 +342,7 @@ def log_probs_now(params):
 
 
 with jax.set_mesh(mesh):
-    before = jnp.exp(log_probs_now(state.policy.params) - rollout.log_probs)
-    state, metrics = step(state, rollout, text_of(number + 1), jax.random.key(1))
+    state, metrics = step(state, rollout, text_of(START), jax.random.key(1))
     ratio = jnp.exp(log_probs_now(state.policy.params) - rollout.log_probs)
 table(
     [(name, f"{float(value.mean()):.4f}") for name, value in sorted(metrics.items())],
@@ -342,7 +354,7 @@ colored(lines(ratio - 1, few), limit=0.2)
 
 # %%
 real = np.array(rollout.response_valid)
-moved = np.array(jnp.sign(ratio - before) == jnp.sign(episodes.advantages))
+moved = np.array(jnp.sign(ratio - 1) == jnp.sign(episodes.advantages))
 print(
     f"{moved[real].mean():.0%} of the tokens moved the way their advantage asks; the "
     "others share parameters with tokens that ask for more, or with the text"
@@ -351,9 +363,9 @@ print(
 # %% [markdown]
 # ## 3. Turning $\beta$
 #
-# From the same start, four prices of a nat. With a low price the policy follows the
+# From the same start, several values of $\beta$. With a low one the policy follows the
 # reward model wherever it leads; with a high one it stays where it was. The last column
-# is what nobody in training sees: the gold judge of the answers.
+# is what nobody in training sees: the gold judge's mean mark, from 1 to 7.
 
 # %%
 BETAS = (0.0, 0.2) if SMOKE else (0.0, 0.05, 0.2, 1.0)
@@ -361,12 +373,13 @@ ITERATIONS = 3 if SMOKE else 40
 
 
 def run(ppo, *, ptx=False):
-    """Trains from the start, and gives [{metric: mean}] and the last rollout."""
+    """Trains from the start; gives the state and a row of metrics per iteration."""
     state, step, rows = new_state(), new_step(ppo), []
     for number in range(ITERATIONS):
-        state, rollout, _ = iterate(state, step, number, ptx=ptx)
+        rollout = collect(state, number)
         found = rollout_metrics(rollout, kl_coef=ppo.kl_coef)
         rows.append({name: float(value.mean()) for name, value in found.items()})
+        state = learn(state, step, rollout, number, ptx=ptx)
     return state, rows
 
 
@@ -444,7 +457,7 @@ mixed, rows = run(settings, ptx=True)
 with jax.set_mesh(mesh):
     found = {
         "GPT": (loss(gpt.params), None),
-        "where PPO starts": (loss(initial.params), None),
+        "RL-init, where PPO starts": (loss(initial.params), None),
         "PPO": (loss(trained[0.2][0].policy.params), trained[0.2][1]),
         "PPO-ptx": (loss(mixed.policy.params), rows),
     }
@@ -457,7 +470,7 @@ table(
 )
 
 # %% [markdown]
-# The paper takes $\gamma = 27.8$ for a sum of logits' gradients over 8 windows an
-# episode, and reports the repair in Section 4.2 and Figures 28 to 34. What `ppo_ptx.py`
-# does with these functions over 120 iterations is in `quickstart`; its curves are in
-# `runs/mini/ppo_ptx` and in `report.html`.
+# The paper multiplies the pretraining gradient by $\gamma = 27.8$, takes 8 windows of
+# pretraining text per episode (App. C.4), and reports the repair in Section 4.2. Here
+# $\gamma = 1$, with one window for every four episodes. What comes out after 120
+# iterations is in `quickstart` and in the report, `runs/mini/evaluate/report.html`.

@@ -17,25 +17,29 @@
 #
 # The whole recipe of *Training language models to follow instructions with human
 # feedback* ([Ouyang et al. 2022](https://arxiv.org/abs/2203.02155)): a language model
-# is pretrained, learns from demonstrations, a reward model learns from rankings, and
-# PPO trains the language model against it. At the end stands the paper's Figure 1,
+# is pretrained and fine-tuned on demonstrations, a reward model learns from rankings,
+# and PPO trains the language model against it. At the end stands the paper's Figure 1,
 # made by models that you have just trained.
 #
 # The data are a miniature world with its own people, towns and trades. It is small, so
 # models of about a million parameters learn it in minutes, and the truth about it is
 # known, so a judge that no model was trained on can say which answer is better.
 #
-# **Hardware and time:** 10 minutes on 2 quiet CPU cores and 36 on slow ones, measured
-# with `bash launch/quickstart.sh` (launch/README.md): the same recipe, with settings
-# for a CPU. A free Colab runtime has two as well; an accelerator is not needed. A run that is interrupted
-# goes on where it was when the cells are run again.
+# **Hardware and time:** 10 minutes on 2 quiet CPU cores and 36 on slow ones, as
+# `bash launch/quickstart.sh` took (launch/README.md); the cells run PPO and PPO-ptx one
+# after the other, and take a little longer. A free Colab runtime has two cores as well;
+# an accelerator is not needed. A run that is interrupted goes on where it was when the
+# cells are run again.
 
 # %% [markdown]
 # ## Set-up
 #
 # On Colab the next cell fetches the code and installs what it needs. Elsewhere it only
-# finds the repository: `bash launch/quickstart.sh` has made an environment,
-# `pip install -e '.[notebooks]'` adds a kernel to it.
+# finds the repository. To open notebooks in the environment that
+# `bash launch/quickstart.sh` makes, in a terminal:
+#
+#     source .venv/bin/activate
+#     pip install -e '.[notebooks]' && jupyter lab notebooks
 
 # %%
 import os
@@ -62,8 +66,8 @@ os.chdir(next(p for p in (here, *here.parents) if (p / "instructgpt").is_dir()))
 sys.path.insert(0, os.getcwd())
 
 # %% [markdown]
-# `SMOKE = True` runs everything in about a minute with models too small to learn
-# much: good for a first look at what happens.
+# `SMOKE = True` runs everything with models too small to learn much, in about four
+# minutes the first time: good for a first look at what happens.
 
 # %% tags=["parameters"]
 SMOKE = bool(int(os.environ.get("SMOKE", "0")))
@@ -110,7 +114,9 @@ curves = {"pretrain": run("pretrain")}
 picture(figures.loss_curves(curves))
 
 # %%
-context = common.start(recipe.stage_config(config, "pretrain"), WORKDIR / "pretrain")
+# The stage's data, opened to look at.
+pretraining = recipe.stage_config(config, "pretrain")
+context = common.start(pretraining, WORKDIR / "pretrain", reading=True)
 documents = context.data.source("documents", "train")
 table([(d["kind"], d["text"]) for d in documents[:5]], ["kind", "document"])
 
@@ -148,15 +154,17 @@ picture(figures.loss_curves({"rl_init": curves["rl_init"]}))
 # %% [markdown]
 # ## 4. Answers and rankings
 #
-# SFT models and the model of step 3 answer new prompts, 4 to 9 times each, and labelers
-# rank the answers from best to worst, ties allowed (paper §3.4). Here the labelers are
-# simulated: each has a taste of their own and makes mistakes, so that two of them agree
-# about as often as the paper's did, 73 %. Some are held out: the reward model never
-# learns from them. As in the paper, one labeler ranks the answers to a training prompt.
+# SFT models and the model of step 3 answer new prompts, and labelers rank the answers
+# from best to worst, ties allowed (paper §3.4). The paper has 4 to 9 answers per
+# prompt; `mini` has 8, two of which were written for other prompts: without them so
+# small a reward model hardly looks at the prompt. Here the labelers are simulated: each
+# has a taste of their own and makes mistakes, so that two of them agree on about 70 %
+# of the pairs that neither ties; the paper's agreed on 73 %. Some are held out: the
+# reward model never learns from them. As in the paper, one labeler ranks the answers to
+# a training prompt.
 
 # %%
 run("label")
-labels = json.loads((WORKDIR / "label" / "labels.json").read_text())
 ranking = open_comparisons(WORKDIR / "label", "train")[0]
 print(f"Ranked by {ranking['labeler']}: {ranking['prompt']}")
 table(
@@ -175,7 +183,8 @@ table(
 # \mathbb{E}_{(x, y_w, y_l) \sim D}
 # \left[\log \sigma\big(r_\theta(x, y_w) - r_\theta(x, y_l)\big)\right]$$
 #
-# One epoch only, since more overfit. Afterwards a bias shifts its scores so that
+# The code divides by the number of pairs that are not tied. There is one epoch only,
+# since more overfit. Afterwards a bias shifts its scores so that
 # demonstrations average 0.
 
 # %%
@@ -187,7 +196,7 @@ table(
         ("training labelers", f"{accuracy['valid_accuracy']:.1%}"),
         ("held-out labelers", f"{accuracy['heldout_accuracy']:.1%}"),
     ],
-    ["pairs that one of them does not tie", "reward model right"],
+    ["pairs ranked by", "reward model right"],
 )
 
 # %% [markdown]
@@ -217,7 +226,8 @@ picture(figures.sft_epochs({"sft_epochs": selected["epochs"]}))
 # + \gamma\; \mathbb{E}_{x \sim D_{\mathrm{pretrain}}}
 # \left[\log \pi_\phi^{\mathrm{RL}}(x)\right]$$
 #
-# $\gamma = 0$ is PPO, $\gamma > 0$ PPO-ptx: these are the models called InstructGPT.
+# $\pi^{\mathrm{SFT}}$ is here the model of step 3, not that of step 2. $\gamma = 0$ is
+# PPO, $\gamma > 0$ PPO-ptx: these are the models called InstructGPT.
 # Watch score and KL rise together: the first is what is bought, the second its price.
 
 # %%
@@ -244,27 +254,23 @@ picture(figures.win_rates(results))
 print(format_results_table(results))
 
 # %% [markdown]
-# How good is the reward model, beside people? On the pairs of answers that neither of
-# two labelers ties, the two agree with each other as often as the right column says,
-# and the model with either of them as often as the middle one does.
+# How good is the reward model, beside people? Take the pairs of answers that two
+# labelers both rank without a tie. The right column says how often the two agree, and
+# the middle one how often the reward model agrees with one of them.
 
 # %%
 rates = results["reward_model"]
-table(
-    [
-        (
-            f"{name} labelers",
-            f"{rates[f'shared_pairs_{key}'][0]:.1%}",
-            f"{rates[f'agreement_{key}'][0]:.1%}",
-        )
-        for name, key in (("training", "train"), ("held-out", "heldout"))
-    ],
-    ["pairs of two", "reward model and labeler", "labeler and labeler"],
-)
+rows = []
+for name, key in (("training labelers", "train"), ("held-out labelers", "heldout")):
+    model, labelers = rates[f"shared_pairs_{key}"][0], rates[f"agreement_{key}"][0]
+    rows.append((name, f"{model:.1%}", f"{labelers:.1%}"))
+table(rows, ["", "reward model and labeler", "labeler and labeler"])
 
 # %% [markdown]
-# What each model does right and wrong, as in the paper's Figure 4, and whether
-# the reward model agrees with labelers it has never met:
+# What each model does right and wrong, as in the paper's Figure 4. What PPO gains here
+# is tone: nearly all of its answers suit an assistant. It follows the instruction no
+# better than SFT and hallucinates no less, unlike in the paper. The second picture
+# shows whether the reward model agrees with labelers it has never met.
 
 # %%
 picture(figures.flags(results))
@@ -272,11 +278,11 @@ picture(figures.reward_accuracy(results))
 
 # %% [markdown]
 # The alignment tax: reinforcement learning costs some of what pretraining taught, so
-# the loss on documents rises, and the mix of PPO-ptx gives part of it back.
+# the loss on documents rises, and the pretraining gradients of PPO-ptx give it back.
 
 # %%
-curves = load_curves(results, WORKDIR / "evaluate")
-picture(figures.pretraining_loss(results, curves))
+saved = load_curves(results, WORKDIR / "evaluate")
+picture(figures.pretraining_loss(results, saved))
 
 # %% [markdown]
 # ### Side by side

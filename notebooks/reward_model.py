@@ -26,14 +26,17 @@
 #
 # **Hardware and time:** 2 minutes on 2 CPU cores with the models that
 # `quickstart` has left; without them they are trained first, which takes about as long
-# as the first six steps of `quickstart`.
+# as steps 1 to 5 of `quickstart`.
 
 # %% [markdown]
 # ## Set-up
 #
 # On Colab the next cell fetches the code and installs what it needs. Elsewhere it only
-# finds the repository: `bash launch/quickstart.sh` has made an environment,
-# `pip install -e '.[notebooks]'` adds a kernel to it.
+# finds the repository. To open notebooks in the environment that
+# `bash launch/quickstart.sh` makes, in a terminal:
+#
+#     source .venv/bin/activate
+#     pip install -e '.[notebooks]' && jupyter lab notebooks
 
 # %%
 import os
@@ -60,8 +63,8 @@ os.chdir(next(p for p in (here, *here.parents) if (p / "instructgpt").is_dir()))
 sys.path.insert(0, os.getcwd())
 
 # %% [markdown]
-# `SMOKE = True` takes models too small to learn: each cell does the same, in a minute,
-# and the numbers mean nothing.
+# `SMOKE = True` takes models too small to learn: each cell does the same, in a few
+# minutes, and the numbers mean nothing.
 
 # %% tags=["parameters"]
 SMOKE = bool(int(os.environ.get("SMOKE", "0")))
@@ -119,10 +122,7 @@ def fitting(source, most):
 # scores each answer, $r_k$.
 
 # %%
-ranking = max(
-    (rankings[i] for i in range(min(50, len(rankings)))),
-    key=lambda r: len(set(r["ranks"])),
-)
+ranking = max(rankings[:50], key=lambda r: len(set(r["ranks"])))
 answers, ranks = ranking["responses"], np.array(ranking["ranks"])
 scores = reward.score([ranking["prompt"]] * len(answers), answers)
 order = np.argsort(ranks, kind="stable")
@@ -142,7 +142,7 @@ table(
 
 # %%
 pairs = [(w, v) for w in order for v in order if ranks[w] < ranks[v]]
-losses = [-np.log(1 / (1 + np.exp(scores[v] - scores[w]))) for w, v in pairs]
+losses = [np.log1p(np.exp(scores[v] - scores[w])) for w, v in pairs]
 by_hand = np.mean(losses)
 in_code = pairwise_ranking(
     jnp.array(scores)[None],
@@ -182,7 +182,7 @@ table(
 # ## 2. Training on one batch
 #
 # A reward model starts as the SFT model without its unembedding, with a new head that
-# gives a single number (App. C.2). Its first scores are noise, so that half of the
+# gives a single number (§3.5). Its first scores are noise, so that half of the
 # pairs are right by chance; a model that gives all answers the same score has a loss of
 # $\ln 2 = 0.693$. Below is the whole training step of the repository, called by hand.
 # Twenty updates on the same 16 rankings learn those by heart, and nothing about others:
@@ -319,7 +319,7 @@ def calibration(confidence, right):
 
 
 print(
-    f"{len(right)} pairs: right in {right.mean():.1%}, by its own word in "
+    f"{len(right)} pairs: right in {right.mean():.1%}, and expects to be in "
     f"{confidence.mean():.1%}"
 )
 picture(calibration(confidence, right))
@@ -331,7 +331,7 @@ picture(calibration(confidence, right))
 # ## 5. Best of N, and over-optimisation
 #
 # The simplest policy that uses a reward model: sample N answers and keep the one with
-# the highest score. It costs no training, its KL from the SFT model is known,
+# the highest score. It costs no training, its KL from the SFT model is at most
 # $\ln N - (N-1)/N$ nats, and it shows within a minute how much optimisation a reward
 # model bears. These lines are all of it.
 
@@ -369,6 +369,7 @@ own = {
     "reward model": [best_of(n, scored, scored) for n in sizes],
     "hasty reward model": [best_of(n, hastily, hastily) for n in sizes],
 }
+spread = {"reward model": scored.std(), "hasty reward model": hastily.std()}
 table(
     [
         (n, f"{kl:.2f}", *(f"{c[i]:.2f}" for c in (*curves.values(), *own.values())))
@@ -376,7 +377,7 @@ table(
     ],
     [
         "N",
-        "KL, nats",
+        "KL at most, nats",
         *(f"Likert, by {k}" for k in curves),
         *(f"own score, {k}" for k in own),
     ],
@@ -392,19 +393,18 @@ def optimisation():
     for name, values in curves.items():
         left.plot(nats, values, color=colors[name], marker="o", label=name)
     for name, values in own.items():
-        values = (np.array(values) - values[0]) / hasty_spread[name]
+        values = (np.array(values) - values[0]) / spread[name]
         right.plot(nats, values, color=colors[name], marker="o")
     left.set_title("What the gold judge says")
     right.set_title("What the model says of its own choice")
     left.set_ylabel("Likert, 1 to 7")
     right.set_ylabel("score gained, in its standard deviations")
     for ax in (left, right):
-        ax.set_xlabel("KL from the SFT model, nats")
+        ax.set_xlabel("KL from the SFT model at most, nats")
     left.legend(loc="lower left", bbox_to_anchor=(0, 0.52))
     return fig
 
 
-hasty_spread = {"reward model": scored.std(), "hasty reward model": hastily.std()}
 picture(optimisation())
 
 # %% [markdown]
@@ -412,7 +412,8 @@ picture(optimisation())
 # left says what the choices are worth. The trained model's gain is real, but it ends
 # where its own score still climbs: from N = 16 on the answers become worse, in the run
 # of `mini` that this was written with (5.27 at N = 16, 5.14 at 128). What the hasty
-# model chooses is soon worse than what comes first. This is over-optimisation. A policy
+# model chooses is soon worse than a single sample. The grey line chooses by the gold
+# judge: the best that is possible. This is over-optimisation. A policy
 # trained by PPO can go much further than the 4 nats of best of 128, and has gradients
 # to find the weak spots. That is what the KL penalty is for: the `ppo_ptx` notebook
 # turns it.

@@ -18,9 +18,9 @@
 # The same code runs on one chip and on hundreds. What changes is the *mesh*: how many
 # chips share the batch, and how many share the weights. This notebook takes eight CPU
 # devices for eight chips, looks at which chip holds what, checks that a training step
-# gives the same numbers on every mesh, and counts what goes over the links. Then it
-# plans the paper's models for machines that are not here: what they need, what bounds
-# them, and what to change.
+# gives the same numbers on every mesh up to rounding, and counts what goes over the
+# links. Then it plans the paper's models for machines that are not here: what they
+# need, what bounds them, and what to change.
 #
 # **Hardware and time:** MINUTES_SCALE minutes on 2 CPU cores. No accelerator is used.
 
@@ -28,8 +28,11 @@
 # ## Set-up
 #
 # On Colab the next cell fetches the code and installs what it needs. Elsewhere it only
-# finds the repository: `bash launch/quickstart.sh` has made an environment,
-# `pip install -e '.[notebooks]'` adds a kernel to it.
+# finds the repository. To open notebooks in the environment that
+# `bash launch/quickstart.sh` makes, in a terminal:
+#
+#     source .venv/bin/activate
+#     pip install -e '.[notebooks]' && jupyter lab notebooks
 
 # %%
 import os
@@ -100,7 +103,7 @@ print(f"{jax.device_count()} devices")
 # rows. Chips along `fsdp` hold different parts of each weight and also read different
 # rows: before a layer runs, they gather its weights. Chips along `tensor` share the
 # rows, and each computes a part of the heads and of the MLP. One table says which axis
-# of an array is cut by which axis of the mesh; it is all there is to change.
+# of an array is cut by which axis of the mesh. To change the layout, change this table.
 
 # %%
 table(
@@ -175,8 +178,9 @@ picture(owners(meshes))
 # ## 2. The same step on every mesh
 #
 # One update of the language model on one batch, with the step that the stages use. The
-# loss and the gradient's norm must not depend on the mesh; the memory of a chip and
-# what it receives over the links do. Bytes are counted in the compiled program.
+# loss and the gradient's norm differ by rounding alone. The memory of a chip and what
+# it receives over the links depend on the mesh; bytes are counted in the compiled
+# program.
 
 # %%
 B, T = 16, 64
@@ -200,13 +204,15 @@ def one_update(mesh):
     return metrics["loss"].mean(), metrics["grad_norm"].mean(), held, sent
 
 
-rows = []
+rows, losses = [], []
 for name, mesh in {"1 chip": make_mesh(MeshConfig(cpu_devices=1)), **meshes}.items():
     loss, norm, held, sent = one_update(mesh)
     kinds = ", ".join(f"{kind} {size / 2**20:.1f}" for kind, size in sent.items())
+    losses.append(float(loss))
     rows.append(
         (name, f"{loss:.6f}", f"{norm:.6f}", f"{held / 2**20:.2f}", kinds or "-")
     )
+np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
 table(rows, ["mesh", "loss", "gradient norm", "MiB of state on a chip", "MiB received"])
 
 # %% [markdown]
@@ -221,21 +227,21 @@ table(rows, ["mesh", "loss", "gradient norm", "MiB of state on a chip", "MiB rec
 # for the machine's mesh, as the stage builds them, and reads the answer off the
 # compiled programs. Nothing is run, so that the machine need not be there. Here is SFT
 # of the paper's smallest model on eight GPUs. XLA for CPUs stands in for that for GPUs:
-# what a chip holds is exact, what it needs while the step runs is near.
+# what a chip holds is exact, what it needs while the step runs is an estimate.
 
 # %%
 config = sft_config.get_config("smoke" if SMOKE else "1.3b")
 MODEL = "125m" if SMOKE else "1.3b"
 
 
-def plan(machine, **mesh):
+def plan(machine, *, data, fsdp, tensor=1):
     """(text, numbers) of the plan of one training step."""
-    config.mesh.update(mesh)
+    config.mesh.update(dict(data=data, fsdp=fsdp, tensor=tensor))
     return plan_stage(config, Request(model=MODEL, **machine), log=lambda line: None)
 
 
 gpus = dict(devices=8, gpu="h100")
-text, numbers = plan(gpus, data=1, fsdp=8, tensor=1)
+text, numbers = plan(gpus, data=1, fsdp=8)
 print(text)
 
 # %% [markdown]
@@ -255,9 +261,9 @@ def memory(plans):
     ax.grid(axis="y", visible=False)
     ax.grid(axis="x", visible=True)
     names = []
-    for row, (name, plan) in enumerate(reversed(plans.items())):
-        parts = dict(plan["bytes_per_chip"]["held"])
-        parts["while the step runs"] = max(plan["bytes_per_chip"]["running"].values())
+    for row, (name, found) in enumerate(reversed(plans.items())):
+        parts = dict(found["bytes_per_chip"]["held"])
+        parts["while the step runs"] = max(found["bytes_per_chip"]["running"].values())
         start = 0.0
         for color, size in zip(colors, parts.values()):
             ax.barh(row, size / 2**30, left=start, color=color)
@@ -281,16 +287,16 @@ table(
     [
         (
             name,
-            f"{plan['bytes_per_chip']['peak'] / 2**30:.2f}",
+            f"{found['bytes_per_chip']['peak'] / 2**30:.2f}",
             ", ".join(
                 f"{kind} {size / 2**30:.1f}"
-                for phase in plan["phases"].values()
+                for phase in found["phases"].values()
                 for kind, size in phase["collective_bytes"].items()
             ),
-            f"{sum(p['bound_seconds'] for p in plan['phases'].values()):.3f}",
-            ", ".join({p["bound_by"] for p in plan["phases"].values()}),
+            f"{sum(p['bound_seconds'] for p in found['phases'].values()):.3f}",
+            ", ".join({p["bound_by"] for p in found["phases"].values()}),
         )
-        for name, plan in plans.items()
+        for name, found in plans.items()
     ],
     ["mesh", "GiB at most", "GiB received, by kind", "seconds at best", "bound by"],
 )
@@ -298,18 +304,18 @@ table(
 # %% [markdown]
 # ## 4. The paper's largest stage
 #
-# PPO-ptx at 175B has four models on the chips at a time and four programs: sampling,
-# scoring, the rollout's log-probs and the update. To plan it takes an hour, so here are
-# only its sizes; what it needs on TPU slices of 8 to 256 chips is in
-# `instructgpt/plan/README.md`.
+# PPO-ptx at 175B has four models on the chips at a time and five programs: prefill,
+# decoding, scores, the rollout's log-probs and values, and the update. To plan it takes
+# an hour, so here are only its sizes; what it needs on TPU slices of 8 to 256 chips is
+# in `instructgpt/plan/README.md`.
 
 # %%
 largest = ppo_ptx_config.get_config("175b")
 table(
     [
-        ("episodes of an iteration", largest.train.batch_size),
-        ("of a minibatch", largest.rollout.minibatch_size),
-        ("pretraining windows an episode", largest.rollout.ptx_per_episode),
+        ("episodes per iteration", largest.train.batch_size),
+        ("episodes per minibatch", largest.rollout.minibatch_size),
+        ("pretraining windows per episode", largest.rollout.ptx_per_episode),
         ("tokens of a prompt", largest.data.max_prompt),
         ("tokens of a response", largest.data.max_response),
         *largest.mesh.items(),
@@ -323,7 +329,7 @@ table(
 
 # %%
 try:
-    print(plan(dict(topology="v5e:4x4"), data=1, fsdp=16, tensor=1)[0])
+    print(plan(dict(topology="v5e:4x4"), data=1, fsdp=16)[0])
 except UserError as error:
     print(error)
 
@@ -334,15 +340,14 @@ except UserError as error:
 # the machines; `--dry-run` prints what they would do, word for word.
 
 # %%
-print(
-    subprocess.run(
-        [
-            *("bash", "launch/slurm.sh", "--dry-run"),
-            *("--config=configs/sft.py:1.3b", "--workdir=runs/1.3b/sft"),
-        ],
-        env={**os.environ, "NODES": "2", "GPUS": "8", "SHARED": "/shared/me"},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+machines = dict(NODES="2", GPUS="8", SHARED="/shared/me")
+line = "--config=configs/sft.py:1.3b --workdir=/shared/me/runs/sft"
+dry = subprocess.run(
+    f"bash launch/slurm.sh --dry-run {line}",
+    shell=True,
+    env=os.environ | machines,
+    capture_output=True,
+    text=True,
+    check=True,
 )
+print(dry.stdout)

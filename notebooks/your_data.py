@@ -17,8 +17,8 @@
 #
 # Thirty answers as you would give them, twenty prompts with better and worse answers, a
 # page of text, and a model that others have pretrained: with these one can go through
-# all of InstructGPT. This notebook checks such files, imports SmolLM2-135M, trains SFT,
-# reward model and PPO-ptx on them, and asks the models side by side.
+# all of InstructGPT. This notebook checks such files, imports SmolLM2-135M-Instruct,
+# trains SFT, reward model and PPO-ptx on them, and asks the models side by side.
 #
 # **Hardware and time:** MINUTES_DATA minutes on 2 CPU cores; it runs on one GPU or TPU
 # chip as well.
@@ -27,8 +27,11 @@
 # ## Set-up
 #
 # On Colab the next cell fetches the code and installs what it needs. Elsewhere it only
-# finds the repository: `bash launch/quickstart.sh` has made an environment,
-# `pip install -e '.[notebooks]'` adds a kernel to it.
+# finds the repository. To open notebooks in the environment that
+# `bash launch/quickstart.sh` makes, in a terminal:
+#
+#     source .venv/bin/activate
+#     pip install -e '.[notebooks]' && jupyter lab notebooks
 
 # %%
 import os
@@ -102,7 +105,9 @@ damaged = WORKDIR / "damaged.jsonl"
 damaged.write_text((raw / "demonstrations.jsonl").read_text()[:-20])
 command(
     "instructgpt.prepare",
-    *(str(WORKDIR / "never"), f"--demonstrations={damaged}", "--tokenizer=none"),
+    str(WORKDIR / "never"),
+    f"--demonstrations={damaged}",
+    "--tokenizer=none",
     check=False,
 )
 
@@ -119,7 +124,9 @@ if not records.exists():
         f"--comparisons={raw}/comparisons.jsonl",
         f"--documents={raw}/documents.txt",
         "--option=plain_text.per=block",
-        *("--valid=0.15", "--test=0", "--tokenizer=none"),
+        "--valid=0.15",
+        "--test=0",
+        "--tokenizer=none",
     )
 
 # %% [markdown]
@@ -137,7 +144,8 @@ base = LanguageModel.open(
 print(base.model.config)
 
 # %% [markdown]
-# How probable does it find your answer? This is the number that SFT makes larger.
+# How probable does it find your answer, one of the demonstrations? This is the number
+# that SFT makes larger.
 
 # %%
 QUESTION = "Where can I find the Viking ship?"
@@ -148,8 +156,9 @@ print(f"{found.log_prob:.1f} nats for {found.num_tokens} tokens")
 # %% [markdown]
 # ## 4. Train
 #
-# `smollm2_cpu` takes a few dozen steps on a CPU; on an accelerator `smollm2` has the
-# whole recipe. The same line again goes on where it was, or ends at once.
+# `smollm2_cpu` has 12 updates of SFT and 3 iterations of PPO, which the flags here make
+# 40 and 12. On an accelerator `smollm2` has the whole recipe. The same line again goes
+# on where it was, or ends at once.
 
 # %%
 STEPS = 2 if SMOKE else 40
@@ -165,8 +174,9 @@ command(
 # %% [markdown]
 # ## 5. Ask them
 #
-# The museum's guide, before and after. The reward model's score is 0 for the mean of
-# the demonstrations.
+# The museum's guide, before and after. No file has the first question; the second is
+# one of the demonstrations, and the third is about something else. A score of 0 is the
+# mean of the demonstrations.
 
 # %%
 sft = LanguageModel.open(WORKDIR / "sft")
@@ -176,12 +186,12 @@ models = {
     "PPO-ptx": LanguageModel.open(WORKDIR / "ppo_ptx", part="ema"),
 }
 reward = RewardModel.open(WORKDIR / "reward")
-QUESTIONS = [QUESTION, "How do I get to the clocks?", "Is there a cafe?"]
+QUESTIONS = ["Which room has the moon rock?", QUESTION, "Can I bring my dog?"]
 rows = []
 for question in QUESTIONS:
     for name, model in models.items():
-        ((answer,),) = model.generate([question], temperature=0.0)
-        (score,) = reward.score([question], [answer])
+        answer = model.generate([question], temperature=0.0)[0][0]
+        score = reward.score([question], [answer])[0]
         rows.append((question, name, answer, f"{score:+.2f}"))
 table(rows, ["question", "model", "answer", "score"])
 
@@ -199,7 +209,10 @@ for name, model in models.items():
 if not (WORKDIR / "exported").exists():
     command(
         "instructgpt.convert",
-        *("export", "--part=ema", str(WORKDIR / "ppo_ptx"), str(WORKDIR / "exported")),
+        "export",
+        "--part=ema",
+        str(WORKDIR / "ppo_ptx"),
+        str(WORKDIR / "exported"),
     )
 print(*sorted(path.name for path in (WORKDIR / "exported").iterdir()))
 
