@@ -32,6 +32,8 @@ VARIANTS: dict[str, common.Values] = {
         **_OWN_ROWS,
         "optimizer.learning_rate": 5e-4,
         "train.batch_size": 10,
+        "train.num_epochs": 0,
+        "train.num_steps": 160,
     },
     "1.3b": {"optimizer.learning_rate": 5e-6},
     "6b": {"optimizer.learning_rate": 1.04e-5},

@@ -19,7 +19,8 @@ from tests.test_readme import NAMES, REPO, blocks
 
 TINY_SMALL = (
     " --config.model.num_layers=1 --config.model.width=32 --config.model.num_heads=2"
-    " --config.stages.pretrain.train.num_steps=4 --config.stages.sft.train.num_epochs=1"
+    " --config.stages.pretrain.train.num_steps=4 --config.stages.sft.train.num_steps=4"
+    " --config.stages.rl_init.train.num_steps=4"
     " --config.stages.ppo_ptx.train.num_steps=2"
 )
 # What a line has -> what is run in its place, and why.
