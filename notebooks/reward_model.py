@@ -140,19 +140,23 @@ table(
 # model once, though each takes part in up to K - 1 pairs. The paper found that training
 # on shuffled single pairs overfits within one epoch.
 
+
 # %%
+def loss_of(scores):
+    """The loss of the ranking, by the repository's function."""
+    found = pairwise_ranking(
+        scores[None],
+        ranks=jnp.array(ranks)[None],
+        present=jnp.ones((1, len(ranks)), bool),  # no slot is empty
+    )
+    return found.loss.mean()
+
+
 pairs = [(w, v) for w in order for v in order if ranks[w] < ranks[v]]
 losses = [np.log1p(np.exp(scores[v] - scores[w])) for w, v in pairs]
 by_hand = np.mean(losses)
-in_code = pairwise_ranking(
-    jnp.array(scores)[None],
-    ranks=jnp.array(ranks)[None],
-    present=jnp.ones((1, len(ranks)), bool),
-    wording=jnp.array([[answers.index(a) for a in answers]]),
-)
-print(
-    f"{len(pairs)} pairs, by hand {by_hand:.4f}, in the code {in_code.loss.mean():.4f}"
-)
+in_code = loss_of(jnp.array(scores))
+print(f"{len(pairs)} pairs, by hand {by_hand:.4f}, in the code {in_code:.4f}")
 table(
     [
         (f"{ranks[w]} over {ranks[v]}", f"{scores[w] - scores[v]:+.2f}", f"{loss:.3f}")
@@ -165,13 +169,7 @@ table(
 # The gradient shows what the loss asks for: higher scores (a negative gradient) for the
 # answers that should win and do not yet, lower ones for those that should lose.
 
-
 # %%
-def loss_of(scores):
-    ranked = dict(ranks=jnp.array(ranks)[None], present=jnp.ones((1, len(ranks)), bool))
-    return pairwise_ranking(scores[None], **ranked).loss.mean()
-
-
 gradient = jax.grad(loss_of)(jnp.array(scores))
 table(
     [(ranks[k], f"{scores[k]:+.2f}", f"{gradient[k]:+.4f}") for k in order],
@@ -182,8 +180,8 @@ table(
 # ## 2. Training on one batch
 #
 # A reward model starts as the SFT model without its unembedding, with a new head that
-# gives a single number (§3.5). Its first scores are noise, so that half of the
-# pairs are right by chance; a model that gives all answers the same score has a loss of
+# gives a single number (§3.5). Its first scores are noise, so that half of the pairs are
+# right by chance; a model that gives all answers the same score has a loss of
 # $\ln 2 = 0.693$. Below is the whole training step of the repository, called by hand.
 # Twenty updates on the same 16 rankings learn those by heart, and nothing about others:
 # the held-out columns are why a reward model needs thousands.
@@ -254,10 +252,10 @@ spoilt = {
     "the question again": prompts,
 }
 means, errors = [], []
-for answers in spoilt.values():
+for spoilt_texts in spoilt.values():
     short = [
         (p, a)
-        for p, a in zip(prompts, answers)
+        for p, a in zip(prompts, spoilt_texts)
         if len(sft.text.prompt_format.response_ids(a)) <= LIMITS.max_response
     ]
     found = reward.score(*zip(*short))
