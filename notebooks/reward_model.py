@@ -180,7 +180,7 @@ table(
 # ## 2. Training on one batch
 #
 # A reward model starts as the SFT model without its unembedding, with a new head that
-# gives a single number (§3.5). Its first scores are noise, so that half of the pairs are
+# gives a single number (§3.5). Its first scores are noise, and half of the pairs are
 # right by chance; a model that gives all answers the same score has a loss of
 # $\ln 2 = 0.693$. Below is the whole training step of the repository, called by hand.
 # Twenty updates on the same 16 rankings learn those by heart, and nothing about others:
