@@ -137,6 +137,27 @@ def text_windows(
     return TokenWindows(tokens, row)
 
 
+def enough_windows(
+    context: Context, windows: TokenWindows, least: int
+) -> TokenWindows | Rows:
+    """The windows of a short text, each several times, so that they fill a batch.
+
+    Args:
+      context: The opened stage.
+      windows: The windows of the train documents.
+      least: Number of windows of a batch.
+    """
+    found = len(windows)
+    if found >= least:
+        return windows
+    announce(
+        f"{context.config.name}: the train documents fill {found} windows of "
+        f"pretraining text, and an iteration takes {least}: a window stands in it "
+        "several times"
+    )
+    return Rows(windows, None, [number % found for number in range(least)])
+
+
 def _row_length(config: ModelConfig, length: int, key: str) -> int:
     """The tokens of a row, after a check of the length that a config gives."""
     if length == 1:

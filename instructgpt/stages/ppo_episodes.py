@@ -22,6 +22,7 @@ from instructgpt.sharding import batch_share, batch_ways, check_divides
 from instructgpt.stages.asking import Record, short_prompts
 from instructgpt.stages.blocks import TrainConfig, block_of
 from instructgpt.stages.inputs import (
+    enough_windows,
     has_valid,
     prompt_rows,
     text_windows,
@@ -192,14 +193,11 @@ def text_loader(
     """Loads an iteration's pretraining rows as `ptx`; empty for plain PPO."""
     if not settings.text_rows:
         return {}
+    windows = text_windows(
+        context, "train", model_config, settings.rollout.ptx_length, key=_LENGTH_KEY
+    )
     loader = make_loader(
-        text_windows(
-            context,
-            "train",
-            model_config,
-            settings.rollout.ptx_length,
-            key=_LENGTH_KEY,
-        ),
+        enough_windows(context, windows, settings.text_rows),
         None,
         batch_size=settings.text_rows,
         seed=context.config.seed,

@@ -3,13 +3,20 @@
 import functools
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from instructgpt.data.documents import TokenWindows
 from instructgpt.data.transforms import encode_demonstration
 from instructgpt.errors import UserError
 from instructgpt.loop import LoopConfig
 from instructgpt.stages.common import TrainConfig
-from instructgpt.stages.inputs import has_valid, prompt_rows, short_rows
+from instructgpt.stages.inputs import (
+    enough_windows,
+    has_valid,
+    prompt_rows,
+    short_rows,
+)
 
 
 class Letters:
@@ -83,6 +90,16 @@ def test_what_is_left_out_without_a_valid_split_is_told(capsys):
     assert not has_valid(CONTEXT, "documents", "loss")
     out = capsys.readouterr().out
     assert "tune: the data have no valid documents, so there is no loss; add " in out
+
+
+def test_the_windows_of_a_short_text_are_used_again(capsys):
+    windows = TokenWindows(np.arange(7), 2)  # three, and a token that is left over
+    assert enough_windows(CONTEXT, windows, 3) is windows
+    assert not capsys.readouterr().out
+    rows = enough_windows(CONTEXT, windows, 8)
+    assert [int(rows[i].tokens[0]) for i in range(len(rows))] == [0, 2, 4] * 2 + [0, 2]
+    out = capsys.readouterr().out
+    assert "fill 3 windows of pretraining text, and an iteration takes 8" in out
 
 
 @pytest.mark.parametrize("key", ["log_every", "eval_every", "checkpoint_every"])
