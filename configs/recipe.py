@@ -10,9 +10,10 @@ is that of training and sampling, --config.world_seed draws another world.
 The paper's policies of 1.3B and 175B have its 6B reward model: their recipes train none
 and ask for the workdir of one, --config.reward_model=WORKDIR.
 
-Cost: `mini` took 9.7 minutes on 2 CPU cores (AMD EPYC, Zen 4; commit 54995e5,
-2026-11-29) and reaches the table of README.md; the paper's sizes have been planned, not
-run (instructgpt/plan/README.md).
+Cost: `mini` took 9.7 minutes on 2 quiet CPU cores (AMD EPYC, Zen 4; commit 54995e5,
+2026-11-29) and reaches the table of README.md. On slow ones it took 36, `small` 20 and
+`smollm2_cpu` 23 (launch/README.md). The paper's sizes have been planned, not run
+(instructgpt/plan/README.md).
 """
 
 from ml_collections import ConfigDict

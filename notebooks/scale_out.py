@@ -22,7 +22,7 @@
 # links. Then it plans the paper's models for machines that are not here: what they
 # need, what bounds them, and what to change.
 #
-# **Hardware and time:** MINUTES_SCALE minutes on 2 CPU cores. No accelerator is used.
+# **Hardware and time:** 2 minutes on 2 CPU cores. No accelerator is used.
 
 # %% [markdown]
 # ## Set-up
