@@ -2,74 +2,29 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
 
-STAGE = '''
-    """Counts the tokens of the pretraining text, over and over."""
 
-    import dataclasses
-
-    import jax
-
-    from instructgpt.ranges import PositiveInt
-    from instructgpt.stages import SHARED, Stage, common
-    from instructgpt.stages.programs import Program, texts
-
-
-    @dataclasses.dataclass(frozen=True)
-    class CountConfig:
-        rows: PositiveInt
-        times: PositiveInt = 1
-
-
-    STAGE = Stage(__name__, {**SHARED, "count": CountConfig})
-
-
-    def run(config, workdir):
-        context = common.start(config, workdir)
-        count = common.block_of(config, "count", CountConfig)
-        found = {"tokens": len(context.data.tokens("valid")) * count.times}
-        common.write_json(context.workdir / "count.json", found)
-        common.finish(context)
-
-
-    def programs(config, mesh, models):
-        count = common.block_of(config, "count", CountConfig)
-        batch = texts(mesh, count.rows, 32)
-        step = jax.jit(lambda batch: batch.valid.sum())
-        return {"count": Program(step, (batch,), calls=count.times)}
-'''
-CONFIG = '''
-    """A stage of one's own, alone and after the recipe's first."""
-
-    from configs import common, recipe
-
-
-    def get_config(which="alone"):
-        count = common.start("counting")
-        common.apply(count, "smoke")
-        count.count.rows = 8
-        if which == "alone":
-            return count
-        config = recipe.get_config("smoke")
-        config.stages.count = count
-        config.order = ("pretrain", "count")
-        return config
-'''
+def pasted(name: str) -> str:
+    """The file of this name as configs/README.md shows it."""
+    page = (REPO / "configs" / "README.md").read_text()
+    found = re.search(rf"```python\n# {name}\n(.*?)```", page, re.S)
+    assert found is not None, name
+    return found[1]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("elsewhere")
-    (folder / "counting.py").write_text(textwrap.dedent(STAGE))
-    (folder / "mine.py").write_text(textwrap.dedent(CONFIG))
+    for name in ("counting.py", "mine.py"):
+        (folder / name).write_text(pasted(name))
     return folder
 
 
