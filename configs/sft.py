@@ -40,8 +40,8 @@ VARIANTS: dict[str, common.Values] = {
     "small": {
         "optimizer.learning_rate": 5e-4,
         "train.batch_size": 8,
-        # As many steps for thirty demonstrations as for thousands: few are learnt by
-        # heart, and the cost is known.
+        # A fixed number of steps: thirty demonstrations are seen many times, and
+        # thousands cost no more.
         "train.num_epochs": 0,
         "train.num_steps": 320,
         "train.eval_every": 80,

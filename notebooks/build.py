@@ -1,5 +1,7 @@
 """Makes each notebook of the script beside it, with links to the repository.
 
+The set-up cells of all of them are those of quickstart.py.
+
     python notebooks/build.py [OWNER/NAME]
 
 OWNER/NAME is where the repository lives on GitHub. It is kept in pyproject.toml, and
@@ -20,6 +22,8 @@ _COLAB = "https://colab.research.google.com"
 _BADGE = re.compile(r"# \[!\[Open In Colab\].*\n#\n")
 _CLONE = re.compile(r"^git clone .*\n", re.M)
 _QUICKSTART = "bash launch/quickstart.sh "
+# The cells that find or fetch the repository.
+_SETUP = re.compile(r"# %% \[markdown\]\n# ## Set-up\n.*?(?=# %% \[markdown\]\n)", re.S)
 
 
 def repository(root: Path = REPO) -> str:
@@ -60,6 +64,12 @@ def linked(script: str, name: str, where: str) -> str:
     return title.sub(lambda found: found[1] + badge, script, count=1)
 
 
+def set_up(script: str, example: str) -> str:
+    """A script with the set-up cells of another, so that they are written once."""
+    found = _SETUP.search(example)
+    return script if found is None else _SETUP.sub(lambda _: found[0], script)
+
+
 def cloned(readme: str, where: str) -> str:
     """README.md with the line that clones the repository before the first command."""
     readme = _CLONE.sub("", readme)
@@ -74,10 +84,12 @@ def build(root: Path = REPO) -> None:
     where = repository(root)
     readme = root / "README.md"
     readme.write_text(cloned(readme.read_text(), where))
+    example = (root / "notebooks" / "quickstart.py").read_text()
     for path in sorted((root / "notebooks").glob("*.py")):
         if path.name == Path(__file__).name:
             continue
-        path.write_text(linked(path.read_text(), path.stem, where))
+        script = set_up(path.read_text(), example)
+        path.write_text(linked(script, path.stem, where))
         notebook = jupytext.read(path)
         for number, cell in enumerate(notebook.cells):
             cell["id"] = (

@@ -267,10 +267,10 @@ for name, key in (("training labelers", "train"), ("held-out labelers", "heldout
 table(rows, ["", "reward model and labeler", "labeler and labeler"])
 
 # %% [markdown]
-# What each model does right and wrong, as in the paper's Figure 4. What PPO gains here
-# is tone: nearly all of its answers suit an assistant. It follows the instruction no
-# better than SFT and hallucinates no less, unlike in the paper. The second picture
-# shows whether the reward model agrees with labelers it has never met.
+# What each model does right and wrong, as in the paper's Figure 4. In the run that the
+# README shows PPO gains tone: nearly all of its answers suit an assistant. It follows
+# the instruction no better than SFT and hallucinates no less, unlike in the paper. The
+# second picture shows whether the reward model agrees with labelers it has never met.
 
 # %%
 picture(figures.flags(results))

@@ -100,6 +100,20 @@ def test_quickstart_runs_the_recipe_where_it_was_called(tmp_path):
     ]
 
 
+def test_the_set_up_alone(tmp_path):
+    """It stops where pip fails, and does not take the packages for installed."""
+    repo, env = checkout(tmp_path / "repo"), {"PATH": "/usr/bin:/bin"}
+    (repo / ".venv" / "bin").mkdir(parents=True)
+    python = repo / ".venv" / "bin" / "python"
+    (repo / ".venv" / "bin" / "activate").touch()
+    for pip, code in (('case "$*" in *install*) exit 3;; esac', 3), ("exit 0", 0)):
+        python.write_text(f"#!/bin/sh\n{pip}\n")
+        python.chmod(0o755)
+        done = run("bash", repo / "launch" / "setup_env.sh", env=env, cwd=tmp_path)
+        assert done.returncode == code, done.stderr
+        assert (repo / ".venv" / "installed-").exists() == (code == 0)
+
+
 SETUP = """
 source launch/setup_env.sh
 echo "chosen: $(find_accelerator)"

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from configs import common
+from instructgpt.evals.report import load_results
+from instructgpt.evals.tables import format_interval
 
 REPO = Path(__file__).resolve().parents[1]
 PAGES = sorted(
@@ -44,6 +46,18 @@ def anchors(page: Path) -> set[str]:
 
 def test_the_first_page_is_short():
     assert len((REPO / "README.md").read_text().split()) <= 1800
+
+
+def test_the_table_is_that_of_the_finished_run():
+    """The first page and the notebook show the same run."""
+    results = load_results(REPO / "notebooks" / "mini_results.json")
+    page = (REPO / "README.md").read_text()
+    assert results["meta"]["commit"][:7] in page
+    for name, model in results["models"].items():
+        wins = format_interval(model["win_rate"]) if name != "sft" else "0.50"
+        likert = format_interval(model["likert"])
+        loss = results["pretrain_loss"][name]
+        assert f"| {model['label']} | {wins} | {likert} | {loss:.3f} |" in page
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
