@@ -111,14 +111,14 @@ def write_chat_model(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config = dataclasses.replace(
         CONFIGS["llama tied"],
-        vocab_size=_write_tokenizer(folder),
+        vocab_size=write_chat_tokenizer(folder),
         padded_vocab_size=0,
         context_length=256,
     )
     write_folder(folder, config, public_tensors(config, params_of(config)))
 
 
-def _write_tokenizer(folder: Path) -> int:
+def write_chat_tokenizer(folder: Path) -> int:
     """Byte-level tokenizer files; returns the size of the vocabulary."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

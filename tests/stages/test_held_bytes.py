@@ -29,8 +29,9 @@ from instructgpt.plan.work import describe
 from instructgpt.sharding import MeshConfig, make_mesh
 from instructgpt.stages import ppo, reward, sft
 from tests import tiny
+from tests.hf_models import write_chat_tokenizer
 from tests.stages.recipe_run import MESH
-from tests.stages.test_public_recipe import write_records, write_tokenizer
+from tests.stages.test_public_recipe import write_records
 
 STAGES = {"sft": sft, "reward": reward, "ppo": ppo}
 CONFIGS = {"sft": sft_config, "reward": reward_config, "ppo": ppo_config}
@@ -105,7 +106,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Records, a tokenizer, and a policy and a reward model of random weights."""
     root = tmp_path_factory.mktemp("held_bytes")
     write_records(root / "records")
-    write_tokenizer(root / "records")
+    write_chat_tokenizer(root / "records")
     for name, model, kind in (
         ("policy", Transformer(MODEL), "language"),
         ("scorer", ScalarModel(MODEL), "scalar"),

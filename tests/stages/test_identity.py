@@ -14,8 +14,9 @@ from instructgpt import identity
 from instructgpt.errors import UserError
 from instructgpt.identity import FINISHED, IDENTITY, Identity
 from instructgpt.stages import common, loading, recipe
+from tests.hf_models import write_chat_tokenizer
 from tests.stages.recipe_run import Finished, finished, get_config
-from tests.stages.test_public_recipe import write_records, write_tokenizer
+from tests.stages.test_public_recipe import write_records
 
 STAGES = tuple(get_config().order)
 
@@ -179,7 +180,7 @@ def jsonl_config(run: Finished, folder: Path) -> ConfigDict:
 def test_records_and_tokenizer_are_looked_at_not_their_names(run, begun, tmp_path):
     folder = tmp_path / "records"
     write_records(folder)
-    write_tokenizer(folder)
+    write_chat_tokenizer(folder)
     config = jsonl_config(run, folder)
     workdir = tmp_path / "mine"
     common.start(config, workdir)
