@@ -36,8 +36,8 @@ from tests.stages.test_public_recipe import write_records
 STAGES = {"sft": sft, "reward": reward, "ppo": ppo}
 CONFIGS = {"sft": sft_config, "reward": reward_config, "ppo": ppo_config}
 MODEL = ModelConfig(
-    vocab_size=300,
-    padded_vocab_size=304,
+    vocab_size=400,
+    padded_vocab_size=416,
     context_length=96,
     num_layers=1,
     width=672,
