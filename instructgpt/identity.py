@@ -51,7 +51,7 @@ FREE_KEYS = (
 _PARENTS = re.compile(
     r"(.*\.)?(init|\w+_init)\.(path|selected_by)|label\.policies|"
     r"reward\.comparisons|select\.(candidates|reward)|"
-    r"evaluate\.(reward|comparisons|select)"
+    r"evaluate\.(reward|comparisons|select|models)"
 )
 # Keys of other paths that a run reads or writes, and of a recipe's reward model.
 _OTHER_PATHS = re.compile(r"data\.(dir|jsonl|tokenizer)|evaluate\.curves|reward_model")

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from etils import epath
 
+from instructgpt.errors import UserError
+
 
 def from_shell(text: str) -> str:
     """The absolute path of a typed one, in which ~ is the home folder.
@@ -62,6 +64,27 @@ def resolve(path: str, workdir: str | os.PathLike[str]) -> str:
     if "://" in path:
         return path
     return os.path.normpath(os.path.join(workdir, os.path.expanduser(path)))
+
+
+def labelled(text: str) -> dict[str, str]:
+    """Paths by label, of a text such as "base=runs/base,sft=runs/sft".
+
+    A path without a label has its folder's name for one.
+
+    Raises:
+      UserError: a path or a label is missing, or two are labelled alike.
+    """
+    found: dict[str, str] = {}
+    for entry in filter(None, map(str.strip, text.split(","))):
+        label, equals, path = entry.rpartition("=")
+        label = label if equals else os.path.basename(os.path.normpath(path))
+        if not label or not path or label in found:
+            raise UserError(
+                f"{entry!r} in {text!r}: give LABEL=WORKDIR,LABEL=WORKDIR,… with "
+                "another label for each"
+            )
+        found[label] = path
+    return found
 
 
 def one_deeper(path: str) -> str:

@@ -194,7 +194,7 @@ def recipe_of_smoke(tmp_path_factory) -> Path:
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_quickstart(execute, recipe_of_smoke):
     """It opens what is finished, and runs what is not."""
     done = execute("quickstart", WORKDIR=str(recipe_of_smoke))
@@ -208,7 +208,7 @@ def test_quickstart(execute, recipe_of_smoke):
     assert "0.50" in done.text and "3.86 [3.70, 4.03]" in done.text
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_reward_model(execute, recipe_of_smoke):
     done = execute("reward_model", WORKDIR=str(recipe_of_smoke))
     assert done.pictures == 3
@@ -225,7 +225,7 @@ def test_reward_model(execute, recipe_of_smoke):
     assert losses[-2] < losses[0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ppo_ptx(execute, recipe_of_smoke):
     done = execute("ppo_ptx", WORKDIR=str(recipe_of_smoke))
     assert done.pictures == 1
@@ -235,7 +235,7 @@ def test_ppo_ptx(execute, recipe_of_smoke):
     assert ">PPO-ptx</td>" in done.tables[-1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_your_data(execute, tmp_path):
     """A broken line is named, and the rest goes from import to export."""
     write_chat_model(tmp_path / "theirs")
@@ -247,7 +247,7 @@ def test_your_data(execute, tmp_path):
     assert done.tables[-1].count(">PPO-ptx</td>") == 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_scale_out(execute):
     done = execute("scale_out")
     assert done.pictures == 2

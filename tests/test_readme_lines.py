@@ -103,7 +103,7 @@ def checkout(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("page", PAGES)
 def test_lines_run_in_the_order_given(page, checkout):
     script = [changed(line) for line in lines_of(page)]

@@ -74,7 +74,18 @@ def encode_prompt(
     """
     prompt = prompt_format.prompt_ids(record, raw=raw)
     _check_length(record, "prompt", len(prompt), max_prompt)
-    tokens, valid = _pad(prompt, max_prompt, prompt_format.pad_id, left=True)
+    return prompt_row(prompt, max_prompt=max_prompt, pad_id=prompt_format.pad_id)
+
+
+def prompt_row(ids: Sequence[int], *, max_prompt: int, pad_id: int) -> PromptBatch:
+    """The ids of a prompt, left-padded [P]; its index is -1 until the loader sets it.
+
+    Args:
+      ids: at most P token ids.
+      max_prompt: number of tokens of the row, P.
+      pad_id: the tokenizer's padding id.
+    """
+    tokens, valid = _pad(ids, max_prompt, pad_id, left=True)
     return PromptBatch(tokens, valid, np.int32(-1))
 
 

@@ -12,6 +12,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from instructgpt.evals import figures
+from instructgpt.evals.benchmarks.figure import benchmark_figure
 from instructgpt.evals.plotting import (
     Curve,
     Results,
@@ -22,6 +23,7 @@ from instructgpt.evals.plotting import (
     to_data_uri,
 )
 from instructgpt.evals.tables import (
+    benchmark_table,
     flag_table,
     format_interval,
     model_table,
@@ -94,6 +96,7 @@ def render_html(results: Results, curves: Curves) -> str:
     """Renders the whole page."""
     sections = (
         *_model_sections(results),
+        *_benchmark_sections(results),
         *_other_sections(results),
         *_training_sections(results, curves),
         *_sample_sections(results),
@@ -169,6 +172,18 @@ def _model_sections(results: Results) -> Iterable[Section]:
         "paper; for hallucinations, lower is better.",
         image=as_image(figures.flags(results), "Share of answers with each flag"),
         details=_table(*flag_table(results), title="In numbers"),
+    )
+
+
+def _benchmark_sections(results: Results) -> Iterable[Section]:
+    columns, rows = benchmark_table(results)
+    yield Section(
+        "Benchmarks",
+        "The paper's automatic evaluations (Appendices D and E), and others that were "
+        "named; 95 % intervals over questions. Choices are by the mean log-prob of a "
+        "token (acc_token) in the paper.",
+        image=as_image(benchmark_figure(results), "Each benchmark by model"),
+        details=_table(columns, rows, title="In numbers"),
     )
 
 
@@ -249,7 +264,7 @@ def _model(results: Results, name: str) -> Model:
 
 def _models(results: Results) -> Table | None:
     columns, rows = model_table(results)
-    names = model_names(results)
+    names = model_names(results) if rows else []
     shown = [
         Row(row[1:], _model(results, name))
         for name, row in zip(names, rows, strict=True)
@@ -302,6 +317,7 @@ def _facts(results: Results) -> dict[str, Any]:
     minutes = meta.get("minutes") or {}
     facts = {
         f"{_split(results).capitalize()} prompts": results.get("num_prompts"),
+        "Questions": sum(results.get("questions", {}).values()) or None,
         "Commit": str(meta.get("commit") or "")[:12],
         "Date": meta.get("date"),
         "Hardware": meta.get("hardware"),

@@ -1,4 +1,4 @@
-"""Makes `report.html` and `figure1.png` from a `results.json`."""
+"""Makes `report.html` and pictures from a `results.json`."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from instructgpt.errors import UserError
 from instructgpt.evals import figures
+from instructgpt.evals.benchmarks.figure import benchmark_figure
 from instructgpt.evals.page import render_html
 from instructgpt.evals.plotting import Curve, Results, label, model_names, to_png
 from instructgpt.evals.tables import format_results_table, numbers_of
@@ -25,10 +26,13 @@ __all__ = [
 ]
 
 REPORT_FILE, FIGURE_FILE = "report.html", "figure1.png"
+BENCHMARKS_FILE = "benchmarks.png"
 
 
 def write_report(results_path: str | os.PathLike) -> Path:
-    """Writes `report.html` and `figure1.png` beside a `results.json`.
+    """Writes `report.html` beside a `results.json`, and `figure1.png`, win rates.
+
+    Of benchmarks the picture is `benchmarks.png`.
 
     Curves are read from the metrics files that the results name, relative to
     `results.json`; a file that does not exist counts as an empty curve.
@@ -42,10 +46,14 @@ def write_report(results_path: str | os.PathLike) -> Path:
     path = Path(results_path)
     results = load_results(path)
     curves = load_curves(results, path.parent)
-    figure = figures.win_rates(results)
-    if figure is not None:
-        with new_file(path.parent / FIGURE_FILE) as partial:
-            partial.write_bytes(to_png(figure))
+    pictures = {
+        FIGURE_FILE: figures.win_rates(results),
+        BENCHMARKS_FILE: benchmark_figure(results),
+    }
+    for name, figure in pictures.items():
+        if figure is not None:
+            with new_file(path.parent / name) as partial:
+                partial.write_bytes(to_png(figure))
     report = path.parent / REPORT_FILE
     with new_file(report) as partial:
         partial.write_text(render_html(results, curves), encoding="utf-8")
@@ -89,6 +97,7 @@ def _figures(
         "reward_accuracy": figures.reward_accuracy(results),
         "sft_epochs": figures.sft_epochs(results),
         "loss_curves": figures.loss_curves(curves),
+        "benchmarks": benchmark_figure(results),
     }
     for name, figure in drawn.items():
         if figure is not None:

@@ -20,6 +20,7 @@ def format_results_table(results: Results, *, markdown: bool = False) -> str:
       markdown: Whether to write Markdown tables for a README, not aligned text.
     """
     tables = [model_table(results), flag_table(results)]
+    tables.append(benchmark_table(results))
     for _, key, (_, *columns), rows in other_tables(results):
         tables.append(([title(key), *columns], rows))
     layout = markdown_table if markdown else format_table
@@ -27,8 +28,14 @@ def format_results_table(results: Results, *, markdown: bool = False) -> str:
 
 
 def describe_results(results: Results) -> str:
-    """One line on the comparison: prompts, split, seeds of world and training."""
+    """One line on the comparison: prompts, split, seeds of world and training.
+
+    Of benchmarks it is the number of questions.
+    """
     meta = results["meta"]
+    if "questions" in results:
+        counts = results["questions"]
+        return f"{sum(counts.values())} questions of {len(counts)} benchmarks"
     return (
         f"{results['num_prompts']} {results.get('split', 'test')} prompts, world "
         f"{meta.get('world_seed', meta['seed'])}, training seed {meta['seed']}"
@@ -45,6 +52,8 @@ def model_table(results: Results) -> tuple[list[str], list[list[str]]]:
     }
     models = results.get("models", {})
     present = [key for key in measures if any(key in m for m in models.values())]
+    if not present:
+        return ["Model"], []
     rows = [
         [label(results, name), *(_measure(results, name, key) for key in present)]
         for name in model_names(results)
@@ -84,6 +93,31 @@ def table_by_model(
     return ["", *(label(results, name) for name in models)], rows
 
 
+def benchmark_table(results: Results) -> tuple[list[str], list[list[str]]]:
+    """A row for each metric of each benchmark, a column per model."""
+    found = results.get("benchmarks", {})
+    names = [name for name in model_names(results) if name in found]
+    keys = dict.fromkeys(
+        (task, metric)
+        for name in names
+        for task, metrics in found[name].items()
+        for metric in metrics
+    )
+    rows = [
+        [
+            f"{short_task(task)}: {metric}",
+            *(format_interval(found[name].get(task, {}).get(metric)) for name in names),
+        ]
+        for task, metric in keys
+    ]
+    return ["Benchmark", *(label(results, name) for name in names)], rows
+
+
+def short_task(task: str) -> str:
+    """The displayed name of a benchmark: our task files all begin alike."""
+    return task.removeprefix("instructgpt_")
+
+
 def other_tables(
     results: Results,
 ) -> Iterator[tuple[str, str, list[str], list[list[str]]]]:
@@ -121,6 +155,9 @@ def numbers_of(results: Results) -> dict[str, tuple[float, ...]]:
     for model, value in results.get("pretrain_loss", {}).items():
         measures[f"pretrain_loss/{model}"] = value
     measures |= results.get("reward_model", {})
+    for model, tasks in results.get("benchmarks", {}).items():
+        for name, value in _with_groups(tasks):
+            measures[f"{short_task(name)}/{model}"] = value
     for kind in ("judges", "evaluators"):
         for key, found in results.get(kind, {}).items():
             for model, entry in found.items():

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,8 +19,20 @@ from instructgpt.data.transforms import encode_prompt
 from instructgpt.distributed import is_first
 from instructgpt.errors import UserError, shown
 from instructgpt.generation import generate
+from instructgpt.inference.completion import (
+    before_stop,
+    check_texts,
+    plan_completions,
+)
 from instructgpt.inference.kept import KeptRows
-from instructgpt.inference.likelihood import LogLikelihood, encode_pair, likelihoods
+from instructgpt.inference.likelihood import (
+    LogLikelihood,
+    Pair,
+    encode_pair,
+    groups_from,
+    in_groups,
+    likelihoods,
+)
 from instructgpt.inference.programs import (
     shared_likelihood,
     text_sampler,
@@ -112,21 +125,22 @@ class LanguageModel(TextModel):
         self.check_prompts(asked, raw=self._raw)
         size = self.rows_at_a_time(batch_size, len(records))
         key = jax.random.key(int(key)) if isinstance(key, int | np.integer) else key
-        kept = self._kept(keep, asked, sampling, key, size)
-        done: list[list[str]] = [] if kept is None else kept.rows
-        progress = Progress(
-            name, len(asked), start=len(done), enabled=is_first() and bool(name)
+        form = self.text.prompt_format
+        kept = self._kept(
+            keep,
+            [
+                [form.tokenizer.fingerprint, form.template],
+                [self.text.max_prompt, size, self._raw],
+                dataclasses.asdict(sampling),
+                np.asarray(jax.random.key_data(key)).tolist(),
+                [[r["prompt"], list(r.get("history", ()))] for r in asked],
+            ],
         )
-        with self.running():
-            for texts in self._answers(asked, sampling, key, size, start=len(done)):
-                if kept is None:
-                    done += texts
-                else:
-                    kept.add(texts)
-                progress.update(len(done), {})
-        if name:
-            progress.close()
-        return done
+
+        def run(start: int) -> Iterator[list[list[str]]]:
+            return self._answers(asked, sampling, key, size, start=start)
+
+        return self._finish(run, kept, len(asked), name)
 
     def _answers(
         self,
@@ -139,8 +153,6 @@ class LanguageModel(TextModel):
     ) -> Iterator[list[list[str]]]:
         """Yields the texts of each batch, from row `start` on."""
         form = self.text.prompt_format
-        if start >= len(asked):
-            return
         encode = functools.partial(
             encode_prompt,
             prompt_format=form,
@@ -177,32 +189,71 @@ class LanguageModel(TextModel):
             )
         return limit
 
-    def _kept(
+    def complete(
         self,
-        folder: Path | None,
-        asked: Sequence[Record],
-        sampling: SamplingConfig,
-        key: Array,
-        batch_size: int,
-    ) -> KeptRows | None:
-        """The answers that a killed call with the same arguments has stored."""
-        if folder is None:
-            return None
-        if not self.weights:
-            raise ValueError("keep= is for models from a checkpoint")
+        texts: Sequence[str],
+        *,
+        stops: Sequence[str] = ("\n",),
+        max_response: int = 0,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        key: Array | int = 0,
+        batch_size: int | None = None,
+        name: str = "",
+        keep: Path | None = None,
+    ) -> list[str]:
+        """Continues raw texts, without a template, in the order of the texts.
+
+        The paper's automatic evaluations read models in this way, greedily and up to
+        the first newline (App. D). A text that is too long loses its beginning.
+
+        Args:
+          texts: The texts to continue.
+          stops: Texts that end a completion and are left out, as is what follows.
+          max_response: Tokens of a completion; 0: the model's limit of a response.
+          temperature: Divides the logits; 0 takes the most probable token.
+          top_p: Probability of the smallest set of tokens that is drawn from.
+          key: Random key of the sampling, or its seed.
+          batch_size: Texts in a batch, rounded up for the mesh; None: 64 or less.
+          name: Name at the start of a progress line; "": no line.
+          keep: See `generate`.
+
+        Raises:
+          UserError: a number is out of its range, or the model's output is not finite.
+        """
+        check_texts(texts)
+        limit = max_response or self.text.max_response
+        room = self.model.config.context_length - limit
+        if room < 1:
+            raise UserError(
+                f"max_response={limit}: completions leave no room for a prompt in the "
+                f"model's context of {self.model.config.context_length} tokens"
+            )
+        sampling = SamplingConfig(limit, temperature=temperature, top_p=top_p)
         form = self.text.prompt_format
-        return KeptRows(
-            folder,
+        prompts = [form.prompt_ids({"prompt": text}, raw=True) for text in texts]
+        prompts = [ids[-room:] or [form.tokenizer.eos_id] for ids in prompts]
+        size = self.rows_at_a_time(batch_size, len(texts))
+        key = jax.random.key(int(key)) if isinstance(key, int | np.integer) else key
+        sampler = text_sampler(self.model.config, form, sampling, stops=tuple(stops))
+        plan = plan_completions(prompts, room)
+        kept = self._kept(
+            keep,
             [
-                self.weights,
-                form.tokenizer.fingerprint,
-                form.template,
-                [self.text.max_prompt, batch_size, self._raw],
+                [form.tokenizer.fingerprint, size, list(stops)],
                 dataclasses.asdict(sampling),
                 np.asarray(jax.random.key_data(key)).tolist(),
-                [[r["prompt"], list(r.get("history", ()))] for r in asked],
+                prompts,
             ],
         )
+
+        def run(start: int) -> Iterator[list[str]]:
+            for part in plan.batches(start, size, pad_id=form.pad_id, mesh=self.mesh):
+                for found in generate(sampler, self.params, part, key, mesh=self.mesh):
+                    drawn = [form.tokenizer.decode(g.tokens[0]) for g in found]
+                    yield [before_stop(text, stops) for text in drawn]
+
+        return plan.in_order(self._finish(run, kept, len(texts), name))
 
     def log_likelihood(
         self,
@@ -211,8 +262,12 @@ class LanguageModel(TextModel):
         raw: bool = False,
         ended: bool = False,
         batch_size: int | None = None,
+        name: str = "",
+        keep: Path | None = None,
     ) -> list[LogLikelihood]:
         """log p(continuation | prompt) of each pair.
+
+        Pairs with the same prompt share its computation.
 
         Args:
           pairs: Pairs of a prompt, which is a text or a record, and its continuation.
@@ -222,6 +277,8 @@ class LanguageModel(TextModel):
             a prompt that is too long loses its beginning.
           ended: Whether the end of text after the continuation is included.
           batch_size: Pairs in a batch, rounded up for the mesh; None: 64 or less.
+          name: Name at the start of a progress line; "": no line.
+          keep: See `generate`.
 
         Raises:
           UserError: a pair does not fit the context, or the model's output is not
@@ -246,12 +303,71 @@ class LanguageModel(TextModel):
             encode(prompt, text)
             for prompt, (_, text) in zip(prompts, pairs, strict=True)
         ]
-        run = functools.partial(shared_likelihood(self.model.config), self.params)
-        with self.running():
-            return likelihoods(
-                run,
-                encoded,
+        return self.token_log_likelihood(
+            encoded, batch_size=batch_size, name=name, keep=keep
+        )
+
+    def token_log_likelihood(
+        self,
+        encoded: Sequence[Pair],
+        *,
+        batch_size: int | None = None,
+        name: str = "",
+        keep: Path | None = None,
+    ) -> list[LogLikelihood]:
+        """`log_likelihood` of pairs of token ids: a prompt's and a continuation's."""
+        groups = in_groups(encoded)
+        size = self.rows_at_a_time(batch_size, len(encoded))
+        kept = self._kept(keep, [size, [list(pair) for pair in encoded]])
+
+        def run(start: int) -> Iterator[list[LogLikelihood]]:
+            yield from likelihoods(
+                functools.partial(shared_likelihood(self.model.config), self.params),
+                groups_from(groups, start),
                 pad_id=self.text.prompt_format.pad_id,
-                batch_size=self.rows_at_a_time(batch_size, len(pairs)),
+                batch_size=size,
                 mesh=self.mesh,
             )
+
+        found = self._finish(run, kept, len(encoded), name)
+        numbers = [number for group in groups for number in group.numbers]
+        by_number = dict(zip(numbers, found, strict=True))
+        return [LogLikelihood(*by_number[number]) for number in range(len(encoded))]
+
+    def _kept(self, folder: Path | None, made_from: Any) -> KeptRows | None:
+        """The rows that a killed call with the same arguments has stored."""
+        if folder is None:
+            return None
+        if not self.weights:
+            raise ValueError("keep= is for models from a checkpoint")
+        return KeptRows(folder, [self.weights, made_from])
+
+    def _finish(
+        self,
+        run: Callable[[int], Iterator[list[Any]]],
+        kept: KeptRows | None,
+        total: int,
+        name: str,
+    ) -> list[Any]:
+        """All rows: those that are kept, and those that `run` yields from there on.
+
+        Args:
+          run: Yields parts of the rows, from the given number on.
+          kept: Stores the rows.
+          total: Number of rows.
+          name: Name at the start of a progress line; "": no line.
+        """
+        done: list[Any] = [] if kept is None else kept.rows
+        progress = Progress(
+            name, total, start=len(done), enabled=is_first() and bool(name)
+        )
+        with self.running():
+            for rows in run(len(done)) if len(done) < total else ():
+                if kept is None:
+                    done += rows
+                else:
+                    kept.add(rows)
+                progress.update(len(done), {})
+        if name:
+            progress.close()
+        return done

@@ -1,9 +1,13 @@
 """Log-likelihoods of given text: pairs of a prompt and its continuation.
 
-Letters: B batch, P prompt, R continuation.
+Continuations of one prompt, such as the choices of a question, are computed together:
+their prompt runs through the model once.
+
+Letters: B batch, P prompt, K continuations of a prompt, R continuation.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,10 +19,11 @@ from instructgpt.data.templates import PromptFormat
 from instructgpt.distributed import fetch
 from instructgpt.errors import UserError
 from instructgpt.finite import check_finite
-from instructgpt.sharding import put_whole_batch
+from instructgpt.sharding import put_whole_batch, round_up
 
 Pair = tuple[list[int], list[int]]  # the tokens of a prompt and of its continuation
 _LEAST_WIDTH = 16  # smallest padded length, in tokens
+_MOST_CHOICES = 8  # continuations that share one computation of their prompt
 
 
 class LogLikelihood(NamedTuple):
@@ -45,8 +50,9 @@ def encode_pair(
       record: A record with `id` and `prompt`, which may have `history`.
       text: The continuation.
       raw: Whether the two are one text, without a template: they are encoded together,
-        white space between them belongs to the continuation, and a prompt that is too
-        long loses its beginning.
+        as in training, white space between them belongs to the continuation, and a
+        prompt that is too long loses its beginning. Where a token spans the border,
+        it belongs to the continuation, which so has at least one token.
       ended: Whether the end of text follows the continuation.
       limit: Largest number of tokens of both together.
 
@@ -58,7 +64,10 @@ def encode_pair(
         text = record["prompt"][len(prompt) :] + text
         before = form.prompt_ids({"prompt": prompt}, raw=True)
         whole = form.prompt_ids({"prompt": prompt + text}, raw=True)
-        target = whole[len(before) :] + [form.end_id] * ended
+        border = _common(before, whole)
+        if text and border == len(whole):
+            border -= 1
+        before, target = whole[:border], whole[border:] + [form.end_id] * ended
         # A continuation without a prompt follows the end of another text.
         before = before or [form.tokenizer.eos_id]
         before = before[-max(limit - len(target), 1) :]
@@ -74,72 +83,113 @@ def encode_pair(
     return before, target
 
 
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """The number of equal tokens at the beginning of both."""
+    return next(
+        (n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y),
+        min(len(a), len(b)),
+    )
+
+
+class _Group(NamedTuple):
+    """Some continuations of one prompt."""
+
+    prompt: list[int]
+    targets: list[list[int]]
+    numbers: list[int]  # the numbers of their pairs
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The padded sizes P, K and R, all powers of two."""
+        longest = max(self.targets, key=len)
+        return (
+            padded_width(self.prompt),
+            power_of_two(len(self.targets)),
+            padded_width(longest),
+        )
+
+
+def in_groups(encoded: Sequence[Pair]) -> list[_Group]:
+    """Pairs by prompt, in the order in which `likelihoods` computes them."""
+    by_prompt: dict[tuple[int, ...], list[int]] = {}
+    for number, (before, _) in enumerate(encoded):
+        by_prompt.setdefault(tuple(before), []).append(number)
+    groups = []
+    for prompt, numbers in by_prompt.items():
+        for start in range(0, len(numbers), _MOST_CHOICES):
+            part = numbers[start : start + _MOST_CHOICES]
+            groups.append(_Group(list(prompt), [encoded[n][1] for n in part], part))
+    return sorted(groups, key=lambda group: group.shape)
+
+
+def groups_from(groups: Sequence[_Group], start: int) -> Sequence[_Group]:
+    """The groups after those that hold the first `start` pairs."""
+    ends = itertools.accumulate((len(g.targets) for g in groups), initial=0)
+    return [g for g, end in zip(groups, ends, strict=False) if end >= start]
+
+
 def likelihoods(
     run: Callable[..., tuple[jax.Array, jax.Array]],
-    encoded: Sequence[Pair],
+    groups: Sequence[_Group],
     *,
     pad_id: int,
     batch_size: int,
     mesh: Mesh,
-) -> list[LogLikelihood]:
-    """Log-likelihoods of pairs, in their order.
-
-    Pairs are padded to powers of two, and pairs of equal size share batches.
+) -> Iterator[list[LogLikelihood]]:
+    """Yields the log-likelihoods of each batch of groups, in the order of the groups.
 
     Args:
       run: The model's `shared_likelihood`, bound to its parameters.
-      encoded: Pairs from `encode_pair`.
+      groups: The pairs, from `in_groups`.
       pad_id: The tokenizer's padding id.
-      batch_size: Rows of a batch, a number that divides over the mesh.
+      batch_size: Continuations in a batch, about; rounded up for the mesh.
       mesh: The mesh to run on.
 
     Raises:
       UserError: a log-prob is not finite.
     """
-    groups: dict[tuple[int, int], list[int]] = {}
-    for number, (before, target) in enumerate(encoded):
-        widths = _width(before), _width(target)
-        groups.setdefault(widths, []).append(number)
-    found: dict[int, LogLikelihood] = {}
-    for widths, members in groups.items():
-        for start in range(0, len(members), batch_size):
-            part = members[start : start + batch_size]
-            arrays = _pad([encoded[number] for number in part], widths, pad_id)
-            blank = batch_size - len(part)
-            arrays = tuple(np.pad(x, [(0, blank), (0, 0)]) for x in arrays)
-            log_probs, greedy = fetch(run(*put_whole_batch(arrays, mesh)))
-            valid = arrays[3]
-            check_finite(log_probs[valid], "log-probs of given tokens")
-            for row, number in enumerate(part):
-                found[number] = LogLikelihood(
-                    float(log_probs[row][valid[row]].sum(dtype=np.float64)),
-                    int(valid[row].sum()),
-                    bool(greedy[row][valid[row]].all()),
-                )
-    return [found[number] for number in range(len(encoded))]
+    start = 0
+    while start < len(groups):
+        shape = groups[start].shape
+        rows = round_up(max(batch_size // shape[1], 1), mesh)
+        part = [g for g in groups[start : start + rows] if g.shape == shape]
+        arrays = _pad(part, shape, rows, pad_id)
+        log_probs, greedy = fetch(run(*put_whole_batch(arrays, mesh)))
+        valid = arrays[3]
+        check_finite(log_probs[valid], "log-probs of given tokens")
+        yield [
+            LogLikelihood(
+                float(log_probs[at][valid[at]].sum(dtype=np.float64)),
+                int(valid[at].sum()),
+                bool(greedy[at][valid[at]].all()),
+            )
+            for row, group in enumerate(part)
+            for at in ((row, k) for k in range(len(group.targets)))
+        ]
+        start += len(part)
 
 
 def _pad(
-    pairs: Sequence[Pair], widths: tuple[int, int], pad_id: int
+    groups: Sequence[_Group], shape: tuple[int, int, int], rows: int, pad_id: int
 ) -> tuple[np.ndarray, ...]:
-    """Pads prompts [B, P] on the left and continuations [B, R] on the right.
+    """Pads prompts [B, P] on the left and continuations [B, K, R] on the right.
 
     Returns:
-      (prompts, mask of prompts, continuations, mask of continuations).
+      (prompts, mask of prompts, continuations, mask of continuations), B = `rows`.
     """
-    arrays = []
-    for side, width in enumerate(widths):
-        tokens = np.full((len(pairs), width), pad_id, np.int32)
-        valid = np.zeros((len(pairs), width), bool)
-        for row, pair in enumerate(pairs):
-            length = len(pair[side])
-            first = width - length if side == 0 else 0
-            tokens[row, first : first + length] = pair[side]
-            valid[row, first : first + length] = True
-        arrays += [tokens, valid]
-    return tuple(arrays)
+    width, choices, length = shape
+    prompts = np.full((rows, width), pad_id, np.int32)
+    targets = np.full((rows, choices, length), pad_id, np.int32)
+    prompt_valid, target_valid = (np.zeros(x.shape, bool) for x in (prompts, targets))
+    for row, group in enumerate(groups):
+        first = width - len(group.prompt)
+        prompts[row, first:], prompt_valid[row, first:] = group.prompt, True
+        for k, target in enumerate(group.targets):
+            targets[row, k, : len(target)] = target
+            target_valid[row, k, : len(target)] = True
+    return prompts, prompt_valid, targets, target_valid
 
 
-def _width(ids: Sequence[int]) -> int:
-    """The padded length of the tokens, a power of two."""
+def padded_width(ids: Sequence[int]) -> int:
+    """The padded length of tokens, a power of two."""
     return max(_LEAST_WIDTH, power_of_two(len(ids)))

@@ -79,14 +79,27 @@ def response_log_likelihoods(
       float32 sums over real tokens; 0 where a response is empty.
     """
     tokens, valid = responses
+    states = predicting_states(model, params, prompt, responses)
+    log_probs = _log_probs(model, params, states, tokens, temperature=temperature)
+    return jnp.where(valid, log_probs, 0.0).sum(axis=-1)
+
+
+def predicting_states(
+    model: Transformer,
+    params: Params,
+    prompt: tuple[Int[Array, "B P"], Bool[Array, "B P"]],
+    responses: tuple[Int[Array, "B K R"], Bool[Array, "B K R"]],
+) -> Float[Array, "B K R D"]:
+    """The states that predict the responses' tokens: those one token earlier.
+
+    The arguments are those of `response_log_likelihoods`.
+    """
     before, hidden = _states(model, params, prompt, responses)
     # The prompt's last state predicts the first token of every response.
     before = jnp.broadcast_to(
-        before[:, None, None], (*tokens.shape[:2], 1, before.shape[-1])
+        before[:, None, None], (*hidden.shape[:2], 1, before.shape[-1])
     )
-    states = jnp.concatenate([before, hidden[:, :, :-1]], axis=2)
-    log_probs = _log_probs(model, params, states, tokens, temperature=temperature)
-    return jnp.where(valid, log_probs, 0.0).sum(axis=-1)
+    return jnp.concatenate([before, hidden[:, :, :-1]], axis=2)
 
 
 def comparison_scores(

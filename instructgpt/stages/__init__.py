@@ -158,7 +158,7 @@ STAGES: dict[str, Stage] = {
             "evaluate": "instructgpt.stages.evaluate:EvaluateConfig",
         },
         models={"models": "model", "evaluate.reward": "reward_model"},
-        entries={"models": "instructgpt.stages.evaluate:ModelEntry"},
+        entries={"models": "instructgpt.stages.compared:ModelEntry"},
         named_classes=("evaluators", "judges"),
         reward_keys=("evaluate.reward",),
         label_keys=("evaluate.comparisons",),

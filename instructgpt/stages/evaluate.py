@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from instructgpt.data.documents import TokenWindows
 from instructgpt.data.rows import Rows
 from instructgpt.distributed import on_first
-from instructgpt.errors import UserError, about
+from instructgpt.errors import about
 from instructgpt.evals.builtin import EVALUATORS, JUDGES
 from instructgpt.evals.found import Found, commit, run_evaluators, run_judges
 from instructgpt.evals.interface import Results, Setting, build_named, named_classes
@@ -33,16 +33,21 @@ from instructgpt.models.config import ModelConfig
 from instructgpt.paths import resolve
 from instructgpt.ranges import (
     FolderPath,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
     RankedInt,
 )
-from instructgpt.stages import common, loading
+from instructgpt.stages import benchmarks, common, loading
 from instructgpt.stages.asking import (
     Record,
     forget_answers,
     short_prompts,
+)
+from instructgpt.stages.compared import (
+    ModelEntry,
+    build_entries,
+    check_entries,
+    entry_init,
 )
 from instructgpt.stages.inputs import short_rows
 from instructgpt.stages.label import has_report, open_comparisons
@@ -58,17 +63,6 @@ _AGAIN = "delete this workdir, and evaluate again"
 # Splits of rankings -> the labelers' name in the results.
 _LABELERS = {"valid": "train", "heldout": "heldout"}
 _OWN_LABELERS = {"valid": "train", "test": "heldout"}
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelEntry:
-    """One model of the comparison."""
-
-    label: str
-    init: ConfigDict  # InitConfig
-    temperature: NonNegativeFloat = 1.0
-    # Whether solved examples precede the prompt; the answer then ends at a newline.
-    prompted: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,19 +84,41 @@ class EvaluateConfig:
     num_samples: NonNegativeInt = 12  # number of side-by-side samples in the report
     # Tokens of a row on which the pretraining loss is measured; 0: the context length.
     window: NonNegativeInt = 0
+    # Names of benchmarks, with commas: tasks or groups of evals/tasks, or any other of
+    # the Evaluation Harness. Only these are then run, and nothing else is compared.
+    suite: str = ""
+    limit: NonNegativeInt = 0  # questions of a benchmark; 0: all
+    sets: str = ""  # a folder of the benchmarks' data sets; "": they are from the hub
+    # The models in place of config.models: LABEL=WORKDIR,LABEL=WORKDIR, ...
+    models: str = ""
 
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Evaluates every model and writes `results.json` and `report.html`."""
-    context = common.start(config, workdir)
+    settings = common.build(EvaluateConfig, config.evaluate, where="config.evaluate")
+    if settings.suite:
+        measured = benchmarks.Comparison.open(config, workdir, build_entries(config))
+        context = measured.context
+        compare = functools.partial(
+            measured.run,
+            settings.suite,
+            limit=settings.limit,
+            sets=settings.sets,
+            batch_size=settings.batch_size,
+        )
+    else:
+        context = common.start(config, workdir)
+        compare = functools.partial(_evaluate, context, config)
     path = context.workdir / "results.json"
     if not path.exists():
-        common.write_json(path, _evaluate(context, config))
+        common.write_json(path, {**compare(), "meta": _meta(context)})
     forget_answers(context)
     check_left(path, remedy=_AGAIN)
     if not is_finished(context.workdir):
         on_first(lambda: common.announce(f"{config.name}: wrote {write_report(path)}"))
         on_first(lambda: show_report(path, context.metrics))
+        if settings.suite:
+            on_first(lambda: show(context.workdir))
     else:
         common.announce(f"{config.name}: finished before; see {path}")
     common.finish(context)
@@ -140,7 +156,7 @@ class _Comparison:
         settings = common.build(
             EvaluateConfig, config.evaluate, where="config.evaluate"
         )
-        entries = check_entries(config, settings)
+        entries = check_entries(config)
         reward_init = loading.InitConfig(settings.reward)
         setting = Setting(
             data=context.data,
@@ -215,7 +231,6 @@ def _evaluate(context: common.Context, config: ConfigDict) -> dict[str, Any]:
         "curves": _curves(context, settings),
         "rated_by": found.rater,
         "samples": found.side_by_side(records, settings.num_samples),
-        "meta": _meta(context),
     }
 
 
@@ -251,33 +266,6 @@ def _built_in(config: ConfigDict, block: str, known: Mapping[str, type]) -> set[
     """Keys of the evaluators or judges that are part of the package."""
     named = _named(config, block).items()
     return {key for key, entry in named if entry["name"] in known}
-
-
-def build_entries(config: ConfigDict) -> dict[str, ModelEntry]:
-    """Builds the entries of the compared models, by key."""
-    return {
-        name: common.build(ModelEntry, block, where=f"config.models.{name}")
-        for name, block in config.models.items()
-    }
-
-
-def check_entries(
-    config: ConfigDict, settings: EvaluateConfig
-) -> dict[str, ModelEntry]:
-    """`build_entries`; raises UserError if the baseline is not among them."""
-    entries = build_entries(config)
-    if settings.baseline not in entries:
-        raise UserError(
-            f"config.evaluate.baseline={settings.baseline!r} is not in config.models: "
-            f"{sorted(entries)}"
-        )
-    return entries
-
-
-def entry_init(entry: ModelEntry, name: str) -> loading.InitConfig:
-    """The checkpoint of a model of the comparison."""
-    where = f"config.models.{name}.init"
-    return common.build(loading.InitConfig, entry.init, where=where)
 
 
 def _without_examples(
@@ -380,8 +368,9 @@ def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Progra
 
 def check(config: ConfigDict, blocks: dict[str, Any], mesh: Mesh) -> None:
     """Raises UserError if the settings contradict each other, or name no class."""
-    del mesh
-    check_entries(config, blocks["evaluate"])
+    del blocks, mesh
+    if not config.evaluate.suite:
+        check_entries(config)
     for block, (built_in, method) in _NAMED.items():
         named = _named(config, block)
         named_classes(named, built_in, method=method, where=f"config.{block}")

@@ -45,7 +45,7 @@ from instructgpt.identity import (
 from instructgpt.metrics import MetricWriter
 from instructgpt.named import code_checksums
 from instructgpt.outputs import delete_partial, new_file
-from instructgpt.paths import for_config, from_shell, resolve
+from instructgpt.paths import for_config, from_shell, labelled, resolve
 from instructgpt.sharding import MeshConfig, make_mesh
 from instructgpt.stages.blocks import (
     CheckpointsConfig,
@@ -57,6 +57,8 @@ from instructgpt.stages.blocks import (
     defaults,
 )
 from instructgpt.trackers import RunInfo, check_login
+
+LABELLED = "evaluate.models"  # the key whose paths have labels, see `labelled`
 
 
 class Context(NamedTuple):
@@ -74,7 +76,11 @@ class Context(NamedTuple):
 
 
 def start(
-    config: ConfigDict, workdir: str | os.PathLike[str], *, reading: bool = False
+    config: ConfigDict,
+    workdir: str | os.PathLike[str],
+    *,
+    reading: bool = False,
+    data: Datasets | None = None,
 ) -> Context:
     """Opens a stage, after checking everything that can be checked before long work.
 
@@ -85,6 +91,7 @@ def start(
       workdir: The stage's workdir.
       reading: Whether the workdir is only read. Then other processes may use it, as
         they may if the stage is finished.
+      data: The data sets; None: those of the config are opened.
 
     Raises:
       UserError: the config has a mistake, the workdir holds another run, or another
@@ -105,7 +112,8 @@ def start(
         on_first(lambda: check_login(trackers))
         on_first(lambda: _take(workdir))
     first_then_others(lambda: _same_config(config, workdir))
-    data = first_then_others(lambda: open_datasets(data_config, log=announce))
+    if data is None:
+        data = first_then_others(lambda: open_datasets(data_config, log=announce))
     identity = identity_of(config, workdir, data)
     identity = first_then_others(
         lambda: _same_identity(identity, config, workdir, reading=reading)
@@ -176,7 +184,12 @@ def take_typed(
         *names, last = key.split(".")
         block = functools.reduce(lambda part, name: part[name], names, config)
         base, value = Path(workdir) / stage, block[last]
-        if isinstance(value, str):
+        if own == LABELLED:
+            paths = labelled(value).items()
+            block[last] = ",".join(
+                f"{label}={for_config(from_shell(path), base)}" for label, path in paths
+            )
+        elif isinstance(value, str):
             block[last] = for_config(from_shell(value), base)
         else:
             block[last] = type(value)(for_config(from_shell(v), base) for v in value)
@@ -199,8 +212,13 @@ def identity_of(
     values, parents = flat(config.to_dict()), {}
     for key in filter(is_parent, values):
         given = values[key] if isinstance(values[key], list) else [values[key]]
+        if key == LABELLED:
+            given = list(labelled(values[key]).values())
         paths = [Path(resolve(path, workdir)) for path in given if path]
         digests = [(known or {}).get(path) or of_workdir(path) for path in paths]
+        if key == LABELLED:
+            names = zip(labelled(values[key]), digests, strict=True)
+            digests = [f"{label}={digest}" for label, digest in names]
         if any(digests):
             parents[key] = " ".join(digests)
     return Identity(

@@ -1,0 +1,127 @@
+"""Benchmarks of any models: the evaluate stage when `config.evaluate.suite` is set.
+
+The models need not be of one recipe: each has its own tokenizer, and none has to do
+with the data of a config. Benchmarks are those of the Evaluation Harness, among them
+the paper's (evals/tasks).
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from instructgpt import trained
+from instructgpt.data.datasets import Datasets
+from instructgpt.data.templates import PromptFormat
+from instructgpt.errors import UserError, about
+from instructgpt.evals.benchmarks.suite import Suite
+from instructgpt.evals.interface import Results, nested
+from instructgpt.identity import ANSWERS
+from instructgpt.inference import LanguageModel
+from instructgpt.paths import resolve
+from instructgpt.stages import common, loading
+from instructgpt.stages.compared import ModelEntry, entry_init
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Models that benchmarks measure, checked before any of them runs."""
+
+    context: common.Context
+    labels: Mapping[str, str]
+    inits: Mapping[str, loading.InitConfig]  # with absolute paths
+
+    @classmethod
+    def open(
+        cls,
+        config: ConfigDict,
+        workdir: str | os.PathLike[str],
+        entries: Mapping[str, ModelEntry],
+    ) -> "Comparison":
+        """Opens the workdir, after a look at each model.
+
+        Raises:
+          UserError: a model is missing, is no language model or has no tokenizer.
+        """
+        workdir = Path(workdir).absolute()
+        if not entries:
+            raise UserError("config.evaluate.models: name the models to be measured")
+        inits, forms = {}, []
+        for name, entry in entries.items():
+            init = entry_init(entry, name)
+            init = dataclasses.replace(
+                init,
+                path=resolve(init.path, workdir),
+                selected_by=init.selected_by and resolve(init.selected_by, workdir),
+            )
+            with about(f"model {name}"):
+                forms.append(_prompt_format(init))
+            inits[name] = init
+        none = Datasets({}, {}, workdir, forms[0], None)
+        labels = {name: entry.label for name, entry in entries.items()}
+        return cls(common.start(config, workdir, data=none), labels, inits)
+
+    def run(
+        self, names: str, *, limit: int, sets: str, batch_size: int
+    ) -> dict[str, Any]:
+        """Loads benchmarks, runs them on each model, and returns the results.
+
+        Args:
+          names: Names of benchmarks, see `Suite.open`.
+          limit: Questions of a benchmark; 0: all.
+          sets: A folder of data sets; "": they are from the hub.
+          batch_size: Rows of a batch.
+
+        Raises:
+          UserError: see `Suite.open`.
+        """
+        workdir = self.context.workdir
+        with about("config.evaluate"):
+            suite = Suite.open(
+                names,
+                limit=limit,
+                sets=resolve(sets, workdir) if sets else "",
+                batch_size=batch_size,
+                keep=workdir / ANSWERS,
+            )
+        found: dict[str, Results] = {}
+        for name, init in self.inits.items():
+            model = LanguageModel.open(
+                init.path,
+                part=init.part,
+                step=_step(init),
+                verify=self.context.verify,
+            )
+            found[name] = suite.run(model, name=name)
+            rows = [dict(row) for row in found[name].rows]
+            common.write_json(workdir / "samples" / f"{name}.json", rows)
+        return {
+            "models": {name: {"label": label} for name, label in self.labels.items()},
+            "benchmarks": {
+                name: nested(results.numbers) for name, results in found.items()
+            },
+            "questions": suite.questions,
+        }
+
+
+def _prompt_format(init: loading.InitConfig) -> PromptFormat:
+    """The tokenizer and the template of a language model that is there."""
+    path = Path(init.path)
+    step = _step(init)
+    with trained.opened(path, step=step) as found:
+        if found.meta["kind"] != "language":
+            raise UserError(
+                f"{path} holds a {found.meta['kind']} model; name a language model"
+            )
+        return trained.read_text_format(found).prompt_format
+
+
+def _step(init: loading.InitConfig) -> int | None:
+    """The step to load: what a select stage chose, a given one, or None: the newest."""
+    if init.selected_by:
+        chosen = loading.read_selected(Path(init.selected_by) / "selected.json")
+        return int(chosen["step"])
+    return init.step or None

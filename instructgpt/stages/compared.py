@@ -1,0 +1,57 @@
+"""The models that the evaluate stage compares: their names and their checkpoints."""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from instructgpt.errors import UserError
+from instructgpt.paths import labelled
+from instructgpt.ranges import NonNegativeFloat
+from instructgpt.stages import common, loading
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelEntry:
+    """One model of the comparison."""
+
+    label: str
+    init: ConfigDict  # InitConfig
+    temperature: NonNegativeFloat = 1.0
+    # Whether solved examples precede the prompt; the answer then ends at a newline.
+    prompted: bool = False
+
+
+def build_entries(config: ConfigDict) -> dict[str, ModelEntry]:
+    """Builds the entries of the compared models, by key.
+
+    Those of `config.evaluate.models`, if there are some, replace `config.models`. A
+    policy is then its average, where it has one.
+    """
+    if config.evaluate.models:
+        named = labelled(config.evaluate.models)
+        inits = {
+            k: common.filled(loading.InitConfig, path=p, part="")
+            for k, p in named.items()
+        }
+        return {name: ModelEntry(label=name, init=init) for name, init in inits.items()}
+    return {
+        name: common.build(ModelEntry, block, where=f"config.models.{name}")
+        for name, block in config.models.items()
+    }
+
+
+def check_entries(config: ConfigDict) -> dict[str, ModelEntry]:
+    """`build_entries`; raises UserError if the baseline is not among them."""
+    entries = build_entries(config)
+    if config.evaluate.baseline not in entries:
+        raise UserError(
+            f"config.evaluate.baseline={config.evaluate.baseline!r} is not among the "
+            f"models: {sorted(entries)}"
+        )
+    return entries
+
+
+def entry_init(entry: ModelEntry, name: str) -> loading.InitConfig:
+    """The checkpoint of a model of the comparison."""
+    where = f"config.models.{name}.init"
+    return common.build(loading.InitConfig, entry.init, where=where)
