@@ -21,14 +21,16 @@ class ModelEntry:
     prompted: bool = False
 
 
-def build_entries(config: ConfigDict) -> dict[str, ModelEntry]:
+def build_entries(config: ConfigDict, models: str) -> dict[str, ModelEntry]:
     """Builds the entries of the compared models, by key.
 
-    Those of `config.evaluate.models`, if there are some, replace `config.models`. A
-    policy is then its average, where it has one.
+    Args:
+      config: The stage's config.
+      models: `config.evaluate.models`. If it names some, they replace `config.models`,
+        and a policy is its average where it has one.
     """
-    if config.evaluate.models:
-        named = labelled(config.evaluate.models)
+    if models:
+        named = labelled(models)
         inits = {
             k: common.filled(loading.InitConfig, path=p, part="")
             for k, p in named.items()
@@ -40,12 +42,14 @@ def build_entries(config: ConfigDict) -> dict[str, ModelEntry]:
     }
 
 
-def check_entries(config: ConfigDict) -> dict[str, ModelEntry]:
+def check_entries(
+    config: ConfigDict, models: str, *, baseline: str
+) -> dict[str, ModelEntry]:
     """`build_entries`; raises UserError if the baseline is not among them."""
-    entries = build_entries(config)
-    if config.evaluate.baseline not in entries:
+    entries = build_entries(config, models)
+    if baseline not in entries:
         raise UserError(
-            f"config.evaluate.baseline={config.evaluate.baseline!r} is not among the "
+            f"config.evaluate.baseline={baseline!r} is not among the "
             f"models: {sorted(entries)}"
         )
     return entries

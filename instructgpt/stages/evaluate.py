@@ -97,7 +97,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Evaluates every model and writes `results.json` and `report.html`."""
     settings = common.build(EvaluateConfig, config.evaluate, where="config.evaluate")
     if settings.suite:
-        measured = benchmarks.Comparison.open(config, workdir, build_entries(config))
+        entries = build_entries(config, settings.models)
+        measured = benchmarks.Comparison.open(config, workdir, entries)
         context = measured.context
         compare = functools.partial(
             measured.run,
@@ -156,7 +157,7 @@ class _Comparison:
         settings = common.build(
             EvaluateConfig, config.evaluate, where="config.evaluate"
         )
-        entries = check_entries(config)
+        entries = check_entries(config, settings.models, baseline=settings.baseline)
         reward_init = loading.InitConfig(settings.reward)
         setting = Setting(
             data=context.data,
@@ -368,9 +369,10 @@ def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Progra
 
 def check(config: ConfigDict, blocks: dict[str, Any], mesh: Mesh) -> None:
     """Raises UserError if the settings contradict each other, or name no class."""
-    del blocks, mesh
-    if not config.evaluate.suite:
-        check_entries(config)
+    del mesh
+    settings = blocks["evaluate"]
+    if not settings.suite:
+        check_entries(config, settings.models, baseline=settings.baseline)
     for block, (built_in, method) in _NAMED.items():
         named = _named(config, block)
         named_classes(named, built_in, method=method, where=f"config.{block}")
