@@ -54,7 +54,10 @@ _PARENTS = re.compile(
     r"evaluate\.(reward|comparisons|select|models)"
 )
 # Keys of other paths that a run reads or writes, and of a recipe's reward model.
-_OTHER_PATHS = re.compile(r"data\.(dir|jsonl|tokenizer)|evaluate\.curves|reward_model")
+_OTHER_PATHS = re.compile(
+    r"data\.(dir|jsonl|tokenizer)|evaluate\.(curves|sets|toxicity)|"
+    r"reward_model"
+)
 
 
 @dataclasses.dataclass(frozen=True)

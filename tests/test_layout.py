@@ -58,6 +58,7 @@ LEVELS = {
     "stages": 6,
     "chat": 7,
     "compare": 7,
+    "toxicity": 7,
     "notebook": 7,
     "convert": 7,
     "curate": 7,

@@ -18,6 +18,7 @@ from instructgpt.data.datasets import Datasets
 from instructgpt.data.templates import PromptFormat
 from instructgpt.errors import UserError, about
 from instructgpt.evals.benchmarks.suite import Suite
+from instructgpt.evals.benchmarks.toxicity import open_scorer, with_toxicity
 from instructgpt.evals.interface import Results, nested
 from instructgpt.identity import ANSWERS
 from instructgpt.inference import LanguageModel
@@ -65,7 +66,7 @@ class Comparison:
         return cls(common.start(config, workdir, data=none), labels, inits)
 
     def run(
-        self, names: str, *, limit: int, sets: str, batch_size: int
+        self, names: str, *, limit: int, sets: str, batch_size: int, toxicity: str
     ) -> dict[str, Any]:
         """Loads benchmarks, runs them on each model, and returns the results.
 
@@ -74,9 +75,10 @@ class Comparison:
           limit: Questions of a benchmark; 0: all.
           sets: A folder of data sets; "": they are from the hub.
           batch_size: Rows of a batch.
+          toxicity: What scores completions, see `open_scorer`; "": nothing does.
 
         Raises:
-          UserError: see `Suite.open`.
+          UserError: see `Suite.open` and `open_scorer`.
         """
         workdir = self.context.workdir
         with about("config.evaluate"):
@@ -87,6 +89,8 @@ class Comparison:
                 batch_size=batch_size,
                 keep=workdir / ANSWERS,
             )
+        path = resolve(toxicity, workdir)
+        scores = open_scorer(path if toxicity and Path(path).exists() else toxicity)
         found: dict[str, Results] = {}
         for name, init in self.inits.items():
             model = LanguageModel.open(
@@ -96,6 +100,7 @@ class Comparison:
                 verify=self.context.verify,
             )
             found[name] = suite.run(model, name=name)
+            found[name] = with_toxicity(found[name], scores)
             rows = [dict(row) for row in found[name].rows]
             common.write_json(workdir / "samples" / f"{name}.json", rows)
         return {

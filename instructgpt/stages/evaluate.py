@@ -89,6 +89,9 @@ class EvaluateConfig:
     suite: str = ""
     limit: NonNegativeInt = 0  # questions of a benchmark; 0: all
     sets: str = ""  # a folder of the benchmarks' data sets; "": they are from the hub
+    # What scores the completions of RealToxicityPrompts: a file of
+    # instructgpt.toxicity, or module:function; "": they are not scored.
+    toxicity: str = ""
     # The models in place of config.models: LABEL=WORKDIR,LABEL=WORKDIR, ...
     models: str = ""
 
@@ -106,6 +109,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             limit=settings.limit,
             sets=settings.sets,
             batch_size=settings.batch_size,
+            toxicity=settings.toxicity,
         )
     else:
         context = common.start(config, workdir)

@@ -190,7 +190,8 @@ def take_typed(
                 f"{label}={for_config(from_shell(path), base)}" for label, path in paths
             )
         elif isinstance(value, str):
-            block[last] = for_config(from_shell(value), base)
+            is_code = ":" in value and not os.path.exists(value)  # module:name
+            block[last] = value if is_code else for_config(from_shell(value), base)
         else:
             block[last] = type(value)(for_config(from_shell(v), base) for v in value)
 

@@ -18,6 +18,7 @@ from instructgpt.inference import LanguageModel
 from instructgpt.manifest import value_checksum
 
 if TYPE_CHECKING:
+    from lm_eval.api.model import LM
     from lm_eval.api.task import Task
 
 TASKS = Path(__file__).parent.parent / "tasks"
@@ -85,21 +86,22 @@ class Suite:
           records: Not used: tasks have their own questions.
           name: Name at the start of progress lines; "": no lines.
         """
-        from lm_eval.evaluator import simple_evaluate
-
         from instructgpt.evals.benchmarks.adapter import HarnessModel
 
         del records
-        asked = HarnessModel(
-            model,
-            batch_size=self.batch_size,
-            name=name,
-            keep=self.keep
-            and self.keep / f"benchmarks-{value_checksum(model.weights)}",
+        weights = value_checksum(model.weights)
+        keep = self.keep / f"benchmarks-{weights}" if self.keep else None
+        return self.ask(
+            HarnessModel(model, batch_size=self.batch_size, name=name, keep=keep)
         )
+
+    def ask(self, model: "LM") -> Results:
+        """`run` for any model of the harness, such as one of transformers."""
+        from lm_eval.evaluator import simple_evaluate
+
         with _without_bars():
             found = simple_evaluate(
-                asked,
+                model,
                 tasks=list(self.tasks),
                 limit=self.limit,
                 bootstrap_iters=0,
