@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.evals.benchmarks import hub_rows
 from tests.hf_models import write_chat_model
 from tests.stages.recipe_run import finished
 from tests.test_readme import NAMES, REPO, blocks
@@ -33,6 +34,10 @@ CHANGES = {
     r"^tensorboard --logdir runs$": r"timeout 20 \g<0> || [ $? = 124 ]",  # a server
     # Models of the hub: a tiny one with the same kind of tokenizer.
     r"HuggingFaceTB/SmolLM2-135M(-Instruct)?": "$TINY_MODEL",
+    # Evaluation sets of the hub: rows made by hand.
+    r"--config\.evaluate\.limit=100": (
+        "--config.evaluate.limit=2 --config.evaluate.sets=$EVALUATION_SETS"
+    ),
     # A plan for TPUs needs their compiler; toy sizes compile sooner.
     r"--config=configs/sft\.py:1\.3b --topology=v5e:4x4": (
         "--config=configs/sft.py:smoke --model=125m --devices=2"
@@ -100,6 +105,7 @@ def checkout(tmp_path_factory) -> Path:
     for name in ("mini", "smoke"):
         shutil.copytree(finished(tmp_path_factory).workdir, root / "runs" / name)
     write_chat_model(root / "theirs")
+    hub_rows.write_sets(root / "evaluation_sets")
     return root
 
 
@@ -117,6 +123,7 @@ def test_lines_run_in_the_order_given(page, checkout):
             "PYTHONSAFEPATH": "1",
             "HOME": str(checkout.parent),
             "TINY_MODEL": str(checkout / "theirs"),
+            "EVALUATION_SETS": str(checkout / "evaluation_sets"),
             "JAX_NUM_CPU_DEVICES": "1",
         },
         capture_output=True,
