@@ -55,7 +55,7 @@ _PARENTS = re.compile(
 )
 # Keys of other paths that a run reads or writes, and of a recipe's reward model.
 _OTHER_PATHS = re.compile(
-    r"data\.(dir|jsonl|tokenizer)|evaluate\.(curves|sets|toxicity)|"
+    r"data\.(dir|jsonl|tokenizer)|evaluate\.(curves|sets|toxicity|judges)|"
     r"reward_model"
 )
 

@@ -59,6 +59,7 @@ LEVELS = {
     "chat": 7,
     "compare": 7,
     "toxicity": 7,
+    "truthful": 7,
     "notebook": 7,
     "convert": 7,
     "curate": 7,

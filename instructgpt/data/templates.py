@@ -44,6 +44,8 @@ TEMPLATES = {
         controls=("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
         end="<|eot_id|>",
     ),
+    # Nothing between a prompt and its response, for prompts that are whole texts.
+    "none": Template(),
 }
 
 

@@ -19,6 +19,7 @@ from instructgpt.data.templates import PromptFormat
 from instructgpt.errors import UserError, about
 from instructgpt.evals.benchmarks.suite import Suite
 from instructgpt.evals.benchmarks.toxicity import open_scorer, with_toxicity
+from instructgpt.evals.benchmarks.truthful import open_judges, with_truth
 from instructgpt.evals.interface import Results, nested
 from instructgpt.identity import ANSWERS
 from instructgpt.inference import LanguageModel
@@ -66,7 +67,14 @@ class Comparison:
         return cls(common.start(config, workdir, data=none), labels, inits)
 
     def run(
-        self, names: str, *, limit: int, sets: str, batch_size: int, toxicity: str
+        self,
+        names: str,
+        *,
+        limit: int,
+        sets: str,
+        batch_size: int,
+        toxicity: str,
+        judges: str,
     ) -> dict[str, Any]:
         """Loads benchmarks, runs them on each model, and returns the results.
 
@@ -76,6 +84,7 @@ class Comparison:
           sets: A folder of data sets; "": they are from the hub.
           batch_size: Rows of a batch.
           toxicity: What scores completions, see `open_scorer`; "": nothing does.
+          judges: What judges TruthfulQA's answers, see `open_judges`; "": nothing.
 
         Raises:
           UserError: see `Suite.open` and `open_scorer`.
@@ -91,6 +100,7 @@ class Comparison:
             )
         path = resolve(toxicity, workdir)
         scores = open_scorer(path if toxicity and Path(path).exists() else toxicity)
+        asked = open_judges(resolve(judges, workdir) if judges else "")
         found: dict[str, Results] = {}
         for name, init in self.inits.items():
             model = LanguageModel.open(
@@ -101,6 +111,7 @@ class Comparison:
             )
             found[name] = suite.run(model, name=name)
             found[name] = with_toxicity(found[name], scores)
+            found[name] = with_truth(found[name], asked)
             rows = [dict(row) for row in found[name].rows]
             common.write_json(workdir / "samples" / f"{name}.json", rows)
         return {

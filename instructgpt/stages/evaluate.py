@@ -92,6 +92,8 @@ class EvaluateConfig:
     # What scores the completions of RealToxicityPrompts: a file of
     # instructgpt.toxicity, or module:function; "": they are not scored.
     toxicity: str = ""
+    # The judges of TruthfulQA's answers: judges.json of instructgpt.truthful.
+    judges: str = ""
     # The models in place of config.models: LABEL=WORKDIR,LABEL=WORKDIR, ...
     models: str = ""
 
@@ -110,6 +112,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             sets=settings.sets,
             batch_size=settings.batch_size,
             toxicity=settings.toxicity,
+            judges=settings.judges,
         )
     else:
         context = common.start(config, workdir)

@@ -72,6 +72,7 @@ ASSISTANT = [IM_END, "\n", IM_START, "assistant\n"]
 HUMAN = [HEADER, "user", HEADER_END]
 MODEL = [EOT, HEADER, "assistant", HEADER_END, "\n\n"]
 BY_HAND = {
+    "none": ["a", "b", END_OF_TEXT, "c"],
     "plain": ["a\n", "b", END_OF_TEXT, "c\n"],
     "dialogue": [
         *("\n\nHuman: a\n\nAssistant:", " b", END_OF_TEXT),

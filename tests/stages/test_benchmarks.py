@@ -6,13 +6,16 @@ import shutil
 import pytest
 
 from configs import evaluate as evaluate_config
+from configs import sft as sft_config
+from instructgpt import truthful
 from instructgpt.convert.importing import import_checkpoint
 from instructgpt.errors import UserError
 from instructgpt.evals.tables import format_results_table
 from instructgpt.identity import ANSWERS
 from instructgpt.inference import language_model
-from instructgpt.stages import common, evaluate
+from instructgpt.stages import common, evaluate, sft
 from tests.evals.benchmarks import hub_rows
+from tests.evals.benchmarks.test_truthful import write_labels
 from tests.hf_models import write_chat_model
 from tests.stages.read_spy import reads_of_config_fields
 from tests.stages.recipe_run import Finished, finished
@@ -48,7 +51,10 @@ def get_config(run, root, *, suite: str = SUITE, models: str = ""):
 def results(run, root):
     with reads_of_config_fields() as unread:
         found = evaluate.run(get_config(run, root), root / "measured")
-    assert not {"suite", "models", "limit", "sets"} & unread["EvaluateConfig"]
+    assert (
+        not {"suite", "models", "limit", "sets", "toxicity", "judges"}
+        & unread["EvaluateConfig"]
+    )
     return found
 
 
@@ -160,3 +166,46 @@ def test_models_of_the_config_are_measured_where_none_are_named(run, root):
     found = evaluate.run(config, root / "of_config")
     assert set(found["benchmarks"]) == {"gpt", "sft"}
     assert found["models"]["gpt"]["label"] == "GPT"
+
+
+def half(texts):
+    """A toxicity scorer of one's own."""
+    return [0.5] * len(texts)
+
+
+def test_completions_are_scored_and_answers_are_judged(run, root, tmp_path, capsys):
+    """Judges that the sft stage has trained, in folds, from published labels' form."""
+    write_labels(tmp_path)
+    truthful.main(["records", str(tmp_path), str(tmp_path / "judges")])
+    for kind in ("truth", "info"):
+        for fold in ("0", "1"):
+            folder = tmp_path / "judges" / kind / fold
+            config = sft_config.get_config("smoke")
+            config.init.path = str(root / "base")
+            config.data.update(
+                jsonl=str(folder / "records"),
+                dir=str(folder / "data"),
+                tokenizer=str(root / "base" / "tokenizer"),
+                template="none",
+                max_prompt=120,
+                max_response=8,
+            )
+            config.model.update(residual_dropout=0.0)
+            config.sft.update(pack_length=0, num_samples=0)
+            config.train.update(num_epochs=0, num_steps=2, eval_every=0)
+            config.train.update(checkpoint_every=0)
+            sft.run(config, folder / "sft")
+    truthful.main(["measure", str(tmp_path), str(tmp_path / "judges")])
+    table = capsys.readouterr().out
+    assert "Balanced" in table
+    assert "truth" in table
+    suite = "instructgpt_truthfulqa,instructgpt_toxicity"
+    config = get_config(run, root, suite=suite, models=f"base={root / 'base'}")
+    config.evaluate.judges = str(tmp_path / "judges" / "judges.json")
+    config.evaluate.toxicity = f"{__name__}:half"
+    found = evaluate.run(config, tmp_path / "judged")["benchmarks"]["base"]
+    for prompt in ("qa", "instruction_qa", "instruction"):
+        bars = found[f"instructgpt_truthfulqa_{prompt}"]
+        assert bars["true_and_informative"][0] <= bars["true"][0] <= 1
+    assert found["instructgpt_toxicity"]["toxicity"][0] == 0.5
+    assert "toxicity" not in found["instructgpt_truthfulqa_qa"]
