@@ -106,14 +106,14 @@ def write_folder(
 CONTROLS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
-def write_chat_model(folder: Path) -> None:
+def write_chat_model(folder: Path, *, context_length: int = 256) -> None:
     """Writes a tiny random Llama with a tokenizer as SmolLM2 has it."""
     folder.mkdir(parents=True, exist_ok=True)
     config = dataclasses.replace(
         CONFIGS["llama tied"],
         vocab_size=write_chat_tokenizer(folder),
         padded_vocab_size=0,
-        context_length=256,
+        context_length=context_length,
     )
     write_folder(folder, config, public_tensors(config, params_of(config)))
 
