@@ -15,6 +15,11 @@ from instructgpt.manifest import file_checksum
 _NAMED = re.compile(r"([\w.]+):\w+")
 
 
+def is_named(text: str) -> bool:
+    """Whether a text has the form module:name."""
+    return _NAMED.fullmatch(text) is not None
+
+
 def find_named(name: str, *, where: str, example: str) -> Any:
     """What a config names.
 

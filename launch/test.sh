@@ -4,7 +4,8 @@
 #   bash launch/test.sh [pytest arguments, such as tests/test_rl.py or -k gae]
 #
 # Without arguments it leaves out the tests that are marked long: every line of every
-# README, and the notebooks. `-m ""` runs them too.
+# README, the notebooks, kills and damages, the recipe without fast modules. `-m ""` runs
+# them too.
 set -euo pipefail
 
 # shellcheck source=launch/setup_env.sh

@@ -7,7 +7,7 @@ the paper's (evals/tasks).
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from instructgpt.evals.benchmarks.truthful import open_judges, with_truth
 from instructgpt.evals.interface import Results, nested
 from instructgpt.identity import ANSWERS
 from instructgpt.inference import LanguageModel
+from instructgpt.named import find_named, is_named
 from instructgpt.paths import resolve
 from instructgpt.stages import common, loading
 from instructgpt.stages.compared import ModelEntry, entry_init
@@ -35,6 +36,8 @@ class Comparison:
     context: common.Context
     labels: Mapping[str, str]
     inits: Mapping[str, loading.InitConfig]  # with absolute paths
+    # Models that are functions, from texts to their completions.
+    functions: Mapping[str, Callable[[Sequence[str]], Sequence[str]]]
 
     @classmethod
     def open(
@@ -51,9 +54,14 @@ class Comparison:
         workdir = Path(workdir).absolute()
         if not entries:
             raise UserError("config.evaluate.models: name the models to be measured")
-        inits, forms = {}, []
+        inits, forms, functions = {}, [], {}
         for name, entry in entries.items():
             init = entry_init(entry, name)
+            if is_named(init.path) and not os.path.exists(init.path):
+                functions[name] = find_named(
+                    init.path, where=f"model {name}", example="my_models:answer"
+                )
+                continue
             init = dataclasses.replace(
                 init,
                 path=resolve(init.path, workdir),
@@ -62,9 +70,12 @@ class Comparison:
             with about(f"model {name}"):
                 forms.append(_prompt_format(init))
             inits[name] = init
+        if not forms:
+            raise UserError("config.evaluate.models: name a workdir besides functions")
         none = Datasets({}, {}, workdir, forms[0], None)
         labels = {name: entry.label for name, entry in entries.items()}
-        return cls(common.start(config, workdir, data=none), labels, inits)
+        context = common.start(config, workdir, data=none)
+        return cls(context, labels, inits, functions)
 
     def run(
         self,
@@ -101,15 +112,11 @@ class Comparison:
         path = resolve(toxicity, workdir)
         scores = open_scorer(path if toxicity and Path(path).exists() else toxicity)
         asked = open_judges(resolve(judges, workdir) if judges else "")
+        for name in self.functions:
+            suite.check_answers_suffice(name)
         found: dict[str, Results] = {}
-        for name, init in self.inits.items():
-            model = LanguageModel.open(
-                init.path,
-                part=init.part,
-                step=_step(init),
-                verify=self.context.verify,
-            )
-            found[name] = suite.run(model, name=name)
+        for name in self.labels:
+            found[name] = self._measure(name, suite)
             found[name] = with_toxicity(found[name], scores)
             found[name] = with_truth(found[name], asked)
             rows = [dict(row) for row in found[name].rows]
@@ -121,6 +128,17 @@ class Comparison:
             },
             "questions": suite.questions,
         }
+
+    def _measure(self, name: str, suite: Suite) -> Results:
+        if name in self.functions:
+            from instructgpt.evals.benchmarks.function_model import FunctionModel
+
+            return suite.ask(FunctionModel(self.functions[name], f"model {name}"))
+        init = self.inits[name]
+        model = LanguageModel.open(
+            init.path, part=init.part, step=_step(init), verify=self.context.verify
+        )
+        return suite.run(model, name=name)
 
 
 def _prompt_format(init: loading.InitConfig) -> PromptFormat:

@@ -43,7 +43,7 @@ from instructgpt.identity import (
     write_json,
 )
 from instructgpt.metrics import MetricWriter
-from instructgpt.named import code_checksums
+from instructgpt.named import code_checksums, is_named
 from instructgpt.outputs import delete_partial, new_file
 from instructgpt.paths import for_config, from_shell, labelled, resolve
 from instructgpt.sharding import MeshConfig, make_mesh
@@ -186,14 +186,18 @@ def take_typed(
         base, value = Path(workdir) / stage, block[last]
         if own == LABELLED:
             paths = labelled(value).items()
-            block[last] = ",".join(
-                f"{label}={for_config(from_shell(path), base)}" for label, path in paths
-            )
+            block[last] = ",".join(f"{k}={_typed(path, base)}" for k, path in paths)
         elif isinstance(value, str):
-            is_code = ":" in value and not os.path.exists(value)  # module:name
-            block[last] = value if is_code else for_config(from_shell(value), base)
+            block[last] = _typed(value, base)
         else:
             block[last] = type(value)(for_config(from_shell(v), base) for v in value)
+
+
+def _typed(value: str, base: Path) -> str:
+    """A typed path in the form of a config; module:name stays as it is."""
+    if is_named(value) and not os.path.exists(value):
+        return value
+    return for_config(from_shell(value), base)
 
 
 def identity_of(

@@ -31,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return finished(tmp_path_factory)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")
 def test_same_end_after_kills_and_stops(run, tmp_path, monkeypatch):
     for name, value in environment(8).items():

@@ -27,7 +27,7 @@ def harness(run: Finished, tmp_path_factory: pytest.TempPathFactory) -> Harness:
     return harness
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")
 def test_no_damage_is_taken_for_whole(harness):
     found = [harness.damage(number, seed=0) for number in range(40)]

@@ -209,3 +209,22 @@ def test_completions_are_scored_and_answers_are_judged(run, root, tmp_path, caps
         assert bars["true_and_informative"][0] <= bars["true"][0] <= 1
     assert found["instructgpt_toxicity"]["toxicity"][0] == 0.5
     assert "toxicity" not in found["instructgpt_truthfulqa_qa"]
+
+
+def translate(texts):
+    """A function in place of a model."""
+    assert all(text.endswith("English:") for text in texts)
+    return [" I live in Arlen.\nFrench: and so on" for _ in texts]
+
+
+def test_a_function_that_answers_is_measured_beside_models(run, root, tmp_path):
+    models = f"base={root / 'base'},mine={__name__}:translate"
+    config = get_config(run, root, suite="instructgpt_fr_en", models=models)
+    found = evaluate.run(config, tmp_path / "measured")["benchmarks"]
+    assert list(found) == ["base", "mine"]
+    rows = json.loads((tmp_path / "measured" / "samples" / "mine.json").read_text())
+    assert {row["response"] for row in rows} == {" I live in Arlen."}
+    assert found["mine"]["instructgpt_fr_en"]["bleu"][0] > 50
+    config = get_config(run, root, models=models)
+    with pytest.raises(UserError, match="mine is a function, which only answers: inst"):
+        evaluate.run(config, tmp_path / "refused")

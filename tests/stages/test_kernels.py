@@ -109,7 +109,7 @@ recipe.run(config, sys.argv[1])
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_recipe_needs_no_fast_module(run, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, tmp_path],

@@ -95,6 +95,19 @@ class Suite:
             HarnessModel(model, batch_size=self.batch_size, name=name, keep=keep)
         )
 
+    def check_answers_suffice(self, name: str) -> None:
+        """Raises UserError if a task needs more of a model than answers."""
+        choices = [
+            task.task_name
+            for task in self.tasks
+            if task.config.output_type != "generate_until"
+        ]
+        if choices:
+            raise UserError(
+                f"model {name} is a function, which only answers: {choices[0]} needs "
+                "probabilities; leave it out of the suite"
+            )
+
     def ask(self, model: "LM") -> Results:
         """`run` for any model of the harness, such as one of transformers."""
         from lm_eval.evaluator import simple_evaluate
