@@ -9,6 +9,9 @@ The paper compares on 3,196 test prompts.
 Cost: `mini` is a part of the recipe's 9.7 minutes on 2 CPU cores. It leaves the table
 of README.md and `report.html`.
 
+With `evaluate.suite` it runs benchmarks instead, of these models or of those that
+`evaluate.models` names; see instructgpt/evals/README.md.
+
 `judges` and `evaluators` may name classes of your own, see evals/interface.py: a file
 that takes this config and adds `config.judges.brief = dict(name="my_judges:Brief")`.
 """
@@ -19,7 +22,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from instructgpt.stages.blocks import filled
-from instructgpt.stages.evaluate import ModelEntry
+from instructgpt.stages.compared import ModelEntry
 from instructgpt.stages.loading import InitConfig
 
 _IMPORTED: common.Values = {

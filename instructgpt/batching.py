@@ -8,6 +8,8 @@ from jax.sharding import Mesh
 from instructgpt.data.loader import EvalBatches, eval_batches
 from instructgpt.sharding import batch_share, round_up
 
+_USUAL = 256  # tokens of a row of which a batch has its full number
+
 
 def mesh_batches(
     source: Any,
@@ -35,6 +37,16 @@ def mesh_batches(
     """
     share = {} if whole else batch_share(mesh)._asdict()
     return eval_batches(source, encode, batch_size=round_up(batch_size, mesh), **share)
+
+
+def rows_of_width(batch_size: int, width: int) -> int:
+    """Rows of a batch of long rows, so that it takes no more memory than a usual one.
+
+    Args:
+      batch_size: Rows of a batch of up to 256 tokens each.
+      width: Tokens of a row.
+    """
+    return max(1, batch_size * _USUAL // max(width, _USUAL))
 
 
 def power_of_two(number: int) -> int:

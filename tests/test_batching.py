@@ -7,7 +7,7 @@ import pytest
 
 import instructgpt
 from instructgpt.batches import PromptBatch
-from instructgpt.batching import mesh_batches
+from instructgpt.batching import mesh_batches, rows_of_width
 from instructgpt.data.rows import Rows
 from tests import tiny
 
@@ -33,6 +33,12 @@ def test_batches_are_rounded_up_and_filled_with_blank_rows(mesh, size, whole):
     assert {len(batch.index) for batch in batches} == {size}
     assert [int(i) for i in index if i >= 0] == [0, 1, 2, 4, 6]
     assert len(index) % size == 0
+
+
+def test_long_rows_are_fewer():
+    """A batch has about as many tokens as one of usual rows, and at least a row."""
+    widths = {16: 64, 256: 64, 512: 32, 2048: 8, 1 << 20: 1}
+    assert {width: rows_of_width(64, width) for width in widths} == widths
 
 
 def test_nobody_else_makes_evaluation_batches():

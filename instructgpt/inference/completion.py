@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 
 from instructgpt.batches import PromptBatch
-from instructgpt.batching import mesh_batches
+from instructgpt.batching import mesh_batches, rows_of_width
 from instructgpt.data.rows import Rows
 from instructgpt.data.transforms import prompt_row
 from instructgpt.errors import UserError, shown
@@ -52,7 +52,8 @@ class Completions(NamedTuple):
         ):
             encode = functools.partial(prompt_row, max_prompt=width, pad_id=pad_id)
             rows = Rows(self.prompts, encode, list(numbers))
-            yield mesh_batches(rows, None, batch_size=batch_size, mesh=mesh, whole=True)
+            size = rows_of_width(batch_size, width)
+            yield mesh_batches(rows, None, batch_size=size, mesh=mesh, whole=True)
 
     def in_order(self, found: Sequence[Any]) -> list[Any]:
         """Results, given in the order of computation, in the order of the prompts."""

@@ -214,7 +214,8 @@ class LanguageModel(TextModel):
           temperature: Divides the logits; 0 takes the most probable token.
           top_p: Probability of the smallest set of tokens that is drawn from.
           key: Random key of the sampling, or its seed.
-          batch_size: Texts in a batch, rounded up for the mesh; None: 64 or less.
+          batch_size: Texts in a batch, fewer where they are long; rounded up for the
+            mesh; None: 64 or less.
           name: Name at the start of a progress line; "": no line.
           keep: See `generate`.
 
@@ -276,7 +277,8 @@ class LanguageModel(TextModel):
             encoded together, white space between them belongs to the continuation, and
             a prompt that is too long loses its beginning.
           ended: Whether the end of text after the continuation is included.
-          batch_size: Pairs in a batch, rounded up for the mesh; None: 64 or less.
+          batch_size: Prompts in a batch, fewer where texts are long; rounded up for
+            the mesh; None: 64 or less.
           name: Name at the start of a progress line; "": no line.
           keep: See `generate`.
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from instructgpt.batching import power_of_two
+from instructgpt.batching import power_of_two, rows_of_width
 from instructgpt.data.templates import PromptFormat
 from instructgpt.distributed import fetch
 from instructgpt.errors import UserError
@@ -142,7 +142,8 @@ def likelihoods(
       run: The model's `shared_likelihood`, bound to its parameters.
       groups: The pairs, from `in_groups`.
       pad_id: The tokenizer's padding id.
-      batch_size: Continuations in a batch, about; rounded up for the mesh.
+      batch_size: Prompts in a batch, fewer where texts are long; rounded up for the
+        mesh.
       mesh: The mesh to run on.
 
     Raises:
@@ -151,7 +152,8 @@ def likelihoods(
     start = 0
     while start < len(groups):
         shape = groups[start].shape
-        rows = round_up(max(batch_size // shape[1], 1), mesh)
+        width, choices, length = shape
+        rows = round_up(rows_of_width(batch_size, width + choices * length), mesh)
         part = [g for g in groups[start : start + rows] if g.shape == shape]
         arrays = _pad(part, shape, rows, pad_id)
         log_probs, greedy = fetch(run(*put_whole_batch(arrays, mesh)))
