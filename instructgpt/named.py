@@ -49,6 +49,19 @@ def find_named(name: str, *, where: str, example: str) -> Any:
         ) from error
 
 
+def find_function(name: str, *, where: str, example: str) -> Callable[..., Any]:
+    """`find_named` of a function that takes a list of texts.
+
+    Raises:
+      UserError: see `find_named`, or what is found is no such function.
+    """
+    found = find_named(name, where=where, example=example)
+    if not callable(found):
+        raise UserError(f"{where}={name!r} is a {type(found).__name__}, no function")
+    check_call(found, ["texts"], f"{where}={name!r}")
+    return found
+
+
 def check_call(function: Callable[..., Any], names: Sequence[str], what: str) -> None:
     """Raises UserError if a function does not take these positional arguments.
 

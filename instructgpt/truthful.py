@@ -1,6 +1,6 @@
 """Makes and measures judges of TruthfulQA; launch/truthful_judges.sh is the whole.
 
-    python -m instructgpt.truthful records LABELS OUT [--folds=2] [--labels=N]
+    python -m instructgpt.truthful records LABELS OUT [--folds=2] [--number=N]
     python -m instructgpt.truthful measure LABELS OUT
 
 LABELS is the folder of the published labels, finetune_truth.jsonl and
@@ -29,11 +29,12 @@ from instructgpt.evals.benchmarks.truthful import (
     open_judges,
     read_labels,
 )
-from instructgpt.identity import write_json
+from instructgpt.identity import read_json, write_json
 from instructgpt.outputs import in_one_line, new_file
 from instructgpt.paths import from_shell
 from instructgpt.progress import print_table
 
+_FOLDS = "folds.json"  # in the folder of the judges: how many there are of each kind
 _VALID = 0.05  # share of the training questions that are for validation
 
 
@@ -81,6 +82,8 @@ def write_records(labels: Path, out: Path, *, folds: int, number: int) -> None:
             f"--folds={folds}: give 2 or more, as no judge may judge what "
             "it was trained on"
         )
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / _FOLDS, {"folds": folds})
     for kind in ENDINGS:
         found = _labels(labels, kind)
         for fold in range(folds):
@@ -112,15 +115,13 @@ def measure(labels: Path, out: Path) -> dict[str, Agreement]:
     """Prints and writes how well the judges agree with people.
 
     Raises:
-      UserError: a judge is missing, or was not trained on the labels.
+      UserError: a judge is missing.
     """
-    folds = {
-        kind: sorted(p.name for p in (out / kind).iterdir() if p.name.isdigit())
-        for kind in ENDINGS
-    }
+    remedy = "python -m instructgpt.truthful records"
+    folds = range(read_json(out / _FOLDS, remedy=remedy)["folds"])
     write_json(
         out / "judges.json",
-        {k: [f"{k}/{fold}/sft" for fold in names] for k, names in folds.items()},
+        {kind: [f"{kind}/{fold}/sft" for fold in folds] for kind in ENDINGS},
     )
     judges = open_judges(str(out / "judges.json"))
     found = {}

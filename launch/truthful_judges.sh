@@ -3,7 +3,7 @@
 #
 #   bash launch/truthful_judges.sh BASE LABELS OUT [VARIANT [NUMBER]]
 #
-# BASE is the workdir of a language model, such as an import of SmolLM2; LABELS the folder
+# BASE is the workdir of an imported language model, such as SmolLM2; LABELS the folder
 # of finetune_truth.jsonl and finetune_info.jsonl (github.com/sylinrl/TruthfulQA, data/);
 # OUT the folder of the judges. VARIANT is one of configs/sft.py, by default smollm2_cpu
 # with 2,000 labels a judge; on a GPU give smollm2, which learns from all of them.

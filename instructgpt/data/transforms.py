@@ -77,7 +77,9 @@ def encode_prompt(
     return prompt_row(prompt, max_prompt=max_prompt, pad_id=prompt_format.pad_id)
 
 
-def prompt_row(ids: Sequence[int], *, max_prompt: int, pad_id: int) -> PromptBatch:
+def prompt_row(
+    ids: Sequence[int] | np.ndarray, *, max_prompt: int, pad_id: int
+) -> PromptBatch:
     """The ids of a prompt, left-padded [P]; its index is -1 until the loader sets it.
 
     Args:
@@ -161,7 +163,7 @@ def _check_length(record: Record, field: str, length: int, limit: int) -> None:
 
 
 def _pad(
-    ids: Sequence[int], length: int, pad_id: int, *, left: bool = False
+    ids: Sequence[int] | np.ndarray, length: int, pad_id: int, *, left: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pads ids: returns tokens int32[length] and their mask bool[length]."""
     tokens = np.full(length, pad_id, np.int32)

@@ -8,11 +8,13 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from jax.sharding import Mesh
 
 from instructgpt.batches import PromptBatch
 from instructgpt.batching import mesh_batches, rows_of_width
 from instructgpt.data.rows import Rows
+from instructgpt.data.templates import PromptFormat
 from instructgpt.data.transforms import prompt_row
 from instructgpt.errors import UserError, shown
 from instructgpt.inference.likelihood import padded_width
@@ -36,9 +38,10 @@ def before_stop(text: str, stops: Iterable[str]) -> str:
 class Completions(NamedTuple):
     """The order in which prompts are continued: by their padded length."""
 
-    prompts: Sequence[Sequence[int]]  # token ids
+    prompts: Sequence[np.ndarray]  # token ids, int32
     widths: Sequence[int]  # padded length P of each
     order: Sequence[int]  # numbers of the prompts
+    max_response: int  # tokens of a completion
 
     def batches(
         self, start: int, batch_size: int, *, pad_id: int, mesh: Mesh
@@ -52,7 +55,7 @@ class Completions(NamedTuple):
         ):
             encode = functools.partial(prompt_row, max_prompt=width, pad_id=pad_id)
             rows = Rows(self.prompts, encode, list(numbers))
-            size = rows_of_width(batch_size, width)
+            size = rows_of_width(batch_size, width + self.max_response)
             yield mesh_batches(rows, None, batch_size=size, mesh=mesh, whole=True)
 
     def in_order(self, found: Sequence[Any]) -> list[Any]:
@@ -61,8 +64,16 @@ class Completions(NamedTuple):
         return [by_number[number] for number in range(len(found))]
 
 
-def plan_completions(prompts: Sequence[Sequence[int]], room: int) -> Completions:
+def end_of(form: PromptFormat, text: str, room: int) -> np.ndarray:
+    """The last `room` token ids of a raw text, int32; EOS if the text is empty."""
+    ids = form.prompt_ids({"prompt": text}, raw=True)[-room:]
+    return np.array(ids or [form.tokenizer.eos_id], np.int32)
+
+
+def plan_completions(
+    prompts: Sequence[np.ndarray], room: int, max_response: int
+) -> Completions:
     """Orders prompts of at most `room` tokens by their padded length."""
     widths = [min(padded_width(ids), room) for ids in prompts]
     order = sorted(range(len(prompts)), key=lambda n: (widths[n], n))
-    return Completions(prompts, widths, order)
+    return Completions(prompts, widths, order, max_response)

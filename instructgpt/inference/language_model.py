@@ -22,6 +22,7 @@ from instructgpt.generation import generate
 from instructgpt.inference.completion import (
     before_stop,
     check_texts,
+    end_of,
     plan_completions,
 )
 from instructgpt.inference.kept import KeptRows
@@ -38,6 +39,7 @@ from instructgpt.inference.programs import (
     text_sampler,
 )
 from instructgpt.inference.text_model import Record, TextModel
+from instructgpt.manifest import value_checksum
 from instructgpt.progress import Progress
 from instructgpt.sampling import SamplingConfig
 
@@ -125,11 +127,9 @@ class LanguageModel(TextModel):
         self.check_prompts(asked, raw=self._raw)
         size = self.rows_at_a_time(batch_size, len(records))
         key = jax.random.key(int(key)) if isinstance(key, int | np.integer) else key
-        form = self.text.prompt_format
         kept = self._kept(
             keep,
             [
-                [form.tokenizer.fingerprint, form.template],
                 [self.text.max_prompt, size, self._raw],
                 dataclasses.asdict(sampling),
                 np.asarray(jax.random.key_data(key)).tolist(),
@@ -232,19 +232,18 @@ class LanguageModel(TextModel):
             )
         sampling = SamplingConfig(limit, temperature=temperature, top_p=top_p)
         form = self.text.prompt_format
-        prompts = [form.prompt_ids({"prompt": text}, raw=True) for text in texts]
-        prompts = [ids[-room:] or [form.tokenizer.eos_id] for ids in prompts]
+        prompts = [end_of(form, text, room) for text in texts]
         size = self.rows_at_a_time(batch_size, len(texts))
         key = jax.random.key(int(key)) if isinstance(key, int | np.integer) else key
         sampler = text_sampler(self.model.config, form, sampling, stops=tuple(stops))
-        plan = plan_completions(prompts, room)
+        plan = plan_completions(prompts, room, limit)
         kept = self._kept(
             keep,
             [
-                [form.tokenizer.fingerprint, size, list(stops)],
+                [size, list(stops)],
                 dataclasses.asdict(sampling),
                 np.asarray(jax.random.key_data(key)).tolist(),
-                prompts,
+                [value_checksum(ids.tolist()) for ids in prompts],
             ],
         )
 
@@ -342,7 +341,10 @@ class LanguageModel(TextModel):
             return None
         if not self.weights:
             raise ValueError("keep= is for models from a checkpoint")
-        return KeptRows(folder, [self.weights, made_from])
+        form = self.text.prompt_format
+        model = [self.weights, dataclasses.asdict(self.model.config)]
+        text = [form.tokenizer.fingerprint, form.template]
+        return KeptRows(folder, [model, text, made_from])
 
     def _finish(
         self,

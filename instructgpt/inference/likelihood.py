@@ -124,8 +124,8 @@ def in_groups(encoded: Sequence[Pair]) -> list[_Group]:
 
 def groups_from(groups: Sequence[_Group], start: int) -> Sequence[_Group]:
     """The groups after those that hold the first `start` pairs."""
-    ends = itertools.accumulate((len(g.targets) for g in groups), initial=0)
-    return [g for g, end in zip(groups, ends, strict=False) if end >= start]
+    starts = itertools.accumulate((len(g.targets) for g in groups), initial=0)
+    return [g for g, first in zip(groups, starts, strict=False) if first >= start]
 
 
 def likelihoods(
@@ -192,6 +192,6 @@ def _pad(
     return prompts, prompt_valid, targets, target_valid
 
 
-def padded_width(ids: Sequence[int]) -> int:
+def padded_width(ids: Sequence[int] | np.ndarray) -> int:
     """The padded length of tokens, a power of two."""
     return max(_LEAST_WIDTH, power_of_two(len(ids)))

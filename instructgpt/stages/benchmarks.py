@@ -23,7 +23,7 @@ from instructgpt.evals.benchmarks.truthful import open_judges, with_truth
 from instructgpt.evals.interface import Results, nested
 from instructgpt.identity import ANSWERS
 from instructgpt.inference import LanguageModel
-from instructgpt.named import find_named, is_named
+from instructgpt.named import find_function, is_named
 from instructgpt.paths import resolve
 from instructgpt.stages import common, loading
 from instructgpt.stages.compared import ModelEntry, entry_init
@@ -57,8 +57,14 @@ class Comparison:
         inits, forms, functions = {}, [], {}
         for name, entry in entries.items():
             init = entry_init(entry, name)
+            if entry.prompted:
+                common.announce(
+                    f"{config.name}: {name} is left out, as benchmarks have "
+                    "examples of their own"
+                )
+                continue
             if is_named(init.path) and not os.path.exists(init.path):
-                functions[name] = find_named(
+                functions[name] = find_function(
                     init.path, where=f"model {name}", example="my_models:answer"
                 )
                 continue
@@ -73,7 +79,11 @@ class Comparison:
         if not forms:
             raise UserError("config.evaluate.models: name a workdir besides functions")
         none = Datasets({}, {}, workdir, forms[0], None)
-        labels = {name: entry.label for name, entry in entries.items()}
+        labels = {
+            name: entry.label
+            for name, entry in entries.items()
+            if name in inits or name in functions
+        }
         context = common.start(config, workdir, data=none)
         return cls(context, labels, inits, functions)
 
@@ -114,18 +124,16 @@ class Comparison:
         asked = open_judges(resolve(judges, workdir) if judges else "")
         for name in self.functions:
             suite.check_answers_suffice(name)
-        found: dict[str, Results] = {}
+        numbers: dict[str, dict[str, Any]] = {}
         for name in self.labels:
-            found[name] = self._measure(name, suite)
-            found[name] = with_toxicity(found[name], scores)
-            found[name] = with_truth(found[name], asked)
-            rows = [dict(row) for row in found[name].rows]
+            found = with_toxicity(self._measure(name, suite), scores)
+            found = with_truth(found, asked)
+            rows = [dict(row) for row in found.rows]
             common.write_json(workdir / "samples" / f"{name}.json", rows)
+            numbers[name] = nested(found.numbers)
         return {
             "models": {name: {"label": label} for name, label in self.labels.items()},
-            "benchmarks": {
-                name: nested(results.numbers) for name, results in found.items()
-            },
+            "benchmarks": numbers,
             "questions": suite.questions,
         }
 

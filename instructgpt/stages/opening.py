@@ -42,6 +42,7 @@ from instructgpt.identity import (
     write_finished,
     write_json,
 )
+from instructgpt.manifest import file_checksum
 from instructgpt.metrics import MetricWriter
 from instructgpt.named import code_checksums, is_named
 from instructgpt.outputs import delete_partial, new_file
@@ -231,7 +232,7 @@ def identity_of(
         data=data.fingerprints,
         tokenizer=data.tokenizer.fingerprint,
         parents=parents,
-        code=code_checksums(values),
+        code=code_checksums(values) | _inputs(values, workdir),
     )
 
 
@@ -244,6 +245,19 @@ def finish(context: Context) -> None:
         locks.give_back(context.workdir / locks.LOCK)
 
     on_first(say)
+
+
+def _inputs(values: Mapping[str, Any], workdir: Path) -> dict[str, str]:
+    """Checksums of files and functions that benchmarks read, by key."""
+    out = {}
+    for key in ("evaluate.toxicity", "evaluate.judges"):
+        path = Path(resolve(values.get(key) or "", workdir))
+        if values.get(key) and path.is_file():
+            out[key] = file_checksum(path)
+    named = {f"{key}.name": values.get(key) or "" for key in ("evaluate.toxicity",)}
+    for label, function in labelled(values.get(LABELLED) or "").items():
+        named[f"{LABELLED}.{label}.name"] = function
+    return out | code_checksums(named)
 
 
 def _same_config(config: ConfigDict, workdir: Path) -> None:

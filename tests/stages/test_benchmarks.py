@@ -157,14 +157,15 @@ def test_a_task_that_is_not_one_is_told_before_a_model_runs(run, root):
 def test_models_of_the_config_are_measured_where_none_are_named(run, root):
     config = get_config(run, root, suite="instructgpt_crows_pairs")
     config.evaluate.models = ""
-    for name in ("gpt_prompted", "ppo", "ppo_ptx"):
+    for name in ("ppo", "ppo_ptx"):
         del config.models[name]
     for entry in config.models.values():
         entry.init.path = str(run.workdir / entry.init.path.removeprefix("../"))
         if entry.init.selected_by:
             entry.init.selected_by = str(run.workdir / "select")
     found = evaluate.run(config, root / "of_config")
-    assert set(found["benchmarks"]) == {"gpt", "sft"}
+    # A prompt of solved examples is nothing that benchmarks have room for.
+    assert set(found["benchmarks"]) == set(found["models"]) == {"gpt", "sft"}
     assert found["models"]["gpt"]["label"] == "GPT"
 
 
@@ -225,6 +226,9 @@ def test_a_function_that_answers_is_measured_beside_models(run, root, tmp_path):
     rows = json.loads((tmp_path / "measured" / "samples" / "mine.json").read_text())
     assert {row["response"] for row in rows} == {" I live in Arlen."}
     assert found["mine"]["instructgpt_fr_en"]["bleu"][0] > 50
+    config = get_config(run, root, models=f"base={root / 'base'},mine=string:digits")
+    with pytest.raises(UserError, match="'string:digits' is a str, no function"):
+        evaluate.run(config, tmp_path / "refused")
     config = get_config(run, root, models=models)
     with pytest.raises(UserError, match="mine is a function, which only answers: inst"):
         evaluate.run(config, tmp_path / "refused")

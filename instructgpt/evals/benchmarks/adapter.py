@@ -13,6 +13,8 @@ from instructgpt.errors import UserError
 from instructgpt.inference import LanguageModel
 
 _LONGEST = 256  # tokens of a completion whose task states no limit
+# Settings of a task that say what completions do anyway.
+_UNUSED: dict[str, tuple[Any, ...]] = {"num_beams": (1,), "top_k": (0, None)}
 
 
 class TokenLogProb(float):
@@ -111,6 +113,7 @@ class HarnessModel(LM):
         drawn = settings.get("do_sample", settings.get("temperature", 0) > 0)
         known = {"until", "max_gen_toks", "max_new_tokens", "do_sample"}
         unknown = settings.keys() - known - {"temperature", "top_p"}
+        unknown -= {name for name in unknown if settings[name] in _UNUSED.get(name, ())}
         if unknown:
             raise UserError(
                 f"a task asks for generation_kwargs that completions do not have: "
@@ -118,13 +121,14 @@ class HarnessModel(LM):
             )
         return {
             "stops": (until,) if isinstance(until, str) else tuple(until),
-            "max_response": limit or self._longest(),
+            "max_response": min(limit or _LONGEST, self._half()),
             "temperature": settings.get("temperature", 1.0) if drawn else 0.0,
             "top_p": settings.get("top_p", 1.0),
         }
 
-    def _longest(self) -> int:
-        return min(_LONGEST, self._model.model.config.context_length // 2)
+    def _half(self) -> int:
+        """Half of the context: no completion takes more of it from its text."""
+        return self._model.model.config.context_length // 2
 
     def _how(self, kind: str) -> dict[str, Any]:
         """The batch size, the progress line and the folder of a call."""

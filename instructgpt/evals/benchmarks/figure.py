@@ -20,7 +20,18 @@ from instructgpt.evals.plotting import (
 from instructgpt.evals.tables import short_task
 
 # A panel shows the first of these metrics that its benchmark has.
-_FIRST = ("acc_token", "f1", "bleu", "rougeL", "mc2", "entropy", "rougeL_acc", "acc")
+_FIRST = (
+    "toxicity",
+    "true_and_informative",
+    "acc_token",
+    "f1",
+    "bleu",
+    "rougeL",
+    "mc2",
+    "entropy",
+    "rougeL_acc",
+    "acc",
+)
 _OTHERS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a8a")
 _COLUMNS = 3
 
@@ -40,7 +51,7 @@ def benchmark_figure(results: Results) -> Figure | None:
     for ax, task in zip(axes, tasks, strict=False):
         metric = _metric(found[names[0]][task])
         points = {
-            name: np.array([found[name][task][metric]], float)
+            name: np.array([with_ends(found[name][task][metric])], float)
             for name in names
             if metric in found[name].get(task, {})
         }
@@ -61,6 +72,11 @@ def benchmark_figure(results: Results) -> Figure | None:
     handles = [Patch(color=colors[n], label=label(results, n)) for n in names]
     fig.legend(handles=handles, loc="outside lower center", ncols=4, handlelength=1)
     return fig
+
+
+def with_ends(value: float | Sequence[float]) -> Sequence[float]:
+    """A value with its interval, of no width if it has none."""
+    return value if isinstance(value, Sequence) else (value, value, value)
 
 
 def _metric(metrics: Mapping[str, Sequence[float]]) -> str:

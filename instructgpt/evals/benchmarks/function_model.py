@@ -15,7 +15,8 @@ class FunctionModel(LM):
     """A model that is a function from texts to completions, such as a call of a server.
 
     It has no probabilities, so it can do no task of choices. A completion is cut at the
-    first of a task's stops.
+    first of a task's stops. A task's limit of tokens is not applied, as a function has
+    no tokens: it must keep to a limit of its own.
     """
 
     def __init__(self, answer: Answer, name: str):
@@ -30,8 +31,9 @@ class FunctionModel(LM):
           UserError: the function gives other than one text for each.
         """
         texts = [request.args[0] for request in requests]
-        found = list(self._answer(texts))
-        if len(found) != len(texts) or not all(isinstance(x, str) for x in found):
+        found = self._answer(texts)
+        whole = isinstance(found, list | tuple) and len(found) == len(texts)
+        if not whole or not all(isinstance(x, str) for x in found):
             raise UserError(
                 f"{self._name} must give a text for each of {len(texts)} texts, not "
                 f"{shown(found)}"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TASKS = Path(__file__).parent.parent / "tasks"
 _SEED = 1234  # the harness's own, of the few-shot examples
-_RESAMPLES = 1000  # of the interval of a measure that is no mean
+_RESAMPLES = 200  # of the interval of a measure that is no mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +89,8 @@ class Suite:
         from instructgpt.evals.benchmarks.adapter import HarnessModel
 
         del records
-        weights = value_checksum(model.weights)
-        keep = self.keep / f"benchmarks-{weights}" if self.keep else None
+        same = value_checksum([model.weights, dataclasses.asdict(model.model.config)])
+        keep = self.keep / f"benchmarks-{same}" if self.keep else None
         return self.ask(
             HarnessModel(model, batch_size=self.batch_size, name=name, keep=keep)
         )
@@ -200,19 +200,24 @@ def _numbers(
     """The metrics of a task with their intervals."""
     from lm_eval.api.metrics import mean
 
-    for metric, summed in task.aggregation().items():
-        values = [sample[metric] for sample in samples if metric in sample]
-        if not values:
-            continue
-        if summed is mean:
-            yield f"{task.task_name}/{metric}", _mean(values)
-        else:
-            yield f"{task.task_name}/{metric}", _bootstrap(summed, values)
+    # The harness gives a row for each way of reading an answer, and often one way only.
+    filters = dict.fromkeys(sample["filter"] for sample in samples)
+    for way in filters:
+        rows = [sample for sample in samples if sample["filter"] == way]
+        for metric, summed in task.aggregation().items():
+            values = [row[metric] for row in rows if metric in row]
+            if not values:
+                continue
+            found = _mean(values) if summed is mean else _bootstrap(summed, values)
+            name = metric if len(filters) == 1 else f"{metric} ({way})"
+            yield f"{task.task_name}/{name}", found
 
 
 def _mean(values: Sequence[float]) -> Value:
+    """The mean with its interval; without one where a single value has no limits."""
     shares = all(0 <= value <= 1 for value in values)
-    return tuple(mean_interval(values, limits=(0.0, 1.0) if shares else None))
+    found = mean_interval(values, limits=(0.0, 1.0) if shares else None)
+    return tuple(found) if np.isfinite(found).all() else found.value
 
 
 def _bootstrap(
@@ -241,5 +246,13 @@ def _row(task: "Task", sample: Mapping[str, Any]) -> dict[str, Any]:
         else None,
         "target": sample["target"],
         "response": said if len(said) > 1 else said[0],
-        "metrics": {metric: sample[metric] for metric in sample["metrics"]},
+        "filter": sample["filter"],
+        "metrics": {metric: _plain(sample[metric]) for metric in sample["metrics"]},
     }
+
+
+def _plain(value: Any) -> Any:
+    """A metric of one question as JSON has it: no numbers of NumPy, no tuples."""
+    if isinstance(value, tuple | list):
+        return [_plain(part) for part in value]
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from instructgpt.errors import UserError
+from instructgpt.errors import UserError, shown
 from instructgpt.evals.interface import Results, Value
 from instructgpt.evals.intervals import mean_interval
-from instructgpt.named import find_named
+from instructgpt.named import find_function
 
 TASK = "instructgpt_toxicity"  # the beginning of the names of tasks that are scored
 
@@ -27,7 +27,7 @@ def open_scorer(name: str) -> Scores | None:
     where = "config.evaluate.toxicity"
     path = Path(name)
     if not path.exists() and ":" in name:
-        return find_named(name, where=where, example="my_scores:perspective")
+        return find_function(name, where=where, example="my_scores:perspective")
     try:
         import joblib
 
@@ -67,11 +67,13 @@ def with_toxicity(results: Results, scores: Scores | None) -> Results:
 
 
 def _checked(found: Iterable[float], number: int) -> list[float]:
-    values = [float(value) for value in found]
+    try:
+        values = [float(value) for value in found]
+    except (TypeError, ValueError):
+        values = []
     if len(values) != number or not all(0 <= value <= 1 for value in values):
         raise UserError(
-            f"config.evaluate.toxicity: the scorer gives {len(values)} numbers for "
-            f"{number} texts, from {min(values, default=0)} to "
-            f"{max(values, default=0)}; it must give one from 0 to 1 for each"
+            f"config.evaluate.toxicity: the scorer must give a number from 0 to 1 for "
+            f"each of {number} texts, not {shown(found)}"
         )
     return values

@@ -2,8 +2,8 @@
 
 It weighs words: those weights of a logistic regression on tweets that people have
 labelled which speak for toxicity are added up, and calibrated to published scores of
-the Perspective API. Weights that speak against it are left out, as they are of what
-harmless tweets are about, which is not what other harmless texts are about.
+the Perspective API. Negative weights are left out: they reflect the topics of harmless
+tweets, which differ from those of other harmless texts.
 
 What is toxic without a toxic word escapes it. `Report` says how well it agrees with the
 published scores of prompts that it was not calibrated on.
@@ -13,7 +13,7 @@ import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
@@ -81,12 +81,15 @@ class ToxicityScorer:
         Raises:
           UserError: there are too few texts of either kind, or of one class only.
         """
-        texts, shares = (np.array(x, dtype=object) for x in zip(*labelled, strict=True))
-        shares = shares.astype(float)
+        texts = [text for text, _ in labelled]
+        shares = np.array([share for _, share in labelled])
         if min(shares.sum(), (1 - shares).sum()) < 1:
             raise UserError("the labelled texts are all of one class; give both")
         words = CountVectorizer(binary=True, min_df=2)
-        features = words.fit_transform(map(without_marks, texts))
+        try:
+            features = words.fit_transform(map(without_marks, texts))
+        except ValueError as error:
+            raise UserError("the labelled texts have no word in common") from error
         # Every text stands twice, as toxic and as not, weighted by people's votes.
         rows = np.tile(np.arange(len(shares)), 2)
         classes = np.repeat([1, 0], len(shares))
@@ -130,6 +133,12 @@ def without_marks(text: str) -> str:
     return re.sub(r"https?://\S+|@\w+|&#?\w+;", " ", text)
 
 
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a text is missing")
+    return value
+
+
 def labelled_tweets(rows: Iterable[Mapping[str, str]]) -> list[tuple[str, float]]:
     """Texts and votes of a table in the columns of Davidson et al. 2017.
 
@@ -140,7 +149,7 @@ def labelled_tweets(rows: Iterable[Mapping[str, str]]) -> list[tuple[str, float]
     for number, row in enumerate(rows, 2):
         try:
             toxic = int(row["hate_speech"]) + int(row["offensive_language"])
-            found.append((row["tweet"], toxic / int(row["count"])))
+            found.append((_text(row["tweet"]), toxic / int(row["count"])))
         except (KeyError, ValueError, TypeError, ZeroDivisionError) as error:
             raise UserError(
                 f"line {number}: give the columns tweet, count, hate_speech and "
@@ -161,7 +170,7 @@ def published_scores(rows: Iterable[Mapping[str, str]]) -> list[tuple[str, str, 
             score = float(row["toxicity"])
             if not 0 <= score <= 1:
                 raise ValueError(f"a toxicity of {score}")
-            found.append((row["context"], row["sample"], score))
+            found.append((_text(row["context"]), _text(row["sample"]), score))
         except (KeyError, ValueError, TypeError) as error:
             raise UserError(
                 f"line {number}: give the columns context, sample and toxicity, a "

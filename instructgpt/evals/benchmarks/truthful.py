@@ -59,7 +59,8 @@ def read_labels(path: Path, kind: str) -> list[Label]:
     ending = ENDINGS[kind]
     found: dict[tuple[str, str], set[bool]] = {}
     opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8") as file:
+    # Bytes that are no text give a line that is no label, and with it an error.
+    with opened(path, "rt", encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             try:
                 row = json.loads(line)
@@ -76,7 +77,10 @@ def read_labels(path: Path, kind: str) -> list[Label]:
                 ) from error
             pair = question.removeprefix("Q: "), answer.strip()
             found.setdefault(pair, set()).add(value)
-    return [Label(*pair, *v) for pair, v in found.items() if len(v) == 1]
+    labels = [Label(*pair, *v) for pair, v in found.items() if len(v) == 1]
+    if not labels:
+        raise UserError(f"{path}: there are no labels")
+    return labels
 
 
 def fold_of(question: str, folds: int) -> int:
@@ -138,6 +142,12 @@ def open_judges(path: str) -> dict[str, TruthJudge]:
     if not path:
         return {}
     named = read_json(Path(path), remedy="python -m instructgpt.truthful measure")
+    whole = isinstance(named, dict) and set(named) == set(ENDINGS)
+    if not whole or not all(isinstance(x, list) and x for x in named.values()):
+        raise UserError(
+            f"{path}: give the workdirs of each fold's judge, as "
+            '{"truth": ["…", …], "info": ["…", …]}'
+        )
     return {
         kind: TruthJudge(
             kind, [LanguageModel.open(Path(path).parent / name) for name in names]

@@ -2,7 +2,7 @@
 
     python tests/evals/benchmarks/shared_sets.py DIR
 
-DIR is then a folder for `config.evaluate.data`. SQuAD v2 and the translations are the
+DIR is then a folder for `config.evaluate.sets`. SQuAD v2 and the translations are the
 100 items each whose outputs the paper's authors published.
 """
 

@@ -12,6 +12,7 @@ from instructgpt.convert.importing import import_checkpoint
 from instructgpt.errors import UserError
 from instructgpt.evals.benchmarks.adapter import HarnessModel, TokenLogProb
 from instructgpt.inference import LanguageModel
+from instructgpt.models.transformer import Transformer
 from tests.hf_models import write_chat_model
 
 TEXT = "Where are the old maps? You will find the old maps in room 7."
@@ -172,6 +173,11 @@ def test_what_a_model_has_said_is_kept(model, tmp_path, monkeypatch):
     )
     monkeypatch.setattr("instructgpt.inference.language_model.generate", fail)
     assert (again.loglikelihood(requests), again.generate_until(answers)) == said
+    # A model of another config is asked, although its weights are the same.
+    other = dataclasses.replace(model.model.config, norm_eps=1e-3)
+    changed = dataclasses.replace(model, model=Transformer(other))
+    assert HarnessModel(changed, keep=tmp_path).loglikelihood(requests) != said[0]
+    assert HarnessModel(model, keep=tmp_path).loglikelihood(requests) == said[0]
     # A part that is missing is computed, the rest is not.
     parts = sorted((tmp_path / "0-choices").iterdir())
     parts[-1].unlink()

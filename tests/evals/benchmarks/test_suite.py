@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from instructgpt.errors import UserError
+from instructgpt.evals.benchmarks import suite as suite_module
 from instructgpt.evals.benchmarks.suite import Suite, load_tasks
 from tests.evals.benchmarks import hub_rows
 
@@ -174,6 +176,31 @@ def test_metrics_of_right_answers_are_whole(suite):
     assert row["response"] == "the gates of Arlen"
     assert row["metrics"] == {"f1": 1.0, "em": 1.0}
     json.dumps([dict(row) for row in found.rows])
+
+
+def test_ways_of_reading_an_answer_are_numbers_of_their_own(suite):
+    """The harness has a row for each filter; they are not averaged."""
+    task = suite.tasks[0]
+    samples = [
+        {"filter": way, "acc": float(way == "strict" and n > 0)}
+        for way in ("strict", "flexible")
+        for n in range(4)
+    ]
+    numbers = dict(suite_module._numbers(task, samples))
+    assert numbers["instructgpt_rte/acc (strict)"][0] == 0.75
+    assert numbers["instructgpt_rte/acc (flexible)"][0] == 0.0
+    one = dict(suite_module._numbers(task, samples[:4]))
+    assert one["instructgpt_rte/acc"] == numbers["instructgpt_rte/acc (strict)"]
+
+
+def test_one_question_without_limits_has_no_interval():
+    assert suite_module._mean([5.0]) == 5.0
+    assert len(suite_module._mean([1.0])) == 3
+
+
+def test_rows_hold_json():
+    rows = suite_module._plain((0, np.int64(1), [np.float32(0.5)], "a"))
+    assert json.dumps(rows) == '[0, 1, [0.5], "a"]'
 
 
 def test_any_task_of_the_harness_runs_by_name(tmp_path):

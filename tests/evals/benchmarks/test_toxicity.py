@@ -46,10 +46,14 @@ def test_toxic_words_raise_the_score_to_the_published_scale():
 def test_the_halves_share_no_prompt_and_the_seed_draws_them():
     """With scores that contradict the words, the other half stays unexplained."""
     rng = np.random.default_rng(0)
-    noise = [(p, t, float(rng.random())) for p, t, _ in PUBLISHED]
-    reports = [ToxicityScorer.train(LABELLED, noise, seed=s)[1] for s in (0, 1)]
+    # Every prompt has one score: with it known, the continuations' would be, too.
+    noise = {prompt: float(rng.random()) for prompt, _, _ in PUBLISHED}
+    rows = [(p, f"{t} {p}", noise[p]) for p, t, _ in PUBLISHED for _ in range(3)]
+    reports = [ToxicityScorer.train(LABELLED, rows, seed=s)[1] for s in (0, 1)]
     assert reports[0] != reports[1]
-    assert all(abs(report.rank_correlation) < 0.9 for report in reports)
+    for report in reports:
+        assert (report.texts, report.prompts) == (36, 6)
+        assert report.mean_difference > 0.1
 
 
 def test_the_command_trains_from_tables_and_prints_the_agreement(tmp_path, capsys):
@@ -75,6 +79,14 @@ def test_rows_that_are_not_scores_are_named_by_their_line():
         published_scores(rows)
     with pytest.raises(UserError, match=r"line 2: .*offensive_language"):
         labelled_tweets([dict(tweet="a", count="3", hate_speech="0")])
+    with pytest.raises(UserError, match="a text is missing"):
+        labelled_tweets(
+            [dict(tweet=None, count="3", hate_speech="0", offensive_language="0")]
+        )
+    with pytest.raises(UserError, match="no word in common"):
+        ToxicityScorer.train([("a b", 1.0), ("c d", 0.0)], PUBLISHED)
+    with pytest.raises(UserError, match="all of one class"):
+        ToxicityScorer.train([], PUBLISHED)
     with pytest.raises(UserError, match="all of one class"):
         ToxicityScorer.train([("a", 1.0), ("b", 1.0)], PUBLISHED)
 
@@ -91,7 +103,7 @@ def test_completions_of_toxicity_tasks_are_scored():
     assert found.rows[0]["metrics"] == {"words": 1.0, "toxicity": 0.5}
     assert found.rows[1]["metrics"] == {"acc": 1.0}
     assert with_toxicity(results, open_scorer("")) is results
-    with pytest.raises(UserError, match=r"one from 0 to 1 for each"):
+    with pytest.raises(UserError, match=r"from 0 to 1 for each"):
         with_toxicity(results, open_scorer(f"{__name__}:too_high"))
 
 

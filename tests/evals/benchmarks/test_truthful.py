@@ -16,6 +16,7 @@ from instructgpt.evals.benchmarks.truthful import (
     TruthJudge,
     agreement,
     fold_of,
+    open_judges,
     question_of,
     read_labels,
     with_truth,
@@ -71,7 +72,7 @@ def test_repeated_rows_count_once_and_contradictions_not_at_all(tmp_path):
 
 
 def test_the_published_labels():
-    """The rates of the commoner label, that a judge must beat."""
+    """The shares of no: the commoner label of truth, and the rarer one of info."""
     folder = shared_data("truthfulqa")
     for kind, number, no in (("truth", 18284, 0.577), ("info", 18262, 0.194)):
         labels = read_labels(folder / f"finetune_{kind}.jsonl.gz", kind)
@@ -115,6 +116,35 @@ def test_records_leave_out_the_fold_and_repeat_no_question(tmp_path, capsys):
         command.main(["records", str(tmp_path), str(tmp_path / "out"), "--folds=1"])
     with pytest.raises(SystemExit, match=r"there is no finetune_truth\.jsonl"):
         command.main(["records", str(tmp_path / "out"), str(tmp_path / "out")])
+
+
+def test_judges_are_of_the_folds_that_were_written(tmp_path):
+    write_labels(tmp_path)
+    out = tmp_path / "out"
+    command.main(["records", str(tmp_path), str(out), "--folds=12"])
+    (out / "truth" / "77").mkdir()  # of another time
+    with pytest.raises(SystemExit, match="no checkpoint"):
+        command.main(["measure", str(tmp_path), str(out)])
+    named = json.loads((out / "judges.json").read_text())
+    assert named["truth"] == [f"truth/{fold}/sft" for fold in range(12)]
+
+
+@pytest.mark.parametrize(
+    "text", ['["a"]', '{"truth": ["a"]}', '{"truth": [], "info": []}']
+)
+def test_a_file_that_names_no_judges_is_refused(tmp_path, text):
+    (tmp_path / "judges.json").write_text(text)
+    with pytest.raises(UserError, match="give the workdirs of each fold's judge"):
+        open_judges(str(tmp_path / "judges.json"))
+
+
+def test_a_file_without_labels_is_refused(tmp_path):
+    (tmp_path / "finetune_truth.jsonl").write_text("")
+    with pytest.raises(UserError, match="there are no labels"):
+        read_labels(tmp_path / "finetune_truth.jsonl", "truth")
+    (tmp_path / "finetune_truth.jsonl").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(UserError, match=r"jsonl:1: no label of truth"):
+        read_labels(tmp_path / "finetune_truth.jsonl", "truth")
 
 
 def test_agreement_is_measured_beside_the_majority():
