@@ -11,6 +11,7 @@ from instructgpt.errors import UserError
 from instructgpt.evals.benchmarks import suite as suite_module
 from instructgpt.evals.benchmarks.suite import Suite, load_tasks
 from tests.evals.benchmarks import hub_rows
+from tests.hf_models import CONFIGS
 
 ROWS = 10
 
@@ -31,7 +32,7 @@ class Oracle:
     """A model that answers as the task files hold to be right."""
 
     weights = "none"
-    model = SimpleNamespace(config=SimpleNamespace(context_length=512))
+    model = SimpleNamespace(config=CONFIGS["gpt2"])
 
     def __init__(self, suite: Suite):
         self._choices: dict[tuple[str, str], bool] = {}
