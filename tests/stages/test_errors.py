@@ -287,7 +287,7 @@ MISTAKES = {
     "baseline that is not compared": (
         "evaluate",
         {"evaluate.baseline": "flan"},
-        ["config.evaluate.baseline='flan'", "config.models"],
+        ["config.evaluate.baseline='flan'", "not among the models"],
     ),
     "what the evaluation ends with: the loss of RL's start": (
         "evaluate",
