@@ -22,11 +22,11 @@ from instructgpt.inference.likelihood import padded_width
 
 def check_texts(texts: Sequence[str]) -> None:
     """Raises UserError unless each entry is a text."""
-    for number, text in enumerate([] if isinstance(texts, str) else texts):
-        if not isinstance(text, str):
-            raise UserError(f"text {number}: give a text, not {shown(text)}")
     if isinstance(texts, str):
         raise UserError("give a list of texts, not a single text")
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UserError(f"text {number}: give a text, not {shown(text)}")
 
 
 def before_stop(text: str, stops: Iterable[str]) -> str:

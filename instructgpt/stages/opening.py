@@ -251,10 +251,10 @@ def _inputs(values: Mapping[str, Any], workdir: Path) -> dict[str, str]:
     """Checksums of files and functions that benchmarks read, by key."""
     out = {}
     for key in ("evaluate.toxicity", "evaluate.judges"):
-        path = Path(resolve(values.get(key) or "", workdir))
-        if values.get(key) and path.is_file():
-            out[key] = file_checksum(path)
-    named = {f"{key}.name": values.get(key) or "" for key in ("evaluate.toxicity",)}
+        given = values.get(key) or ""
+        if given and Path(resolve(given, workdir)).is_file():
+            out[key] = file_checksum(Path(resolve(given, workdir)))
+    named = {"evaluate.toxicity.name": values.get("evaluate.toxicity") or ""}
     for label, function in labelled(values.get(LABELLED) or "").items():
         named[f"{LABELLED}.{label}.name"] = function
     return out | code_checksums(named)

@@ -51,7 +51,7 @@ def benchmark_figure(results: Results) -> Figure | None:
     for ax, task in zip(axes, tasks, strict=False):
         metric = _metric(found[names[0]][task])
         points = {
-            name: np.array([with_ends(found[name][task][metric])], float)
+            name: np.array([_with_ends(found[name][task][metric])], float)
             for name in names
             if metric in found[name].get(task, {})
         }
@@ -74,7 +74,7 @@ def benchmark_figure(results: Results) -> Figure | None:
     return fig
 
 
-def with_ends(value: float | Sequence[float]) -> Sequence[float]:
+def _with_ends(value: float | Sequence[float]) -> Sequence[float]:
     """A value with its interval, of no width if it has none."""
     return value if isinstance(value, Sequence) else (value, value, value)
 

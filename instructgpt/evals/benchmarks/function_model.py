@@ -43,7 +43,7 @@ class FunctionModel(LM):
         return [before_stop(x, s) for x, s in zip(found, stops, strict=True)]
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
-        """A function has none; `check_function_tasks` refuses such tasks before."""
+        """A function has none; `Suite.check_answers_suffice` refuses such tasks."""
         raise UserError(f"{self._name} only answers, and has no probabilities")
 
     def loglikelihood_rolling(self, requests: Sequence[Instance]) -> list[float]:

@@ -1,4 +1,4 @@
-"""Benchmarks as an evaluator: the paper's task files, and any task of the harness."""
+"""Benchmarks of a model: the paper's task files, and any task of the harness."""
 
 import contextlib
 import dataclasses
@@ -12,7 +12,7 @@ from unittest import mock
 import numpy as np
 
 from instructgpt.errors import UserError
-from instructgpt.evals.interface import Record, Results, Value
+from instructgpt.evals.interface import Results, Value
 from instructgpt.evals.intervals import mean_interval
 from instructgpt.inference import LanguageModel
 from instructgpt.manifest import value_checksum
@@ -76,19 +76,15 @@ class Suite:
         counts = {task.task_name: len(task.eval_docs) for task in self.tasks}
         return {name: min(n, self.limit or n) for name, n in counts.items()}
 
-    def run(
-        self, model: LanguageModel, records: Sequence[Record] = (), *, name: str = ""
-    ) -> Results:
+    def run(self, model: LanguageModel, *, name: str = "") -> Results:
         """Returns each task's metrics, and a row for each of its questions.
 
         Args:
           model: The model.
-          records: Not used: tasks have their own questions.
           name: Name at the start of progress lines; "": no lines.
         """
         from instructgpt.evals.benchmarks.adapter import HarnessModel
 
-        del records
         same = value_checksum([model.weights, dataclasses.asdict(model.model.config)])
         keep = self.keep / f"benchmarks-{same}" if self.keep else None
         return self.ask(
