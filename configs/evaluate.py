@@ -58,9 +58,11 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.rl_init.path = "../rl_init"
     # The evaluators and judges of the models, see evals/interface.py.
     config.evaluators = dict(pretrain_loss=dict(name="pretrain_loss"))
-    config.judges = dict(reward=dict(name="reward"))
-    if variant in ("smoke", "mini"):  # only the miniature world has this judge
-        config.judges = dict(gold=dict(name="gold"), reward=dict(name="reward"))
+    # The policies' own reward model is wanted here, beside a judge that is not theirs.
+    config.judges = dict(reward=dict(name="reward", own_policies=True))
+    if variant in ("smoke", "mini"):  # only the miniature world has these judges
+        config.judges.gold = dict(name="gold")
+        config.judges.labelers = dict(name="labelers", number=2)
     config.evaluate.baseline = "sft"
     config.evaluate.reward = "../reward"
     config.evaluate.comparisons = "../label"

@@ -32,10 +32,12 @@ _WITH_CHECKSUM = (IDENTITY, FINISHED, MINUTES)  # files that hold their own chec
 # Folder of the answers that a stage has sampled so far. Each file knows what it was
 # made from, and is not used after a change of that.
 ANSWERS = "answers"
+TO_JUDGE = "answers.jsonl"  # answers of all compared models, for people to judge
+REPLIES = "replies.jsonl"  # replies of a language model that judges
 # Folders and files of a workdir that no other stage reads.
 _OWN = ("checkpoints", "samples", WANDB_FOLDER, WANDB_FILE)
 # Files of a run whose config may still change, because it has trained nothing.
-BEGUN = {CONFIG, IDENTITY, LOCK, ANSWERS}
+BEGUN = {CONFIG, IDENTITY, LOCK, ANSWERS, TO_JUDGE, REPLIES}
 
 # Keys that may differ when a run is started again in the same workdir, because they do
 # not change its results. A checkpoint fits any mesh, so a run may resume with other
@@ -55,7 +57,8 @@ _PARENTS = re.compile(
 )
 # Keys of other paths that a run reads or writes, and of a recipe's reward model.
 _OTHER_PATHS = re.compile(
-    r"data\.(dir|jsonl|tokenizer)|evaluate\.(curves|sets|toxicity|judges)|"
+    r"data\.(dir|jsonl|tokenizer)|evaluate\.(curves|sets|toxicity|judges|people)|"
+    r"judges\.\w+\.path|"
     r"reward_model"
 )
 

@@ -1,8 +1,17 @@
 """The built-in evaluators and judges, by the short names that a config uses."""
 
-from instructgpt.evals.gold import GoldJudge
+from instructgpt.evals.judges.chat import ChatJudge
+from instructgpt.evals.judges.gold import GoldJudge
+from instructgpt.evals.judges.labelers import LabelersJudge
+from instructgpt.evals.judges.people import PeopleJudge
+from instructgpt.evals.judges.reward import RewardJudge
 from instructgpt.evals.language import HeldOutLoss
-from instructgpt.evals.scores import RewardJudge
 
 EVALUATORS: dict[str, type] = {"pretrain_loss": HeldOutLoss}
-JUDGES: dict[str, type] = {"gold": GoldJudge, "reward": RewardJudge}
+JUDGES: dict[str, type] = {
+    "gold": GoldJudge,
+    "people": PeopleJudge,
+    "chat": ChatJudge,
+    "labelers": LabelersJudge,
+    "reward": RewardJudge,
+}

@@ -10,9 +10,13 @@ import numpy as np
 
 from instructgpt.errors import UserError, shown
 from instructgpt.evals.interface import Evaluator, Judge, Record, Results, nested
+from instructgpt.evals.judgements import check_judgements
+from instructgpt.evals.preference import Judged, agreements, summarise
 from instructgpt.inference import LanguageModel
 
 Rows = list[dict[str, Any]]
+# Numbers of the reward model as a judge -> their names in a model's entry.
+_BY_REWARD = {"score": "mean_score", "win_rate": "score_win_rate"}
 
 
 def run_evaluators(
@@ -40,31 +44,28 @@ def run_judges(
     judges: Mapping[str, Judge],
     records: Sequence[Record],
     answers: Mapping[str, Sequence[str]],
-) -> dict[str, Mapping[str, Results]]:
-    """Runs each judge on the answers of all models.
+    *,
+    baseline: str,
+) -> dict[str, Judged]:
+    """Runs each judge on the answers of all models, and computes their numbers.
 
     Raises:
-      UserError: a judge leaves out a model, its number of rows is not the number of
-        answers, or its results are not numbers and rows.
+      UserError: two prompts have one id, or a judge gives something other than
+        judgements of these answers.
     """
+    ids = [record["id"] for record in records]
+    if len(set(ids)) < len(ids):
+        double = next(name for name in ids if ids.count(name) > 1)
+        raise UserError(f"two of the compared prompts have the id {double!r}")
     out = {}
     for key, judge in judges.items():
-        found = judge.judge(records, answers)
-        for name in answers:
-            given = found.get(name) if isinstance(found, Mapping) else None
-            if not isinstance(given, Results):
-                raise UserError(
-                    f"config.judges.{key}: its judge() gives no Results of "
-                    f"evals/interface.py for {name!r}"
-                )
-            if len(found[name].rows) not in (0, len(records)):
-                raise UserError(
-                    f"config.judges.{key}: its judge() gives {len(found[name].rows)} "
-                    f"rows for {len(records)} answers of {name!r}; give one for each, "
-                    "or none"
-                )
-            _check(given, f"config.judges.{key}: its judge() gives, for {name!r},")
-        out[key] = found
+        found = check_judgements(
+            judge.judge(records, answers),
+            where=f"config.judges.{key}: its judge() gives",
+            ids=ids,
+            models=answers,
+        )
+        out[key] = summarise(found, records, answers, baseline=baseline)
     return out
 
 
@@ -101,41 +102,70 @@ class Found(NamedTuple):
 
     answers: Mapping[str, Sequence[str]]  # model -> answers in the order of the prompts
     measured: Mapping[str, Mapping[str, Results]]  # model -> evaluator -> results
-    judged: Mapping[str, Mapping[str, Results]]  # judge -> model -> results
+    judged: Mapping[str, Judged]  # by the judge's key
 
     def numbers(
-        self, *, labels: Mapping[str, str], judges: set[str], evaluators: set[str]
+        self,
+        *,
+        labels: Mapping[str, str],
+        judges: Mapping[str, str],
+        losses: set[str],
     ) -> dict[str, Any]:
         """The numbers of `results.json`.
 
-        Numbers of built-in judges and the held-out loss are entries of each model. The
-        others are under `judges` and `evaluators`, by key and by model.
+        Numbers of the deciding judge, the reward model's scores and the held-out loss
+        are entries of each model. The others are under `judges` and `evaluators`, by
+        key and by model.
 
         Args:
           labels: The models' displayed names.
-          judges: Keys of the built-in judges.
-          evaluators: Keys of the built-in evaluators.
+          judges: Name of each judge's class in the config, by key.
+          losses: Keys of the evaluators of the held-out loss.
         """
         models: dict[str, dict[str, Any]] = {
             name: {"label": label} for name, label in labels.items()
         }
-        losses: dict[str, Any] = {}
+        tax: dict[str, Any] = {}
         others: dict[str, dict[str, Any]] = {"judges": {}, "evaluators": {}}
+        decides = self.decides(judges)
         for key, found in self.judged.items():
-            for name in models:
-                numbers = nested(found[name].numbers)
-                if key in judges:
-                    models[name].update(numbers)
+            for name, entry in models.items():
+                numbers = nested(found.models[name].numbers)
+                if judges[key] == "reward":
+                    entry["words"] = numbers["words"]
+                    entry |= {
+                        shown: numbers[own]
+                        for own, shown in _BY_REWARD.items()
+                        if own in numbers
+                    }
+                elif key == decides:
+                    entry.update(numbers)
                 else:
                     others["judges"].setdefault(key, {})[name] = numbers
         for name, results in self.measured.items():
             for key, result in results.items():
                 numbers = nested(result.numbers)
-                if key in evaluators:
-                    losses[name] = numbers["pretrain_loss"]
+                if key in losses:
+                    tax[name] = numbers["pretrain_loss"]
                 else:
                     others["evaluators"].setdefault(key, {})[name] = numbers
-        return {"models": models, "pretrain_loss": losses, **others}
+        return {
+            "models": models,
+            "pretrain_loss": tax,
+            **others,
+            "judged_by": decides,
+            "groups": {k: found.groups for k, found in self.judged.items()},
+            "agreement": agreements(self.judged),
+        }
+
+    def decides(self, judges: Mapping[str, str]) -> str:
+        """Key of the judge whose numbers stand first; "" if there is none.
+
+        It is the first of the config that is not the reward model, unless there is no
+        other; the built-in ones come first.
+        """
+        order = sorted(self.judged, key=lambda key: judges[key] == "reward")
+        return order[0] if order else ""
 
     def rows(self, records: Sequence[Record]) -> dict[str, Rows]:
         """Each model's answers with the judges' rows, and the evaluators' own rows.
@@ -145,7 +175,7 @@ class Found(NamedTuple):
         """
         out: dict[str, Rows] = {}
         for name, texts in self.answers.items():
-            said = {key: found[name].rows for key, found in self.judged.items()}
+            said = {k: found.models[name].rows for k, found in self.judged.items()}
             out[name] = [
                 {
                     "prompt": record["prompt"],
@@ -167,7 +197,7 @@ class Found(NamedTuple):
             (
                 key
                 for key, found in self.judged.items()
-                if all(r.rows and "rating" in r.rows[0] for r in found.values())
+                if all(r.rows and "rating" in r.rows[0] for r in found.models.values())
             ),
             "",
         )
@@ -188,7 +218,10 @@ class Found(NamedTuple):
         rows = []
         for _, i in sorted(order)[:number]:
             responses = {
-                name: [texts[i], rated[name].rows[i]["rating"] if rated else None]
+                name: [
+                    texts[i],
+                    rated.models[name].rows[i]["rating"] if rated else None,
+                ]
                 for name, texts in self.answers.items()
             }
             rows.append(

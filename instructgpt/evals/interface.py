@@ -13,6 +13,7 @@ which replaces the constructor and returns None if the data lack what it needs.
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -20,6 +21,7 @@ import numpy as np
 from instructgpt.data.datasets import Datasets
 from instructgpt.data.documents import TokenWindows
 from instructgpt.errors import UserError
+from instructgpt.evals.judgements import Judgement
 from instructgpt.inference import LanguageModel, RewardModel
 from instructgpt.models.config import ModelConfig
 from instructgpt.named import check_call, find_named
@@ -29,12 +31,12 @@ Value = float | Sequence[float]  # a number, or (value, low, high) of its interv
 
 
 class Results(NamedTuple):
-    """The results of an evaluator or a judge for one model."""
+    """The results of an evaluator, or of all judgements, for one model."""
 
     # Numbers by name. A name may begin with a group: "flags/hallucination".
     numbers: Mapping[str, Value]
-    # One JSON row per sample. A judge's rows are in the order of the records, and the
-    # report shows their `rating` beside the answer.
+    # One JSON row per sample. Rows of judgements are in the order of the records, and
+    # the report shows their `rating` beside the answer.
     rows: Sequence[Mapping[str, Any]] = ()
 
 
@@ -63,11 +65,14 @@ class Judge(Protocol):
 
     def judge(
         self, records: Sequence[Record], responses: Mapping[str, Sequence[str]]
-    ) -> Mapping[str, Results]:
-        """Returns the results for each model, by its name.
+    ) -> Sequence[Judgement]:
+        """Returns judgements of the answers, of all or of some, in any order.
+
+        Win rates and all other numbers are computed from them (preference.py), by the
+        ranks that a judgement gives, or by its score.
 
         Args:
-          records: The N prompts.
+          records: The N prompts, each with an `id`.
           responses: N answers of every model by its name, so that a judge can compare
             two models' answers in either order.
         """
@@ -81,6 +86,10 @@ class Setting:
     data: Datasets
     split: str  # split of the prompts and documents: valid or test
     baseline: str  # name of the model that the others are compared with
+    models: Sequence[str]  # names of all compared models, the baseline among them
+    # Those of them that were trained to raise the reward model's score.
+    trained_for_reward: Sequence[str]
+    workdir: Path  # of the comparison; a judge may keep files there
     batch_size: int
     reward: Callable[[], RewardModel]  # loads the reward model, only once
     # Returns held-out pretraining text as rows of tokens for a model's config.

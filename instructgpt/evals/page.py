@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from instructgpt.evals import figures
 from instructgpt.evals.benchmarks.figure import benchmark_figure
+from instructgpt.evals.group_figure import group_win_rates
 from instructgpt.evals.plotting import (
     Curve,
     Results,
@@ -23,9 +24,11 @@ from instructgpt.evals.plotting import (
     to_data_uri,
 )
 from instructgpt.evals.tables import (
+    agreement_table,
     benchmark_table,
     flag_table,
     format_interval,
+    group_tables,
     model_table,
     other_tables,
     table_by_model,
@@ -96,6 +99,7 @@ def render_html(results: Results, curves: Curves) -> str:
     """Renders the whole page."""
     sections = (
         *_model_sections(results),
+        *_group_sections(results),
         *_benchmark_sections(results),
         *_other_sections(results),
         *_training_sections(results, curves),
@@ -172,6 +176,27 @@ def _model_sections(results: Results) -> Iterable[Section]:
         "paper; for hallucinations, lower is better.",
         image=as_image(figures.flags(results), "Share of answers with each flag"),
         details=_table(*flag_table(results), title="In numbers"),
+    )
+
+
+def _group_sections(results: Results) -> Iterable[Section]:
+    """Win rates by groups of labelers and of prompts, and the agreement of judges."""
+    yield Section(
+        "Who judges, and which prompts",
+        "Win rates by labelers of the training data and by others, and on prompts that "
+        "are instructions and on those as GPT-3 was given. Figure 3 of the paper.",
+        image=as_image(
+            group_win_rates(results), "Win rate by labelers and by kind of prompt"
+        ),
+    )
+    for _, (columns, rows) in group_tables(results):
+        yield Section(columns[0], "", table=_table(["", *columns[1:]], rows))
+    yield Section(
+        "Agreement of judges",
+        "How often two say the same of two answers to a prompt: of the pairs that "
+        "neither ties, and of all pairs, where a tie is a third outcome. The paper's "
+        "labelers agreed on 72.6 % of pairs, held-out ones on 77.3 % (§3.4).",
+        table=_table(*agreement_table(results)),
     )
 
 

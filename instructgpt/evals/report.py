@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from instructgpt.errors import UserError
 from instructgpt.evals import figures
 from instructgpt.evals.benchmarks.figure import benchmark_figure
+from instructgpt.evals.group_figure import group_win_rates
 from instructgpt.evals.page import render_html
 from instructgpt.evals.plotting import Curve, Results, label, model_names, to_png
 from instructgpt.evals.tables import format_results_table, numbers_of
@@ -98,6 +99,7 @@ def _figures(
         "sft_epochs": figures.sft_epochs(results),
         "loss_curves": figures.loss_curves(curves),
         "benchmarks": benchmark_figure(results),
+        "groups": group_win_rates(results),
     }
     for name, figure in drawn.items():
         if figure is not None:

@@ -10,16 +10,19 @@ from instructgpt.progress import format_table
 def format_results_table(results: Results, *, markdown: bool = False) -> str:
     """Formats tables of the models' quality, of flags, and of other measurements.
 
-    The first table has a row per model (win rate against SFT, Likert, RM score, with
-    95 % intervals in brackets), the second a row per flag. A user's own evaluators and
-    judges have a table each. A measure that no model has is left out; "–" means that
-    one model lacks it.
+    The first table has a row per model (win rate against SFT, Likert, RM score, words
+    of an answer, with 95 % intervals in brackets), the second a row per flag. Then
+    follow win rates by the labelers' group and the agreement of judges. Other
+    evaluators and judges have a table each. A measure that no model has is left out;
+    "–" means that one model lacks it.
 
     Args:
       results: The content of `results.json`.
       markdown: Whether to write Markdown tables for a README, not aligned text.
     """
     tables = [model_table(results), flag_table(results)]
+    tables += [table for field, table in group_tables(results) if field == "labelers"]
+    tables.append(agreement_table(results))
     tables.append(benchmark_table(results))
     for _, key, (_, *columns), rows in other_tables(results):
         tables.append(([title(key), *columns], rows))
@@ -49,6 +52,7 @@ def model_table(results: Results) -> tuple[list[str], list[list[str]]]:
         "score_win_rate": "Win rate by RM score",
         "likert": "Likert (1–7)",
         "mean_score": "RM score",
+        "words": "Words",
     }
     models = results.get("models", {})
     present = [key for key in measures if any(key in m for m in models.values())]
@@ -91,6 +95,36 @@ def table_by_model(
         for key in keys
     ]
     return ["", *(label(results, name) for name in models)], rows
+
+
+def group_tables(
+    results: Results,
+) -> Iterator[tuple[str, tuple[list[str], list[list[str]]]]]:
+    """Win rates by a field of prompts or by labelers' groups, a column per model.
+
+    Yields:
+      The field, and the table's columns and rows, for each judge.
+    """
+    for judge, fields in results.get("groups", {}).items():
+        for field, groups in fields.items():
+            known = {name for rates in groups.values() for name in rates}
+            names = [name for name in model_names(results) if name in known]
+            rows = [
+                [title(value), *(format_interval(rates.get(n)) for n in names)]
+                for value, rates in groups.items()
+            ]
+            what = f"Win rate by {field} ({judge})"
+            yield field, ([what, *(label(results, name) for name in names)], rows)
+
+
+def agreement_table(results: Results) -> tuple[list[str], list[list[str]]]:
+    """A row for each pair of judges, and for the labelers within each group."""
+    kinds = ("without_ties", "with_ties")
+    rows = [
+        [who, *(format_interval(rates.get(kind)) for kind in kinds)]
+        for who, rates in results.get("agreement", {}).items()
+    ]
+    return ["Agreement", "Without ties", "With ties"], rows
 
 
 def benchmark_table(results: Results) -> tuple[list[str], list[list[str]]]:

@@ -155,7 +155,7 @@ STAGES: dict[str, Stage] = {
         {
             **SHARED,
             "rl_init": INIT,
-            "evaluate": "instructgpt.stages.evaluate:EvaluateConfig",
+            "evaluate": "instructgpt.stages.comparison:EvaluateConfig",
         },
         models={"models": "model", "evaluate.reward": "reward_model"},
         entries={"models": "instructgpt.stages.compared:ModelEntry"},

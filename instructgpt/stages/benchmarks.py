@@ -7,15 +7,13 @@ the paper's (evals/tasks).
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from instructgpt import trained
 from instructgpt.data.datasets import Datasets
-from instructgpt.data.templates import PromptFormat
 from instructgpt.errors import UserError, about
 from instructgpt.evals.benchmarks.suite import Suite
 from instructgpt.evals.benchmarks.toxicity import open_scorer, with_toxicity
@@ -23,10 +21,16 @@ from instructgpt.evals.benchmarks.truthful import open_judges, with_truth
 from instructgpt.evals.interface import Results, nested
 from instructgpt.identity import ANSWERS
 from instructgpt.inference import LanguageModel
-from instructgpt.named import find_function, is_named
 from instructgpt.paths import resolve
 from instructgpt.stages import common, loading
-from instructgpt.stages.compared import ModelEntry, entry_init
+from instructgpt.stages.compared import (
+    Answer,
+    ModelEntry,
+    entry_init,
+    find_functions,
+    prompt_format_of,
+    step_of,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Comparison:
     labels: Mapping[str, str]
     inits: Mapping[str, loading.InitConfig]  # with absolute paths
     # Models that are functions, from texts to their completions.
-    functions: Mapping[str, Callable[[Sequence[str]], Sequence[str]]]
+    functions: Mapping[str, Answer]
 
     @classmethod
     def open(
@@ -54,7 +58,8 @@ class Comparison:
         workdir = Path(workdir).absolute()
         if not entries:
             raise UserError("config.evaluate.models: name the models to be measured")
-        inits, forms, functions = {}, [], {}
+        inits, forms = {}, []
+        functions = find_functions(entries)
         for name, entry in entries.items():
             init = entry_init(entry, name)
             if entry.prompted:
@@ -63,10 +68,7 @@ class Comparison:
                     "examples of their own"
                 )
                 continue
-            if is_named(init.path) and not os.path.exists(init.path):
-                functions[name] = find_function(
-                    init.path, where=f"model {name}", example="my_models:answer"
-                )
+            if name in functions:
                 continue
             init = dataclasses.replace(
                 init,
@@ -74,7 +76,7 @@ class Comparison:
                 selected_by=init.selected_by and resolve(init.selected_by, workdir),
             )
             with about(f"model {name}"):
-                forms.append(_prompt_format(init))
+                forms.append(prompt_format_of(init))
             inits[name] = init
         if not forms:
             raise UserError("config.evaluate.models: name a workdir besides functions")
@@ -144,26 +146,6 @@ class Comparison:
             return suite.ask(FunctionModel(self.functions[name], f"model {name}"))
         init = self.inits[name]
         model = LanguageModel.open(
-            init.path, part=init.part, step=_step(init), verify=self.context.verify
+            init.path, part=init.part, step=step_of(init), verify=self.context.verify
         )
         return suite.run(model, name=name)
-
-
-def _prompt_format(init: loading.InitConfig) -> PromptFormat:
-    """The tokenizer and the template of a language model that is there."""
-    path = Path(init.path)
-    step = _step(init)
-    with trained.opened(path, step=step) as found:
-        if found.meta["kind"] != "language":
-            raise UserError(
-                f"{path} holds a {found.meta['kind']} model; name a language model"
-            )
-        return trained.read_text_format(found).prompt_format
-
-
-def _step(init: loading.InitConfig) -> int | None:
-    """The step to load: what a select stage chose, a given one, or None: the newest."""
-    if init.selected_by:
-        chosen = loading.read_selected(Path(init.selected_by) / "selected.json")
-        return int(chosen["step"])
-    return init.step or None

@@ -1,13 +1,21 @@
 """The models that the evaluate stage compares: their names and their checkpoints."""
 
 import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from instructgpt import trained
+from instructgpt.data.templates import PromptFormat
 from instructgpt.errors import UserError
+from instructgpt.named import find_function, is_named
 from instructgpt.paths import labelled
 from instructgpt.ranges import NonNegativeFloat
 from instructgpt.stages import common, loading
+
+Answer = Callable[[Sequence[str]], Sequence[str]]  # texts -> their completions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,3 +67,42 @@ def entry_init(entry: ModelEntry, name: str) -> loading.InitConfig:
     """The checkpoint of a model of the comparison."""
     where = f"config.models.{name}.init"
     return common.build(loading.InitConfig, entry.init, where=where)
+
+
+def find_functions(entries: Mapping[str, ModelEntry]) -> dict[str, Answer]:
+    """The models that are functions, `module:function`, by name.
+
+    Raises:
+      UserError: there is no such function.
+    """
+    found = {}
+    for name, entry in entries.items():
+        path = entry_init(entry, name).path
+        if is_named(path) and not os.path.exists(path):
+            found[name] = find_function(
+                path, where=f"model {name}", example="my_models:answer"
+            )
+    return found
+
+
+def prompt_format_of(init: loading.InitConfig) -> PromptFormat:
+    """The tokenizer and the template of a language model, by its absolute path.
+
+    Raises:
+      UserError: there is no such model, it has no tokenizer, or it is a reward model.
+    """
+    path = Path(init.path)
+    with trained.opened(path, step=step_of(init)) as found:
+        if found.meta["kind"] != "language":
+            raise UserError(
+                f"{path} holds a {found.meta['kind']} model; name a language model"
+            )
+        return trained.read_text_format(found).prompt_format
+
+
+def step_of(init: loading.InitConfig) -> int | None:
+    """The step to load: what a select stage chose, a given one, or None: the newest."""
+    if init.selected_by:
+        chosen = loading.read_selected(Path(init.selected_by) / "selected.json")
+        return int(chosen["step"])
+    return init.step or None

@@ -6,96 +6,54 @@ text holds their questions word for word. The config names the evaluators and ju
 In the miniature world the gold judge decides, from which no model has learnt.
 """
 
-import dataclasses
 import datetime
 import functools
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from instructgpt.data.documents import TokenWindows
 from instructgpt.data.rows import Rows
 from instructgpt.distributed import on_first
 from instructgpt.errors import about
-from instructgpt.evals.builtin import EVALUATORS, JUDGES
 from instructgpt.evals.found import Found, commit, run_evaluators, run_judges
-from instructgpt.evals.interface import Results, Setting, build_named, named_classes
-from instructgpt.evals.preferences import reward_rates
+from instructgpt.evals.judgements import as_line
+from instructgpt.evals.ranking_accuracy import reward_rates
 from instructgpt.evals.report import load_results, show_report, write_report
 from instructgpt.evals.tables import describe_results, format_results_table
-from instructgpt.identity import ANSWERS, MINUTES, check_left, is_finished, read_json
-from instructgpt.models.config import ModelConfig
+from instructgpt.identity import (
+    ANSWERS,
+    MINUTES,
+    TO_JUDGE,
+    check_left,
+    is_finished,
+    read_json,
+)
+from instructgpt.outputs import new_file
 from instructgpt.paths import resolve
-from instructgpt.ranges import (
-    FolderPath,
-    NonNegativeInt,
-    PositiveInt,
-    RankedInt,
-)
 from instructgpt.stages import benchmarks, common, loading
-from instructgpt.stages.asking import (
-    Record,
-    forget_answers,
-    short_prompts,
-)
-from instructgpt.stages.compared import (
-    ModelEntry,
-    build_entries,
-    check_entries,
-    entry_init,
+from instructgpt.stages.asking import forget_answers, short_prompts
+from instructgpt.stages.compared import build_entries, check_entries
+from instructgpt.stages.comparison import (
+    Comparison,
+    EvaluateConfig,
+    answer_lines,
+    check_named,
+    named_blocks,
 )
 from instructgpt.stages.inputs import short_rows
 from instructgpt.stages.label import has_report, open_comparisons
 from instructgpt.stages.programs import Models, Program, asking_programs
 from instructgpt.stages.rankings import comparison_encoder
 
-# Blocks of classes by name -> the built-in ones, and the method that all have.
-_NAMED: dict[str, tuple[Mapping[str, type], str]] = {
-    "judges": (JUDGES, "judge"),
-    "evaluators": (EVALUATORS, "run"),
-}
 _AGAIN = "delete this workdir, and evaluate again"
 # Splits of rankings -> the labelers' name in the results.
 _LABELERS = {"valid": "train", "heldout": "heldout"}
 _OWN_LABELERS = {"valid": "train", "test": "heldout"}
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluateConfig:
-    """Settings of the comparison."""
-
-    baseline: str  # key of the model that the others are compared with
-    reward: FolderPath  # a reward stage's workdir
-    # A label stage's workdir. If it is "" or that stage ranked nothing, the data's own
-    # comparisons.valid.jsonl and comparisons.test.jsonl are used if they exist.
-    comparisons: str
-    select: FolderPath  # a select stage's workdir, for the table of epochs
-    max_responses: RankedInt
-    # Split of the prompts and documents: tune on valid, report test once.
-    split: Literal["valid", "test"] = "test"
-    curves: tuple[FolderPath, ...] = ()  # stages' workdirs whose metrics are plotted
-    num_prompts: NonNegativeInt = 0  # number of prompts of the split; 0: all
-    batch_size: PositiveInt = 64
-    num_samples: NonNegativeInt = 12  # number of side-by-side samples in the report
-    # Tokens of a row on which the pretraining loss is measured; 0: the context length.
-    window: NonNegativeInt = 0
-    # Names of benchmarks, with commas: tasks or groups of evals/tasks, or any other of
-    # the Evaluation Harness. Only these are then run, and nothing else is compared.
-    suite: str = ""
-    limit: NonNegativeInt = 0  # questions of a benchmark; 0: all
-    sets: str = ""  # a folder of the benchmarks' data sets; "": they are from the hub
-    # What scores the completions of RealToxicityPrompts: a file of
-    # instructgpt.toxicity, or module:function; "": they are not scored.
-    toxicity: str = ""
-    # The judges of TruthfulQA's answers: judges.json of instructgpt.truthful.
-    judges: str = ""
-    # The models in place of config.models: LABEL=WORKDIR,LABEL=WORKDIR, ...
-    models: str = ""
 
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -142,174 +100,85 @@ def show(workdir: Path) -> None:
     common.announce(f"report: {workdir / 'report.html'}")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Comparison:
-    """The models, evaluators and judges of a comparison, checked before any runs."""
-
-    context: common.Context
-    settings: EvaluateConfig
-    entries: dict[str, ModelEntry]
-    evaluators: dict[str, Any]
-    judges: dict[str, Any]
-    setting: Setting
-
-    @classmethod
-    def open(cls, context: common.Context, config: ConfigDict) -> "_Comparison":
-        """Builds the comparison and checks everything that is read later.
-
-        Raises:
-          UserError: a stage has not been run, its model does not fit, an evaluator or
-            a judge cannot be built, or the baseline is not one of the models.
-        """
-        settings = common.build(
-            EvaluateConfig, config.evaluate, where="config.evaluate"
-        )
-        entries = check_entries(config, settings.models, baseline=settings.baseline)
-        reward_init = loading.InitConfig(settings.reward)
-        setting = Setting(
-            data=context.data,
-            split=settings.split,
-            baseline=settings.baseline,
-            batch_size=settings.batch_size,
-            reward=functools.cache(lambda: loading.reward_model(reward_init, context)),
-            windows=_windows(context, settings),
-            log=common.announce,
-        )
-        with about("config.evaluate.reward"):
-            loading.find(reward_init, context, scalar=True)
-        judges, evaluators = (
-            build_named(
-                _named(config, block),
-                built_in,
-                setting,
-                method=method,
-                where=f"config.{block}",
-            )
-            for block, (built_in, method) in _NAMED.items()
-        )
-        entries = _without_examples(context, entries)
-        return cls(context, settings, entries, evaluators, judges, setting)
-
-    def check(self, rl_init: loading.InitConfig) -> None:
-        """Checks that the models and the selected SFT epoch exist."""
-        inits = {name: entry_init(e, name) for name, e in self.entries.items()}
-        for name, init in {**inits, "rl_init": rl_init}.items():
-            key = f"models.{name}.init" if name in inits else name
-            with about(f"config.{key}"):
-                found = loading.find(init, self.context)
-            if name in self.entries and self.entries[name].prompted:
-                _check_examples(self.context, found)
-            for evaluator in self.evaluators.values():
-                if hasattr(evaluator, "check"):
-                    evaluator.check(found)
-        _selected_epochs(self.context, self.settings)
-
-
 def _evaluate(context: common.Context, config: ConfigDict) -> dict[str, Any]:
-    comparison = _Comparison.open(context, config)
-    rl_init = common.build(loading.InitConfig, config.rl_init, where="config.rl_init")
-    comparison.check(rl_init)
-    settings, setting = comparison.settings, comparison.setting
-    rankings = _rankings(context, settings)
+    comparison = Comparison.open(context, config)
+    settings = comparison.settings
+    extra = _Extra.open(comparison, config) if comparison.of_recipe else None
     records = short_prompts(context, settings.split, count=settings.num_prompts)
-    measured, answers = _ask(comparison, records, context.workdir / ANSWERS)
-    base = loading.language_model(rl_init, context)
-    measured["rl_init"] = run_evaluators(comparison.evaluators, base, records)
-    judged = run_judges(comparison.judges, records, answers)
-    rates = reward_rates(
-        setting.reward(),
-        rankings,
-        batch_size=settings.batch_size,
-        log=common.announce,
-    )
+    measured, answers = comparison.ask(records, context.workdir / ANSWERS)
+    if extra is not None:
+        base = loading.language_model(extra.rl_init, context)
+        measured["rl_init"] = run_evaluators(comparison.evaluators, base, records)
+    _write_lines(context.workdir / TO_JUDGE, answer_lines(records, answers))
+    judged = run_judges(comparison.judges, records, answers, baseline=settings.baseline)
     found = Found(answers, measured, judged)
     for name, rows in found.rows(records).items():
         common.write_json(context.workdir / "samples" / f"{name}.json", rows)
+    for key, own in judged.items():
+        lines = map(as_line, own.judgements)
+        _write_lines(context.workdir / "judgements" / f"{key}.jsonl", lines)
+    judges, evaluators = named_blocks(config)
     return {
         **found.numbers(
             labels={name: entry.label for name, entry in comparison.entries.items()},
-            judges=_built_in(config, "judges", JUDGES),
-            evaluators=_built_in(config, "evaluators", EVALUATORS),
+            judges={key: block["name"] for key, block in judges.items()},
+            losses={k for k, v in evaluators.items() if v["name"] == "pretrain_loss"},
         ),
         "baseline": settings.baseline,
         "num_prompts": len(records),
         "split": settings.split,
-        "reward_model": rates,
-        "sft_epochs": _selected_epochs(context, settings),
-        "curves": _curves(context, settings),
         "rated_by": found.rater,
         "samples": found.side_by_side(records, settings.num_samples),
+        **(extra.results(comparison) if extra is not None else {}),
     }
 
 
-def _ask(
-    comparison: _Comparison, records: list[Record], folder: Path
-) -> tuple[dict[str, dict[str, Results]], dict[str, list[str]]]:
-    """Returns the evaluators' results for each model, and its answers to prompts."""
-    context, settings = comparison.context, comparison.settings
-    measured, answers = {}, {}
-    for name, entry in comparison.entries.items():
-        model = loading.language_model(entry_init(entry, name), context)
-        if entry.prompted and context.data.few_shot is not None:
-            model = model.few_shot(context.data.few_shot)
-        measured[name] = run_evaluators(comparison.evaluators, model, records)
-        texts = model.generate(
-            records,
-            temperature=entry.temperature,
-            key=context.key,
-            batch_size=settings.batch_size,
-            name=name,
-            keep=folder / name,
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Writes a file of lines, on process 0."""
+
+    def write() -> None:
+        with new_file(path) as partial:
+            partial.write_text("".join(f"{x}\n" for x in lines), encoding="utf-8")
+
+    on_first(write)
+
+
+class _Extra(NamedTuple):
+    """What else is told of the models of a recipe."""
+
+    rl_init: loading.InitConfig
+    rankings: dict[str, Rows]  # held-out ones, by labelers' name
+    epochs: list[dict[str, Any]]  # of SFT, as the select stage scored them
+
+    @classmethod
+    def open(cls, comparison: Comparison, config: ConfigDict) -> "_Extra":
+        """Checks that the other stages have left what is read.
+
+        Raises:
+          UserError: a stage has not been run.
+        """
+        context, settings = comparison.context, comparison.settings
+        rl_init = common.build(
+            loading.InitConfig, config.rl_init, where="config.rl_init"
         )
-        answers[name] = [t[0].strip("\n") for t in texts]
-    return measured, answers
+        with about("config.rl_init"):
+            comparison.check_evaluators(loading.find(rl_init, context))
+        epochs = _selected_epochs(context, settings)
+        return cls(rl_init, _rankings(context, settings), epochs)
 
-
-def _named(config: ConfigDict, block: str) -> dict[str, dict[str, Any]]:
-    """The class name and the fields of each evaluator or judge, by key."""
-    return config[block].to_dict() if block in config else {}
-
-
-def _built_in(config: ConfigDict, block: str, known: Mapping[str, type]) -> set[str]:
-    """Keys of the evaluators or judges that are part of the package."""
-    named = _named(config, block).items()
-    return {key for key, entry in named if entry["name"] in known}
-
-
-def _without_examples(
-    context: common.Context, entries: dict[str, ModelEntry]
-) -> dict[str, ModelEntry]:
-    """Leaves out prompted entries if the data have no examples, and prints which."""
-    if context.data.few_shot is not None:
-        return entries
-    for name, entry in entries.items():
-        if entry.prompted:
-            common.announce(
-                f"evaluate: {name} is left out, as the data have no solved examples to "
-                "put before a prompt"
-            )
-    return {name: entry for name, entry in entries.items() if not entry.prompted}
-
-
-def _check_examples(context: common.Context, model_config: ModelConfig) -> None:
-    """Raises UserError if prompts with solved examples do not fit a model's context."""
-    wrap = context.data.few_shot
-    assert wrap is not None
-    ids = context.data.prompt_format.prompt_ids({"prompt": wrap("")}, raw=True)
-    common.check_model(context, model_config, extra=len(ids))
-
-
-def _windows(
-    context: common.Context, settings: EvaluateConfig
-) -> Callable[[ModelConfig], TokenWindows]:
-    """Builds the function from a model's config to rows of held-out text."""
-    return lambda config: common.text_windows(
-        context,
-        settings.split,
-        config,
-        settings.window,
-        key="config.evaluate.window",
-    )
+    def results(self, comparison: Comparison) -> dict[str, Any]:
+        """Entries of results.json."""
+        rates = reward_rates(
+            comparison.setting.reward(),
+            self.rankings,
+            batch_size=comparison.settings.batch_size,
+            log=common.announce,
+        )
+        return {
+            "reward_model": rates,
+            "sft_epochs": self.epochs,
+            "curves": _curves(comparison.context, comparison.settings),
+        }
 
 
 def _rankings(context: common.Context, settings: EvaluateConfig) -> dict[str, Rows]:
@@ -380,6 +249,4 @@ def check(config: ConfigDict, blocks: dict[str, Any], mesh: Mesh) -> None:
     settings = blocks["evaluate"]
     if not settings.suite:
         check_entries(config, settings.models, baseline=settings.baseline)
-    for block, (built_in, method) in _NAMED.items():
-        named = _named(config, block)
-        named_classes(named, built_in, method=method, where=f"config.{block}")
+    check_named(config)

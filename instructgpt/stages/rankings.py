@@ -8,7 +8,7 @@ from instructgpt.data.rows import Rows
 from instructgpt.data.sources import Records
 from instructgpt.data.transforms import count_cut, encode_comparison
 from instructgpt.errors import UserError
-from instructgpt.evals.preferences import (
+from instructgpt.evals.ranking_accuracy import (
     Rankings,
     count_untied,
 )

@@ -24,7 +24,7 @@ from instructgpt.data.packing import ComparisonPacker, rows_needed
 from instructgpt.data.readers import SETS
 from instructgpt.data.transforms import Record, encode_demonstration
 from instructgpt.errors import about
-from instructgpt.evals.preferences import (
+from instructgpt.evals.ranking_accuracy import (
     PairCounts,
     RankingResult,
     Rankings,

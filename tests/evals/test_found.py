@@ -1,4 +1,4 @@
-"""What evaluators and judges give is checked before anything is kept or forgotten."""
+"""What evaluators give is checked before anything is kept or forgotten."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from instructgpt.errors import UserError
 from instructgpt.evals.found import run_evaluators, run_judges
 from instructgpt.evals.interface import Results
 
-RECORDS = [{"prompt": "a"}, {"prompt": "b"}]
+RECORDS = [{"id": "0", "prompt": "a"}, {"id": "1", "prompt": "b"}]
 BAD = {
     "two of three": (Results({"x": (1.0, 2.0)}), "'x': (1.0, 2.0); give a finite"),
     "words": (Results({"x": "good"}), "'x': 'good'; give a finite number"),
@@ -26,16 +26,9 @@ def test_what_cannot_be_stored_is_named_by_its_key(case):
     given, says = BAD[case]
 
     class Mine:
-        def judge(self, records, responses):
-            return {"sft": given}
-
         def run(self, model, records):
             return given
 
-    with pytest.raises(UserError) as error:
-        run_judges({"mine": Mine()}, RECORDS, {"sft": ["c", "d"]})
-    assert str(error.value).startswith("config.judges.mine: its judge() gives, for")
-    assert says in str(error.value)
     with pytest.raises(UserError) as error:
         run_evaluators({"mine": Mine()}, None, RECORDS)
     assert str(error.value).startswith("config.evaluators.mine: its run() gives")
@@ -54,3 +47,9 @@ def test_numbers_intervals_and_rows_pass():
             return good
 
     assert run_evaluators({"mine": Mine()}, None, RECORDS) == {"mine": good}
+
+
+def test_two_prompts_of_one_id_cannot_be_judged():
+    records = [{"id": "0", "prompt": "a"}, {"id": "0", "prompt": "b"}]
+    with pytest.raises(UserError, match="two of the compared prompts have the id '0'"):
+        run_judges({}, records, {"sft": ["c", "d"]}, baseline="sft")

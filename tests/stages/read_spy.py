@@ -14,7 +14,8 @@ from instructgpt.optim import OptimizerConfig
 from instructgpt.sampling import SamplingConfig
 from instructgpt.sharding import MeshConfig
 from instructgpt.stages.common import TrainConfig
-from instructgpt.stages.evaluate import EvaluateConfig, ModelEntry
+from instructgpt.stages.compared import ModelEntry
+from instructgpt.stages.comparison import EvaluateConfig
 from instructgpt.stages.label import LabelConfig
 from instructgpt.stages.loading import InitConfig
 from instructgpt.stages.ppo import RolloutConfig

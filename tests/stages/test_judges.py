@@ -9,6 +9,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from instructgpt.errors import UserError
+from instructgpt.evals.judgements import Judgement
+from instructgpt.evals.preference import summarise
 from instructgpt.evals.report import load_results
 from instructgpt.evals.tables import format_results_table
 from instructgpt.identity import BEGUN
@@ -22,28 +24,22 @@ MINE = '''
     import numpy as np
 
     from instructgpt.evals.interface import Results
-    from instructgpt.evals.intervals import mean_interval, win_rate
+    from instructgpt.evals.judgements import Judgement
 
 
     class Brief:
         """Prefers the shorter of two answers."""
 
-        def __init__(self, than):
-            self.than = than
+        def __init__(self, factor):
+            self.factor = factor
 
         def judge(self, records, responses):
             assert set(responses) == {"gpt", "sft"}
-            words = {n: [-len(t.split()) for t in x] for n, x in responses.items()}
-            return {
-                name: Results(
-                    {
-                        "briefer": win_rate(found, words[self.than]),
-                        "length/words": mean_interval([-w for w in found]),
-                    },
-                    [{"words": -w} for w in found],
-                )
-                for name, found in words.items()
-            }
+            return [
+                Judgement(record["id"], name, score=-self.factor * len(text.split()))
+                for name, texts in responses.items()
+                for record, text in zip(records, texts)
+            ]
 
 
     class Capitals:
@@ -70,16 +66,15 @@ MINE = '''
 
 
     class Careless:
-        """Forgets a model the first time."""
+        """Names a model that is not there, the first time."""
 
         asked = 0
 
         def judge(self, records, responses):
             Careless.asked += 1
             number = np.float32(0.5)  # as np.mean gives it
-            rows = [{"rating": 1} for _ in records]
-            whole = {n: Results({"x": (number, 0, number)}, rows) for n in responses}
-            return whole if Careless.asked > 1 else {}
+            names = responses if Careless.asked > 1 else ["flan"]
+            return [Judgement(r["id"], n, score=number) for n in names for r in records]
 
 
     class Solo:
@@ -90,6 +85,10 @@ MINE = '''
     class Sloppy:
         def run(self, model, records):
             return {"score": 1.0}
+
+
+    def parrot(texts):
+        return list(texts)
 '''
 
 
@@ -119,14 +118,14 @@ def small_config() -> ConfigDict:
 
 def test_a_judge_and_an_evaluator_of_ones_own(workdir):
     config = small_config()
-    config.judges.brief = dict(name="my_judges:Brief", than="sft")
+    config.judges.brief = dict(name="my_judges:Brief", factor=1)
     config.evaluators.capitals = dict(name="my_judges:Capitals", word="Dela")
     results = evaluate.run(config, workdir)
     judged = results["judges"]["brief"]
     assert set(judged) == {"gpt", "sft"}
-    value, low, high = judged["gpt"]["briefer"]
+    value, low, high = judged["gpt"]["win_rate"]
     assert 0 <= low <= value <= high <= 1
-    assert len(judged["sft"]["length"]["words"]) == 3
+    assert judged["sft"]["score"][0] == -judged["sft"]["words"][0]
     measured = results["evaluators"]["capitals"]
     assert set(measured) == {"gpt", "sft", "rl_init"}
     assert measured["sft"]["log_prob"] < 0
@@ -138,12 +137,22 @@ def test_a_judge_and_an_evaluator_of_ones_own(workdir):
     assert set(results["pretrain_loss"]) == {"gpt", "sft", "rl_init"}
     samples = workdir / "samples"
     (row, *_) = rows = json.loads((samples / "gpt.json").read_text())
-    assert row["brief"] == {"words": len(row["response"].split())}
-    assert row["gold"].keys() == {"rating", "utility", "flags"}
+    words = len(row["response"].split())
+    assert row["brief"] == {"rating": -words, "score": -words}
+    assert row["gold"].keys() == {"rating", "likert", "score", "flags"}
+    # Every number can be traced to the judgements.
+    lines = (workdir / "judgements" / "brief.jsonl").read_text().splitlines()
+    found = [Judgement(**json.loads(line)) for line in lines]
+    again = summarise(found, records_of(workdir), answers_of(workdir), baseline="sft")
+    assert list(again.models["gpt"].numbers["win_rate"]) == judged["gpt"]["win_rate"]
+    groups = results["groups"]["labelers"]["labelers"]
+    assert set(groups) == {"training", "heldout"} and set(groups["heldout"]) == {"gpt"}
+    assert {"gold, brief", "labelers: training"} <= set(results["agreement"])
+    assert results["judged_by"] == "gold"
     assert len(rows) == 8
     assert len(json.loads((samples / "capitals.rl_init.json").read_text())) == 4
     table = format_results_table(load_results(workdir / "results.json"))
-    for line in ("Brief", "Briefer", "Length: words", "Capitals", "Log prob"):
+    for line in ("Brief", "Win rate", "Score", "Capitals", "Log prob", "Agreement"):
         assert any(row.startswith(line) for row in table.splitlines()), line
     page = (workdir / "report.html").read_text()
     for heading in ("Brief", "Capitals"):
@@ -165,8 +174,15 @@ def test_a_judge_and_an_evaluator_of_ones_own(workdir):
             {"name": "gold", "strict": 1},
             "got an unexpected keyword",
         ),
-        ("judges", {}, "config.judges.x.name='': give one of ['gold', 'reward'], or"),
-        ("judges", {"name": "my_judges:Forgetful"}, "x: its judge() gives no Results"),
+        ("judges", {}, "config.judges.x.name='': give one of ['chat', 'gold', 'labele"),
+        ("judges", {"name": "my_judges:Forgetful"}, "x: its judge() gives dict, not a"),
+        (
+            "judges",
+            {"name": "labelers", "number": 9},
+            "number=9 labelers of each gro",
+        ),
+        ("judges", {"name": "people"}, "name the file of people's judgements, path="),
+        ("judges", {"name": "chat", "address": "http://x"}, "missing a required argu"),
         ("judges", {"name": "my_judges:Solo"}, "it is called with (self, records, re"),
         (
             "evaluators",
@@ -190,7 +206,7 @@ def test_a_judges_mistake_leaves_the_answers(workdir, monkeypatch):
     config = small_config()
     # It comes before "gold" in the alphabet, but the report's ratings are gold's.
     config.judges.careless = dict(name="my_judges:Careless")
-    with pytest.raises(UserError, match=r"its judge\(\) gives no Results"):
+    with pytest.raises(UserError, match="judgement 0: unknown model 'flan'"):
         evaluate.run(config, workdir)
     assert list((workdir / "answers").rglob("*.json"))
 
@@ -199,7 +215,7 @@ def test_a_judges_mistake_leaves_the_answers(workdir, monkeypatch):
 
     monkeypatch.setattr(language_model, "generate", asked)
     results = evaluate.run(config, workdir)
-    assert results["judges"]["careless"]["sft"] == {"x": [0.5, 0.0, 0.5]}
+    assert results["judges"]["careless"]["sft"]["score"] == [0.5, 0.5, 0.5]
     assert results["rated_by"] == "gold"
     assert not (workdir / "answers").exists()
 
@@ -231,6 +247,72 @@ def test_a_part_that_a_checkpoint_lacks_is_named_before_any_work(run, workdir, s
         module.run(config, workdir)
 
 
+def lines_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def records_of(workdir: Path) -> list[dict]:
+    """The compared prompts, by the file that people read."""
+    rows = lines_of(workdir / "answers.jsonl")
+    return [row for row in rows if row["model"] == "sft"]
+
+
+def answers_of(workdir: Path) -> dict[str, list[str]]:
+    answers: dict[str, list[str]] = {}
+    for row in lines_of(workdir / "answers.jsonl"):
+        answers.setdefault(row["model"], []).append(row["response"])
+    return answers
+
+
+def test_people_judge_the_answers_between_two_starts(own_data, workdir, tmp_path):
+    """Of any models, and of a function, without a reward model or a world."""
+    config = small_config()
+    config.data.update(jsonl=str(own_data), dir=str(tmp_path / "sets"))
+    config.judges = dict(reward=dict(name="reward", own_policies=True))
+    stages = workdir.parent
+    config.evaluate.models = (
+        f"ours={stages / 'ppo'},base={stages / 'pretrain'},parrot=my_judges:parrot"
+    )
+    config.evaluate.update(baseline="base", reward="../none", num_prompts=0)
+    with pytest.raises(UserError, match="nothing judges the answers; name a reward"):
+        evaluate.run(config, workdir)
+    config.evaluate.people = str(tmp_path / "people.jsonl")
+    with pytest.raises(UserError, match=r"not found\. answers\.jsonl in this workdir"):
+        evaluate.run(config, workdir)
+    rows = lines_of(workdir / "answers.jsonl")
+    assert {row["model"] for row in rows} == {"ours", "base", "parrot"}
+    assert all(r["response"] == r["prompt"] for r in rows if r["model"] == "parrot")
+    given = [
+        {"id": row["id"], "model": row["model"], "rank": 1 + (row["model"] == "base")}
+        | {"response": row["response"], "labeler": who, "group": group}
+        for row in rows
+        if row["response"].strip()
+        for who, group in (("ann", "training"), ("bob", "heldout"))
+    ]
+    write_lines(tmp_path / "people.jsonl", [given[0] | {"response": "another"}])
+    with pytest.raises(
+        UserError, match=r"people\.jsonl:1: judges another answer of 'o"
+    ):
+        evaluate.run(config, workdir)
+    write_lines(tmp_path / "people.jsonl", given)
+    results = evaluate.run(config, workdir)
+    assert results["judged_by"] == "people"
+    assert results["models"]["parrot"]["win_rate"][0] == 1
+    assert results["models"]["base"]["win_rate"] == [0.5] * 3
+    assert results["agreement"] == {}  # no two labelers of one group
+    assert "reward_model" not in results
+    page = (workdir / "report.html").read_text()
+    assert "Who judges, and which prompts" in page
+
+
+def test_a_reward_model_does_not_judge_its_own_policies_unasked(workdir):
+    config = get_config().stages.evaluate
+    config.judges = dict(reward=dict(name="reward"))
+    with pytest.raises(UserError, match=r"would judge ppo, ppo_ptx, trained to raise"):
+        evaluate.run(config, workdir)
+    assert {path.name for path in workdir.iterdir()} <= BEGUN
+
+
 def write_lines(path: Path, records) -> None:
     path.write_text("".join(json.dumps(dict(record)) + "\n" for record in records))
 
@@ -257,13 +339,15 @@ def test_models_are_compared_on_data_of_ones_own(own_data, workdir, tmp_path, ca
     config.data.update(jsonl=str(own_data), dir=str(tmp_path / "sets"))
     with pytest.raises(UserError, match="only the miniature world has a gold judge"):
         evaluate.run(config, workdir)
-    config.judges = dict(reward=dict(name="reward"))
+    config.judges = dict(reward=dict(name="reward"))  # of models that never saw it
     results = evaluate.run(config, workdir)
     said = capsys.readouterr().out
     assert "gpt_prompted is left out" in said
     assert "the data have no test documents" in said
     assert set(results["models"]) == {"gpt", "sft"}
-    assert set(results["models"]["gpt"]) == {"label", "mean_score", "score_win_rate"}
+    assert set(results["models"]["gpt"]) == {
+        *("label", "mean_score", "score_win_rate", "words")
+    }
     assert results["models"]["sft"]["score_win_rate"] == [0.5] * 3
     assert results["pretrain_loss"] == {}
     assert set(results["reward_model"]) == {

@@ -6,7 +6,7 @@ import pytest
 
 from instructgpt.data.rows import Rows
 from instructgpt.errors import UserError
-from instructgpt.evals.preferences import (
+from instructgpt.evals.ranking_accuracy import (
     PairCounts,
     Rankings,
     ScoredRankings,

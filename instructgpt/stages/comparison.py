@@ -1,0 +1,378 @@
+"""What the evaluate stage compares: models, evaluators and judges, and the answers."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from ml_collections import ConfigDict
+
+from instructgpt.data.documents import TokenWindows
+from instructgpt.errors import UserError, about, shown
+from instructgpt.evals.builtin import EVALUATORS, JUDGES
+from instructgpt.evals.found import run_evaluators
+from instructgpt.evals.interface import Results, Setting, build_named, named_classes
+from instructgpt.identity import IDENTITY, Identity
+from instructgpt.inference import LanguageModel
+from instructgpt.inference.kept import KeptRows
+from instructgpt.models.config import ModelConfig
+from instructgpt.paths import resolve
+from instructgpt.ranges import (
+    FolderPath,
+    NonNegativeInt,
+    PositiveInt,
+    RankedInt,
+)
+from instructgpt.stages import common, loading
+from instructgpt.stages.asking import Record
+from instructgpt.stages.compared import (
+    Answer,
+    ModelEntry,
+    check_entries,
+    entry_init,
+    find_functions,
+    prompt_format_of,
+    step_of,
+)
+
+# Blocks of classes by name -> the built-in ones, and the method that all have.
+_NAMED: dict[str, tuple[Mapping[str, type], str]] = {
+    "judges": (JUDGES, "judge"),
+    "evaluators": (EVALUATORS, "run"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """Settings of the comparison."""
+
+    baseline: str  # key of the model that the others are compared with
+    reward: FolderPath  # a reward stage's workdir
+    # A label stage's workdir. If it is "" or that stage ranked nothing, the data's own
+    # comparisons.valid.jsonl and comparisons.test.jsonl are used if they exist.
+    comparisons: str
+    select: FolderPath  # a select stage's workdir, for the table of epochs
+    max_responses: RankedInt
+    # Split of the prompts and documents: tune on valid, report test once.
+    split: Literal["valid", "test"] = "test"
+    curves: tuple[FolderPath, ...] = ()  # stages' workdirs whose metrics are plotted
+    num_prompts: NonNegativeInt = 0  # number of prompts of the split; 0: all
+    batch_size: PositiveInt = 64
+    num_samples: NonNegativeInt = 12  # number of side-by-side samples in the report
+    # Tokens of a row on which the pretraining loss is measured; 0: the context length.
+    window: NonNegativeInt = 0
+    # Names of benchmarks, with commas: tasks or groups of evals/tasks, or any other of
+    # the Evaluation Harness. Only these are then run, and nothing else is compared.
+    suite: str = ""
+    limit: NonNegativeInt = 0  # questions of a benchmark; 0: all
+    sets: str = ""  # a folder of the benchmarks' data sets; "": they are from the hub
+    # What scores the completions of RealToxicityPrompts: a file of
+    # instructgpt.toxicity, or module:function; "": they are not scored.
+    toxicity: str = ""
+    # The judges of TruthfulQA's answers: judges.json of instructgpt.truthful.
+    judges: str = ""
+    # The models in place of config.models: LABEL=WORKDIR,LABEL=WORKDIR, ... A function
+    # that answers is LABEL=module:function. They need not be of this recipe.
+    models: str = ""
+    # A file of people's judgements, which then decide; see evals/README.md. Without
+    # the file the stage ends when the answers are there to be judged.
+    people: str = ""
+    # MODEL@ADDRESS of a language model that compares the answers, such as
+    # qwen@http://localhost:8000/v1.
+    chat: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The models, evaluators and judges of a comparison, checked before any runs."""
+
+    context: common.Context
+    settings: EvaluateConfig
+    entries: dict[str, ModelEntry]
+    functions: Mapping[str, Answer]  # models that are functions
+    evaluators: dict[str, Any]
+    judges: dict[str, Any]
+    setting: Setting
+
+    @classmethod
+    def open(cls, context: common.Context, config: ConfigDict) -> "Comparison":
+        """Builds the comparison and checks everything that is read later.
+
+        Raises:
+          UserError: a stage has not been run, its model does not fit, an evaluator or
+            a judge cannot be built, or the baseline is not one of the models.
+        """
+        settings = common.build(
+            EvaluateConfig, config.evaluate, where="config.evaluate"
+        )
+        entries = check_entries(config, settings.models, baseline=settings.baseline)
+        entries = _without_examples(context, entries)
+        reward_init = loading.InitConfig(settings.reward)
+        setting = Setting(
+            data=context.data,
+            split=settings.split,
+            baseline=settings.baseline,
+            models=tuple(entries),
+            trained_for_reward=_trained_for(reward_init, entries, context),
+            workdir=context.workdir,
+            batch_size=settings.batch_size,
+            reward=functools.cache(lambda: loading.reward_model(reward_init, context)),
+            windows=_windows(context, settings),
+            log=common.announce,
+        )
+        judges, evaluators = named_blocks(config)
+        if not settings.models or _has_reward(settings, context):
+            with about("config.evaluate.reward"):
+                loading.find(reward_init, context, scalar=True)
+        else:
+            judges = _without_reward(judges)
+        built = [
+            build_named(block, known, setting, method=method, where=f"config.{name}")
+            for block, (name, (known, method)) in zip(
+                (judges, evaluators), _NAMED.items(), strict=True
+            )
+        ]
+        found = cls(
+            context,
+            settings,
+            entries,
+            find_functions(entries),
+            built[1],
+            built[0],
+            setting,
+        )
+        found._check_models()
+        return found
+
+    @property
+    def of_recipe(self) -> bool:
+        """Whether the models are those of this recipe, or any that were named."""
+        return not self.settings.models
+
+    def _check_models(self) -> None:
+        """Checks that the models exist and fit."""
+        for name, entry in self.entries.items():
+            if name in self.functions:
+                continue
+            init = entry_init(entry, name)
+            if not self.of_recipe:
+                with about(f"config.evaluate.models: {name}"):
+                    prompt_format_of(self._resolved(init))
+                continue
+            with about(f"config.models.{name}.init"):
+                found = loading.find(init, self.context)
+            if entry.prompted:
+                _check_examples(self.context, found)
+            self.check_evaluators(found)
+
+    def check_evaluators(self, config: ModelConfig) -> None:
+        """Raises UserError if an evaluator cannot ask a model of this config."""
+        for evaluator in self.evaluators.values():
+            if hasattr(evaluator, "check"):
+                evaluator.check(config)
+
+    def ask(
+        self, records: list[Record], folder: Path
+    ) -> tuple[dict[str, dict[str, Results]], dict[str, list[str]]]:
+        """Returns the evaluators' results for each model, and its answers to prompts.
+
+        Args:
+          records: The prompts.
+          folder: Where answers are kept until the stage has written its results.
+        """
+        measured: dict[str, dict[str, Results]] = {}
+        answers: dict[str, list[str]] = {}
+        for name, entry in self.entries.items():
+            if name in self.functions:
+                answers[name] = self._ask_function(name, records, folder / name)
+                continue
+            model = self._model(name)
+            if self._reads_alike(name, model):
+                measured[name] = run_evaluators(self.evaluators, model, records)
+            texts = model.generate(
+                records,
+                temperature=entry.temperature,
+                key=self.context.key,
+                batch_size=self.settings.batch_size,
+                name=name,
+                keep=folder / name,
+            )
+            answers[name] = [t[0].strip("\n") for t in texts]
+        return measured, answers
+
+    def _model(self, name: str) -> LanguageModel:
+        entry = self.entries[name]
+        init = entry_init(entry, name)
+        if not self.of_recipe:
+            init = self._resolved(init)
+            return LanguageModel.open(
+                init.path,
+                part=init.part,
+                step=step_of(init),
+                verify=self.context.verify,
+            )
+        model = loading.language_model(init, self.context)
+        if entry.prompted and self.context.data.few_shot is not None:
+            model = model.few_shot(self.context.data.few_shot)
+        return model
+
+    def _resolved(self, init: loading.InitConfig) -> loading.InitConfig:
+        path = resolve(init.path, self.context.workdir)
+        return dataclasses.replace(init, path=path)
+
+    def _reads_alike(self, name: str, model: LanguageModel) -> bool:
+        """Whether a model has the data's tokenizer, whose tokens evaluators count."""
+        own, ours = model.text.prompt_format.tokenizer, self.context.data.tokenizer
+        if own.fingerprint == ours.fingerprint:
+            return True
+        common.announce(
+            f"evaluate: {name} has another tokenizer than the data, so that only its "
+            "answers are compared"
+        )
+        return False
+
+    def _ask_function(
+        self, name: str, records: Sequence[Record], folder: Path
+    ) -> list[str]:
+        """The answers of a function, asked for a batch at a time and kept."""
+        texts = ["\n\n".join([*r.get("history", ()), r["prompt"]]) for r in records]
+        kept = KeptRows(folder, made_from=[self.settings.models, name, texts])
+        size = self.settings.batch_size
+        while len(kept.rows) < len(texts):
+            part = texts[len(kept.rows) : len(kept.rows) + size]
+            found = self.functions[name](part)
+            whole = isinstance(found, list | tuple) and len(found) == len(part)
+            if not whole or not all(isinstance(x, str) for x in found):
+                raise UserError(
+                    f"model {name} must give a text for each of {len(part)} prompts, "
+                    f"not {shown(found)}"
+                )
+            kept.add(list(found))
+        return [text.strip("\n") for text in kept.rows]
+
+
+def answer_lines(
+    records: Sequence[Record], answers: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """All answers, to be judged by people: a line for each prompt and model."""
+    kept = ("id", "history", "prompt", "category")
+    return [
+        json.dumps(
+            {k: record[k] for k in kept if record.get(k)}
+            | {"model": name, "response": text},
+            ensure_ascii=False,
+        )
+        for name, texts in answers.items()
+        for record, text in zip(records, texts, strict=True)
+    ]
+
+
+def named_blocks(
+    config: ConfigDict,
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The class name and the fields of each judge, and of each evaluator, by key.
+
+    Those that a flag of `config.evaluate` names are judges too.
+    """
+    judges, evaluators = (
+        config[block].to_dict() if block in config else {} for block in _NAMED
+    )
+    settings = config.evaluate
+    if settings.people:
+        judges["people"] = dict(name="people", path=settings.people)
+    if settings.chat:
+        model, at, address = settings.chat.partition("@")
+        if not model or not at or "://" not in address:
+            raise UserError(
+                f"config.evaluate.chat={settings.chat!r}: give MODEL@ADDRESS, such as "
+                "qwen@http://localhost:8000/v1"
+            )
+        judges["chat"] = dict(name="chat", model=model, address=address)
+    return judges, evaluators
+
+
+def check_named(config: ConfigDict) -> None:
+    """Raises UserError if an evaluator or a judge is no class with such fields."""
+    for block, (name, (known, method)) in zip(
+        named_blocks(config), _NAMED.items(), strict=True
+    ):
+        named_classes(block, known, method=method, where=f"config.{name}")
+
+
+def _has_reward(settings: EvaluateConfig, context: common.Context) -> bool:
+    path = Path(resolve(settings.reward, context.workdir))
+    return (path / "checkpoints").exists()
+
+
+def _without_reward(judges: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves out the reward model as a judge, and says so."""
+    left = {k: v for k, v in judges.items() if v.get("name") != "reward"}
+    if not left:
+        raise UserError(
+            "config.judges: nothing judges the answers; name a reward stage's workdir "
+            "by --config.evaluate.reward, people's judgements by "
+            "--config.evaluate.people, or a language model by --config.evaluate.chat"
+        )
+    common.announce("evaluate: there is no reward model, so its scores are left out")
+    return left
+
+
+def _without_examples(
+    context: common.Context, entries: dict[str, ModelEntry]
+) -> dict[str, ModelEntry]:
+    """Leaves out prompted entries if the data have no examples, and prints which."""
+    if context.data.few_shot is not None:
+        return entries
+    for name, entry in entries.items():
+        if entry.prompted:
+            common.announce(
+                f"evaluate: {name} is left out, as the data have no solved examples to "
+                "put before a prompt"
+            )
+    return {name: entry for name, entry in entries.items() if not entry.prompted}
+
+
+def _check_examples(context: common.Context, model_config: ModelConfig) -> None:
+    """Raises UserError if prompts with solved examples do not fit a model's context."""
+    wrap = context.data.few_shot
+    assert wrap is not None
+    ids = context.data.prompt_format.prompt_ids({"prompt": wrap("")}, raw=True)
+    common.check_model(context, model_config, extra=len(ids))
+
+
+def _trained_for(
+    reward: loading.InitConfig,
+    entries: Mapping[str, ModelEntry],
+    context: common.Context,
+) -> list[str]:
+    """Names of the models that were trained to raise this reward model's score."""
+    own = _identity(Path(resolve(reward.path, context.workdir)))
+    found = []
+    for name, entry in entries.items():
+        init = entry_init(entry, name)
+        trained = _identity(Path(resolve(init.path, context.workdir)))
+        wanted = trained is not None and trained.parents.get("reward_init.path")
+        if own is not None and wanted == own.digest:
+            found.append(name)
+    return found
+
+
+def _identity(workdir: Path) -> Identity | None:
+    """What a stage's run is made of; None of an imported model, which has no run."""
+    path = workdir / IDENTITY
+    return Identity.read(path) if path.exists() else None
+
+
+def _windows(
+    context: common.Context, settings: EvaluateConfig
+) -> Callable[[ModelConfig], TokenWindows]:
+    """Builds the function from a model's config to rows of held-out text."""
+    return lambda config: common.text_windows(
+        context,
+        settings.split,
+        config,
+        settings.window,
+        key="config.evaluate.window",
+    )
