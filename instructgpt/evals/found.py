@@ -16,6 +16,8 @@ from instructgpt.inference import LanguageModel
 
 Rows = list[dict[str, Any]]
 # Numbers of the reward model as a judge -> their names in a model's entry.
+# The judge that decides is the first of these; "own" is any of a user.
+_ORDER = ("people", "gold", "chat", "labelers", "own", "reward")
 _BY_REWARD = {"score": "mean_score", "win_rate": "score_win_rate"}
 
 
@@ -161,11 +163,14 @@ class Found(NamedTuple):
     def decides(self, judges: Mapping[str, str]) -> str:
         """Key of the judge whose numbers stand first; "" if there is none.
 
-        It is the first of the config that is not the reward model, unless there is no
-        other; the built-in ones come first.
+        People come first, then those who know the truth, and the reward model last.
         """
-        order = sorted(self.judged, key=lambda key: judges[key] == "reward")
-        return order[0] if order else ""
+
+        def place(key: str) -> int:
+            name = judges[key]
+            return _ORDER.index(name if name in _ORDER else "own")
+
+        return min(self.judged, key=place, default="")
 
     def rows(self, records: Sequence[Record]) -> dict[str, Rows]:
         """Each model's answers with the judges' rows, and the evaluators' own rows.
