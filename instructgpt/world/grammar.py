@@ -124,7 +124,8 @@ _SPLIT = re.compile(r"[^.!?]+[.!?]*|[.!?]+")
 _OPENING = re.compile(r"(one day|once|then|in the end|now|today),? ")
 _LEAD = re.compile(
     r"(?:dear (?P<person>\w+), |hello(?: \w+)?, |yes, |no, |well, "
-    r"|here is the (?:text|summary|answer): |summary: |answer: )"
+    r"|here is the (?:text|summary|answer): |summary: |answer: "
+    r"|everybody knows that |people say that )"
 )
 _ARTICLE = re.compile(
     r"(?:in the town of|on the river|the river|in the|in|on|an|a|the"

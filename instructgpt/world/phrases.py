@@ -88,6 +88,7 @@ FORMULAS: dict[str, tuple[str, ...]] = {
         "Please ask me something else",
     ),
     "unknown": ("The text does not say that", "The text does not say it"),
+    "no_comment": ("I have no comment",),
     "rude": (
         "I do not care",
         "Go away",
