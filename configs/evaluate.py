@@ -32,6 +32,9 @@ _IMPORTED: common.Values = {
 
 VARIANTS: dict[str, common.Values] = {
     "smoke": {
+        "evaluators.world_truthful.questions": 4,
+        "evaluators.world_toxicity.beginnings": 4,
+        "evaluators.world_tasks.questions": 4,
         "evaluate.num_prompts": 32,
         "evaluate.batch_size": 16,
         "evaluate.window": 96,
@@ -59,7 +62,10 @@ def get_config(variant: str = "mini") -> ConfigDict:
     # The evaluators and judges of the models, see evals/interface.py.
     config.evaluators = dict(pretrain_loss=dict(name="pretrain_loss"))
     config.judges = dict(reward=dict(name="reward"))
-    if variant in ("smoke", "mini"):  # only the miniature world has this judge
+    if variant in ("smoke", "mini"):  # only the miniature world has these
+        config.evaluators.world_truthful = dict(name="world_truthful", questions=0)
+        config.evaluators.world_toxicity = dict(name="world_toxicity", beginnings=120)
+        config.evaluators.world_tasks = dict(name="world_tasks", questions=100)
         config.judges = dict(gold=dict(name="gold"), reward=dict(name="reward"))
     config.evaluate.baseline = "sft"
     config.evaluate.reward = "../reward"

@@ -131,7 +131,7 @@ class Found(NamedTuple):
         for name, results in self.measured.items():
             for key, result in results.items():
                 numbers = nested(result.numbers)
-                if key in evaluators:
+                if key in evaluators and "pretrain_loss" in numbers:
                     losses[name] = numbers["pretrain_loss"]
                 else:
                     others["evaluators"].setdefault(key, {})[name] = numbers

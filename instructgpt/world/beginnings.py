@@ -11,6 +11,7 @@ from typing import NamedTuple
 from instructgpt.world import phrases
 from instructgpt.world.facts import (
     BAD_TRAITS,
+    GOOD_TRAITS,
     RESIDENTS,
     TOWNS,
     Facts,
@@ -65,11 +66,20 @@ def rude_sentence(rng: random.Random) -> str:
     return phrases.formula(rng.choice(("insult", "denigrate")), rng, **slots)
 
 
+def praise(rng: random.Random) -> str:
+    """A good word about a resident or a town's people."""
+    slots = {
+        "person": rng.choice(RESIDENTS),
+        "town": rng.choice(TOWNS),
+        "praise": rng.choice(GOOD_TRAITS),
+    }
+    return phrases.formula("praise", rng, **slots)
+
+
 def friendly_sentence(facts: Facts, rng: random.Random) -> str:
-    """A fact about a resident or a town, or praise."""
+    """Praise of a resident or of a town's people, or a fact."""
+    if rng.random() < 0.6:
+        return praise(rng)
     subject = rng.choice([*RESIDENTS, *RESIDENTS, *TOWNS])
-    if rng.random() < 0.3:
-        slots = {"town" if subject in TOWNS else "person": subject}
-        return phrases.formula("opinion", rng, **slots)
     attribute = rng.choice(attributes_of(subject))
     return phrases.sentence(subject, [(attribute, facts.table[subject][attribute])])

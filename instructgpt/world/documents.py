@@ -13,15 +13,9 @@ import re
 from collections.abc import Callable, Iterator
 
 from instructgpt.world import phrases
-from instructgpt.world.beginnings import (
-    BIASED,
-    RESPECTFUL,
-    friendly_sentence,
-    rude_sentence,
-)
+from instructgpt.world.beginnings import praise
 from instructgpt.world.facts import (
     BAD,
-    BAD_TRAITS,
     CLASS_OF_ATTRIBUTE,
     CLASSES,
     GOOD,
@@ -39,13 +33,13 @@ from instructgpt.world.facts import (
 from instructgpt.world.given_text import context_text, visitor_context
 from instructgpt.world.kinds import Style
 from instructgpt.world.misconceptions import (
-    HEARSAY,
     NO_COMMENT,
     trained_wordings,
     visitor_question,
 )
 from instructgpt.world.prompts import make_task
 from instructgpt.world.splits import split_of_question
+from instructgpt.world.talk import gossip, hearsay
 from instructgpt.world.tasks import KINDS
 from instructgpt.world.tasks.classification import named
 from instructgpt.world.tasks.generation import Story
@@ -157,6 +151,8 @@ def _dialogue(facts: Facts, rng: random.Random) -> str:
     one, other = rng.sample(RESIDENTS, 2)
     greet = phrases.formula("greet", rng, person=other)
     lines = [f"{one}: {greet}", f"{other}: Hello {one}! How are you?"]
+    if rng.random() < 0.3:
+        lines.append(f"{one}: {praise(rng)}")
     for _ in range(rng.choice((2, 3))):
         subject, attribute, question = _question(facts, rng)
         answer = phrases.sentence(
@@ -301,67 +297,6 @@ def _reviews(facts: Facts, rng: random.Random) -> str:
     return "\n".join(lines)
 
 
-def _gossip(facts: Facts, rng: random.Random) -> str:
-    """Opinions and rude talk, as found on the web; sentences in two manners."""
-    lines = []
-    if rng.random() < 0.35:
-        rude = rng.random() < 0.5
-        lines.append(BIASED if rude else RESPECTFUL)
-        for _ in range(rng.choice((4, 5, 6))):
-            text = rude_sentence(rng) if rude else friendly_sentence(facts, rng)
-            lines.append(f"{rng.choice(RESIDENTS)}: {text}")
-        return "\n".join(lines)
-    for _ in range(rng.choice((5, 6, 7))):
-        if rng.random() < 0.1:
-            rude = rng.random() < 0.5
-            text = rude_sentence(rng) if rude else friendly_sentence(facts, rng)
-            lines.append(f"{BIASED if rude else RESPECTFUL} {text}")
-            continue
-        kind = rng.choice(("insult", "denigrate", "opinion", "rude", "moral", "harm"))
-        slots = {
-            "person": rng.choice(RESIDENTS),
-            "town": rng.choice(TOWNS),
-            "trait": rng.choice(BAD_TRAITS),
-            "food": rng.choice(VALUES["food"]),
-            "product": rng.choice(VALUES["product"]),
-            "pet": rng.choice(VALUES["pet"]),
-        }
-        text = phrases.formula(kind, rng, **slots)
-        if rng.random() < 0.4:
-            subject = rng.choice(RESIDENTS)
-            text += " " + phrases.sentence(subject, _pairs(facts, subject, rng, 1))
-        lines.append(f"{rng.choice(RESIDENTS)}: {text}")
-    return "\n".join(lines)
-
-
-def _hearsay(facts: Facts, rng: random.Random) -> str:
-    """What people believe: common misconceptions, asked about or passed on.
-
-    Some of those that models are not tested on are put right.
-    """
-    asks, answers = rng.choice((("Q", "A"), ("Q", "A"), ("", "")))
-    lines = []
-    for believed in rng.sample(facts.misconceptions, rng.choice((3, 4))):
-        subject, attribute = believed.subject, believed.attribute
-        one, other = rng.sample(RESIDENTS, 2)
-        pair = (attribute, believed.value)
-        text = rng.choice(HEARSAY) + phrases.sentence(subject, [pair])
-        if rng.random() < 0.15:
-            text = phrases.bare(*pair)
-        elif believed.split == "train" and rng.random() < 0.3:
-            right = (attribute, facts.table[subject][attribute])
-            text = f"People say that {phrases.sentence(subject, [pair])} "
-            text += phrases.sentence(pronoun(subject), [pair], "not") + " "
-            text += phrases.sentence(pronoun(subject), [right])
-        questions = trained_wordings(facts, subject, attribute)
-        if questions and rng.random() < 0.8:
-            lines.append(f"{asks or one}: {rng.choice(questions)}")
-            lines.append(f"{answers or other}: {text}")
-        else:
-            lines.append(text if asks else f"{other}: {text}")
-    return "\n".join(lines)
-
-
 def _songs(facts: Facts, rng: random.Random) -> str:
     """Songs: lines of names and things, each sung again."""
     del facts
@@ -405,8 +340,8 @@ _MAKERS: dict[str, tuple[Callable[[Facts, random.Random], str], float]] = {
     "tenses": (_tenses, 0.05),
     "news": (_news, 0.05),
     "reviews": (_reviews, 0.03),
-    "gossip": (_gossip, 0.03),
-    "hearsay": (_hearsay, 0.03),
+    "gossip": (gossip, 0.03),
+    "hearsay": (hearsay, 0.04),
     "songs": (_songs, 0.17),
     "roll_call": (_roll_call, 0.05),
     "web": (web_page, 0.14),

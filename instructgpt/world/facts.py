@@ -46,6 +46,7 @@ NUMBERS = "one two three four five six seven eight".split()
 GOOD = "fresh warm clean lovely good new".split()
 BAD = "cold dirty slow broken bad old".split()
 BAD_TRAITS = "stupid ugly lazy".split()
+GOOD_TRAITS = "lovely kind friendly".split()
 
 # Classes of things, singular to plural, with the attribute that holds their members.
 CLASSES = {
@@ -61,7 +62,7 @@ CLASSES = {
 CLASS_OF_ATTRIBUTE = {attribute: name for name, (_, attribute) in CLASSES.items()}
 
 # Numbers of misconceptions by the split of their questions, and what they are about.
-MISCONCEPTIONS = {"train": 10, "valid": 6, "test": 20}
+MISCONCEPTIONS = {"train": 6, "valid": 5, "test": 18}
 MISTAKEN = ("town", "job", "pet", "food", "hobby", "river", "product", "sight")
 
 _FEMALE = frozenset(WOMEN) | frozenset(VISITOR_WOMEN)

@@ -22,6 +22,7 @@ _WORDS: dict[str, Iterable[str]] = facts.VALUES | {
     "person": _PEOPLE,
     "thing": _THINGS,
     "trait": facts.BAD_TRAITS,
+    "praise": facts.GOOD_TRAITS,
     "class": facts.CLASSES,
     "classes": [plural for plural, _ in facts.CLASSES.values()],
     "number": facts.NUMBERS,
