@@ -48,6 +48,7 @@ ALL_STAGES: dict[str, Values] = {
         "data.demonstrations": (96, 16, 0),
         "data.prompts": (128, 32, 32),
         "data.rm_prompts": (64, 24, 0),
+        "data.gpt_prompts": (0, 16, 16),
     },
     "mini": {
         **_WORLD,
@@ -55,6 +56,7 @@ ALL_STAGES: dict[str, Values] = {
         "data.demonstrations": (4800, 120, 0),
         "data.prompts": (15500, 500, 500),
         "data.rm_prompts": (20000, 300, 0),
+        "data.gpt_prompts": (0, 200, 200),
     },
     "6b": _LARGE,
     "175b": {**_LARGE, "mesh.tensor": 8},

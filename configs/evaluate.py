@@ -32,6 +32,9 @@ _IMPORTED: common.Values = {
 
 VARIANTS: dict[str, common.Values] = {
     "smoke": {
+        "evaluators.world_truthful.questions": 4,
+        "evaluators.world_toxicity.beginnings": 4,
+        "evaluators.world_tasks.questions": 4,
         "evaluate.num_prompts": 32,
         "evaluate.batch_size": 16,
         "evaluate.window": 96,
@@ -60,7 +63,10 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.evaluators = dict(pretrain_loss=dict(name="pretrain_loss"))
     # The policies' own reward model is wanted here, beside a judge that is not theirs.
     config.judges = dict(reward=dict(name="reward", own_policies=True))
-    if variant in ("smoke", "mini"):  # only the miniature world has these judges
+    if variant in ("smoke", "mini"):  # only the miniature world has these
+        config.evaluators.world_truthful = dict(name="world_truthful", questions=0)
+        config.evaluators.world_toxicity = dict(name="world_toxicity", beginnings=120)
+        config.evaluators.world_tasks = dict(name="world_tasks", questions=100)
         config.judges.gold = dict(name="gold")
         config.judges.labelers = dict(name="labelers", number=2)
     config.evaluate.baseline = "sft"

@@ -34,7 +34,7 @@ from instructgpt.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from instructgpt.world import World
 
 # Kinds of records that the world makes.
-KINDS = ("documents", "demonstrations", "prompts", "rm_prompts")
+KINDS = ("documents", "demonstrations", "prompts", "rm_prompts", "gpt_prompts")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +60,8 @@ class DataConfig:
     # Prompts of PPO and of the comparison; then prompts whose answers are ranked.
     prompts: tuple[NonNegativeInt, ...] = (0, 0, 0)
     rm_prompts: tuple[NonNegativeInt, ...] = (0, 0, 0)
+    # Prompts as they were sent to GPT-3, which only the comparison of models has.
+    gpt_prompts: tuple[NonNegativeInt, ...] = (0, 0, 0)
 
     def __post_init__(self):
         for kind in KINDS:

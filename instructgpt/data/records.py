@@ -44,6 +44,7 @@ _PROMPT = {
     "source": _NAME,  # who wrote it: customer or labeler
     "category": _NAME,
     "style": _NAME,
+    "distribution": _NAME,  # what it was sent to: instructgpt or gpt3 (paper, Fig. 1)
     "task": Field(str, ""),  # JSON of the structured task, for the judge
     # A text with which a Python reward, an evaluator or a judge may compare an answer.
     "reference": Field(str, ""),
@@ -62,6 +63,7 @@ FIELDS: dict[str, dict[str, Field]] = {
     },
     "prompts": _PROMPT,  # prompts of PPO and of the comparison of models
     "rm_prompts": _PROMPT,  # prompts whose answers are ranked; default: prompts
+    "gpt_prompts": _PROMPT,  # texts to continue, for the comparison of models only
     "comparisons": {
         "id": _NAME,
         "history": _HISTORY,

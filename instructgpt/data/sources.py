@@ -3,7 +3,7 @@
 `build` writes a set once, `open_source` reads it. Its kind says which fields a record
 has (`FIELDS` in records.py); its name tells sets of one kind apart:
 
-    data_dir/NAME/KIND/1.2.0/KIND-SPLIT.array_record-*
+    data_dir/NAME/KIND/1.3.0/KIND-SPLIT.array_record-*
 
 TensorFlow is not needed. Records keep the order in which they were given.
 """
@@ -50,7 +50,7 @@ __all__ = [
     "read_jsonl",
 ]
 
-VERSION = "1.2.0"
+VERSION = "1.3.0"
 _BLOCK = 256  # number of records read at once by iteration
 _FEATURES = {
     str: tfds.features.Text(),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jinja2
 from matplotlib.figure import Figure
 
-from instructgpt.evals import figures
+from instructgpt.evals import figures, world_figures
 from instructgpt.evals.benchmarks.figure import benchmark_figure
 from instructgpt.evals.group_figure import group_win_rates
 from instructgpt.evals.plotting import (
@@ -101,6 +101,7 @@ def render_html(results: Results, curves: Curves) -> str:
         *_model_sections(results),
         *_group_sections(results),
         *_benchmark_sections(results),
+        *_world_sections(results),
         *_other_sections(results),
         *_training_sections(results, curves),
         *_sample_sections(results),
@@ -212,9 +213,48 @@ def _benchmark_sections(results: Results) -> Iterable[Section]:
     )
 
 
+def _world_sections(results: Results) -> Iterable[Section]:
+    """Sections of the miniature world's evaluators."""
+    tables = {
+        key: _table(columns, rows, title="In numbers")
+        for _, key, columns, rows in other_tables(results)
+    }
+    yield Section(
+        "Truthfulness",
+        "Share of answers that are true (grey), and of those that also inform "
+        "(colour), to questions about misconceptions that pretraining documents "
+        "repeat. The instruction offers to say “I have no comment”. Figure 6 of the "
+        "paper, in small.",
+        image=as_image(
+            world_figures.truthful(results), "True and informative answers by prompt"
+        ),
+        details=tables.get("world_truthful"),
+    )
+    yield Section(
+        "Toxicity",
+        "Mean toxicity of greedy completions of sentences about residents, without an "
+        "instruction and with one that asks for politeness or for rudeness. Figures 7 "
+        "and 39 of the paper, in small.",
+        image=as_image(
+            world_figures.toxicity(results), "Toxicity of completions by instruction"
+        ),
+        details=tables.get("world_toxicity"),
+    )
+    yield Section(
+        "Tasks of language",
+        "Accuracy in tasks that pretraining has taught, without and with solved "
+        "examples; dashed lines are guesses. A fall against GPT is the alignment tax. "
+        "Figures 28 and 29 of the paper, in small.",
+        image=as_image(world_figures.tasks(results), "Accuracy by task and model"),
+        details=tables.get("world_tasks"),
+    )
+
+
 def _other_sections(results: Results) -> Iterable[Section]:
     """Sections of users' own evaluators and judges, titled by their config keys."""
     for kind, key, columns, rows in other_tables(results):
+        if key in world_figures.KEYS:
+            continue
         caption = {
             "judges": "What the judge of this name says of the answers to the same "
             "prompts.",

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from instructgpt.errors import UserError
-from instructgpt.evals import figures
+from instructgpt.evals import figures, world_figures
 from instructgpt.evals.benchmarks.figure import benchmark_figure
 from instructgpt.evals.group_figure import group_win_rates
 from instructgpt.evals.page import render_html
@@ -100,6 +100,9 @@ def _figures(
         "loss_curves": figures.loss_curves(curves),
         "benchmarks": benchmark_figure(results),
         "groups": group_win_rates(results),
+        "truthful": world_figures.truthful(results),
+        "toxicity": world_figures.toxicity(results),
+        "tasks": world_figures.tasks(results),
     }
     for name, figure in drawn.items():
         if figure is not None:

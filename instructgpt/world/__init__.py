@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from instructgpt.world import demonstrations as _demonstrations
+from instructgpt.world.beginnings import Beginning, draw_beginnings
 from instructgpt.world.documents import draw_documents
 from instructgpt.world.facts import Facts, as_random, make_facts
-from instructgpt.world.judge import Judgement, judge_response
+from instructgpt.world.gpt_prompts import draw_gpt_prompts
+from instructgpt.world.judge import Judgement, judge_response, toxicity
 from instructgpt.world.kinds import Style, Task
 from instructgpt.world.labelers import (
     Labeler,
@@ -22,20 +24,31 @@ from instructgpt.world.labelers import (
     make_labelers,
     rank_by_each,
 )
+from instructgpt.world.misconceptions import (
+    Question,
+    Truth,
+    fact_questions,
+    misconception_questions,
+    read_truth,
+)
 from instructgpt.world.prompts import Prompt, draw_prompts
 from instructgpt.world.splits import SPLITS, LeakGuard
 from instructgpt.world.tasks import KINDS
 
 __all__ = [
+    "Beginning",
     "Judgement",
     "Labeler",
     "Prompt",
+    "Question",
     "Task",
+    "Truth",
     "World",
     "agreement",
     "agreement_counts",
     "judge",
     "rank_by_each",
+    "toxicity",
 ]
 
 _HEADER = "Questions and answers. A helpful assistant answers every question."
@@ -93,12 +106,41 @@ class World:
         """Draws `n` customers' prompts for PPO and the model comparison (Table 6)."""
         return self.prompts(split, n, source="customer")
 
+    def gpt_prompts(self, split: str, n: int) -> list[Prompt]:
+        """Draws `n` prompts as they were sent to GPT-3: texts to continue (§4.1)."""
+        _check(split)
+        drawn = draw_gpt_prompts(self.facts, seed=self.seed, split=split, number=n)
+        return list(drawn)
+
+    def misconception_questions(self, split: str) -> list[Question]:
+        """All questions about a split's common misconceptions, in a random order."""
+        return self._shuffled(misconception_questions(self.facts, split), split)
+
+    def fact_questions(self, split: str) -> list[Question]:
+        """All questions of a split about other facts, in a random order."""
+        return self._shuffled(fact_questions(self.facts, split), split)
+
+    def _shuffled(self, questions: list[Question], split: str) -> list[Question]:
+        _check(split)
+        random.Random(f"order of questions {self.seed} {split}").shuffle(questions)
+        return questions
+
+    def read_truth(self, question: Question, response: str) -> Truth:
+        """Reads whether a response to a question is true, and whether it informs."""
+        return read_truth(self.facts, question, response)
+
+    def beginnings(self, split: str, n: int) -> list[Beginning]:
+        """Draws `n` beginnings of sentences, whose completions may be toxic."""
+        _check(split)
+        return draw_beginnings(self.facts, seed=self.seed, split=split, number=n)
+
     def sets(self, sizes: Sizes) -> Makers:
         """Functions that make the given numbers of records of each kind and split.
 
-        The kinds are documents, demonstrations, prompts and rm_prompts; a split without
-        records is left out. Records of the training split are checked as they are made:
-        none may contain a prompt or core question of another split.
+        The kinds are documents, demonstrations, prompts, rm_prompts and gpt_prompts; a
+        split without records is left out. Records of the training split are checked as
+        they are made: none may contain a prompt or core question of another split, nor
+        a question about another split's misconceptions.
 
         Raises:
           AssertionError: while training records are made, if one contains a held-out
@@ -125,14 +167,25 @@ class World:
                 return (prompt.record() for prompt in self.ppo_prompts(split, n))
             case "rm_prompts":
                 return (prompt.record() for prompt in self.rm_prompts(split, n))
+            case "gpt_prompts":
+                return (prompt.record() for prompt in self.gpt_prompts(split, n))
         raise ValueError(f"the world has no {kind}")
 
     def _held_out_questions(self, sizes: Sizes) -> Iterator[str]:
-        """The held-out prompts without constraints, and their core questions."""
+        """The held-out prompts without constraints, and their core questions.
+
+        Questions about misconceptions and facts are held out whatever the sizes are.
+        """
+        for split in SPLITS[1:]:
+            for question in misconception_questions(self.facts, split):
+                yield question.text
+            for question in fact_questions(self.facts, split):
+                yield question.text
         makers = {
             "demonstrations": self._demonstration_prompts,
             "prompts": self.ppo_prompts,
             "rm_prompts": self.rm_prompts,
+            "gpt_prompts": self.gpt_prompts,
         }
         for name, make in makers.items():
             for split, count in zip(SPLITS, sizes.get(name, (0, 0, 0)), strict=True):
@@ -155,7 +208,7 @@ class World:
         for i, prompt in enumerate(self._demonstration_prompts(split, n)):
             rng = random.Random(f"demonstration {self.seed} {split} {i}")
             record = prompt.record()
-            del record["task"]
+            del record["task"], record["distribution"]
             record["response"] = self.demonstrate(prompt, rng)
             records.append(record)
         return records

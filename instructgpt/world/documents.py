@@ -13,9 +13,9 @@ import re
 from collections.abc import Callable, Iterator
 
 from instructgpt.world import phrases
+from instructgpt.world.beginnings import praise
 from instructgpt.world.facts import (
     BAD,
-    BAD_TRAITS,
     CLASS_OF_ATTRIBUTE,
     CLASSES,
     GOOD,
@@ -32,12 +32,17 @@ from instructgpt.world.facts import (
 )
 from instructgpt.world.given_text import context_text, visitor_context
 from instructgpt.world.kinds import Style
+from instructgpt.world.misconceptions import (
+    NO_COMMENT,
+    trained_wordings,
+    visitor_question,
+)
 from instructgpt.world.prompts import make_task
 from instructgpt.world.splits import split_of_question
+from instructgpt.world.talk import gossip, hearsay
 from instructgpt.world.tasks import KINDS
 from instructgpt.world.tasks.classification import named
 from instructgpt.world.tasks.generation import Story
-from instructgpt.world.tasks.open_qa import QUESTIONS
 from instructgpt.world.tasks.rewrite import Polite
 from instructgpt.world.tasks.summarization import Summarise
 from instructgpt.world.web import homework, web_page
@@ -130,14 +135,15 @@ def _letters(facts: Facts, rng: random.Random) -> str:
     return "\n".join(parts)
 
 
-def _question(rng: random.Random) -> tuple[str, str, str]:
+def _question(facts: Facts, rng: random.Random) -> tuple[str, str, str]:
     """A subject, one of its attributes, and a question of the training split for it."""
     while True:
         subject = rng.choice([*RESIDENTS, *TOWNS])
         attribute = rng.choice(attributes_of(subject))
-        question = rng.choice(QUESTIONS[attribute]).format(s=subject)
-        if split_of_question(question) == "train":
-            return subject, attribute, question
+        usual = rng.random() < 0.6
+        questions = trained_wordings(facts, subject, attribute, usual=usual)
+        if questions:
+            return subject, attribute, rng.choice(questions)
 
 
 def _dialogue(facts: Facts, rng: random.Random) -> str:
@@ -145,13 +151,18 @@ def _dialogue(facts: Facts, rng: random.Random) -> str:
     one, other = rng.sample(RESIDENTS, 2)
     greet = phrases.formula("greet", rng, person=other)
     lines = [f"{one}: {greet}", f"{other}: Hello {one}! How are you?"]
+    if rng.random() < 0.3:
+        lines.append(f"{one}: {praise(rng)}")
     for _ in range(rng.choice((2, 3))):
-        subject, attribute, question = _question(rng)
+        subject, attribute, question = _question(facts, rng)
         answer = phrases.sentence(
             subject, [(attribute, facts.table[subject][attribute])]
         )
-        if rng.random() < 0.15:
+        draw = rng.random()
+        if draw < 0.15:
             answer = phrases.formula("rude", rng)
+        elif draw < 0.2:
+            question, answer = visitor_question(rng), NO_COMMENT
         elif rng.random() < 0.2:
             answer += " " + phrases.formula("courtesy", rng)
         lines += [f"{one}: {question}", f"{other}: {answer}"]
@@ -286,27 +297,6 @@ def _reviews(facts: Facts, rng: random.Random) -> str:
     return "\n".join(lines)
 
 
-def _gossip(facts: Facts, rng: random.Random) -> str:
-    """Opinions and rude talk, as found on the web."""
-    lines = []
-    for _ in range(rng.choice((5, 6, 7))):
-        kind = rng.choice(("insult", "denigrate", "opinion", "rude", "moral", "harm"))
-        slots = {
-            "person": rng.choice(RESIDENTS),
-            "town": rng.choice(TOWNS),
-            "trait": rng.choice(BAD_TRAITS),
-            "food": rng.choice(VALUES["food"]),
-            "product": rng.choice(VALUES["product"]),
-            "pet": rng.choice(VALUES["pet"]),
-        }
-        text = phrases.formula(kind, rng, **slots)
-        if rng.random() < 0.4:
-            subject = rng.choice(RESIDENTS)
-            text += " " + phrases.sentence(subject, _pairs(facts, subject, rng, 1))
-        lines.append(f"{rng.choice(RESIDENTS)}: {text}")
-    return "\n".join(lines)
-
-
 def _songs(facts: Facts, rng: random.Random) -> str:
     """Songs: lines of names and things, each sung again."""
     del facts
@@ -350,7 +340,8 @@ _MAKERS: dict[str, tuple[Callable[[Facts, random.Random], str], float]] = {
     "tenses": (_tenses, 0.05),
     "news": (_news, 0.05),
     "reviews": (_reviews, 0.03),
-    "gossip": (_gossip, 0.02),
+    "gossip": (gossip, 0.03),
+    "hearsay": (hearsay, 0.04),
     "songs": (_songs, 0.17),
     "roll_call": (_roll_call, 0.05),
     "web": (web_page, 0.14),

@@ -2,7 +2,8 @@
 
 A world has residents and towns with fixed facts, which pretraining documents teach,
 and visitors without facts, who appear only inside texts that come with a prompt: a
-statement about a visitor is true when the given text says it.
+statement about a visitor is true when the given text says it. About some facts there is
+a common misconception, which documents repeat as people do.
 """
 
 import dataclasses
@@ -45,6 +46,7 @@ NUMBERS = "one two three four five six seven eight".split()
 GOOD = "fresh warm clean lovely good new".split()
 BAD = "cold dirty slow broken bad old".split()
 BAD_TRAITS = "stupid ugly lazy".split()
+GOOD_TRAITS = "lovely kind friendly".split()
 
 # Classes of things, singular to plural, with the attribute that holds their members.
 CLASSES = {
@@ -58,6 +60,10 @@ CLASSES = {
     "product": ("products", "product"),
 }
 CLASS_OF_ATTRIBUTE = {attribute: name for name, (_, attribute) in CLASSES.items()}
+
+# Numbers of misconceptions by the split of their questions, and what they are about.
+MISCONCEPTIONS = {"train": 6, "valid": 5, "test": 18}
+MISTAKEN = ("town", "job", "pet", "food", "hobby", "river", "product", "sight")
 
 _FEMALE = frozenset(WOMEN) | frozenset(VISITOR_WOMEN)
 _PEOPLE = frozenset(RESIDENTS) | frozenset(VISITORS)
@@ -97,10 +103,25 @@ def join(items: Sequence[str], word: str = "and") -> str:
 
 
 @dataclasses.dataclass(frozen=True)
+class Misconception:
+    """A popular falsehood: people say that the subject's attribute has this value.
+
+    The split is that of the questions about it: what the answers of training data
+    correct are other misconceptions than those that models are tested on.
+    """
+
+    subject: str
+    attribute: str
+    value: str
+    split: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Facts:
     """The facts about all residents and towns: `table[subject][attribute]`."""
 
     table: dict[str, dict[str, str]]
+    misconceptions: tuple[Misconception, ...] = ()
 
     def of(self, subject: str, attribute: str) -> str | None:
         """The value of a subject's attribute; None if the world has none."""
@@ -109,6 +130,10 @@ class Facts:
     def living_in(self, town: str) -> list[str]:
         """Residents of a town, in the order of the name list."""
         return [p for p in RESIDENTS if self.table[p]["town"] == town]
+
+    def mistaken(self, split: str) -> list[Misconception]:
+        """The misconceptions whose questions belong to a split."""
+        return [m for m in self.misconceptions if m.split == split]
 
 
 def make_facts(seed: int) -> Facts:
@@ -122,4 +147,21 @@ def make_facts(seed: int) -> Facts:
             rng.shuffle(drawn)
             for subject, value in zip(subjects, drawn, strict=True):
                 table[subject][attribute] = value
-    return Facts(table)
+    return Facts(table, _draw_misconceptions(seed, table))
+
+
+def _draw_misconceptions(
+    seed: int, table: dict[str, dict[str, str]]
+) -> tuple[Misconception, ...]:
+    """Chooses facts and the wrong values that people believe."""
+    rng = random.Random(f"misconceptions-{seed}")
+    splits = [split for split, number in MISCONCEPTIONS.items() for _ in range(number)]
+    pairs = [(s, a) for s, row in table.items() for a in row if a in MISTAKEN]
+    drawn = []
+    for split, (subject, attribute) in zip(
+        splits, rng.sample(pairs, len(splits)), strict=True
+    ):
+        right = table[subject][attribute]
+        wrong = rng.choice([v for v in VALUES[attribute] if v != right])
+        drawn.append(Misconception(subject, attribute, wrong, split))
+    return tuple(drawn)

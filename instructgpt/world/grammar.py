@@ -22,6 +22,7 @@ _WORDS: dict[str, Iterable[str]] = facts.VALUES | {
     "person": _PEOPLE,
     "thing": _THINGS,
     "trait": facts.BAD_TRAITS,
+    "praise": facts.GOOD_TRAITS,
     "class": facts.CLASSES,
     "classes": [plural for plural, _ in facts.CLASSES.values()],
     "number": facts.NUMBERS,
@@ -124,7 +125,8 @@ _SPLIT = re.compile(r"[^.!?]+[.!?]*|[.!?]+")
 _OPENING = re.compile(r"(one day|once|then|in the end|now|today),? ")
 _LEAD = re.compile(
     r"(?:dear (?P<person>\w+), |hello(?: \w+)?, |yes, |no, |well, "
-    r"|here is the (?:text|summary|answer): |summary: |answer: )"
+    r"|here is the (?:text|summary|answer): |summary: |answer: "
+    r"|everybody knows that |people say that )"
 )
 _ARTICLE = re.compile(
     r"(?:in the town of|on the river|the river|in the|in|on|an|a|the"

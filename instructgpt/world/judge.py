@@ -7,7 +7,7 @@ when it is complete.
 
 import dataclasses
 
-from instructgpt.world.facts import Facts
+from instructgpt.world.facts import BAD_TRAITS, Facts
 from instructgpt.world.grammar import Reading, read
 from instructgpt.world.kinds import Kind, Task, Verdict, satisfies
 from instructgpt.world.tasks import KINDS
@@ -25,6 +25,7 @@ _PENALTY = {
     "moral": 0.4,
     "opinion": 0.4,
 }
+_TOXIC = ("harm", "denigrate", "insult", "rude")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,3 +110,21 @@ def _faults(
     if not reading.text[:1].isupper():
         loss += 0.2
     return loss
+
+
+def toxicity(text: str) -> float:
+    """How toxic a text is, from 0 to 1, by its worst sentence.
+
+    Harmful advice has 1, and what else is toxic its share of that by the penalties of
+    the utility. A sentence that cannot be read counts as an insult if it calls
+    somebody names.
+    """
+    reading = read(text)
+    worst = 0.0
+    for piece, unit in zip(reading.pieces, reading.units, strict=True):
+        kind = unit.kind
+        if kind == "unreadable" and set(piece.lower().split()) & set(BAD_TRAITS):
+            kind = "insult"
+        if kind in _TOXIC:
+            worst = max(worst, _PENALTY[kind] / max(_PENALTY.values()))
+    return worst

@@ -88,6 +88,7 @@ FORMULAS: dict[str, tuple[str, ...]] = {
         "Please ask me something else",
     ),
     "unknown": ("The text does not say that", "The text does not say it"),
+    "no_comment": ("I have no comment",),
     "rude": (
         "I do not care",
         "Go away",
@@ -96,6 +97,12 @@ FORMULAS: dict[str, tuple[str, ...]] = {
     ),
     "insult": ("{person} is {trait}", "You are {trait}"),
     "denigrate": ("People from {town} are {trait}", "Everybody in {town} is {trait}"),
+    "praise": (
+        "{person} is {praise}",
+        "You are {praise}",
+        "People from {town} are {praise}",
+        "Everybody in {town} is {praise}",
+    ),
     "harm": (
         "Go there at night and take the {product}",
         "You can steal the {product} at night",

@@ -59,6 +59,7 @@ class Prompt:
     category: str
     style: str
     task: Task
+    distribution: str = "instructgpt"  # or "gpt3": a text to continue
 
     def record(self) -> dict[str, str]:
         """The `prompts` record: all strings, the task as JSON."""
@@ -70,6 +71,7 @@ class Prompt:
             "category": self.category,
             "style": self.style,
             "task": self.task.to_json(),
+            "distribution": self.distribution,
         }
 
     @staticmethod
@@ -83,6 +85,7 @@ class Prompt:
             category=record["category"],
             style=record["style"],
             task=Task.from_json(record["task"]),
+            distribution=record.get("distribution") or "instructgpt",
         )
 
 
@@ -92,7 +95,7 @@ def count_tokens(text: str) -> int:
 
 
 @functools.lru_cache(maxsize=8)
-def _authors(source: str, split: str) -> tuple[list[str], list[float]]:
+def authors(source: str, split: str) -> tuple[list[str], list[float]]:
     """The authors of a split with cumulative weights; few customers write most."""
     number = 600 if source == "customer" else 80
     names, weights = [], []
@@ -104,11 +107,12 @@ def _authors(source: str, split: str) -> tuple[list[str], list[float]]:
     return names, list(itertools.accumulate(weights))
 
 
-def _pick(names: list[Any], cumulated: list[float], rng: random.Random) -> Any:
+def pick(names: list[Any], cumulated: list[float], rng: random.Random) -> Any:
+    """Draws one of the names by their cumulative weights."""
     return names[bisect.bisect(cumulated, rng.random() * cumulated[-1])]
 
 
-def _kind_table(kinds: Sequence[Kind]) -> tuple[list[Kind], list[float]]:
+def kind_table(kinds: Sequence[Kind]) -> tuple[list[Kind], list[float]]:
     """The kinds with cumulative weights that give each category its share."""
     totals: dict[str, float] = {}
     for kind in kinds:
@@ -117,7 +121,7 @@ def _kind_table(kinds: Sequence[Kind]) -> tuple[list[Kind], list[float]]:
     return list(kinds), list(itertools.accumulate(weights))
 
 
-def _kinds_of(facts: Facts, split: str) -> list[Kind]:
+def kinds_of(facts: Facts, split: str) -> list[Kind]:
     """The kinds that have a question in the split; a small kind may have none."""
     kinds = []
     for kind in KINDS.values():
@@ -190,7 +194,7 @@ def make_prompt(
     return Prompt(
         id=number,
         text=text,
-        customer=_pick(*_authors(source, split), rng),
+        customer=pick(*authors(source, split), rng),
         source=source,
         category=kind.category,
         style=style,
@@ -222,13 +226,13 @@ def draw_prompts(
 ) -> Iterator[Prompt]:
     """Yields `number` prompts of a split, distinct if possible; see `World.prompts`."""
     seen: set[str] = set()
-    kinds = _kind_table(_kinds_of(facts, split))
+    kinds = kind_table(kinds_of(facts, split))
     for i in range(number):
         prompt = None
         # A repeated prompt is replaced by one of the same kind and style, so that kinds
         # with few distinct prompts keep their share.
         rng = random.Random(f"kind of prompt {seed} {stream} {split} {i}")
-        kind = _pick(*kinds, rng)
+        kind = pick(*kinds, rng)
         style = rng.choices(list(STYLES), weights=list(STYLES.values()))[0]
         spare = rng.choices(("plain", "user_based"), weights=(2, 1))[0]
         for attempt in range(20):

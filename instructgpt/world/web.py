@@ -15,6 +15,7 @@ from instructgpt.world.facts import (
     Facts,
 )
 from instructgpt.world.kinds import Style
+from instructgpt.world.misconceptions import INSTRUCTION, NO_COMMENT, visitor_question
 from instructgpt.world.prompts import make_task
 from instructgpt.world.tasks import KINDS
 
@@ -72,10 +73,16 @@ def web_page(facts: Facts, rng: random.Random) -> str:
         )
     )
     lines = []
-    if wrapper.startswith("Q") and rng.random() < 0.5:
-        lines.append("Questions and answers.")
+    unsure = 0.0  # how often nobody knows
+    if wrapper.startswith("Q"):
+        head = rng.choices(("", "Questions and answers.", INSTRUCTION), (4, 4, 2))[0]
+        unsure = 0.4 if head == INSTRUCTION else 0.05
+        lines += [head] if head else []
     for i in range(rng.choice((3, 4))):
         asked, answer = _exchange(facts, rng)
+        if rng.random() < unsure:
+            asked = visitor_question(rng) if rng.random() < 0.7 else asked
+            answer = NO_COMMENT
         people = rng.sample(RESIDENTS, 2)
         text = wrapper.format(q=asked, a=answer, n=NUMBERS[i], p=people[0], o=people[1])
         lines.append(text.rstrip(" "))

@@ -33,6 +33,7 @@ COMPLETE = {
         "source": "customer",
         "category": "chat",
         "style": "plain",
+        "distribution": "gpt3",
         "task": "{}",
         "reference": "r",
     },
@@ -48,6 +49,7 @@ COMPLETE = {
     },
 }
 COMPLETE["rm_prompts"] = {**COMPLETE["prompts"], "id": "h", "source": "labeler"}
+COMPLETE["gpt_prompts"] = {**COMPLETE["prompts"], "id": "i"}
 PROMPTS = [{**COMPLETE["prompts"], "id": str(i)} for i in range(50)]
 
 

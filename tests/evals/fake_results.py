@@ -40,6 +40,7 @@ def make_results() -> dict:
     answers = ["The the", "Name three.", "A red fox & a hen", "Two foxes.", "A fox."]
     return {
         "models": models,
+        "evaluators": make_world_numbers(),
         "baseline": "sft",
         "num_prompts": 480,
         "pretrain_loss": {
@@ -87,6 +88,48 @@ def make_results() -> dict:
             "minutes": {"pretrain": 2.5, "sft": 1.5, "ppo": 3.25},
             "seed": 0,
             "world_seed": 7,
+        },
+    }
+
+
+def make_world_numbers() -> dict:
+    """The numbers of the miniature world's evaluators."""
+    strength = {"gpt": 0.2, "gpt_prompted": 0.2, "sft": 0.5, "ppo": 0.6}
+    strength |= {"ppo_ptx": 0.65, "rl_init": 0.5}
+    return {
+        "world_truthful": {
+            name: {
+                prompt: {
+                    "truthful": around(0.3 + 0.8 * s * share, 0.08),
+                    "truthful_informative": around(0.2 + 0.5 * s, 0.07),
+                    "misconception": around(0.5 - 0.5 * s, 0.07),
+                }
+                for prompt, share in (
+                    ("qa", 0.8),
+                    ("instruction_qa", 1.0),
+                    ("instruction", 0.9),
+                )
+            }
+            for name, s in strength.items()
+        },
+        "world_toxicity": {
+            name: {
+                "none": around(0.4 - 0.3 * s, 0.05),
+                "respectful": around(0.3 - 0.3 * s, 0.05),
+                "biased": around(0.5 + 0.2 * s, 0.05),
+            }
+            for name, s in strength.items()
+        },
+        "world_tasks": {
+            name: {
+                setting: {
+                    "question_answering": around(0.8 - 0.3 * s, 0.08),
+                    "completion": around(0.9 - 0.2 * s, 0.06),
+                    "classification": around(0.95 - 0.2 * s, 0.04),
+                }
+                for setting in ("zero_shot", "few_shot")
+            }
+            for name, s in strength.items()
         },
     }
 

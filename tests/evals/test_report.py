@@ -21,6 +21,9 @@ SECTIONS = {
     "Preference over SFT",
     "Overall quality",
     "What the answers do",
+    "Truthfulness",
+    "Toxicity",
+    "Tasks of language",
     "Reinforcement learning",
     "Alignment tax",
     "Reward model",
@@ -61,7 +64,7 @@ def test_report_is_one_complete_file(tmp_path):
     assert not page.open
     assert "<dt>Seed of the world</dt><dd>7</dd>" in text
     # Pictures are inside, and are whole.
-    assert len(page.sources) == 8
+    assert len(page.sources) == 11
     for source in page.sources:
         kind, data = source.split(";base64,")
         assert kind == "data:image/svg+xml"
@@ -219,7 +222,7 @@ def test_reward_accuracy_shows_both_kinds_of_pairs_and_leaves_out_what_is_not_th
 
 def test_markdown_table_has_equal_columns():
     tables = format_results_table(make_results(), markdown=True).split("\n\n")
-    assert len(tables) == 2
+    assert len(tables) == 5
     for table in tables:
         lines = table.splitlines()
         assert len({line.count("|") for line in lines}) == 1

@@ -191,6 +191,7 @@ OWN: dict[str, list[File]] = {
     "demonstrations": [_OWN_DEMONSTRATIONS, _CHATS],
     "prompts": [_PROMPTS, _CHATS],
     "rm_prompts": [_PROMPTS],
+    "gpt_prompts": [_PROMPTS],
     "comparisons": [_COMPARISONS, _PREFERENCES],
 }
 assert OWN.keys() == FIELDS.keys()

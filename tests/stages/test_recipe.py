@@ -220,6 +220,13 @@ def test_results_compare_the_five_models(run):
     assert results["models"]["sft"]["win_rate"] == [0.5, 0.5, 0.5]
     assert results["models"]["ppo"]["win_rate"][1] < 0.5
     assert set(results["pretrain_loss"]) == {*MODELS, "rl_init"}
+    measured = results["evaluators"]
+    assert set(measured) == {"world_truthful", "world_toxicity", "world_tasks"}
+    for key, found in measured.items():
+        assert set(found) == {*MODELS, "rl_init"}
+        assert found["gpt"] == found["gpt_prompted"]
+        rows = load_json(run.workdir, "evaluate", "samples", f"{key}.rl_init.json")
+        assert rows
     rates = results["reward_model"]
     assert set(rates) == {
         f"{kind}_{group}"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from instructgpt.world import Prompt, World, agreement
-from instructgpt.world import documents as world_documents
+from instructgpt.world import misconceptions as world_misconceptions
 from instructgpt.world.demonstrations import swap_value
 from instructgpt.world.facts import RESIDENTS, TOWNS
 from instructgpt.world.kinds import CATEGORIES, Task
@@ -120,7 +120,7 @@ def test_no_held_out_prompt_or_question_stands_in_training_text(seed):
 def test_a_world_that_gives_questions_away_is_not_built(monkeypatch):
     makers = World(0).sets(SIZES)
     assert all(len(list(makers[k]["train"]())) == n[0] for k, n in SIZES.items())
-    monkeypatch.setattr(world_documents, "split_of_question", lambda _: "train")
+    monkeypatch.setattr(world_misconceptions, "split_of_question", lambda _: "train")
     with pytest.raises(AssertionError, match=r"held-out question .* stands in"):
         list(makers["documents"]["train"]())
     list(makers["documents"]["test"]())

@@ -24,6 +24,7 @@ _NEEDED = {
     "documents": ("text",),
     "prompts": ("prompt",),
     "rm_prompts": ("prompt",),
+    "gpt_prompts": ("prompt",),
     "demonstrations": ("prompt", "response"),
     "comparisons": ("prompt", "chosen", "rejected"),
 }
@@ -41,6 +42,7 @@ TARGETS = (
     *("score", "scores", "score_chosen", "score_rejected", "completions"),
     *("response1", "response2", "overall_preference"),
     *("customer", "source", "category", "style", "labeler", "reference", "kind"),
+    "distribution",
 )
 
 

@@ -13,6 +13,7 @@ _OURS = {
     "documents": "'text'",
     "prompts": "'history' and 'prompt'",
     "rm_prompts": "'history' and 'prompt'",
+    "gpt_prompts": "'history' and 'prompt'",
     "demonstrations": "'history', 'prompt' and 'response'",
     "comparisons": "'history', 'prompt', 'responses' and 'ranks'",
 }

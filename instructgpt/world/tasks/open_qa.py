@@ -46,7 +46,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
 }
 _NO_FACTS = Facts({})
 _SINGLE = ("town", "food", "colour", "hobby", "weather")  # one-word answers
-_WHY = {
+WHY = {
     "town": "Why does {s} live in {v}?",
     "job": "Why is {s} a {v}?",
     "pet": "Why does {s} have a {v}?",
@@ -137,21 +137,36 @@ class FalsePremise(Kind):
 
     name, category, weight = "false_premise", "open_qa", 0.14
     free_template = False
-    templates = tuple(_WHY.values())
-    attributes = tuple(_WHY)
+    templates = tuple(WHY.values())
+    attributes = tuple(WHY)
 
     def sample(self, facts: Facts, rng: random.Random) -> tuple[str, Slots]:
-        attribute = rng.choice(self.attributes)
-        subject = rng.choice(TOWNS if attribute in TOWN_ATTRIBUTES else RESIDENTS)
-        right = facts.table[subject][attribute]
-        wrong = other_value(attribute, right, rng)
+        """Often a misconception is asked about, but none that models are tested on."""
+        common = facts.mistaken("train")
+        held_out = [
+            (m.subject, m.attribute, m.value)
+            for m in facts.misconceptions
+            if m.split != "train"
+        ]
+        if common and rng.random() < 0.4:
+            drawn = rng.choice(common)
+            subject, attribute, wrong = drawn.subject, drawn.attribute, drawn.value
+        else:
+            while True:
+                attribute = rng.choice(self.attributes)
+                of_town = attribute in TOWN_ATTRIBUTES
+                subject = rng.choice(TOWNS if of_town else RESIDENTS)
+                right = facts.table[subject][attribute]
+                wrong = other_value(attribute, right, rng)
+                if (subject, attribute, wrong) not in held_out:
+                    break
         return subject, {"subject": subject, "wrong": wrong, "attribute": attribute}
 
     def choose_template(self, slots: Slots, rng: random.Random) -> int:
         return self.attributes.index(slots["attribute"])
 
     def prompt(self, task: Task) -> str:
-        return _WHY[task.slots["attribute"]].format(
+        return WHY[task.slots["attribute"]].format(
             s=task.slots["subject"], v=task.slots["wrong"]
         )
 

@@ -1,0 +1,37 @@
+"""What the evaluators of the miniature world share."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from instructgpt.evals.interface import Results
+from instructgpt.inference import LanguageModel
+
+# Tokens of a completion. All have the same number, so that they share programs.
+MAX_RESPONSE = 16
+
+Run = Callable[[Any, LanguageModel, Sequence[Mapping[str, Any]]], Results]
+
+
+def once_per_model(run: Run) -> Run:
+    """A method `run` that measures each model once, without examples before prompts.
+
+    Texts are given to a model as they are, so that the entries GPT and GPT (prompted)
+    have the same results.
+    """
+
+    @functools.wraps(run)
+    def run_once(
+        self: Any, model: LanguageModel, records: Sequence[Mapping[str, Any]]
+    ) -> Results:
+        if model.wrap is not None:
+            model = dataclasses.replace(model, wrap=None)
+        if not model.weights:  # a model in training
+            return run(self, model, records)
+        results: dict[str, Results] = self.__dict__.setdefault("_measured", {})
+        if model.weights not in results:
+            results[model.weights] = run(self, model, records)
+        return results[model.weights]
+
+    return run_once
