@@ -11,10 +11,8 @@ from ml_collections import ConfigDict
 
 from instructgpt.data.documents import TokenWindows
 from instructgpt.errors import UserError, about, shown
-from instructgpt.evals.builtin import EVALUATORS, JUDGES
 from instructgpt.evals.found import run_evaluators
-from instructgpt.evals.interface import Results, Setting, build_named, named_classes
-from instructgpt.identity import IDENTITY, Identity
+from instructgpt.evals.interface import Results, Setting, build_named
 from instructgpt.inference import LanguageModel
 from instructgpt.inference.kept import KeptRows
 from instructgpt.models.config import ModelConfig
@@ -26,7 +24,7 @@ from instructgpt.ranges import (
     RankedInt,
 )
 from instructgpt.stages import common, loading
-from instructgpt.stages.asking import Record
+from instructgpt.stages.asking import Record, short_prompts
 from instructgpt.stages.compared import (
     Answer,
     ModelEntry,
@@ -36,12 +34,9 @@ from instructgpt.stages.compared import (
     prompt_format_of,
     step_of,
 )
+from instructgpt.stages.judging import NAMED, named_blocks, trained_for, without_reward
 
-# Blocks of classes by name -> the built-in ones, and the method that all have.
-_NAMED: dict[str, tuple[Mapping[str, type], str]] = {
-    "judges": (JUDGES, "judge"),
-    "evaluators": (EVALUATORS, "run"),
-}
+_GPT_PROMPTS = "gpt_prompts"  # a kind of records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +54,8 @@ class EvaluateConfig:
     split: Literal["valid", "test"] = "test"
     curves: tuple[FolderPath, ...] = ()  # stages' workdirs whose metrics are plotted
     num_prompts: NonNegativeInt = 0  # number of prompts of the split; 0: all
+    # The same of GPT-3's prompts (`gpt_prompts`), if the data have some; 0: none.
+    gpt_prompts: NonNegativeInt = 1000
     batch_size: PositiveInt = 64
     num_samples: NonNegativeInt = 12  # number of side-by-side samples in the report
     # Tokens of a row on which the pretraining loss is measured; 0: the context length.
@@ -115,7 +112,7 @@ class Comparison:
             split=settings.split,
             baseline=settings.baseline,
             models=tuple(entries),
-            trained_for_reward=_trained_for(reward_init, entries, context),
+            trained_for_reward=trained_for(reward_init, entries, context),
             workdir=context.workdir,
             batch_size=settings.batch_size,
             reward=functools.cache(lambda: loading.reward_model(reward_init, context)),
@@ -127,11 +124,11 @@ class Comparison:
             with about("config.evaluate.reward"):
                 loading.find(reward_init, context, scalar=True)
         else:
-            judges = _without_reward(judges)
+            judges = without_reward(judges)
         built = [
             build_named(block, known, setting, method=method, where=f"config.{name}")
             for block, (name, (known, method)) in zip(
-                (judges, evaluators), _NAMED.items(), strict=True
+                (judges, evaluators), NAMED.items(), strict=True
             )
         ]
         found = cls(
@@ -172,6 +169,23 @@ class Comparison:
         for evaluator in self.evaluators.values():
             if hasattr(evaluator, "check"):
                 evaluator.check(config)
+
+    def records(self) -> list[Record]:
+        """The prompts: instructions, and then those as GPT-3 was given (Fig. 3).
+
+        Raises:
+          UserError: there are no prompts of the split, or none fits.
+        """
+        context, settings = self.context, self.settings
+        found = short_prompts(context, settings.split, count=settings.num_prompts)
+        if context.data.has(_GPT_PROMPTS, settings.split) and settings.gpt_prompts:
+            found += short_prompts(
+                context,
+                settings.split,
+                count=settings.gpt_prompts,
+                kind=_GPT_PROMPTS,
+            )
+        return found
 
     def ask(
         self, records: list[Record], folder: Path
@@ -269,54 +283,9 @@ def answer_lines(
     ]
 
 
-def named_blocks(
-    config: ConfigDict,
-) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """The class name and the fields of each judge, and of each evaluator, by key.
-
-    Those that a flag of `config.evaluate` names are judges too.
-    """
-    judges, evaluators = (
-        config[block].to_dict() if block in config else {} for block in _NAMED
-    )
-    settings = config.evaluate
-    if settings.people:
-        judges["people"] = dict(name="people", path=settings.people)
-    if settings.chat:
-        model, at, address = settings.chat.partition("@")
-        if not model or not at or "://" not in address:
-            raise UserError(
-                f"config.evaluate.chat={settings.chat!r}: give MODEL@ADDRESS, such as "
-                "qwen@http://localhost:8000/v1"
-            )
-        judges["chat"] = dict(name="chat", model=model, address=address)
-    return judges, evaluators
-
-
-def check_named(config: ConfigDict) -> None:
-    """Raises UserError if an evaluator or a judge is no class with such fields."""
-    for block, (name, (known, method)) in zip(
-        named_blocks(config), _NAMED.items(), strict=True
-    ):
-        named_classes(block, known, method=method, where=f"config.{name}")
-
-
 def _has_reward(settings: EvaluateConfig, context: common.Context) -> bool:
     path = Path(resolve(settings.reward, context.workdir))
     return (path / "checkpoints").exists()
-
-
-def _without_reward(judges: Mapping[str, Any]) -> dict[str, Any]:
-    """Leaves out the reward model as a judge, and says so."""
-    left = {k: v for k, v in judges.items() if v.get("name") != "reward"}
-    if not left:
-        raise UserError(
-            "config.judges: nothing judges the answers; name a reward stage's workdir "
-            "by --config.evaluate.reward, people's judgements by "
-            "--config.evaluate.people, or a language model by --config.evaluate.chat"
-        )
-    common.announce("evaluate: there is no reward model, so its scores are left out")
-    return left
 
 
 def _without_examples(
@@ -340,29 +309,6 @@ def _check_examples(context: common.Context, model_config: ModelConfig) -> None:
     assert wrap is not None
     ids = context.data.prompt_format.prompt_ids({"prompt": wrap("")}, raw=True)
     common.check_model(context, model_config, extra=len(ids))
-
-
-def _trained_for(
-    reward: loading.InitConfig,
-    entries: Mapping[str, ModelEntry],
-    context: common.Context,
-) -> list[str]:
-    """Names of the models that were trained to raise this reward model's score."""
-    own = _identity(Path(resolve(reward.path, context.workdir)))
-    found = []
-    for name, entry in entries.items():
-        init = entry_init(entry, name)
-        trained = _identity(Path(resolve(init.path, context.workdir)))
-        wanted = trained is not None and trained.parents.get("reward_init.path")
-        if own is not None and wanted == own.digest:
-            found.append(name)
-    return found
-
-
-def _identity(workdir: Path) -> Identity | None:
-    """What a stage's run is made of; None of an imported model, which has no run."""
-    path = workdir / IDENTITY
-    return Identity.read(path) if path.exists() else None
 
 
 def _windows(

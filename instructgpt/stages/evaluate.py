@@ -22,6 +22,7 @@ from instructgpt.distributed import on_first
 from instructgpt.errors import about
 from instructgpt.evals.found import Found, commit, run_evaluators, run_judges
 from instructgpt.evals.judgements import as_line
+from instructgpt.evals.preference import GPT_LIKE
 from instructgpt.evals.ranking_accuracy import reward_rates
 from instructgpt.evals.report import load_results, show_report, write_report
 from instructgpt.evals.tables import describe_results, format_results_table
@@ -36,16 +37,15 @@ from instructgpt.identity import (
 from instructgpt.outputs import new_file
 from instructgpt.paths import resolve
 from instructgpt.stages import benchmarks, common, loading
-from instructgpt.stages.asking import forget_answers, short_prompts
+from instructgpt.stages.asking import forget_answers
 from instructgpt.stages.compared import build_entries, check_entries
 from instructgpt.stages.comparison import (
     Comparison,
     EvaluateConfig,
     answer_lines,
-    check_named,
-    named_blocks,
 )
 from instructgpt.stages.inputs import short_rows
+from instructgpt.stages.judging import check_named, named_blocks
 from instructgpt.stages.label import has_report, open_comparisons
 from instructgpt.stages.programs import Models, Program, asking_programs
 from instructgpt.stages.rankings import comparison_encoder
@@ -104,7 +104,7 @@ def _evaluate(context: common.Context, config: ConfigDict) -> dict[str, Any]:
     comparison = Comparison.open(context, config)
     settings = comparison.settings
     extra = _Extra.open(comparison, config) if comparison.of_recipe else None
-    records = short_prompts(context, settings.split, count=settings.num_prompts)
+    records = comparison.records()
     measured, answers = comparison.ask(records, context.workdir / ANSWERS)
     if extra is not None:
         base = loading.language_model(extra.rl_init, context)
@@ -125,7 +125,7 @@ def _evaluate(context: common.Context, config: ConfigDict) -> dict[str, Any]:
             losses={k for k, v in evaluators.items() if v["name"] == "pretrain_loss"},
         ),
         "baseline": settings.baseline,
-        "num_prompts": len(records),
+        "num_prompts": sum(r.get("distribution") != GPT_LIKE for r in records),
         "split": settings.split,
         "rated_by": found.rater,
         "samples": found.side_by_side(records, settings.num_samples),
