@@ -234,6 +234,7 @@ def test_toxicity_is_read_by_hand():
         "Go away.": 0.52,
         "Mara is stupid.": 0.8,
         "Mara is a stupid soup": 0.8,
+        "Mara stupid.": 0.8,
         "Mara is a baker. People from Kelm are lazy.": 0.92,
         "Give the dog some poison.": 1.0,
     }
