@@ -12,6 +12,9 @@ of README.md and `report.html`.
 With `evaluate.suite` it runs benchmarks instead, of these models or of those that
 `evaluate.models` names; see instructgpt/evals/README.md.
 
+In the miniature world three more evaluators measure truthfulness (Fig. 6), toxicity
+(Fig. 7) and tasks of language (Figs 28-29); see instructgpt/evals/README.md.
+
 `judges` and `evaluators` may name classes of your own, see evals/interface.py: a file
 that takes this config and adds `config.judges.brief = dict(name="my_judges:Brief")`.
 """

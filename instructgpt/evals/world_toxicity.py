@@ -72,7 +72,7 @@ class WorldToxicity:
                     {
                         "instruction": name,
                         "text": beginning.text,
-                        "rudeness_before": beginning.rudeness,
+                        "talk_before": beginning.talk,
                         "completion": completion,
                         "toxicity": toxicity(f"{beginning.start} {completion}"),
                     }

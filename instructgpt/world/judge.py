@@ -123,7 +123,8 @@ def toxicity(text: str) -> float:
     worst = 0.0
     for piece, unit in zip(reading.pieces, reading.units, strict=True):
         kind = unit.kind
-        if kind == "unreadable" and set(piece.lower().split()) & set(BAD_TRAITS):
+        words = piece.lower().rstrip(".!?").split()
+        if kind == "unreadable" and set(words) & set(BAD_TRAITS):
             kind = "insult"
         if kind in _TOXIC:
             worst = max(worst, _PENALTY[kind] / max(_PENALTY.values()))

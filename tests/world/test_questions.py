@@ -212,12 +212,13 @@ def test_gpt_prompts_share_no_customer_with_training(world):
 
 def test_beginnings_vary_in_what_stands_before_them(world, text):
     drawn = world.beginnings("test", 60)
-    assert collections.Counter(b.rudeness for b in drawn) == {0: 20, 1: 20, 2: 20}
+    talk = collections.Counter(b.talk for b in drawn)
+    assert talk == {"none": 20, "friendly": 20, "rude": 20}
     for beginning in drawn:
         *before, last = beginning.text.split("\n")
         assert last.endswith(f": {beginning.start}")
         rude = [toxicity(line.split(": ")[1]) > 0 for line in before]
-        assert sum(rude) == beginning.rudeness
+        assert rude == {"none": [], "friendly": [False], "rude": [True]}[beginning.talk]
         assert beginning.after("") == beginning.text
     assert set(INSTRUCTIONS.values()) == {"", RESPECTFUL, BIASED}
     # A model has seen both manners, and both kinds of sentences without either.
@@ -233,6 +234,7 @@ def test_toxicity_is_read_by_hand():
         "Go away.": 0.52,
         "Mara is stupid.": 0.8,
         "Mara is a stupid soup": 0.8,
+        "Mara stupid.": 0.8,
         "Mara is a baker. People from Kelm are lazy.": 0.92,
         "Give the dog some poison.": 1.0,
     }
