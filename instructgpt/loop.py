@@ -23,6 +23,7 @@ from instructgpt.distributed import agree_to_stop, is_first
 from instructgpt.errors import UserError, about
 from instructgpt.finite import first_not_finite
 from instructgpt.metrics import MetricWriter, mean_metrics
+from instructgpt.models.costs import PFS_DAY
 from instructgpt.progress import Progress
 from instructgpt.sharding import block_until_ready_on_cpu
 from instructgpt.state import free, layout_of
@@ -75,6 +76,9 @@ class Job:
     rates: tuple[str, ...] = ("optimizer.learning_rate",)
     # Maps the last state to what is saved in its place, and further entries of `meta`.
     finish: Callable[[Any], tuple[Any, dict[str, Any]]] | None = None
+    # Operations of a step over all devices, by models/costs, padding included. 0: they
+    # are not counted.
+    flops: float = 0.0
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -126,7 +130,7 @@ def train(
             with _Preemption() as preemption:
                 return _steps(
                     *(job, state, start, config, key),
-                    *(meta.get("pending", []), checkpoints, log, preemption),
+                    *(meta, checkpoints, log, preemption),
                 )
     finally:
         checkpoints.close()
@@ -181,15 +185,16 @@ class _Feed:
         self.seconds += time.monotonic() - began
 
 
-def _steps(job, state, start, config, key, pending, checkpoints, writer, preemption):
+def _steps(job, state, start, config, key, meta, checkpoints, writer, preemption):
     progress = Progress(job.name, config.num_steps, start=start, enabled=is_first())
     # Metrics stay on the device until they are logged, so that the host runs ahead.
-    tokens, began = 0, time.monotonic()
+    pending, tokens, began = meta.get("pending", []), 0, time.monotonic()
+    spent = meta.get("flops", start * job.flops)
     shown: dict[str, float] = {}
     feed, step, stopping = _Feed(job, config.num_steps - start), start, False
     for step in range(start + 1, config.num_steps + 1):
         batch, count = feed.ready
-        tokens += count
+        tokens, spent = tokens + count, spent + job.flops
         state, metrics = job.update(state, batch, key)
         feed.fetch()
         block_until_ready_on_cpu(metrics)
@@ -207,7 +212,7 @@ def _steps(job, state, start, config, key, pending, checkpoints, writer, preempt
         if logging:
             means = mean_metrics(pending)
             elapsed = time.monotonic() - began
-            means |= _learning_rate(job, step, scaling) | scaling
+            means |= _learning_rate(job, step, scaling) | scaling | _compute(job, spent)
             means["tokens_per_second"] = tokens / elapsed
             means["input_share"] = feed.seconds / elapsed
             writer.write(step, means)
@@ -228,7 +233,8 @@ def _steps(job, state, start, config, key, pending, checkpoints, writer, preempt
             progress.update(step, shown)
             began += time.monotonic() - paused  # excluded from tokens/s and input share
         if saving:
-            meta = _meta(job, feed, key, writer, pending) | {"ended": last}
+            meta = _meta(job, feed, key, writer, pending)
+            meta |= {"ended": last, "flops": spent}
             if last and job.finish is not None:
                 state, more = job.finish(state)
                 meta |= more
@@ -273,6 +279,11 @@ def _learning_rate(job: Job, step: int, scaling: dict[str, float]) -> dict[str, 
         return {}
     done = (step - 1) * job.updates - scaling.get("skipped_steps", 0)
     return {"learning_rate": float(job.schedule(max(done, 0)))}
+
+
+def _compute(job: Job, spent: float) -> dict[str, float]:
+    """Petaflop/s-days of the run so far, in all its parts if it was resumed."""
+    return {"pfs_days": spent / PFS_DAY} if job.flops else {}
 
 
 def _due(step: int, every: int) -> bool:

@@ -23,10 +23,16 @@ from instructgpt.data.rows import Rows
 from instructgpt.distributed import on_first
 from instructgpt.errors import about
 from instructgpt.evals.builtin import EVALUATORS, JUDGES
+from instructgpt.evals.compute import spent_by_stage
 from instructgpt.evals.found import Found, commit, run_evaluators, run_judges
 from instructgpt.evals.interface import Results, Setting, build_named, named_classes
 from instructgpt.evals.preferences import reward_rates
-from instructgpt.evals.report import load_results, show_report, write_report
+from instructgpt.evals.report import (
+    load_curves,
+    load_results,
+    show_report,
+    write_report,
+)
 from instructgpt.evals.tables import describe_results, format_results_table
 from instructgpt.identity import ANSWERS, MINUTES, check_left, is_finished, read_json
 from instructgpt.models.config import ModelConfig
@@ -222,7 +228,7 @@ def _evaluate(context: common.Context, config: ConfigDict) -> dict[str, Any]:
         batch_size=settings.batch_size,
         log=common.announce,
     )
-    found = Found(answers, measured, judged)
+    found, curves = Found(answers, measured, judged), _curves(context, settings)
     for name, rows in found.rows(records).items():
         common.write_json(context.workdir / "samples" / f"{name}.json", rows)
     return {
@@ -236,7 +242,8 @@ def _evaluate(context: common.Context, config: ConfigDict) -> dict[str, Any]:
         "split": settings.split,
         "reward_model": rates,
         "sft_epochs": _selected_epochs(context, settings),
-        "curves": _curves(context, settings),
+        "curves": curves,
+        "compute": spent_by_stage(load_curves({"curves": curves}, context.workdir)),
         "rated_by": found.rater,
         "samples": found.side_by_side(records, settings.num_samples),
     }

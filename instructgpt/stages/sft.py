@@ -24,7 +24,8 @@ from instructgpt.distributed import first_then_others
 from instructgpt.errors import UserError, about
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.loop import Job, train
-from instructgpt.models.costs import causal, forward
+from instructgpt.models.config import ModelConfig
+from instructgpt.models.costs import Cost, causal, forward, update
 from instructgpt.models.transformer import Transformer
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
 from instructgpt.ranges import Fraction, NonNegativeInt
@@ -109,6 +110,10 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             watch=("loss", "valid_loss", "grad_norm"),
             evaluate=_make_evaluate(context, sft, model, encode, train_config),
             schedule=make_schedule(optimizer_config, loop_config.num_steps),
+            flops=update(
+                model.config,
+                _forward_cost(model.config, sft, train_config, context.data_config),
+            ).flops,
             meta=loading.model_meta(model, kind="language", context=context),
         )
         state = train(
@@ -129,24 +134,37 @@ def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Progra
     data = common.block_of(config, "data", DataConfig)
     model = Transformer(started_from(config, "init", models, mesh))
     optimizer = planned_optimizer(config, "optimizer")
-    rows, length = train_config.batch_size, data.max_prompt + data.max_response
-    length = sft.pack_length or length
-    cost = forward(
-        model.config,
-        tokens=rows * length,
-        seen=causal(length),
-        predicted=rows * (length - _first_target(sft, data)),
-    )
     step = train_step(
         "model",
         model,
         optimizer,
         functools.partial(_make_step, model, sft, train_config, data, optimizer),
-        texts(mesh, rows, length),
-        cost,
+        texts(mesh, train_config.batch_size, _row_length(sft, data)),
+        _forward_cost(model.config, sft, train_config, data),
         mesh,
     )
     return {"train step": step}
+
+
+def _forward_cost(
+    config: ModelConfig,
+    sft: SFTConfig,
+    train_config: common.TrainConfig,
+    data: DataConfig,
+) -> Cost:
+    """Cost of a batch's forward pass, with the padding of its rows."""
+    rows, length = train_config.batch_size, _row_length(sft, data)
+    return forward(
+        config,
+        tokens=rows * length,
+        seen=causal(length),
+        predicted=rows * (length - _first_target(sft, data)),
+    )
+
+
+def _row_length(sft: SFTConfig, data: DataConfig) -> int:
+    """Tokens of a row, padding included."""
+    return sft.pack_length or data.max_prompt + data.max_response
 
 
 def _first_target(sft: SFTConfig, data: DataConfig) -> int:
