@@ -20,7 +20,7 @@ import numpy as np
 
 from instructgpt.checkpoints import Checkpoints, Verify
 from instructgpt.distributed import agree_to_stop, is_first
-from instructgpt.errors import UserError, about
+from instructgpt.errors import DivergedError, UserError, about
 from instructgpt.finite import first_not_finite
 from instructgpt.metrics import MetricWriter, mean_metrics
 from instructgpt.models.costs import PFS_DAY
@@ -113,8 +113,9 @@ def train(
       The state after `num_steps`.
 
     Raises:
-      UserError: a loss, a score or the state is not finite, or the checkpoint does
-        not fit or belongs to a longer run.
+      DivergedError: a loss or the state is not finite.
+      UserError: a score is not finite, or the checkpoint does not fit or belongs to a
+        longer run.
       Preempted: on SIGTERM or SIGINT, after saving.
     """
     checkpoints = Checkpoints(
@@ -297,7 +298,7 @@ def _key_data(key: Array) -> list[int]:
 def _check_state(job: Job, step: int, checkpoints: Checkpoints, state: Any) -> None:
     bad = first_not_finite(state.parts())
     if bad is not None:
-        raise UserError(
+        raise DivergedError(
             f"{job.name}: {bad} is not finite after step {step}; "
             + _lower(job, [bad], checkpoints)
         )
@@ -349,7 +350,7 @@ def _check_finite(
             "that holds its numbers, in a new workdir"
         )
     if bad:
-        raise UserError(
+        raise DivergedError(
             f"{job.name}: {', '.join(sorted(bad))} is not finite at step {step}; "
             + _lower(job, sorted(bad), checkpoints)
             + "; or compute in bfloat16, whose range is float32's" * half

@@ -60,6 +60,7 @@ class SFTConfig:
     # Tokens of a row that packs several demonstrations; 0: one demonstration per row.
     # The batch size is a number of rows.
     pack_length: NonNegativeInt = 0
+    num_demonstrations: NonNegativeInt = 0  # number of training ones, the first; 0: all
     num_samples: NonNegativeInt = 8  # validation prompts answered at each evaluation
 
 
@@ -224,6 +225,7 @@ def _loader(context, sft: SFTConfig, train_config: common.TrainConfig, encode):
     demonstrations = context.data.source("demonstrations", "train")
     what = "train demonstrations"
     rows = short_rows(context, demonstrations, encode, what, responses=True)
+    rows = rows.first(sft.num_demonstrations or len(rows))
     shared = dict(
         batch_size=train_config.batch_size,
         seed=context.config.seed,
