@@ -190,8 +190,7 @@ def _steps(job, state, start, config, key, meta, checkpoints, writer, preemption
     progress = Progress(job.name, config.num_steps, start=start, enabled=is_first())
     # Metrics stay on the device until they are logged, so that the host runs ahead.
     pending, tokens, began = meta.get("pending", []), 0, time.monotonic()
-    spent = meta.get("flops", start * job.flops)
-    shown: dict[str, float] = {}
+    spent, shown = meta.get("flops", start * job.flops), dict[str, float]()
     feed, step, stopping = _Feed(job, config.num_steps - start), start, False
     for step in range(start + 1, config.num_steps + 1):
         batch, count = feed.ready
@@ -234,8 +233,7 @@ def _steps(job, state, start, config, key, meta, checkpoints, writer, preemption
             progress.update(step, shown)
             began += time.monotonic() - paused  # excluded from tokens/s and input share
         if saving:
-            meta = _meta(job, feed, key, writer, pending)
-            meta |= {"ended": last, "flops": spent}
+            meta = _meta(job, feed, key, writer, pending, spent) | {"ended": last}
             if last and job.finish is not None:
                 state, more = job.finish(state)
                 meta |= more
@@ -263,10 +261,10 @@ def _tell(text: str) -> None:
         print(text, flush=True)
 
 
-def _meta(job: Job, feed: _Feed, key: Array, writer: MetricWriter, pending: list):
+def _meta(job: Job, feed: _Feed, key: Array, writer: MetricWriter, pending, spent):
     """The JSON part of a checkpoint, from which a run resumes."""
     out: dict[str, Any] = {"data": feed.position, "key": _key_data(key), **job.meta}
-    out["metrics"] = writer.checksum()
+    out["metrics"], out["flops"] = writer.checksum(), spent
     if pending:  # keeps the metrics since the last logged line, for the next line
         out["pending"] = [
             {name: [float(total), float(weight)] for name, (total, weight) in m.items()}

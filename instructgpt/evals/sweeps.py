@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from instructgpt.evals.page import Row, Section, Table, as_image, render_page
 from instructgpt.evals.plotting import (
     GRID,
-    INK,
     MUTED,
     WIDTH,
     error_lengths,
@@ -40,7 +39,7 @@ class _Measure(NamedTuple):
 # In the order of the figure: what is optimised beside what it is worth.
 _MEASURES = {
     "rm_score": _Measure("Reward model's score", "RM score"),
-    "win_rate": _Measure("Win rate against SFT", "win rate"),
+    "win_rate": _Measure("Win rate", "win rate"),
     "likert": _Measure("Likert score, gold judge", "Likert"),
     "kl": _Measure("KL to the reference, nats per response", "KL", 1),
     "pretrain_loss": _Measure("Held-out pretraining loss", "pretraining loss", 3),
@@ -172,7 +171,7 @@ def sweep_figure(results: Results) -> Figure | None:
     model's score and what the answers are worth are side by side.
     """
     names = _measured(results)
-    if not names:
+    if not any("numbers" in row for row in results["rows"]):
         return None
     count = -(-len(names) // 2)
     fig = Figure(figsize=(WIDTH * 1.5, 0.9 + 2.2 * count))
@@ -181,10 +180,13 @@ def sweep_figure(results: Results) -> Figure | None:
         _draw(ax, results, name)
         heading = _MEASURES[name].heading
         if name == "win_rate":
-            heading += ", gold judge" if results["judged"] else ", by score"
+            heading += f" against {_name(results['baseline'])}, "
+            heading += "gold judge" if results["judged"] else "by score"
         ax.set_title(heading)
     for ax in axes[len(names) :]:
         ax.set_axis_off()
+    for ax in axes[max(len(names) - 2, 0) : len(names)]:
+        ax.set_xlabel(results["axis"])
     handles, labels = axes[0].get_legend_handles_labels()
     for ax in axes[1:]:
         for handle, text in zip(*ax.get_legend_handles_labels(), strict=True):
@@ -192,7 +194,6 @@ def sweep_figure(results: Results) -> Figure | None:
                 handles.append(handle)
                 labels.append(text)
     fig.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
-    fig.supxlabel(results["axis"], fontsize=9, color=INK)
     return fig
 
 
@@ -200,15 +201,17 @@ def _draw(ax: Axes, results: Results, name: str) -> None:
     """Draws one number: a line for each measured stage."""
     values = list(dict.fromkeys(row["value"] for row in results["rows"]))
     for stage in _stages(results):
-        rows = [r for r in results["rows"] if r["stage"] == stage]
-        there = [r for r in rows if name in r.get("numbers", {})]
-        if not there:
+        # A value without a result interrupts the line.
+        points = np.full((len(values), 3), np.nan)
+        for row in results["rows"]:
+            if row["stage"] == stage and name in row.get("numbers", {}):
+                place = values.index(row["value"])
+                points[place] = _interval(row["numbers"][name])
+        if np.isnan(points).all():
             continue
-        places = [values.index(row["value"]) for row in there]
-        points = np.array([_interval(row["numbers"][name]) for row in there])
         kind = look(_LOOKS.get(stage, stage))
         ax.errorbar(
-            places,
+            range(len(values)),
             points[:, 0],
             error_lengths(points),
             fmt=f"{kind.marker}-",

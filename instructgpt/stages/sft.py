@@ -111,10 +111,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             watch=("loss", "valid_loss", "grad_norm"),
             evaluate=_make_evaluate(context, sft, model, encode, train_config),
             schedule=make_schedule(optimizer_config, loop_config.num_steps),
-            flops=update(
-                model.config,
-                _forward_cost(model.config, sft, train_config, context.data_config),
-            ).flops,
+            flops=_step_flops(model.config, sft, train_config, context.data_config),
             meta=loading.model_meta(model, kind="language", context=context),
         )
         state = train(
@@ -161,6 +158,11 @@ def _forward_cost(
         seen=causal(length),
         predicted=rows * (length - _first_target(sft, data)),
     )
+
+
+def _step_flops(config: ModelConfig, *sizes: Any) -> float:
+    """Operations of an update; `sizes` are the further arguments of `_forward_cost`."""
+    return update(config, _forward_cost(config, *sizes)).flops
 
 
 def _row_length(sft: SFTConfig, data: DataConfig) -> int:

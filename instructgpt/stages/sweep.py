@@ -129,6 +129,7 @@ def _results(
         "stages": list(sweep.chain),
         "rows": rows,
         "beside": measuring.beside(),
+        "baseline": measure.baseline,
         "judged": context.data.world is not None,
         "split": measure.split,
         "meta": {

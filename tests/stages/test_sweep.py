@@ -11,7 +11,7 @@ from configs import sweep as sweep_config
 from instructgpt.errors import UserError
 from instructgpt.models.config import ModelConfig
 from instructgpt.stages import STAGES, recipe, sweep
-from instructgpt.stages.sweep_values import read_sweep
+from instructgpt.stages.sweep_values import data_block, point_config, read_sweep
 from tests.stages.recipe_run import Finished, finished
 
 NUMBERS = {
@@ -102,24 +102,35 @@ def test_a_run_that_diverges_has_a_row_and_is_not_run_again(
 
 
 def test_a_size_is_several_keys_and_a_chain_of_stages(run, tmp_path):
-    config = get_config("size", run.workdir, values="1/16/2")
+    keys = dict(stage="pretrain,rl_init", measured="pretrain,rl_init", values="1/16/2")
+    config = get_config("size", run.workdir, **keys)
     config.stages.pretrain.train.num_steps = 2
-    config.stages.sft.train.num_epochs = config.stages.rl_init.train.num_epochs = 1
+    config.stages.rl_init.train.num_epochs = 1
     config.measure.num_prompts = 4
     sweep.run(config, tmp_path / "size")
     rows = rows_of(tmp_path / "size")
-    assert list(rows) == [("1/16/2", "sft"), ("1/16/2", "ppo_ptx")]
+    assert list(rows) == [("1/16/2", "pretrain"), ("1/16/2", "rl_init")]
+    # The KL is measured against the value's own reference, of the same size.
+    assert rows["1/16/2", "rl_init"]["numbers"]["kl"] == [0, 0, 0]
     own = tmp_path / "size" / "values" / "1_16_2"
-    assert {p.name for p in own.iterdir() if p.is_dir()} == {
-        *("pretrain", "sft", "rl_init", "ppo_ptx")
-    }
-    saved = json.loads((own / "ppo_ptx" / "config.json").read_text())
-    assert saved["init"]["path"] == "../rl_init"
-    assert Path(saved["reward_init"]["path"]) == run.workdir / "reward"
+    assert {p.name for p in own.iterdir() if p.is_dir()} == {"pretrain", "rl_init"}
+    saved = json.loads((own / "rl_init" / "config.json").read_text())
+    assert saved["init"]["path"] == "../pretrain"
     of_all = ModelConfig(
         vocab_size=1280, context_length=192, num_layers=1, width=16, num_heads=2
     )
     assert {row["num_params"] for row in rows.values()} == {of_all.num_params}
+
+
+def test_runs_read_the_recipe_except_for_what_the_sweep_makes(tmp_path):
+    config = get_config("size", tmp_path / "recipe")
+    config.sweep.recipe = "../.."
+    found = read_sweep(config, tmp_path / "recipe" / "sweeps" / "size")
+    stages = point_config(config, found, found.points[0]).stages
+    assert stages.ppo_ptx.init.path == "../rl_init"
+    assert stages.ppo_ptx.reward_init.path == "../../../../../reward"
+    assert stages.sft.data.dir == "../../../../../data"
+    assert data_block(config, found).dir == "../../data"
 
 
 def test_demonstrations_are_limited(run, tmp_path):
