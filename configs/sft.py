@@ -72,6 +72,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.sft.loss_on = "response"
     config.sft.pretrain_fraction = 0.0
     config.sft.pack_length = 0  # a row for each demonstration
+    config.sft.num_demonstrations = 0  # all
     config.sft.num_samples = 8  # validation prompts answered at an evaluation
     config.optimizer.learning_rate = 9.65e-6
     config.optimizer.schedule = "cosine"

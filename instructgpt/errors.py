@@ -20,6 +20,10 @@ class UserError(ValueError):
         super().__init__(" ".join(message.splitlines()))
 
 
+class DivergedError(UserError):
+    """A run's loss or weights are no longer finite: its settings do not train."""
+
+
 @contextlib.contextmanager
 def about(what: str) -> Iterator[None]:
     """Prefixes the message of a UserError raised inside with its subject.
@@ -29,7 +33,7 @@ def about(what: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"{what}: {error}") from error
+        raise type(error)(f"{what}: {error}") from error
 
 
 def shown(value: Any) -> str:

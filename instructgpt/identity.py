@@ -34,8 +34,9 @@ _WITH_CHECKSUM = (IDENTITY, FINISHED, MINUTES)  # files that hold their own chec
 ANSWERS = "answers"
 TO_JUDGE = "answers.jsonl"  # answers of all compared models, for people to judge
 REPLIES = "replies.jsonl"  # replies of a language model that judges
+VALUES = "values"  # folder of a sweep's runs, by value
 # Folders and files of a workdir that no other stage reads.
-_OWN = ("checkpoints", "samples", WANDB_FOLDER, WANDB_FILE)
+_OWN = ("checkpoints", "samples", VALUES, WANDB_FOLDER, WANDB_FILE)
 # Files of a run whose config may still change, because it has trained nothing.
 BEGUN = {CONFIG, IDENTITY, LOCK, ANSWERS, TO_JUDGE, REPLIES}
 
@@ -47,6 +48,10 @@ FREE_KEYS = (
     *("mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.cpu_devices"),
     *("data.dir", "data.jsonl", "data.tokenizer", "evaluate.curves"),
     *("checkpoints.verify", "resume.changed", "trackers"),
+    # A sweep whose values or measurements change runs and measures what is missing.
+    *("sweep.recipe", "sweep.values", "sweep.measured", "sweep.axis"),
+    *("measure.split", "measure.num_prompts", "measure.batch_size", "measure.window"),
+    *("measure.baseline", "measure.select", "measure.reference", "measure.reward"),
 )
 
 # Keys that name the workdirs of other stages.
@@ -58,8 +63,7 @@ _PARENTS = re.compile(
 # Keys of other paths that a run reads or writes, and of a recipe's reward model.
 _OTHER_PATHS = re.compile(
     r"data\.(dir|jsonl|tokenizer)|evaluate\.(curves|sets|toxicity|judges|people)|"
-    r"judges\.\w+\.path|"
-    r"reward_model"
+    r"judges\.\w+\.path|reward_model|sweep\.recipe"
 )
 
 

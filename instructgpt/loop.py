@@ -20,9 +20,10 @@ import numpy as np
 
 from instructgpt.checkpoints import Checkpoints, Verify
 from instructgpt.distributed import agree_to_stop, is_first
-from instructgpt.errors import UserError, about
+from instructgpt.errors import DivergedError, UserError, about
 from instructgpt.finite import first_not_finite
 from instructgpt.metrics import MetricWriter, mean_metrics
+from instructgpt.models.costs import PFS_DAY
 from instructgpt.progress import Progress
 from instructgpt.sharding import block_until_ready_on_cpu
 from instructgpt.state import free, layout_of
@@ -75,6 +76,9 @@ class Job:
     rates: tuple[str, ...] = ("optimizer.learning_rate",)
     # Maps the last state to what is saved in its place, and further entries of `meta`.
     finish: Callable[[Any], tuple[Any, dict[str, Any]]] | None = None
+    # Operations of a step over all devices, by models/costs, padding included. 0: they
+    # are not counted.
+    flops: float = 0.0
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -109,8 +113,9 @@ def train(
       The state after `num_steps`.
 
     Raises:
-      UserError: a loss, a score or the state is not finite, or the checkpoint does
-        not fit or belongs to a longer run.
+      DivergedError: a loss or the state is not finite.
+      UserError: a score is not finite, or the checkpoint does not fit or belongs to a
+        longer run.
       Preempted: on SIGTERM or SIGINT, after saving.
     """
     checkpoints = Checkpoints(
@@ -126,7 +131,7 @@ def train(
             with _Preemption() as preemption:
                 return _steps(
                     *(job, state, start, config, key),
-                    *(meta.get("pending", []), checkpoints, log, preemption),
+                    *(meta, checkpoints, log, preemption),
                 )
     finally:
         checkpoints.close()
@@ -181,15 +186,15 @@ class _Feed:
         self.seconds += time.monotonic() - began
 
 
-def _steps(job, state, start, config, key, pending, checkpoints, writer, preemption):
+def _steps(job, state, start, config, key, meta, checkpoints, writer, preemption):
     progress = Progress(job.name, config.num_steps, start=start, enabled=is_first())
     # Metrics stay on the device until they are logged, so that the host runs ahead.
-    tokens, began = 0, time.monotonic()
-    shown: dict[str, float] = {}
+    pending, tokens, began = meta.get("pending", []), 0, time.monotonic()
+    spent, shown = meta.get("flops", start * job.flops), dict[str, float]()
     feed, step, stopping = _Feed(job, config.num_steps - start), start, False
     for step in range(start + 1, config.num_steps + 1):
         batch, count = feed.ready
-        tokens += count
+        tokens, spent = tokens + count, spent + job.flops
         state, metrics = job.update(state, batch, key)
         feed.fetch()
         block_until_ready_on_cpu(metrics)
@@ -207,7 +212,7 @@ def _steps(job, state, start, config, key, pending, checkpoints, writer, preempt
         if logging:
             means = mean_metrics(pending)
             elapsed = time.monotonic() - began
-            means |= _learning_rate(job, step, scaling) | scaling
+            means |= _learning_rate(job, step, scaling) | scaling | _compute(job, spent)
             means["tokens_per_second"] = tokens / elapsed
             means["input_share"] = feed.seconds / elapsed
             writer.write(step, means)
@@ -228,7 +233,7 @@ def _steps(job, state, start, config, key, pending, checkpoints, writer, preempt
             progress.update(step, shown)
             began += time.monotonic() - paused  # excluded from tokens/s and input share
         if saving:
-            meta = _meta(job, feed, key, writer, pending) | {"ended": last}
+            meta = _meta(job, feed, key, writer, pending, spent) | {"ended": last}
             if last and job.finish is not None:
                 state, more = job.finish(state)
                 meta |= more
@@ -256,10 +261,10 @@ def _tell(text: str) -> None:
         print(text, flush=True)
 
 
-def _meta(job: Job, feed: _Feed, key: Array, writer: MetricWriter, pending: list):
+def _meta(job: Job, feed: _Feed, key: Array, writer: MetricWriter, pending, spent):
     """The JSON part of a checkpoint, from which a run resumes."""
     out: dict[str, Any] = {"data": feed.position, "key": _key_data(key), **job.meta}
-    out["metrics"] = writer.checksum()
+    out["metrics"], out["flops"] = writer.checksum(), spent
     if pending:  # keeps the metrics since the last logged line, for the next line
         out["pending"] = [
             {name: [float(total), float(weight)] for name, (total, weight) in m.items()}
@@ -275,6 +280,11 @@ def _learning_rate(job: Job, step: int, scaling: dict[str, float]) -> dict[str, 
     return {"learning_rate": float(job.schedule(max(done, 0)))}
 
 
+def _compute(job: Job, spent: float) -> dict[str, float]:
+    """Petaflop/s-days of the run so far, in all its parts if it was resumed."""
+    return {"pfs_days": spent / PFS_DAY} if job.flops else {}
+
+
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
@@ -286,7 +296,7 @@ def _key_data(key: Array) -> list[int]:
 def _check_state(job: Job, step: int, checkpoints: Checkpoints, state: Any) -> None:
     bad = first_not_finite(state.parts())
     if bad is not None:
-        raise UserError(
+        raise DivergedError(
             f"{job.name}: {bad} is not finite after step {step}; "
             + _lower(job, [bad], checkpoints)
         )
@@ -338,7 +348,7 @@ def _check_finite(
             "that holds its numbers, in a new workdir"
         )
     if bad:
-        raise UserError(
+        raise DivergedError(
             f"{job.name}: {', '.join(sorted(bad))} is not finite at step {step}; "
             + _lower(job, sorted(bad), checkpoints)
             + "; or compute in bfloat16, whose range is float32's" * half

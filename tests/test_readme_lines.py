@@ -54,6 +54,7 @@ ELSEWHERE = {
     r"hub:HuggingFaceH4": "tests/data/test_page.py",
     r"instructgpt\.prepare runs/public": "tests/data/test_page.py",
     r"ppo\.py:small --workdir=runs/mine/exact": "tests/stages/test_reward_functions.py",
+    r"configs/sweep\.py": "tests/stages/test_sweep.py",
     r"tests/benchmarks/run\.py": "tests/benchmarks/test_run.py",
     r"tests/benchmarks/(refill|scaling)\.py": "minutes of measurement",
     r"launch/benchmark_gpu\.sh": "a GPU",

@@ -12,8 +12,9 @@ from instructgpt.evals.plotting import WIDTH, Curve, draw_line, series, styled
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1f2328")
 _DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
 _BARS = "▁▂▃▄▅▆▇█"
-# Numbers that say how fast a machine is, and not what a model has learnt.
-SPEED = ("time", "step", "tokens_per_second", "input_share")
+# Numbers that say how fast a machine is or how much it did, and not what a model has
+# learnt.
+SPEED = ("time", "step", "tokens_per_second", "input_share", "pfs_days")
 
 
 def color_of(number: int) -> str:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from instructgpt.evals import figures, world_figures
 from instructgpt.evals.benchmarks.figure import benchmark_figure
+from instructgpt.evals.compute import compute_table
 from instructgpt.evals.group_figure import group_win_rates
 from instructgpt.evals.plotting import (
     Curve,
@@ -104,6 +105,7 @@ def render_html(results: Results, curves: Curves) -> str:
         *_world_sections(results),
         *_other_sections(results),
         *_training_sections(results, curves),
+        *_compute_sections(results),
         *_sample_sections(results),
     )
     minutes = results.get("meta", {}).get("minutes") or {}
@@ -302,6 +304,16 @@ def _training_sections(results: Results, curves: Curves) -> Iterable[Section]:
         image=as_image(
             figures.loss_curves(curves), "Loss curves of the supervised stages"
         ),
+    )
+
+
+def _compute_sections(results: Results) -> Iterable[Section]:
+    yield Section(
+        "Compute",
+        "Petaflop/s-days of each training stage: products of matrices in forward "
+        "passes and gradients of all its models, padding included, a response counted "
+        "at its full length. Beside them what the paper says of 175B (§5.1).",
+        table=_table(*compute_table(results)),
     )
 
 

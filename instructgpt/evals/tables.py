@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from instructgpt.evals.compute import compute_table
 from instructgpt.evals.plotting import Results, label, model_names, title
 from instructgpt.progress import format_table
 
@@ -12,9 +13,9 @@ def format_results_table(results: Results, *, markdown: bool = False) -> str:
 
     The first table has a row per model (win rate against SFT, Likert, RM score, words
     of an answer, with 95 % intervals in brackets), the second a row per flag. Then
-    follow win rates by the labelers' group and the agreement of judges. Other
-    evaluators and judges have a table each. A measure that no model has is left out;
-    "–" means that one model lacks it.
+    follow win rates by the labelers' group, the agreement of judges, benchmarks, and
+    the compute of the stages. Other evaluators and judges have a table each. A measure
+    that no model has is left out; "–" means that one model lacks it.
 
     Args:
       results: The content of `results.json`.
@@ -23,7 +24,7 @@ def format_results_table(results: Results, *, markdown: bool = False) -> str:
     tables = [model_table(results), flag_table(results)]
     tables += [table for field, table in group_tables(results) if field == "labelers"]
     tables.append(agreement_table(results))
-    tables.append(benchmark_table(results))
+    tables += [benchmark_table(results), compute_table(results)]
     for _, key, (_, *columns), rows in other_tables(results):
         tables.append(([title(key), *columns], rows))
     layout = markdown_table if markdown else format_table
@@ -189,6 +190,8 @@ def numbers_of(results: Results) -> dict[str, tuple[float, ...]]:
     for model, value in results.get("pretrain_loss", {}).items():
         measures[f"pretrain_loss/{model}"] = value
     measures |= results.get("reward_model", {})
+    for stage, value in (results.get("compute") or {}).items():
+        measures[f"pfs_days/{stage}"] = value
     for model, tasks in results.get("benchmarks", {}).items():
         for name, value in _with_groups(tasks):
             measures[f"{short_task(name)}/{model}"] = value

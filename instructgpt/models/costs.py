@@ -9,6 +9,8 @@ import jax.numpy as jnp
 
 from instructgpt.models.config import ModelConfig
 
+PFS_DAY = 1e15 * 86400  # operations of a petaflop/s-day, the unit of the paper's §5.1
+
 
 class Cost(NamedTuple):
     """Operations of matrix products, and bytes that must be moved for them."""

@@ -16,7 +16,6 @@ from instructgpt.plan.machines import GIB, Machine
 from instructgpt.plan.work import Work
 from instructgpt.stages.programs import Program
 
-PFS_DAY = 1e15 * 86400  # operations
 # Share of a chip's memory for the programs themselves and the allocator's gaps.
 _RESERVED = 0.02
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from instructgpt.plan.estimate import PFS_DAY, Estimate, cost_of, passing_bytes
+from instructgpt.models.costs import PFS_DAY
+from instructgpt.plan.estimate import Estimate, cost_of, passing_bytes
 from instructgpt.plan.machines import GIB
 from instructgpt.stages.programs import Program
 

@@ -165,6 +165,15 @@ STAGES: dict[str, Stage] = {
     ),
     # Runs the stages above, or others that its config names, in one workdir.
     "recipe": Stage("instructgpt.stages.recipe"),
+    # Runs one of them, or several, for each of some values.
+    "sweep": Stage(
+        "instructgpt.stages.sweep",
+        {
+            **SHARED,
+            "sweep": "instructgpt.stages.sweep_values:SweepConfig",
+            "measure": "instructgpt.stages.sweep_models:MeasureConfig",
+        },
+    ),
 }
 
 

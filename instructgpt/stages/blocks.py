@@ -94,7 +94,7 @@ def filled(cls: type, *, partial: bool = False, **values: Any) -> ConfigDict:
     block = ConfigDict()
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
-        kind, default = _kind(hints[field.name]), field.default
+        kind, default = kind_of(hints[field.name]), field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         if partial or default in (None, dataclasses.MISSING):
@@ -106,13 +106,13 @@ def filled(cls: type, *, partial: bool = False, **values: Any) -> ConfigDict:
     return block
 
 
-def _kind(hint: Any) -> type:
+def kind_of(hint: Any) -> type:
     """The type as which a flag for the field is parsed."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return type(inner[0])
     if origin in (typing.Union, types.UnionType):
-        return _kind(next(x for x in inner if x is not type(None)))
+        return kind_of(next(x for x in inner if x is not type(None)))
     return origin or hint
 
 

@@ -20,11 +20,17 @@ from ml_collections import ConfigDict
 from instructgpt.data.rows import Rows
 from instructgpt.distributed import on_first
 from instructgpt.errors import about
+from instructgpt.evals.compute import spent_by_stage
 from instructgpt.evals.found import Found, commit, run_evaluators, run_judges
 from instructgpt.evals.judgements import as_line
 from instructgpt.evals.preference import GPT_LIKE
 from instructgpt.evals.ranking_accuracy import reward_rates
-from instructgpt.evals.report import load_results, show_report, write_report
+from instructgpt.evals.report import (
+    load_curves,
+    load_results,
+    show_report,
+    write_report,
+)
 from instructgpt.evals.tables import describe_results, format_results_table
 from instructgpt.identity import (
     ANSWERS,
@@ -174,10 +180,13 @@ class _Extra(NamedTuple):
             batch_size=comparison.settings.batch_size,
             log=common.announce,
         )
+        workdir = comparison.context.workdir
+        curves = _curves(comparison.context, comparison.settings)
         return {
             "reward_model": rates,
             "sft_epochs": self.epochs,
-            "curves": _curves(comparison.context, comparison.settings),
+            "curves": curves,
+            "compute": spent_by_stage(load_curves({"curves": curves}, workdir)),
         }
 
 

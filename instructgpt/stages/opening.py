@@ -185,6 +185,8 @@ def take_typed(
         *names, last = key.split(".")
         block = functools.reduce(lambda part, name: part[name], names, config)
         base, value = Path(workdir) / stage, block[last]
+        if config.get("stage") == "sweep" and own != "sweep.recipe":
+            base = Path("/")  # paths stay absolute, as a sweep has a workdir a value
         if own == LABELLED:
             paths = labelled(value).items()
             block[last] = ",".join(f"{k}={_typed(path, base)}" for k, path in paths)

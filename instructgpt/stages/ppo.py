@@ -38,6 +38,7 @@ from instructgpt.stages.ppo_programs import (
     OPTIMIZERS,
     Ends,
     Functions,
+    iteration_flops,
     make_functions,
     programs,
 )
@@ -85,6 +86,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             schedule=make_schedule(blocks[0], count),
             updates=updates,
             rates=tuple(f"{name}.learning_rate" for name in OPTIMIZERS),
+            flops=iteration_flops(settings, models.nets),
             meta=loading.model_meta(policy.model, kind="language", context=context),
         )
         state = train(

@@ -50,6 +50,8 @@ from instructgpt.state import (
 )
 from instructgpt.steps.ppo import make_ppo_step
 
+# Phases of an iteration that every pass over its episodes repeats.
+_UPDATES = ("policy update", "value update", "ptx gradient")
 OPTIMIZERS = ("policy_optimizer", "value_optimizer")  # blocks of the config
 
 
@@ -158,6 +160,37 @@ def _planned_nets(config: ConfigDict, mesh: Mesh, models: Models) -> Nets:
     )
 
 
+def _text_length(settings: Settings, nets: Nets) -> int:
+    """Number of tokens of a pretraining row."""
+    return settings.rollout.ptx_length or nets.policy.config.context_length
+
+
+def _phase_costs(settings: Settings, nets: Nets) -> dict[str, Cost]:
+    """The costs of an iteration by phase, with one pass over its episodes."""
+    return costs.ppo(
+        nets.policy.config,
+        nets.value.config,
+        reference=nets.reference.config,
+        reward=None if nets.reward is None else nets.reward.config,
+        episodes=settings.train.batch_size,
+        prompt=settings.data.max_prompt,
+        response=settings.data.max_response,
+        minibatches=settings.minibatches,
+        text_rows=settings.rollout.ptx_rows,
+        text_length=_text_length(settings, nets),
+    )
+
+
+def iteration_flops(settings: Settings, nets: Nets) -> float:
+    """Operations of an iteration; prompts and responses count their full length."""
+    total = 0.0
+    for phase, cost in _phase_costs(settings, nets).items():
+        passes = settings.rollout.epochs if phase in _UPDATES else 1
+        scored = phase != "reward" or nets.reward is not None
+        total += cost.flops * passes * scored
+    return total
+
+
 class _Plan(NamedTuple):
     """The inputs from which an iteration's programs are described."""
 
@@ -169,25 +202,12 @@ class _Plan(NamedTuple):
     @property
     def text_length(self) -> int:
         """Number of tokens of a pretraining row."""
-        length = self.settings.rollout.ptx_length
-        return length or self.nets.policy.config.context_length
+        return _text_length(self.settings, self.nets)
 
     @property
     def costs(self) -> dict[str, Cost]:
         """The costs of an iteration by phase."""
-        settings, nets = self.settings, self.nets
-        return costs.ppo(
-            nets.policy.config,
-            nets.value.config,
-            reference=nets.reference.config,
-            reward=None if nets.reward is None else nets.reward.config,
-            episodes=settings.train.batch_size,
-            prompt=settings.data.max_prompt,
-            response=settings.data.max_response,
-            minibatches=settings.minibatches,
-            text_rows=settings.rollout.ptx_rows,
-            text_length=self.text_length,
-        )
+        return _phase_costs(self.settings, self.nets)
 
     def cost(self, *names: str) -> Cost:
         """The sum of an iteration's costs of these names; missing ones count 0."""
@@ -311,7 +331,7 @@ def _plan_update(plan: _Plan, functions: Functions) -> Program:
     count = settings.rollout.ptx_rows
     text = texts(plan.mesh, count, plan.text_length) if count else None
     episodes = plan.episodes(settings.rollout.minibatch_size)
-    cost = plan.cost("policy update", "value update", "ptx gradient")
+    cost = plan.cost(*_UPDATES)
     # Besides this update's episodes, all of the iteration are held, whole and cut.
     whole = plan.episodes(settings.train.batch_size)
     return Program(

@@ -17,7 +17,7 @@ from instructgpt.errors import UserError
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.loop import Job, train
 from instructgpt.models.config import ModelConfig
-from instructgpt.models.costs import causal, forward
+from instructgpt.models.costs import Cost, causal, forward, update
 from instructgpt.models.transformer import Transformer
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
 from instructgpt.ranges import NonNegativeInt
@@ -80,6 +80,9 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             watch=("loss", "valid_loss", "grad_norm"),
             evaluate=_make_evaluate(context, model, valid, train_config),
             schedule=make_schedule(optimizer_config, loop_config.num_steps),
+            flops=update(
+                model_config, _forward_cost(model_config, train_config, window)
+            ).flops,
             meta=loading.model_meta(
                 model, kind="language", context=context, templated=False
             ),
@@ -107,19 +110,26 @@ def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Progra
             "give the number"
         )
     optimizer = planned_optimizer(config, "optimizer")
-    rows, length = train_config.batch_size, pretrain.window
-    length = length or model.config.context_length
-    count = rows * length
+    length = pretrain.window or model.config.context_length
     step = train_step(
         "model",
         model,
         optimizer,
         functools.partial(_make_step, model, train_config, optimizer),
-        texts(mesh, rows, length),
-        forward(model.config, tokens=count, seen=causal(length), predicted=count),
+        texts(mesh, train_config.batch_size, length),
+        _forward_cost(model.config, train_config, length),
         mesh,
     )
     return {"train step": step}
+
+
+def _forward_cost(
+    config: ModelConfig, train_config: common.TrainConfig, window: int
+) -> Cost:
+    """Cost of a batch's forward pass; a window of 0 is the context length."""
+    length = window or config.context_length
+    count = train_config.batch_size * length
+    return forward(config, tokens=count, seen=causal(length), predicted=count)
 
 
 def _for_tokenizer(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:

@@ -82,7 +82,7 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     order = stage_order(config)
     for name in order:
         stage = stage_config(config, name)
-        with _recipe_keys(name, stage, shared_values(config)):
+        with recipe_keys(name, stage, shared_values(config)):
             mesh = common.build(MeshConfig, stage.get("mesh", {}), where="config.mesh")
             check_config(stage, make_mesh(mesh))
     if given is not None:
@@ -93,7 +93,7 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     if config.get("minutes"):
         common.announce(f"minutes were measured on {config.minutes_on}")
     try:
-        _check_same(config, workdir, order)
+        check_same(config, workdir, order)
         _run_all(config, workdir, order)
     finally:
         locks.give_back(workdir / locks.LOCK)
@@ -155,7 +155,7 @@ def _check_alike(config: ConfigDict, workdir: Path, meta: dict[str, Any]) -> Non
     reads = next(iter(_reading_reward_model(config)), config.order[-1])
     stage = stage_config(config, reads)
     what = f"config.reward_model={config.reward_model}"
-    with about(what), _recipe_keys(reads, stage, shared_values(config)):
+    with about(what), recipe_keys(reads, stage, shared_values(config)):
         found = common.data_of(stage, workdir / reads)
         data = open_datasets(found, log=common.announce)
         loading.check_made_alike(path, meta, loading.made_with(data))
@@ -185,7 +185,7 @@ def _read_given(config: ConfigDict, path: Path) -> dict[str, Any]:
         return meta
 
 
-def _check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None:
+def check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None:
     """Raises UserError if a begun stage has another identity than it would have now.
 
     The keys in the stage's block `resume` may differ.
@@ -201,7 +201,7 @@ def _check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None
         stage = stage_config(config, name)
         unsaid = common.unsaid(stage)
         wanted = {**unsaid, **own_keys(flat(stage.to_dict()))}
-        with _recipe_keys(name, stage, shared):
+        with recipe_keys(name, stage, shared):
             free = common.may_differ(stage, workdir / name)
             if made.has_trained(newest_step(workdir / name)):
                 before = {**unsaid, **made.config}
@@ -217,7 +217,7 @@ def _check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None
         identity = common.identity_of(stage, path, opened[found], known)
         if name in begun:
             identity = common.named_as_before(begun[name], identity, stage)
-            with _recipe_keys(name, stage, shared):
+            with recipe_keys(name, stage, shared):
                 free = common.may_differ(stage, path)
                 step = newest_step(path)
                 changed = changes(begun[name], identity, step=step, but=free)
@@ -227,7 +227,7 @@ def _check_same(config: ConfigDict, workdir: Path, order: Sequence[str]) -> None
 
 
 @contextlib.contextmanager
-def _recipe_keys(
+def recipe_keys(
     name: str, stage: ConfigDict, shared: Collection[str]
 ) -> Iterator[None]:
     """Makes a stage's errors name its keys in the form of the recipe's config.
@@ -248,7 +248,7 @@ def _recipe_keys(
             text = re.sub(
                 rf"config\.stages\.{name}\.({re.escape(key)})\b", r"config.\1", text
             )
-        raise UserError(text) from error
+        raise type(error)(text) from error
 
 
 def shared_values(config: ConfigDict) -> dict[str, Any]:
@@ -310,7 +310,7 @@ def _expected(config: ConfigDict, names: Sequence[str]) -> str:
 
 def _run_one(stage: dict[str, Any], workdir: Path, shared: Collection[str]) -> None:
     try:
-        with _recipe_keys(workdir.name, ConfigDict(stage), shared):
+        with recipe_keys(workdir.name, ConfigDict(stage), shared):
             find(stage["stage"]).exports.run(ConfigDict(stage), workdir)
     finally:
         locks.give_back(workdir / locks.LOCK)

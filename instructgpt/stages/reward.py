@@ -34,10 +34,11 @@ from instructgpt.evals.ranking_accuracy import (
 from instructgpt.evals.tables import format_interval
 from instructgpt.inference import RewardModel
 from instructgpt.loop import Job, train
-from instructgpt.models.costs import causal, forward, left_out
+from instructgpt.models.config import ModelConfig
+from instructgpt.models.costs import Cost, causal, forward, left_out, update
 from instructgpt.models.transformer import ScalarModel
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
-from instructgpt.sharding import batch_share, local_ways, put_batch
+from instructgpt.sharding import batch_share, batch_ways, local_ways, put_batch
 from instructgpt.stages import common, loading
 from instructgpt.stages.inputs import short_rows
 from instructgpt.stages.programs import (
@@ -86,9 +87,17 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     optimizer = make_optimizer(optimizer_config, loop_config.num_steps)
     with jax.set_mesh(context.mesh):
         model, state, key = _initial_state(context, config, init, reward, optimizer)
+        groups = math.lcm(local_ways(context.mesh), train_config.microbatches)
         pack = ComparisonPacker(
             itertools.islice(loader.whole_pass(), loop_config.num_steps),
-            groups=math.lcm(local_ways(context.mesh), train_config.microbatches),
+            groups=groups,
+        )
+        groups *= batch_ways(context.mesh) // local_ways(context.mesh)
+        cost = _forward_cost(
+            model.config,
+            context.data_config,
+            prompts=train_config.batch_size,
+            rows=groups * pack.rows,
         )
         evaluate = _Evaluate(model, held_out, context.mesh)
         job = Job(
@@ -103,6 +112,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             evaluate=evaluate,
             schedule=make_schedule(optimizer_config, loop_config.num_steps),
             finish=_shifting(context, demonstrations, model, train_config.batch_size),
+            flops=update(model.config, cost).flops,
             meta=loading.model_meta(model, kind="scalar", context=context),
         )
         state = train(
@@ -125,14 +135,7 @@ def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Progra
     model = ScalarModel(started_from(config, "init", models, mesh))
     optimizer = planned_optimizer(config, "optimizer")
     rows, slots = train_config.batch_size, reward.max_responses
-    prompts = dict(tokens=rows * data.max_prompt, seen=causal(data.max_prompt))
-    answers = forward(
-        model.config,
-        tokens=rows * slots * data.max_response,
-        seen=data.max_prompt + causal(data.max_response),
-    )
-    cost = forward(model.config, **prompts).plus(answers._replace(bytes=0.0))
-    cost = cost.plus(left_out(model.config, **prompts))
+    cost = _forward_cost(model.config, data, prompts=rows, rows=rows * slots)
     step = train_step(
         "reward model",
         model,
@@ -143,6 +146,29 @@ def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Progra
         mesh,
     )
     return {"train step": step}
+
+
+def _forward_cost(
+    config: ModelConfig, data: DataConfig, *, prompts: int, rows: int
+) -> Cost:
+    """Cost of a batch's forward pass, with its padding.
+
+    Args:
+      config: The model's config.
+      data: Its limits are the lengths of a prompt and of a row of answers.
+      prompts: Number of prompts of the batch.
+      rows: Number of rows that its answers fill.
+    """
+    read: dict[str, float] = dict(
+        tokens=prompts * data.max_prompt, seen=causal(data.max_prompt)
+    )
+    answers = forward(
+        config,
+        tokens=rows * data.max_response,
+        seen=data.max_prompt + causal(data.max_response),
+    )
+    cost = forward(config, **read).plus(answers._replace(bytes=0.0))
+    return cost.plus(left_out(config, **read))
 
 
 def _make_step(

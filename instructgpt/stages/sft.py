@@ -24,7 +24,8 @@ from instructgpt.distributed import first_then_others
 from instructgpt.errors import UserError, about
 from instructgpt.evals.language import make_loss_evaluator
 from instructgpt.loop import Job, train
-from instructgpt.models.costs import causal, forward
+from instructgpt.models.config import ModelConfig
+from instructgpt.models.costs import Cost, causal, forward, update
 from instructgpt.models.transformer import Transformer
 from instructgpt.optim import OptimizerConfig, make_optimizer, make_schedule
 from instructgpt.ranges import Fraction, NonNegativeInt
@@ -59,6 +60,7 @@ class SFTConfig:
     # Tokens of a row that packs several demonstrations; 0: one demonstration per row.
     # The batch size is a number of rows.
     pack_length: NonNegativeInt = 0
+    num_demonstrations: NonNegativeInt = 0  # number of training ones, the first; 0: all
     num_samples: NonNegativeInt = 8  # validation prompts answered at each evaluation
 
 
@@ -109,6 +111,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             watch=("loss", "valid_loss", "grad_norm"),
             evaluate=_make_evaluate(context, sft, model, encode, train_config),
             schedule=make_schedule(optimizer_config, loop_config.num_steps),
+            flops=_step_flops(model.config, sft, train_config, context.data_config),
             meta=loading.model_meta(model, kind="language", context=context),
         )
         state = train(
@@ -129,24 +132,42 @@ def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Progra
     data = common.block_of(config, "data", DataConfig)
     model = Transformer(started_from(config, "init", models, mesh))
     optimizer = planned_optimizer(config, "optimizer")
-    rows, length = train_config.batch_size, data.max_prompt + data.max_response
-    length = sft.pack_length or length
-    cost = forward(
-        model.config,
-        tokens=rows * length,
-        seen=causal(length),
-        predicted=rows * (length - _first_target(sft, data)),
-    )
     step = train_step(
         "model",
         model,
         optimizer,
         functools.partial(_make_step, model, sft, train_config, data, optimizer),
-        texts(mesh, rows, length),
-        cost,
+        texts(mesh, train_config.batch_size, _row_length(sft, data)),
+        _forward_cost(model.config, sft, train_config, data),
         mesh,
     )
     return {"train step": step}
+
+
+def _forward_cost(
+    config: ModelConfig,
+    sft: SFTConfig,
+    train_config: common.TrainConfig,
+    data: DataConfig,
+) -> Cost:
+    """Cost of a batch's forward pass, with the padding of its rows."""
+    rows, length = train_config.batch_size, _row_length(sft, data)
+    return forward(
+        config,
+        tokens=rows * length,
+        seen=causal(length),
+        predicted=rows * (length - _first_target(sft, data)),
+    )
+
+
+def _step_flops(config: ModelConfig, *sizes: Any) -> float:
+    """Operations of an update; `sizes` are the further arguments of `_forward_cost`."""
+    return update(config, _forward_cost(config, *sizes)).flops
+
+
+def _row_length(sft: SFTConfig, data: DataConfig) -> int:
+    """Tokens of a row, padding included."""
+    return sft.pack_length or data.max_prompt + data.max_response
 
 
 def _first_target(sft: SFTConfig, data: DataConfig) -> int:
@@ -206,6 +227,7 @@ def _loader(context, sft: SFTConfig, train_config: common.TrainConfig, encode):
     demonstrations = context.data.source("demonstrations", "train")
     what = "train demonstrations"
     rows = short_rows(context, demonstrations, encode, what, responses=True)
+    rows = rows.first(sft.num_demonstrations or len(rows))
     shared = dict(
         batch_size=train_config.batch_size,
         seed=context.config.seed,

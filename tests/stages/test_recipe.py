@@ -21,7 +21,7 @@ from tests.hf_models import CONFIGS
 from tests.stages.read_spy import reads_of_config_fields
 from tests.stages.recipe_run import MESH, Finished, finished, get_config
 
-CLOCKS = {"tokens_per_second", "input_share"}
+CLOCKS = {"tokens_per_second", "input_share", "pfs_days"}
 STEP = {"loss", "grad_norm", "learning_rate"} | CLOCKS
 PPO = {
     *("score", "kl", "reward", "response_length", "ratio", "approx_kl", "decode_gap"),
