@@ -32,8 +32,9 @@ _WITH_CHECKSUM = (IDENTITY, FINISHED, MINUTES)  # files that hold their own chec
 # Folder of the answers that a stage has sampled so far. Each file knows what it was
 # made from, and is not used after a change of that.
 ANSWERS = "answers"
+RUNS = "runs"  # folder of the workdirs of stages that a stage runs by itself
 # Folders and files of a workdir that no other stage reads.
-_OWN = ("checkpoints", "samples", WANDB_FOLDER, WANDB_FILE)
+_OWN = ("checkpoints", "samples", RUNS, WANDB_FOLDER, WANDB_FILE)
 # Files of a run whose config may still change, because it has trained nothing.
 BEGUN = {CONFIG, IDENTITY, LOCK, ANSWERS}
 
@@ -51,7 +52,7 @@ FREE_KEYS = (
 _PARENTS = re.compile(
     r"(.*\.)?(init|\w+_init)\.(path|selected_by)|label\.policies|"
     r"reward\.comparisons|select\.(candidates|reward)|"
-    r"evaluate\.(reward|comparisons|select|models)"
+    r"evaluate\.(reward|comparisons|select|models)|best_of\.policies"
 )
 # Keys of other paths that a run reads or writes, and of a recipe's reward model.
 _OTHER_PATHS = re.compile(
