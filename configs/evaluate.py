@@ -30,13 +30,17 @@ _IMPORTED: common.Values = {
     "models.gpt_prompted.init.path": "../base",
 }
 
+# The examples that the reward model chose.
+_CHOSEN: common.Values = {"models.gpt_prompted.prefix": "../prefix"}
+
 VARIANTS: dict[str, common.Values] = {
     "smoke": {
+        **_CHOSEN,
         "evaluate.num_prompts": 32,
         "evaluate.batch_size": 16,
         "evaluate.window": 96,
     },
-    "mini": {"evaluate.num_prompts": 500, "evaluate.window": 96},
+    "mini": {**_CHOSEN, "evaluate.num_prompts": 500, "evaluate.window": 96},
     "gpt2": _IMPORTED,
     "pythia-1b": _IMPORTED,
     "smollm2": _IMPORTED,

@@ -24,6 +24,7 @@ from configs import (
     label,
     ppo,
     ppo_ptx,
+    prefix,
     pretrain,
     reward,
     rl_init,
@@ -44,6 +45,7 @@ _STAGES = dict(
     select=select,
     ppo=ppo,
     ppo_ptx=ppo_ptx,
+    prefix=prefix,
     evaluate=evaluate,
 )
 
@@ -52,10 +54,13 @@ _STAGES = dict(
 _TOGETHER = {"mini": ("ppo", "ppo_ptx")}
 
 _ALL = tuple(_STAGES)
-_WITH_A_GIVEN_REWARD_MODEL = tuple(n for n in _ALL if n not in ("label", "reward"))
+# Only the miniature world has prefixes of its own to choose among.
+_PAPER = tuple(name for name in _ALL if name != "prefix")
+_WITH_A_GIVEN_REWARD_MODEL = tuple(n for n in _PAPER if n not in ("label", "reward"))
 # The model is imported and the rankings are people's, in the data's folder.
 _IMPORTED = ("sft", "rl_init", "reward", "select", "ppo_ptx")
 _ORDER = {
+    "6b": _PAPER,
     "1.3b": _WITH_A_GIVEN_REWARD_MODEL,
     "175b": _WITH_A_GIVEN_REWARD_MODEL,
     "gpt2": _IMPORTED,

@@ -52,12 +52,13 @@ FREE_KEYS = (
 _PARENTS = re.compile(
     r"(.*\.)?(init|\w+_init)\.(path|selected_by)|label\.policies|"
     r"reward\.comparisons|select\.(candidates|reward)|"
-    r"evaluate\.(reward|comparisons|select|models)|best_of\.policies"
+    r"evaluate\.(reward|comparisons|select|models)|best_of\.policies|"
+    r"models\.[^.]+\.prefix"
 )
 # Keys of other paths that a run reads or writes, and of a recipe's reward model.
 _OTHER_PATHS = re.compile(
     r"data\.(dir|jsonl|tokenizer)|evaluate\.(curves|sets|toxicity|judges)|"
-    r"reward_model"
+    r"prefix\.file|reward_model"
 )
 
 

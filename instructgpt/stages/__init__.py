@@ -150,6 +150,17 @@ STAGES: dict[str, Stage] = {
         },
         reward_keys=("reward_init.path",),
     ),
+    "prefix": Stage(
+        "instructgpt.stages.prefix",
+        {
+            **SHARED,
+            "init": INIT,
+            "reward_init": INIT,
+            "prefix": "instructgpt.stages.prefix:PrefixConfig",
+        },
+        models={"init": "model", "reward_init": "reward_model"},
+        reward_keys=("reward_init.path",),
+    ),
     "evaluate": Stage(
         "instructgpt.stages.evaluate",
         {

@@ -1,11 +1,15 @@
 """The models that the evaluate stage compares: their names and their checkpoints."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from instructgpt.errors import UserError
-from instructgpt.paths import labelled
+from instructgpt.identity import read_json
+from instructgpt.paths import labelled, resolve
 from instructgpt.ranges import NonNegativeFloat
 from instructgpt.stages import common, loading
 
@@ -19,6 +23,8 @@ class ModelEntry:
     temperature: NonNegativeFloat = 1.0
     # Whether solved examples precede the prompt; the answer then ends at a newline.
     prompted: bool = False
+    # A prefix stage's workdir, whose chosen examples they are; "": the data's own.
+    prefix: str = ""
 
 
 def build_entries(config: ConfigDict, models: str) -> dict[str, ModelEntry]:
@@ -59,3 +65,31 @@ def entry_init(entry: ModelEntry, name: str) -> loading.InitConfig:
     """The checkpoint of a model of the comparison."""
     where = f"config.models.{name}.init"
     return common.build(loading.InitConfig, entry.init, where=where)
+
+
+PREFIX = "prefix.json"  # what a prefix stage leaves
+
+
+def fill(template: str, prompt: str) -> str:
+    """A template with a prompt in the place of {prompt}."""
+    return template.replace("{prompt}", prompt)
+
+
+def examples_of(
+    entry: ModelEntry, context: common.Context
+) -> Callable[[str], str] | None:
+    """The function that adds solved examples before a prompt of an entry.
+
+    Returns:
+      The function; None if the entry is not prompted, or there are no examples.
+
+    Raises:
+      UserError: the entry names a prefix stage that has not been run.
+    """
+    if not entry.prompted:
+        return None
+    if not entry.prefix:
+        return context.data.few_shot
+    path = Path(resolve(entry.prefix, context.workdir)) / PREFIX
+    template = read_json(path, remedy="run the prefix stage first")["template"]
+    return functools.partial(fill, template) if template else None

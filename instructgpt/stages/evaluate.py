@@ -48,6 +48,7 @@ from instructgpt.stages.compared import (
     build_entries,
     check_entries,
     entry_init,
+    examples_of,
 )
 from instructgpt.stages.inputs import short_rows
 from instructgpt.stages.label import has_report, open_comparisons
@@ -197,8 +198,8 @@ class _Comparison:
             key = f"models.{name}.init" if name in inits else name
             with about(f"config.{key}"):
                 found = loading.find(init, self.context)
-            if name in self.entries and self.entries[name].prompted:
-                _check_examples(self.context, found)
+            if name in self.entries:
+                _check_examples(self.context, self.entries[name], found)
             for evaluator in self.evaluators.values():
                 if hasattr(evaluator, "check"):
                     evaluator.check(found)
@@ -250,8 +251,9 @@ def _ask(
     measured, answers = {}, {}
     for name, entry in comparison.entries.items():
         model = loading.language_model(entry_init(entry, name), context)
-        if entry.prompted and context.data.few_shot is not None:
-            model = model.few_shot(context.data.few_shot)
+        examples = examples_of(entry, context)
+        if examples is not None:
+            model = model.few_shot(examples)
         measured[name] = run_evaluators(comparison.evaluators, model, records)
         texts = model.generate(
             records,
@@ -279,22 +281,26 @@ def _built_in(config: ConfigDict, block: str, known: Mapping[str, type]) -> set[
 def _without_examples(
     context: common.Context, entries: dict[str, ModelEntry]
 ) -> dict[str, ModelEntry]:
-    """Leaves out prompted entries if the data have no examples, and prints which."""
-    if context.data.few_shot is not None:
-        return entries
+    """Leaves out prompted entries if there are no examples for them; prints which."""
+    kept = {}
     for name, entry in entries.items():
-        if entry.prompted:
+        if entry.prompted and examples_of(entry, context) is None:
             common.announce(
                 f"evaluate: {name} is left out, as the data have no solved examples to "
                 "put before a prompt"
             )
-    return {name: entry for name, entry in entries.items() if not entry.prompted}
+        else:
+            kept[name] = entry
+    return kept
 
 
-def _check_examples(context: common.Context, model_config: ModelConfig) -> None:
+def _check_examples(
+    context: common.Context, entry: ModelEntry, model_config: ModelConfig
+) -> None:
     """Raises UserError if prompts with solved examples do not fit a model's context."""
-    wrap = context.data.few_shot
-    assert wrap is not None
+    wrap = examples_of(entry, context)
+    if wrap is None:
+        return
     ids = context.data.prompt_format.prompt_ids({"prompt": wrap("")}, raw=True)
     common.check_model(context, model_config, extra=len(ids))
 
