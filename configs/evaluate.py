@@ -52,12 +52,12 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config = common.start("evaluate")
     gpt = dict(path="../pretrain", temperature=0.7)
     config.models = dict(
-        gpt=_entry("GPT", **gpt),
-        gpt_prompted=_entry("GPT (prompted)", prompted=True, **gpt),
-        sft=_entry("SFT", path="../sft", selected_by="../select"),
+        gpt=entry("GPT", **gpt),
+        gpt_prompted=entry("GPT (prompted)", prompted=True, **gpt),
+        sft=entry("SFT", path="../sft", selected_by="../select"),
         # The averaged weights are evaluated, as C.4's EMA suggests.
-        ppo=_entry("PPO", path="../ppo", part="ema"),
-        ppo_ptx=_entry("PPO-ptx", path="../ppo_ptx", part="ema"),
+        ppo=entry("PPO", path="../ppo", part="ema"),
+        ppo_ptx=entry("PPO-ptx", path="../ppo_ptx", part="ema"),
     )
     config.rl_init.path = "../rl_init"
     # The evaluators and judges of the models, see evals/interface.py.
@@ -81,7 +81,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     return config
 
 
-def _entry(
+def entry(
     label: str,
     *,
     temperature: float = 1.0,
