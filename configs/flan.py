@@ -16,10 +16,10 @@ right answer or a given text, without customers' own words. There are few of the
 that they are repeated. For public models they are P3 records, the data of T0, which
 
     python -m instructgpt.prepare runs/smollm2/p3 \
-        --demonstrations=p3:t0_train_50k.jsonl.xz
+        --demonstrations=p3:t0_train_50k.jsonl.xz --valid=0 --test=0 --tokenizer=none
 
-makes of a file with the rows {"prompt", "completion", "template"}. They need no valid
-split, as the choice is by RM score.
+makes of a file with the rows {"prompt", "completion", "template"}. They have no valid
+split, because the choice is by RM score on the recipe's own validation prompts.
 
 Cost: `mini` makes the world's sets anew, with five times the demonstrations, and takes
 about as many steps as a third of its stage `sft`.
@@ -45,7 +45,7 @@ _P3: common.Values = {
 VARIANTS: dict[str, common.Values] = {
     "smoke": {
         **_WORLD,
-        "data.demonstrations": (96, 48, 0),
+        "data.demonstrations": (480, 48, 0),
         "train.batch_size": 8,
         "train.num_epochs": 2,
     },

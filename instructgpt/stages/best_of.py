@@ -256,15 +256,17 @@ def programs(config: ConfigDict, mesh: Mesh, models: Models) -> dict[str, Progra
 def check(config: ConfigDict, blocks: dict[str, Any], mesh: Mesh) -> None:
     """Raises UserError if other policies' KL could not be compared with best-of-n's."""
     del mesh
-    settings = blocks["best_of"]
-    if _others(config, settings) and settings.temperature != 1.0:
+    _others(config, blocks["best_of"])
+
+
+def _others(config: ConfigDict, settings: BestOfConfig) -> dict[str, ModelEntry]:
+    """The other policies, by label; `check` says what is raised."""
+    if not settings.policies:
+        return {}
+    if settings.temperature != 1.0:
         raise UserError(
             f"config.best_of.temperature={settings.temperature}: the KL of "
             "config.best_of.policies is measured at temperature 1; give 1.0, or no "
             "policies"
         )
-
-
-def _others(config: ConfigDict, settings: BestOfConfig) -> dict[str, ModelEntry]:
-    """The other policies, by label."""
-    return build_entries(config, settings.policies) if settings.policies else {}
+    return build_entries(config, settings.policies)

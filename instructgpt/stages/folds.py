@@ -110,8 +110,10 @@ def _measure(context: common.Context) -> dict[str, Any]:
     total = settings.num_folds * settings.num_seeds
     for number, fold in enumerate(folds):
         for seed in range(settings.num_seeds):
-            name = f"fold {number}, seed {seed}"
-            common.announce(f"folds: {name}, {len(runs) + 1} of {total}")
+            common.announce(
+                f"{context.config.name}: fold {number}, seed {seed}, model "
+                f"{len(runs) + 1} of {total}"
+            )
             runs.append(_run_one(context, settings, fold, number, seed))
     return {"groups": groups, "runs": runs, "summary": summary(runs)}
 
@@ -166,7 +168,7 @@ def _accuracies(workdir: Path) -> dict[str, float]:
 
 def _training_config(config: ConfigDict, number: int, seed: int) -> ConfigDict:
     """The config of the reward stage of a fold and seed, whose workdir is deeper."""
-    name = f"reward {number}.{seed}"
+    name = f"{config.name} {number}.{seed}"
     made = common.default_config("reward", name=name, trackers=config.trackers)
     made.seed = config.seed + seed
     for block in _BLOCKS:
