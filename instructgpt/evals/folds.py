@@ -6,7 +6,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from instructgpt.evals.plotting import INK, MUTED, WIDTH, annotate, styled
+from instructgpt.evals.plotting import (
+    INK,
+    MUTED,
+    WIDTH,
+    annotate,
+    shared_legend,
+    styled,
+)
 from instructgpt.progress import format_table
 
 # Measured rankings -> their name, and the paper's accuracy and error (§4.1).
@@ -71,37 +78,28 @@ def _percent(share: float | None) -> str:
 @styled
 def folds_figure(results: Mapping[str, Any]) -> Figure:
     """Draws the accuracies of every model, their means, and the paper's."""
-    fig = Figure(figsize=(WIDTH, 3.2))
+    fig = Figure(figsize=(WIDTH, 3.4))
     ax = fig.add_subplot()
-    for x, (name, (_, (paper, error))) in enumerate(MEASURED.items()):
+    folds = np.array([run["fold"] for run in results["runs"]])
+    beside = 0.3 * (folds / max(1, folds.max()) - 1)  # a fold's models share a column
+    for x, (name, (_, (paper, paper_error))) in enumerate(MEASURED.items()):
         values = [run[name] for run in results["runs"]]
-        folds = np.array([run["fold"] for run in results["runs"]])
-        spread = (folds - folds.mean()) / max(1, np.ptp(folds)) * 0.3
-        ax.plot(x + spread, values, "o", color="#0072b2", alpha=0.45, ms=4)
+        ax.plot(x - 0.05 + beside, values, "o", color="#0072b2", alpha=0.5, ms=4)
         found = results["summary"][name]
-        ax.errorbar(
-            [x],
-            [found["mean"]],
-            [found["error"] or 0.0],
-            fmt="D",
-            color=INK,
-            ms=6,
-            label="mean of all, with its standard error" if not x else None,
-        )
-        annotate(ax, x, found["mean"], f"{100 * found['mean']:.1f} %", offset=(12, 0))
-        ax.errorbar(
-            [x + 0.32],
-            [paper],
-            [error],
-            fmt="s",
-            color=MUTED,
-            ms=5,
-            label="the paper's" if not x else None,
-        )
-    ax.plot([], [], "o", color="#0072b2", alpha=0.45, ms=4, label="one model")
+        mean, error = found["mean"], found["error"] or 0.0
+        ax.errorbar([x + 0.1], [mean], [error], fmt="D", color=INK, ms=6)
+        ax.errorbar([x + 0.2], [paper], [paper_error], fmt="s", color=MUTED, ms=5)
+        annotate(ax, x + 0.1, mean, f"{mean:.3f}", offset=(7, -8))
+    kinds = {
+        "a model, by fold": ("o", "#0072b2"),
+        "mean ± standard error": ("D", INK),
+        "paper (6B)": ("s", MUTED),
+    }
+    for label, (marker, color) in kinds.items():
+        ax.plot([], [], marker, color=color, ms=5, label=label)
     names = [label.replace(" of the", "\nof the") for label, _ in MEASURED.values()]
     ax.set_xticks(range(len(names)), names)
     ax.set_xlim(-0.5, len(names) - 0.3)
-    ax.set_ylabel("Pairs in the labeler's order")
-    ax.legend(loc="best")
+    ax.set_ylabel("Share of pairs in the labeler's order")
+    shared_legend(fig, ax)
     return fig
