@@ -10,8 +10,8 @@ data they are in a text file, --config.prefix.file=FILE, with {prompt} where
 the prompt stands and a line of --- between two; the stage evaluate then takes
 --config.models.gpt_prompted.prefix=WORKDIR.
 
-Cost: `mini` answers 700 times, a small part of its stage `label`. It leaves the choice,
-`prefix.json`, with the score of every candidate.
+Cost: `mini` answers at most 700 times, a small part of its stage `label`. It leaves the
+choice, `prefix.json`, with the score of every candidate.
 """
 
 from ml_collections import ConfigDict

@@ -137,12 +137,12 @@ def _templates(context: common.Context, settings: PrefixConfig) -> dict[str, str
 
 
 def _of_world(world: World, settings: PrefixConfig) -> dict[str, str]:
-    """Draws of solved examples; each only once."""
+    """Draws of solved examples. A draw may have fewer short ones than are asked for."""
     found: dict[str, str] = {}
     for draw in range(settings.draws):
         for k in settings.examples:
             template = world.format_prompted(_PROMPT, k, draw=draw)
-            if template not in found.values():
+            if template.count("\nA: ") == k:
                 found[f"{k} examples, draw {draw}"] = template
     return found
 
@@ -194,7 +194,7 @@ def _with_prefixes(
             common.announce(f"{context.config.name}: {name} is left out: {error}")
     if set(models) <= {_NONE}:
         raise UserError(
-            "config.prefix: no prefix fits the model's context; give shorter ones, or "
-            "lower config.data.max_prompt or config.data.max_response"
+            "config.prefix: no prefix fits the model's context; give shorter ones or "
+            "fewer config.prefix.examples, or lower config.data.max_prompt"
         )
     return models
