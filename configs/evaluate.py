@@ -33,8 +33,12 @@ _IMPORTED: common.Values = {
     "models.gpt_prompted.init.path": "../base",
 }
 
+# The examples that the reward model chose.
+_CHOSEN: common.Values = {"models.gpt_prompted.prefix": "../prefix"}
+
 VARIANTS: dict[str, common.Values] = {
     "smoke": {
+        **_CHOSEN,
         "evaluators.world_truthful.questions": 4,
         "evaluators.world_toxicity.beginnings": 4,
         "evaluators.world_tasks.questions": 4,
@@ -42,7 +46,7 @@ VARIANTS: dict[str, common.Values] = {
         "evaluate.batch_size": 16,
         "evaluate.window": 96,
     },
-    "mini": {"evaluate.num_prompts": 500, "evaluate.window": 96},
+    "mini": {**_CHOSEN, "evaluate.num_prompts": 500, "evaluate.window": 96},
     "gpt2": _IMPORTED,
     "pythia-1b": _IMPORTED,
     "smollm2": _IMPORTED,
@@ -54,12 +58,12 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config = common.start("evaluate")
     gpt = dict(path="../pretrain", temperature=0.7)
     config.models = dict(
-        gpt=_entry("GPT", **gpt),
-        gpt_prompted=_entry("GPT (prompted)", prompted=True, **gpt),
-        sft=_entry("SFT", path="../sft", selected_by="../select"),
+        gpt=entry("GPT", **gpt),
+        gpt_prompted=entry("GPT (prompted)", prompted=True, **gpt),
+        sft=entry("SFT", path="../sft", selected_by="../select"),
         # The averaged weights are evaluated, as C.4's EMA suggests.
-        ppo=_entry("PPO", path="../ppo", part="ema"),
-        ppo_ptx=_entry("PPO-ptx", path="../ppo_ptx", part="ema"),
+        ppo=entry("PPO", path="../ppo", part="ema"),
+        ppo_ptx=entry("PPO-ptx", path="../ppo_ptx", part="ema"),
     )
     config.rl_init.path = "../rl_init"
     # The evaluators and judges of the models, see evals/interface.py.
@@ -88,7 +92,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     return config
 
 
-def _entry(
+def entry(
     label: str,
     *,
     temperature: float = 1.0,

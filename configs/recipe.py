@@ -10,6 +10,9 @@ is that of training and sampling, --config.world_seed draws another world.
 The paper's policies of 1.3B and 175B have its 6B reward model: their recipes train none
 and ask for the workdir of one, --config.reward_model=WORKDIR.
 
+`mini+flan` also trains the FLAN/T0-like baseline of configs/flan.py, chooses its
+checkpoint by RM score, and compares it with the other models; so do other variants.
+
 Cost: `mini` took 9.7 minutes on 2 quiet CPU cores (AMD EPYC, Zen 4; commit 54995e5,
 2026-11-29) and reaches the table of README.md. On slow ones it took 36, `small` 20 and
 `smollm2_cpu` 23 (launch/README.md). The paper's sizes have been planned, not run
@@ -21,9 +24,11 @@ from ml_collections import ConfigDict
 from configs import (
     common,
     evaluate,
+    flan,
     label,
     ppo,
     ppo_ptx,
+    prefix,
     pretrain,
     reward,
     rl_init,
@@ -44,6 +49,7 @@ _STAGES = dict(
     select=select,
     ppo=ppo,
     ppo_ptx=ppo_ptx,
+    prefix=prefix,
     evaluate=evaluate,
 )
 
@@ -52,10 +58,13 @@ _STAGES = dict(
 _TOGETHER = {"mini": ("ppo", "ppo_ptx")}
 
 _ALL = tuple(_STAGES)
-_WITH_A_GIVEN_REWARD_MODEL = tuple(n for n in _ALL if n not in ("label", "reward"))
+# Only the miniature world has prefixes of its own to choose among.
+_PAPER = tuple(name for name in _ALL if name != "prefix")
+_WITH_A_GIVEN_REWARD_MODEL = tuple(n for n in _PAPER if n not in ("label", "reward"))
 # The model is imported and the rankings are people's, in the data's folder.
 _IMPORTED = ("sft", "rl_init", "reward", "select", "ppo_ptx")
 _ORDER = {
+    "6b": _PAPER,
     "1.3b": _WITH_A_GIVEN_REWARD_MODEL,
     "175b": _WITH_A_GIVEN_REWARD_MODEL,
     "gpt2": _IMPORTED,
@@ -82,8 +91,11 @@ _MINUTES_ON = "2 cores of an AMD EPYC (commit f1855fd, 2026-11-30)"
 
 
 def get_config(variant: str = "mini") -> ConfigDict:
-    common.check(variant)
     name = f"recipe:{variant}"
+    variant, *added = variant.split("+")
+    common.check(variant)
+    if added not in ([], ["flan"]):
+        raise ValueError(f"{name}: {'+'.join(added)!r} cannot be added; known: 'flan'")
     config = ConfigDict(dict(stage="recipe", name=name, seed=0, world_seed=0))
     # A finished reward stage's workdir, for the reward, the choice of the SFT epoch and
     # the start of the value net; "" trains one.
@@ -103,4 +115,6 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.stages = {
         name: module.get_config(variant) for name, module in _STAGES.items()
     }
+    if added:
+        flan.add_to(config, variant)
     return config

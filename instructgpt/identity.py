@@ -34,9 +34,9 @@ _WITH_CHECKSUM = (IDENTITY, FINISHED, MINUTES)  # files that hold their own chec
 ANSWERS = "answers"
 TO_JUDGE = "answers.jsonl"  # answers of all compared models, for people to judge
 REPLIES = "replies.jsonl"  # replies of a language model that judges
-VALUES = "values"  # folder of a sweep's runs, by value
+RUNS = "runs"  # folder of the workdirs of stages that a stage runs by itself
 # Folders and files of a workdir that no other stage reads.
-_OWN = ("checkpoints", "samples", VALUES, WANDB_FOLDER, WANDB_FILE)
+_OWN = ("checkpoints", "samples", RUNS, WANDB_FOLDER, WANDB_FILE)
 # Files of a run whose config may still change, because it has trained nothing.
 BEGUN = {CONFIG, IDENTITY, LOCK, ANSWERS, TO_JUDGE, REPLIES}
 
@@ -58,12 +58,13 @@ FREE_KEYS = (
 _PARENTS = re.compile(
     r"(.*\.)?(init|\w+_init)\.(path|selected_by)|label\.policies|"
     r"reward\.comparisons|select\.(candidates|reward)|"
-    r"evaluate\.(reward|comparisons|select|models)"
+    r"evaluate\.(reward|comparisons|select|models)|best_of\.policies|"
+    r"models\.[^.]+\.prefix"
 )
 # Keys of other paths that a run reads or writes, and of a recipe's reward model.
 _OTHER_PATHS = re.compile(
     r"data\.(dir|jsonl|tokenizer)|evaluate\.(curves|sets|toxicity|judges|people)|"
-    r"judges\.\w+\.path|reward_model|sweep\.recipe"
+    r"judges\.\w+\.path|prefix\.file|reward_model|sweep\.recipe"
 )
 
 

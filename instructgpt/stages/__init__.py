@@ -150,6 +150,17 @@ STAGES: dict[str, Stage] = {
         },
         reward_keys=("reward_init.path",),
     ),
+    "prefix": Stage(
+        "instructgpt.stages.prefix",
+        {
+            **SHARED,
+            "init": INIT,
+            "reward_init": INIT,
+            "prefix": "instructgpt.stages.prefix:PrefixConfig",
+        },
+        models={"init": "model", "reward_init": "reward_model"},
+        reward_keys=("reward_init.path",),
+    ),
     "evaluate": Stage(
         "instructgpt.stages.evaluate",
         {
@@ -162,6 +173,28 @@ STAGES: dict[str, Stage] = {
         named_classes=("evaluators", "judges"),
         reward_keys=("evaluate.reward",),
         label_keys=("evaluate.comparisons",),
+    ),
+    "best_of": Stage(
+        "instructgpt.stages.best_of",
+        {
+            **SHARED,
+            "init": INIT,
+            "reward_init": INIT,
+            "best_of": "instructgpt.stages.best_of:BestOfConfig",
+        },
+        models={"init": "model", "reward_init": "reward_model"},
+        reward_keys=("reward_init.path",),
+    ),
+    "folds": Stage(
+        "instructgpt.stages.folds",
+        {
+            **TRAINED,
+            "optimizer": OPTIMIZER,
+            "init": INIT,
+            "reward": "instructgpt.stages.rankings:RewardConfig",
+            "folds": "instructgpt.stages.folds:FoldsConfig",
+        },
+        models={"init": "reward_model"},
     ),
     # Runs the stages above, or others that its config names, in one workdir.
     "recipe": Stage("instructgpt.stages.recipe"),

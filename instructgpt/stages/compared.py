@@ -1,6 +1,7 @@
 """The models that the evaluate stage compares: their names and their checkpoints."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,11 +11,13 @@ from ml_collections import ConfigDict
 from instructgpt import trained
 from instructgpt.data.templates import PromptFormat
 from instructgpt.errors import UserError
+from instructgpt.identity import read_json
 from instructgpt.named import find_function, is_named
-from instructgpt.paths import labelled
+from instructgpt.paths import labelled, resolve
 from instructgpt.ranges import NonNegativeFloat
 from instructgpt.stages import common, loading
 
+PREFIX = "prefix.json"  # what a prefix stage leaves
 Answer = Callable[[Sequence[str]], Sequence[str]]  # texts -> their completions
 
 
@@ -27,6 +30,8 @@ class ModelEntry:
     temperature: NonNegativeFloat = 1.0
     # Whether solved examples precede the prompt; the answer then ends at a newline.
     prompted: bool = False
+    # A prefix stage's workdir, whose chosen examples they are; "": the data's own.
+    prefix: str = ""
 
 
 def build_entries(config: ConfigDict, models: str) -> dict[str, ModelEntry]:
@@ -106,3 +111,28 @@ def step_of(init: loading.InitConfig) -> int | None:
         chosen = loading.read_selected(Path(init.selected_by) / "selected.json")
         return int(chosen["step"])
     return init.step or None
+
+
+def fill(template: str, prompt: str) -> str:
+    """A template with a prompt in the place of {prompt}."""
+    return template.replace("{prompt}", prompt)
+
+
+def examples_of(
+    entry: ModelEntry, context: common.Context
+) -> Callable[[str], str] | None:
+    """The function that adds solved examples before a prompt of an entry.
+
+    Returns:
+      The function; None if the entry is not prompted, or there are no examples.
+
+    Raises:
+      UserError: the entry names a prefix stage that has not been run.
+    """
+    if not entry.prompted:
+        return None
+    if not entry.prefix:
+        return context.data.few_shot
+    path = Path(resolve(entry.prefix, context.workdir)) / PREFIX
+    template = read_json(path, remedy="run the prefix stage first")["template"]
+    return functools.partial(fill, template) if template else None

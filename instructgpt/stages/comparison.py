@@ -30,6 +30,7 @@ from instructgpt.stages.compared import (
     ModelEntry,
     check_entries,
     entry_init,
+    examples_of,
     find_functions,
     prompt_format_of,
     step_of,
@@ -160,8 +161,7 @@ class Comparison:
                 continue
             with about(f"config.models.{name}.init"):
                 found = loading.find(init, self.context)
-            if entry.prompted:
-                _check_examples(self.context, found)
+            _check_examples(self.context, entry, found)
             self.check_evaluators(found)
 
     def check_evaluators(self, config: ModelConfig) -> None:
@@ -228,9 +228,8 @@ class Comparison:
                 verify=self.context.verify,
             )
         model = loading.language_model(init, self.context)
-        if entry.prompted and self.context.data.few_shot is not None:
-            model = model.few_shot(self.context.data.few_shot)
-        return model
+        examples = examples_of(entry, self.context)
+        return model if examples is None else model.few_shot(examples)
 
     def _resolved(self, init: loading.InitConfig) -> loading.InitConfig:
         path = resolve(init.path, self.context.workdir)
@@ -291,22 +290,26 @@ def _has_reward(settings: EvaluateConfig, context: common.Context) -> bool:
 def _without_examples(
     context: common.Context, entries: dict[str, ModelEntry]
 ) -> dict[str, ModelEntry]:
-    """Leaves out prompted entries if the data have no examples, and prints which."""
-    if context.data.few_shot is not None:
-        return entries
+    """Leaves out prompted entries if there are no examples for them; prints which."""
+    kept = {}
     for name, entry in entries.items():
-        if entry.prompted:
+        if entry.prompted and examples_of(entry, context) is None:
             common.announce(
                 f"evaluate: {name} is left out, as the data have no solved examples to "
                 "put before a prompt"
             )
-    return {name: entry for name, entry in entries.items() if not entry.prompted}
+        else:
+            kept[name] = entry
+    return kept
 
 
-def _check_examples(context: common.Context, model_config: ModelConfig) -> None:
+def _check_examples(
+    context: common.Context, entry: ModelEntry, model_config: ModelConfig
+) -> None:
     """Raises UserError if prompts with solved examples do not fit a model's context."""
-    wrap = context.data.few_shot
-    assert wrap is not None
+    wrap = examples_of(entry, context)
+    if wrap is None:
+        return
     ids = context.data.prompt_format.prompt_ids({"prompt": wrap("")}, raw=True)
     common.check_model(context, model_config, extra=len(ids))
 

@@ -59,7 +59,8 @@ from instructgpt.stages.blocks import (
 )
 from instructgpt.trackers import RunInfo, check_login
 
-LABELLED = "evaluate.models"  # the key whose paths have labels, see `labelled`
+# The keys whose paths have labels, see `labelled`.
+LABELLED = ("evaluate.models", "best_of.policies")
 
 
 class Context(NamedTuple):
@@ -187,7 +188,7 @@ def take_typed(
         base, value = Path(workdir) / stage, block[last]
         if config.get("stage") == "sweep" and own != "sweep.recipe":
             base = Path("/")  # paths stay absolute, as a sweep has a workdir a value
-        if own == LABELLED:
+        if own in LABELLED:
             paths = labelled(value).items()
             block[last] = ",".join(f"{k}={_typed(path, base)}" for k, path in paths)
         elif isinstance(value, str):
@@ -220,11 +221,11 @@ def identity_of(
     values, parents = flat(config.to_dict()), {}
     for key in filter(is_parent, values):
         given = values[key] if isinstance(values[key], list) else [values[key]]
-        if key == LABELLED:
+        if key in LABELLED:
             given = list(labelled(values[key]).values())
         paths = [Path(resolve(path, workdir)) for path in given if path]
         digests = [(known or {}).get(path) or of_workdir(path) for path in paths]
-        if key == LABELLED:
+        if key in LABELLED:
             names = zip(labelled(values[key]), digests, strict=True)
             digests = [f"{label}={digest}" for label, digest in names]
         if any(digests):
@@ -250,15 +251,16 @@ def finish(context: Context) -> None:
 
 
 def _inputs(values: Mapping[str, Any], workdir: Path) -> dict[str, str]:
-    """Checksums of files and functions that benchmarks read, by key."""
+    """Checksums of files and functions that a stage reads, by key."""
     out = {}
-    for key in ("evaluate.toxicity", "evaluate.judges"):
+    for key in ("evaluate.toxicity", "evaluate.judges", "prefix.file"):
         given = values.get(key) or ""
         if given and Path(resolve(given, workdir)).is_file():
             out[key] = file_checksum(Path(resolve(given, workdir)))
     named = {"evaluate.toxicity.name": values.get("evaluate.toxicity") or ""}
-    for label, function in labelled(values.get(LABELLED) or "").items():
-        named[f"{LABELLED}.{label}.name"] = function
+    for key in LABELLED:
+        for label, function in labelled(values.get(key) or "").items():
+            named[f"{key}.{label}.name"] = function
     return out | code_checksums(named)
 
 

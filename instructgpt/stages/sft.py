@@ -6,7 +6,7 @@ RL's initial policy trains for 2 epochs with 10 % pretraining data (C.3).
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from instructgpt.batches import TokenBatch
 from instructgpt.data.datasets import DataConfig
 from instructgpt.data.loader import make_loader, make_mixed_loader, mixed_rows
 from instructgpt.data.packing import PackedRows
+from instructgpt.data.records import Record
 from instructgpt.data.transforms import encode_demonstration
 from instructgpt.distributed import first_then_others
 from instructgpt.errors import UserError, about
@@ -62,6 +63,10 @@ class SFTConfig:
     pack_length: NonNegativeInt = 0
     num_demonstrations: NonNegativeInt = 0  # number of training ones, the first; 0: all
     num_samples: NonNegativeInt = 8  # validation prompts answered at each evaluation
+    # Categories and styles of the demonstrations that are used, by the records' fields
+    # of these names; (): all.
+    categories: tuple[str, ...] = ()
+    styles: tuple[str, ...] = ()
 
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -223,8 +228,30 @@ def _check_packing(context: common.Context, sft: SFTConfig) -> None:
         )
 
 
+def _demonstrations(
+    context: common.Context, sft: SFTConfig, split: str
+) -> Sequence[Record]:
+    """The demonstrations of a split in the config's categories and styles.
+
+    Raises:
+      UserError: there are none.
+    """
+    source: Sequence[Record] = context.data.source("demonstrations", split)
+    for field, wanted in (("category", sft.categories), ("style", sft.styles)):
+        if wanted:
+            found = sorted({record[field] for record in source})
+            source = [record for record in source if record[field] in wanted]
+            if not source:
+                key = {"category": "categories", "style": "styles"}[field]
+                raise UserError(
+                    f"config.sft.{key}={wanted}: no {split} demonstration has such a "
+                    f"{field}; there are {', '.join(map(repr, found[:20]))}"
+                )
+    return source
+
+
 def _loader(context, sft: SFTConfig, train_config: common.TrainConfig, encode):
-    demonstrations = context.data.source("demonstrations", "train")
+    demonstrations = _demonstrations(context, sft, "train")
     what = "train demonstrations"
     rows = short_rows(context, demonstrations, encode, what, responses=True)
     rows = rows.first(sft.num_demonstrations or len(rows))
@@ -249,7 +276,7 @@ def _loader(context, sft: SFTConfig, train_config: common.TrainConfig, encode):
 def _make_evaluate(context, sft: SFTConfig, model, encode, train_config):
     if not has_valid(context, "demonstrations", "valid_loss and no samples"):
         return None
-    valid = context.data.source("demonstrations", "valid")
+    valid = _demonstrations(context, sft, "valid")
     what = "valid demonstrations"
     rows = short_rows(context, valid, encode, what, responses=True)
     first = context.data_config.max_prompt if sft.loss_on == "response" else 1

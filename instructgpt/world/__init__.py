@@ -226,10 +226,16 @@ class World:
         """Twenty labelers: 15 for training data, then 5 held out for evaluation."""
         return make_labelers(self.facts, self.seed)
 
-    def few_shot_prefix(self, k: int = 2) -> str:
-        """The prefix of the prompted GPT: a header and `k` solved examples."""
-        rng = random.Random(f"prefix {self.seed} {k}")
-        drawn = self.prompts("train", 60, stream="prefix")
+    def few_shot_prefix(self, k: int = 2, *, draw: int = 0) -> str:
+        """A prefix of the prompted GPT: a header and `k` solved examples.
+
+        Args:
+          k: Number of examples.
+          draw: Number of the draw; other numbers give other examples.
+        """
+        name = f"prefix {draw}" if draw else "prefix"
+        rng = random.Random(f"{name} {self.seed} {k}")
+        drawn = self.prompts("train", 60, stream=name)
         usable = [
             p
             for p in drawn
@@ -253,9 +259,9 @@ class World:
                 lines.append(f"Q: {prompt.text}\nA: {answer}")
         return "\n".join(lines) + "\n"
 
-    def format_prompted(self, prompt_text: str, k: int = 2) -> str:
+    def format_prompted(self, prompt_text: str, k: int = 2, *, draw: int = 0) -> str:
         """The prefix and the user's prompt; the model continues after "A:"."""
-        return f"{self.few_shot_prefix(k)}Q: {prompt_text}\nA:"
+        return f"{self.few_shot_prefix(k, draw=draw)}Q: {prompt_text}\nA:"
 
 
 def judge(world: World, task: Task | dict[str, Any] | str, response: str) -> Judgement:

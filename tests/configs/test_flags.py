@@ -25,7 +25,7 @@ from tests import tiny
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 REPO = Path(__file__).resolve().parents[2]
-FILES = tuple(recipe_config.get_config("smoke").stages)
+FILES = (*recipe_config.get_config("smoke").stages, "best_of", "folds", "flan")
 FLAGS = [(file, variant) for file in FILES for variant in ("smoke", "6b")]
 
 # Values that go together with the others of their block: of a model, and of rankings.

@@ -7,7 +7,7 @@ import pytest
 
 from instructgpt.errors import UserError
 from instructgpt.evals import figures
-from instructgpt.evals.page import render_html
+from instructgpt.evals.evaluation_page import render_html
 from instructgpt.evals.plotting import series
 from instructgpt.evals.report import (
     format_results_table,

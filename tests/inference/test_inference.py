@@ -18,7 +18,6 @@ from instructgpt.data.sources import open_source
 from instructgpt.errors import UserError
 from instructgpt.inference import LanguageModel, RewardModel, language_model
 from instructgpt.sharding import MeshConfig, make_mesh
-from instructgpt.world import World
 from tests import tiny
 from tests.hf_models import CONFIGS, params_of, public_tensors, write_folder
 from tests.stages.compile_spy import compiled_so_far
@@ -69,14 +68,15 @@ def test_a_checkpoint_gives_what_its_stage_gave_from_any_folder(
 
 def test_solved_examples_before_each_prompt(run):
     model = LanguageModel.open(run.workdir / "pretrain")
-    shown = model.few_shot(World(0).format_prompted)
+    template = load_json(run.workdir / "prefix" / "prefix.json")["template"]
+    shown = model.few_shot(lambda text: template.replace("{prompt}", text))
     texts = shown.generate(asked(run), temperature=0.7, batch_size=16)
     given = load_json(run.workdir / "evaluate" / "samples" / "gpt_prompted.json")
     assert [t[0].strip("\n") for t in texts] == [row["response"] for row in given]
     # A continuation's probability is that after the same examples.
-    world, question = World(0), "Where does Dela live?"
+    question = "Where does Dela live?"
     (found,) = shown.log_likelihood([(question, " In Velden.")])
-    whole = (world.format_prompted(question), " In Velden.")
+    whole = (template.replace("{prompt}", question), " In Velden.")
     assert [found] == model.log_likelihood([whole], raw=True)
     assert [found] != model.log_likelihood([(question, " In Velden.")])
     with pytest.raises(UserError, match=r"pretrain.*examples of \d+ tokens.*of 192"):

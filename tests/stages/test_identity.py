@@ -70,7 +70,7 @@ CHANGES = {
     r"config\.data\.template: plain -> dialogue": another_template,
     r"config\.(policy_)?optimizer\.learning_rate: \S+ -> 0\.5": another_rate,
 }
-UNTRAINED = ("label", "select", "evaluate")  # which have no rate
+UNTRAINED = ("label", "select", "prefix", "evaluate")  # which have no rate
 
 
 @pytest.mark.parametrize("stage", STAGES)

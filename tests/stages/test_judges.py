@@ -336,6 +336,7 @@ def test_models_are_compared_on_data_of_ones_own(own_data, workdir, tmp_path, ca
     """By the reward model alone: no gold judge, no documents, no solved examples."""
     config = small_config()
     config.models.gpt_prompted = get_config().stages.evaluate.models.gpt_prompted
+    config.models.gpt_prompted.prefix = ""
     config.data.update(jsonl=str(own_data), dir=str(tmp_path / "sets"))
     with pytest.raises(UserError, match="only the miniature world has a gold judge"):
         evaluate.run(config, workdir)

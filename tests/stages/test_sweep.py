@@ -50,7 +50,7 @@ def test_beta_measures_each_value_and_takes_more(run, tmp_path, capsys):
     config = get_config("beta", run.workdir, values="0")
     sweep.run(config, workdir)
     ((key, row),) = rows_of(workdir).items()
-    saved = json.loads((workdir / "values/0/ppo_ptx/config.json").read_text())
+    saved = json.loads((workdir / "runs/0/ppo_ptx/config.json").read_text())
     assert key == ("0", "ppo_ptx")
     assert saved["ppo"]["kl_coef"] == 0.0 == row["sets"]["ppo.kl_coef"]
     assert set(row["numbers"]) == NUMBERS and row["pfs_days"] > 0
