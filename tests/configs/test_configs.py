@@ -191,7 +191,8 @@ def test_every_top_level_key_is_read_by_its_stage(stage):
     config = load(stage, "smoke")
     folder = REPO / "instructgpt" / "stages"
     read = {"stage"}  # by main and the recipe
-    for path in (*folder.glob(f"{config.stage}*.py"), folder / "opening.py"):
+    shared = (folder / "opening.py", folder / "judging.py")
+    for path in (*folder.glob(f"{config.stage}*.py"), *shared):
         read |= _names_read(path)
     read |= _names_read(folder / "blocks.py")
     assert set(config) <= read
