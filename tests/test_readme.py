@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs import common
+from configs.sweep import SWEEPS
 from instructgpt.evals.report import load_results
 from instructgpt.evals.tables import format_interval
 
@@ -79,7 +80,8 @@ def test_lines_name_scripts_configs_and_variants_that_exist(page):
             if re.fullmatch(r"(launch|tests|configs)/[\w/]+\.(sh|py)", path):
                 assert (REPO / path).exists(), words
             if path.startswith("configs/") and variant not in ("VARIANT", ""):
-                assert variant in common.VARIANTS, words
+                sweeps = SWEEPS if path == "configs/sweep.py" else ()
+                assert variant in (*common.VARIANTS, *sweeps), words
         if words[:2] == ["python", "-m"] and words[2].startswith("instructgpt."):
             module = REPO / words[2].replace(".", "/")
             assert module.is_dir() or module.with_suffix(".py").exists(), words
