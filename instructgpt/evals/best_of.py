@@ -136,10 +136,12 @@ def best_of_figure(results: Mapping[str, Any]) -> Figure:
         _draw_curve(ax, rows, name)
         for key, point in points.items():
             kind, value = look(key), np.array([point[name]], float)
+            kl = np.array([point["kl_interval"]], float)
             ax.errorbar(
-                [point["kl"]],
+                kl[:, 0],
                 value[:, 0],
                 error_lengths(value),
+                error_lengths(kl),
                 fmt=kind.marker,
                 color=kind.color,
                 ms=7,

@@ -25,6 +25,7 @@ from instructgpt.evals.best_of import (
     best_of_table,
     interval_of,
 )
+from instructgpt.evals.intervals import mean_interval
 from instructgpt.evals.plotting import to_png
 from instructgpt.identity import ANSWERS, check_left, is_finished, read_json
 from instructgpt.inference import LanguageModel, RewardModel
@@ -145,23 +146,24 @@ def _point(
 ) -> dict[str, Any]:
     """Another policy's KL from the sampled one, and the measures of its answers."""
     settings = common.block_of(context.config, "best_of", BestOfConfig)
+    size = settings.batch_size * settings.num_answers
     model = loading.language_model(entry_init(entry, name), context)
     texts = model.generate(
         records,
         key=context.key,
-        batch_size=settings.batch_size * settings.num_answers,
+        batch_size=size,
         name=name,
-        keep=context.workdir / ANSWERS / name,
+        keep=context.workdir / ANSWERS / "points" / name,
     )
-    found = _measures(context, reward, records, texts, name)
+    found = _measures(context, reward, records, texts, f"points/{name}")
     given = [text for (text,) in texts]
-    size = settings.batch_size * settings.num_answers
     own, others = (
         _log_probs(m, records, given, batch_size=size) for m in (model, policy)
     )
     return {
         "label": entry.label,
         "kl": float((own - others).mean()),
+        "kl_interval": list(mean_interval(own - others)),
         **{key: interval_of(key, values[:, 0]) for key, values in found.items()},
     }
 
@@ -173,16 +175,16 @@ def _measures(
     texts: Sequence[Sequence[str]],
     name: str,
 ) -> dict[str, np.ndarray]:
-    """Measures of the answers [M, N]: RM scores and, in the world, gold marks."""
+    """Measures of answers [M, K]: RM scores and, in the world, gold marks."""
     settings = common.block_of(context.config, "best_of", BestOfConfig)
     kept = KeptRows(
         context.workdir / ANSWERS / f"{name}-scores",
         [reward.weights, [r["prompt"] for r in records], [list(t) for t in texts]],
     )
-    progress = Progress(
-        f"{name} scores", len(records), start=len(kept.rows), enabled=is_first()
-    )
-    size, each = settings.batch_size, len(texts[0])
+    title = f"{name.rpartition('/')[2]} scores"
+    progress = Progress(title, len(records), start=len(kept.rows), enabled=is_first())
+    each = len(texts[0])
+    size = settings.batch_size * settings.num_answers // each
     for start in range(len(kept.rows), len(records), size):
         part = slice(start, start + size)
         asked = [record for record in records[part] for _ in range(each)]

@@ -65,6 +65,8 @@ def test_other_policies_are_points_with_their_kl(finished):
     points = load(finished / "results.json")["points"]
     assert points["same"]["kl"] == pytest.approx(0, abs=1e-4)
     assert points["gpt"]["kl"] > 1  # another model altogether
+    low, high = points["gpt"].pop("kl_interval")[1:]
+    assert low < points["gpt"]["kl"] < high
     assert set(points["gpt"]) == {"label", "kl", "rm_score", "likert"}
 
 
