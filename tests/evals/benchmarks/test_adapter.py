@@ -191,7 +191,7 @@ def test_texts_of_all_lengths_share_a_width_and_nothing_else_changes(model):
     pairs = [(text, more) for text in texts for more in (" In room 7.", " Here.")]
     scores = model.log_likelihood(pairs, raw=True, batch_size=2)
     # The first calls compile what those with texts of another length use.
-    options = dict(batch_size=4, width=64)
+    options = dict(batch_size=16, width=64)
     completed = model.complete(texts[:1], max_response=4, **options)
     found = model.log_likelihood(pairs[:2], raw=True, **options)
     before = compiled_so_far()
