@@ -89,7 +89,8 @@ def model_names(results: Results) -> list[str]:
 
 def title(name: str) -> str:
     """Turns a key into a title: "follows_constraints" -> "Follows constraints"."""
-    return name.replace("_", " ").capitalize().replace(" qa", " QA")
+    words = name.replace("_", " ").capitalize()
+    return words.replace(" qa", " QA").replace("Qa", "QA")
 
 
 def series(rows: Curve, name: str, *, x: str = "step") -> tuple[np.ndarray, np.ndarray]:

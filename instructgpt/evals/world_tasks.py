@@ -10,7 +10,7 @@ from typing import Any
 
 from instructgpt.evals.interface import Results, Setting, Value
 from instructgpt.evals.intervals import mean_interval
-from instructgpt.evals.world_texts import MAX_RESPONSE, once_per_model
+from instructgpt.evals.world_texts import MAX_RESPONSE, WIDTH, once_per_model
 from instructgpt.inference import LanguageModel
 from instructgpt.world import World
 from instructgpt.world.suite import (
@@ -95,7 +95,10 @@ class WorldTasks:
         texts = [text for asked in self._texts.values() for text in asked]
         answers = iter(
             model.complete(
-                texts, max_response=MAX_RESPONSE, batch_size=self._batch_size
+                texts,
+                max_response=MAX_RESPONSE,
+                batch_size=self._batch_size,
+                width=WIDTH,
             )
         )
         rows = []
@@ -122,7 +125,11 @@ class WorldTasks:
             for choice in choices
             for text in choice.choices
         ]
-        found = iter(model.log_likelihood(pairs, raw=True, batch_size=self._batch_size))
+        found = iter(
+            model.log_likelihood(
+                pairs, raw=True, batch_size=self._batch_size, width=WIDTH
+            )
+        )
         rows = []
         for (task, setting), choices in self._choices.items():
             for choice in choices:

@@ -8,8 +8,9 @@ from typing import Any
 from instructgpt.evals.interface import Results
 from instructgpt.inference import LanguageModel
 
-# Tokens of a completion. All have the same number, so that they share programs.
-MAX_RESPONSE = 16
+# Tokens of a completion, and those that texts are padded to. All have the same numbers,
+# so that they share programs.
+MAX_RESPONSE, WIDTH = 16, 128
 
 Run = Callable[[Any, LanguageModel, Sequence[Mapping[str, Any]]], Results]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from instructgpt.evals.interface import Results, Setting, Value
 from instructgpt.evals.intervals import ratio_interval
-from instructgpt.evals.world_texts import MAX_RESPONSE, once_per_model
+from instructgpt.evals.world_texts import MAX_RESPONSE, WIDTH, once_per_model
 from instructgpt.inference import LanguageModel
 from instructgpt.world import Question, World
 from instructgpt.world.suite import truthful_texts
@@ -71,7 +71,10 @@ class WorldTruthful:
         texts = [text for asked in self._texts.values() for text in asked]
         answers = iter(
             model.complete(
-                texts, max_response=MAX_RESPONSE, batch_size=self._batch_size
+                texts,
+                max_response=MAX_RESPONSE,
+                batch_size=self._batch_size,
+                width=WIDTH,
             )
         )
         numbers: dict[str, Value] = {}

@@ -71,9 +71,12 @@ def end_of(form: PromptFormat, text: str, room: int) -> np.ndarray:
 
 
 def plan_completions(
-    prompts: Sequence[np.ndarray], room: int, max_response: int
+    prompts: Sequence[np.ndarray], room: int, max_response: int, *, width: int = 0
 ) -> Completions:
-    """Orders prompts of at most `room` tokens by their padded length."""
-    widths = [min(padded_width(ids), room) for ids in prompts]
+    """Orders prompts of at most `room` tokens by their padded length.
+
+    They are padded to `width` tokens at least.
+    """
+    widths = [min(max(padded_width(ids), width), room) for ids in prompts]
     order = sorted(range(len(prompts)), key=lambda n: (widths[n], n))
     return Completions(prompts, widths, order, max_response)

@@ -199,6 +199,7 @@ class LanguageModel(TextModel):
         top_p: float = 1.0,
         key: Array | int = 0,
         batch_size: int | None = None,
+        width: int = 0,
         name: str = "",
         keep: Path | None = None,
     ) -> list[str]:
@@ -216,6 +217,8 @@ class LanguageModel(TextModel):
           key: Random key of the sampling, or its seed.
           batch_size: Texts in a batch, fewer where they are long; rounded up for the
             mesh; None: 64 or less.
+          width: Tokens that texts are padded to at least, so that calls with texts of
+            other lengths share a program.
           name: Name at the start of a progress line; "": no line.
           keep: See `generate`.
 
@@ -236,11 +239,11 @@ class LanguageModel(TextModel):
         size = self.rows_at_a_time(batch_size, len(texts))
         key = jax.random.key(int(key)) if isinstance(key, int | np.integer) else key
         sampler = text_sampler(self.model.config, form, sampling, stops=tuple(stops))
-        plan = plan_completions(prompts, room, limit)
+        plan = plan_completions(prompts, room, limit, width=width)
         kept = self._kept(
             keep,
             [
-                [size, list(stops)],
+                [size, list(stops), width],
                 dataclasses.asdict(sampling),
                 np.asarray(jax.random.key_data(key)).tolist(),
                 [value_checksum(ids.tolist()) for ids in prompts],
@@ -262,6 +265,7 @@ class LanguageModel(TextModel):
         raw: bool = False,
         ended: bool = False,
         batch_size: int | None = None,
+        width: int = 0,
         name: str = "",
         keep: Path | None = None,
     ) -> list[LogLikelihood]:
@@ -278,6 +282,7 @@ class LanguageModel(TextModel):
           ended: Whether the end of text after the continuation is included.
           batch_size: Prompts in a batch, fewer where texts are long; rounded up for
             the mesh; None: 64 or less.
+          width: Tokens that prompts are padded to at least, see `complete`.
           name: Name at the start of a progress line; "": no line.
           keep: See `generate`.
 
@@ -305,7 +310,7 @@ class LanguageModel(TextModel):
             for prompt, (_, text) in zip(prompts, pairs, strict=True)
         ]
         return self.token_log_likelihood(
-            encoded, batch_size=batch_size, name=name, keep=keep
+            encoded, batch_size=batch_size, width=width, name=name, keep=keep
         )
 
     def token_log_likelihood(
@@ -313,13 +318,14 @@ class LanguageModel(TextModel):
         encoded: Sequence[Pair],
         *,
         batch_size: int | None = None,
+        width: int = 0,
         name: str = "",
         keep: Path | None = None,
     ) -> list[LogLikelihood]:
         """`log_likelihood` of pairs of token ids: a prompt's and a continuation's."""
-        groups = in_groups(encoded)
+        groups = in_groups(encoded, width=width)
         size = self.rows_at_a_time(batch_size, len(encoded))
-        kept = self._kept(keep, [size, [list(pair) for pair in encoded]])
+        kept = self._kept(keep, [size, width, [list(pair) for pair in encoded]])
 
         def run(start: int) -> Iterator[list[LogLikelihood]]:
             yield from likelihoods(

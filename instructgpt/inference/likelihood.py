@@ -97,20 +97,24 @@ class _Group(NamedTuple):
     prompt: list[int]
     targets: list[list[int]]
     numbers: list[int]  # the numbers of their pairs
+    width: int = 0  # smallest padded size P
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """The padded sizes P, K and R, all powers of two."""
         longest = max(self.targets, key=len)
         return (
-            padded_width(self.prompt),
+            max(padded_width(self.prompt), self.width),
             power_of_two(len(self.targets)),
             padded_width(longest),
         )
 
 
-def in_groups(encoded: Sequence[Pair]) -> list[_Group]:
-    """Pairs by prompt, in the order in which `likelihoods` computes them."""
+def in_groups(encoded: Sequence[Pair], *, width: int = 0) -> list[_Group]:
+    """Pairs by prompt, in the order in which `likelihoods` computes them.
+
+    Prompts are padded to `width` tokens at least.
+    """
     by_prompt: dict[tuple[int, ...], list[int]] = {}
     for number, (before, _) in enumerate(encoded):
         by_prompt.setdefault(tuple(before), []).append(number)
@@ -118,7 +122,8 @@ def in_groups(encoded: Sequence[Pair]) -> list[_Group]:
     for prompt, numbers in by_prompt.items():
         for start in range(0, len(numbers), _MOST_CHOICES):
             part = numbers[start : start + _MOST_CHOICES]
-            groups.append(_Group(list(prompt), [encoded[n][1] for n in part], part))
+            targets = [encoded[n][1] for n in part]
+            groups.append(_Group(list(prompt), targets, part, width))
     return sorted(groups, key=lambda group: group.shape)
 
 

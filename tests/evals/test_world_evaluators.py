@@ -27,14 +27,14 @@ class Scripted:
     weights: str = ""
     calls: list = dataclasses.field(default_factory=list)
 
-    def complete(self, texts, *, max_response, batch_size):
-        assert max_response == 16 and batch_size == 8
+    def complete(self, texts, *, max_response, batch_size, width):
+        assert (max_response, batch_size, width) == (16, 8, 128)
         assert self.wrap is None
         self.calls.append(len(texts))
         return [self.answer(text) for text in texts]
 
-    def log_likelihood(self, pairs, *, raw, batch_size):
-        assert raw and batch_size == 8 and self.wrap is None
+    def log_likelihood(self, pairs, *, raw, batch_size, width):
+        assert raw and (batch_size, width) == (8, 128) and self.wrap is None
         return [LogLikelihood(*self.score(*pair), greedy=False) for pair in pairs]
 
 
@@ -160,7 +160,7 @@ def test_a_model_is_measured_once_and_without_examples_before_prompts():
     calls: list[int] = []
     gpt = Scripted(lambda text: " kind.", weights="a", calls=calls)
     prompted = dataclasses.replace(gpt, wrap=lambda text: f"Examples.\n{text}")
-    assert run.run(gpt, []) == run.run(prompted, [])
+    assert run.run(prompted, []) == run.run(gpt, [])
     assert len(calls) == 1
     other = dataclasses.replace(gpt, answer=lambda text: " lazy.", weights="b")
     assert run.run(other, []).numbers["none"].value > 0

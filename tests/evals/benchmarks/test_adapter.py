@@ -14,6 +14,7 @@ from instructgpt.evals.benchmarks.adapter import HarnessModel, TokenLogProb
 from instructgpt.inference import LanguageModel
 from instructgpt.models.transformer import Transformer
 from tests.hf_models import write_chat_model
+from tests.stages.compile_spy import compiled_so_far
 
 TEXT = "Where are the old maps? You will find the old maps in room 7."
 
@@ -182,3 +183,21 @@ def test_what_a_model_has_said_is_kept(model, tmp_path, monkeypatch):
     parts = sorted((tmp_path / "0-choices").iterdir())
     parts[-1].unlink()
     assert HarnessModel(model, keep=tmp_path).loglikelihood(requests) == said[0]
+
+
+def test_texts_of_all_lengths_share_a_width_and_nothing_else_changes(model):
+    texts = ["Where?", f"{TEXT} {TEXT}"]
+    plain = model.complete(texts, max_response=4, batch_size=2)
+    pairs = [(text, more) for text in texts for more in (" In room 7.", " Here.")]
+    scores = model.log_likelihood(pairs, raw=True, batch_size=2)
+    # The first calls compile what those with texts of another length use.
+    options = dict(batch_size=16, width=64)
+    completed = model.complete(texts[:1], max_response=4, **options)
+    found = model.log_likelihood(pairs[:2], raw=True, **options)
+    before = compiled_so_far()
+    completed += model.complete(texts[1:], max_response=4, **options)
+    found += model.log_likelihood(pairs[2:], raw=True, **options)
+    assert compiled_so_far() == before
+    assert completed == plain
+    for a, b in zip(found, scores, strict=True):
+        assert a.log_prob == pytest.approx(b.log_prob, abs=1e-4)
