@@ -6,9 +6,9 @@ from instructgpt.evals.judges.labelers import LabelersJudge
 from instructgpt.evals.judges.people import PeopleJudge
 from instructgpt.evals.judges.reward import RewardJudge
 from instructgpt.evals.language import HeldOutLoss
-from instructgpt.evals.world_tasks import WorldTasks
-from instructgpt.evals.world_toxicity import WorldToxicity
-from instructgpt.evals.world_truthful import WorldTruthful
+from instructgpt.evals.world.tasks import WorldTasks
+from instructgpt.evals.world.toxicity import WorldToxicity
+from instructgpt.evals.world.truthful import WorldTruthful
 
 EVALUATORS: dict[str, type] = {
     "pretrain_loss": HeldOutLoss,

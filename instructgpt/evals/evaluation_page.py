@@ -7,7 +7,7 @@ left out.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from instructgpt.evals import figures, world_figures
+from instructgpt.evals import figures
 from instructgpt.evals.benchmarks.figure import benchmark_figure
 from instructgpt.evals.compute import compute_table
 from instructgpt.evals.group_figure import group_win_rates
@@ -39,6 +39,7 @@ from instructgpt.evals.tables import (
     other_tables,
     table_by_model,
 )
+from instructgpt.evals.world import figures as world_figures
 
 Curves = Mapping[str, Curve]
 

@@ -24,8 +24,8 @@ from instructgpt.evals.plotting import (
     styled,
     title,
 )
-from instructgpt.evals.world_tasks import SETTINGS, TASKS
-from instructgpt.evals.world_truthful import PROMPTS
+from instructgpt.evals.world.tasks import SETTINGS, TASKS
+from instructgpt.evals.world.truthful import PROMPTS
 from instructgpt.world.beginnings import INSTRUCTIONS
 
 KEYS = ("world_truthful", "world_toxicity", "world_tasks")

@@ -10,7 +10,7 @@ from typing import Any
 
 from instructgpt.evals.interface import Results, Setting, Value
 from instructgpt.evals.intervals import mean_interval
-from instructgpt.evals.world_texts import MAX_RESPONSE, WIDTH, once_per_model
+from instructgpt.evals.world.texts import MAX_RESPONSE, WIDTH, once_per_model
 from instructgpt.inference import LanguageModel
 from instructgpt.world import World
 from instructgpt.world.suite import (

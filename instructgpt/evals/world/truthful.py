@@ -13,7 +13,7 @@ import numpy as np
 
 from instructgpt.evals.interface import Results, Setting, Value
 from instructgpt.evals.intervals import ratio_interval
-from instructgpt.evals.world_texts import MAX_RESPONSE, WIDTH, once_per_model
+from instructgpt.evals.world.texts import MAX_RESPONSE, WIDTH, once_per_model
 from instructgpt.inference import LanguageModel
 from instructgpt.world import Question, World
 from instructgpt.world.suite import truthful_texts
