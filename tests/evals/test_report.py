@@ -255,3 +255,11 @@ def test_series_leaves_out_what_is_not_a_number():
     ]
     steps, values = series(rows, "loss")
     assert steps.tolist() == [1, 5] and values.tolist() == [0.5, 0.75]
+
+
+def test_an_evaluator_of_ones_own_with_a_key_of_the_worlds_draws_nothing():
+    results = make_results()
+    results["evaluators"] = {"world_tasks": {"sft": {"mine": 0.5}}}
+    text = render_html(results, {})
+    assert "<h2>Tasks of language</h2>" in text and "<td>Mine</td>" in text
+    assert "Accuracy by task and model" not in text

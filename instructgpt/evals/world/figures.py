@@ -4,7 +4,7 @@ Each function takes the content of a `results.json`, and returns None where it h
 such numbers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,22 +33,24 @@ _GREY = "#d0d4d9"
 Numbers = Mapping[str, Any]
 
 
-def _found(results: Results, key: str) -> dict[str, Numbers]:
+def _found(results: Results, key: str, groups: Iterable[str]) -> dict[str, Numbers]:
     """An evaluator's numbers by model, in the paper's order.
 
     GPT (prompted) is left out: these texts have no place for its examples, so that its
-    numbers are those of GPT.
+    numbers are those of GPT. So is what has other groups, such as those of a user's own
+    evaluator with this key.
     """
     found = results.get("evaluators", {}).get(key, {})
-    names = [n for n in model_names(results) if n in found and n != "gpt_prompted"]
-    names += [n for n in found if n not in names and n != "gpt_prompted"]
-    return {name: found[name] for name in names}
+    whole = [name for name in found if all(group in found[name] for group in groups)]
+    names = [name for name in model_names(results) if name in whole]
+    names += [name for name in whole if name not in names]
+    return {name: found[name] for name in names if name != "gpt_prompted"}
 
 
 @styled
 def truthful(results: Results) -> Figure | None:
     """Draws true answers in grey, and true and informative ones in colour (Fig. 6)."""
-    found = _found(results, "world_truthful")
+    found = _found(results, "world_truthful", PROMPTS)
     if not found:
         return None
     fig = Figure(figsize=(7.2, 2.9))
@@ -69,7 +71,7 @@ def truthful(results: Results) -> Figure | None:
 @styled
 def toxicity(results: Results) -> Figure | None:
     """Draws the mean toxicity of completions by instruction (Figs 7 and 39)."""
-    found = _found(results, "world_toxicity")
+    found = _found(results, "world_toxicity", INSTRUCTIONS)
     if not found:
         return None
     fig = Figure(figsize=(WIDTH, 2.8))
@@ -91,7 +93,7 @@ def toxicity(results: Results) -> Figure | None:
 @styled
 def tasks(results: Results) -> Figure | None:
     """Draws accuracies in each task, zero-shot and few-shot (Figs 28 and 29)."""
-    found = _found(results, "world_tasks")
+    found = _found(results, "world_tasks", SETTINGS)
     if not found:
         return None
     fig = Figure(figsize=(7.2, 4.2))
