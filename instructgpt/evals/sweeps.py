@@ -41,7 +41,7 @@ _MEASURES = {
     "rm_score": _Measure("Reward model's score", "RM score"),
     "win_rate": _Measure("Win rate", "win rate"),
     "likert": _Measure("Likert score, gold judge", "Likert"),
-    "kl": _Measure("KL to the reference, nats per response", "KL", 1),
+    "kl": _Measure("KL to the reference, nats per response", "KL"),
     "pretrain_loss": _Measure("Held-out pretraining loss", "pretraining loss", 3),
     "response_length": _Measure("Tokens of a response", "tokens", 1),
     "accuracy_valid": _Measure("Accuracy, training labelers", "accuracy", 3),
