@@ -32,9 +32,9 @@ _WITH_CHECKSUM = (IDENTITY, FINISHED, MINUTES)  # files that hold their own chec
 # Folder of the answers that a stage has sampled so far. Each file knows what it was
 # made from, and is not used after a change of that.
 ANSWERS = "answers"
-VALUES = "values"  # folder of a sweep's runs, by value
+RUNS = "runs"  # folder of the workdirs of stages that a stage runs by itself
 # Folders and files of a workdir that no other stage reads.
-_OWN = ("checkpoints", "samples", VALUES, WANDB_FOLDER, WANDB_FILE)
+_OWN = ("checkpoints", "samples", RUNS, WANDB_FOLDER, WANDB_FILE)
 # Files of a run whose config may still change, because it has trained nothing.
 BEGUN = {CONFIG, IDENTITY, LOCK, ANSWERS}
 

@@ -1,6 +1,6 @@
 """Runs a stage once for each of some values of a key, and measures what each leaves.
 
-The runs start from a finished recipe, and each has its own folder, `values/VALUE`. The
+The runs start from a finished recipe, and each has its own folder, `runs/VALUE`. The
 same command resumes: finished runs are left as they are, and so is one that diverged,
 which has a row that says so. More values may be added to a sweep that is finished.
 """

@@ -17,7 +17,7 @@ from instructgpt.evals.interface import Value
 from instructgpt.evals.language import HeldOutLoss
 from instructgpt.evals.measures import Yardstick
 from instructgpt.evals.preferences import reward_rates
-from instructgpt.identity import ANSWERS, VALUES, is_finished, of_workdir, read_json
+from instructgpt.identity import ANSWERS, RUNS, is_finished, of_workdir, read_json
 from instructgpt.inference import LanguageModel
 from instructgpt.manifest import value_checksum
 from instructgpt.models.config import ModelConfig
@@ -131,7 +131,7 @@ class Measuring:
         for name in dict.fromkeys(filter(None, names)):
             path = self._sweep.source(name)
             if self._policies and is_finished(path):
-                kept = self._context.workdir / VALUES / f"{name}.json"
+                kept = self._context.workdir / RUNS / f"{name}.json"
                 run = self._loss if name == "pretrain" else self._policy
                 out[name] = self._kept(kept, path, functools.partial(run, path, None))
         return out

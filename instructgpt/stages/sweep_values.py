@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from instructgpt.errors import UserError, about
-from instructgpt.identity import VALUES, flat, is_path
+from instructgpt.identity import RUNS, flat, is_path
 from instructgpt.paths import from_shell, resolve
 from instructgpt.ranges import FolderPath
 from instructgpt.sharding import MeshConfig, make_mesh
@@ -77,7 +77,7 @@ class Sweep(NamedTuple):
 
     def folder(self, point: Point) -> Path:
         """The folder of a value, in which each of its stages has a workdir."""
-        return self.workdir / VALUES / point.folder
+        return self.workdir / RUNS / point.folder
 
     def source(self, name: str, point: Point | None = None) -> Path:
         """The workdir of a stage: the value's own if it makes one, or the recipe's."""

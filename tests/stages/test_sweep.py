@@ -53,7 +53,7 @@ def test_beta_measures_each_value_and_takes_more(run, tmp_path, capsys):
     config = get_config("beta", run.workdir, grid="0")
     sweep.run(config, workdir)
     ((key, row),) = rows_of(workdir).items()
-    saved = json.loads((workdir / "values/0/ppo_ptx/config.json").read_text())
+    saved = json.loads((workdir / "runs/0/ppo_ptx/config.json").read_text())
     assert key == ("0", "ppo_ptx")
     assert saved["ppo"]["kl_coef"] == 0.0 == row["sets"]["ppo.kl_coef"]
     assert set(row["numbers"]) == NUMBERS and row["pfs_days"] > 0
@@ -74,7 +74,7 @@ def test_beta_measures_each_value_and_takes_more(run, tmp_path, capsys):
     # One value more runs this value alone.
     config.sweep.grid = "0,0.2"
     sweep.run(config, workdir)
-    kept = snapshot(workdir / "values" / "0")
+    kept = snapshot(workdir / "runs" / "0")
     assert kept == {path: before[path] for path in kept}
     assert list(rows_of(workdir)) == [("0", "ppo_ptx"), ("0.2", "ppo_ptx")]
 
@@ -115,7 +115,7 @@ def test_a_size_is_several_keys_and_a_chain_of_stages(run, tmp_path):
     assert list(rows) == [("1/16/2", "pretrain"), ("1/16/2", "rl_init")]
     # The KL is measured against the value's own reference, of the same size.
     assert rows["1/16/2", "rl_init"]["numbers"]["kl"] == [0, 0, 0]
-    own = tmp_path / "size" / "values" / "1_16_2"
+    own = tmp_path / "size" / "runs" / "1_16_2"
     assert {p.name for p in own.iterdir() if p.is_dir()} == {"pretrain", "rl_init"}
     saved = json.loads((own / "rl_init" / "config.json").read_text())
     assert saved["init"]["path"] == "../pretrain"
@@ -210,14 +210,14 @@ def test_a_recipe_that_is_not_there_is_named_before_any_run(run, tmp_path):
     says = r"config\.measure\.reward: .*nothing/reward.*--config\.sweep\.recipe=WORKDIR"
     with pytest.raises(UserError, match=says):
         sweep.run(config, tmp_path / "beta")
-    assert not (tmp_path / "beta" / "values").exists()
+    assert not (tmp_path / "beta" / "runs").exists()
 
 
 def test_a_start_that_is_not_there_is_named_before_any_run(run, tmp_path):
     config = get_config("own", run.workdir, stage="sft", key="init.step", grid="6,99")
     with pytest.raises(UserError, match=r"at 99: config\.stages\.sft\.init: .*99"):
         sweep.run(config, tmp_path / "steps")
-    assert not (tmp_path / "steps" / "values").exists()
+    assert not (tmp_path / "steps" / "runs").exists()
 
 
 @pytest.mark.parametrize("name", [n for n in sweep_config.SWEEPS if n != "own"])
