@@ -22,6 +22,10 @@ prompts; all else is in instructgpt/stages/sweep_values.py and sweep_models.py.
 | size | Fig. 1 | the policy, from pretraining on, with one RM for all sizes |
 | p3 | Fig. 13 | demonstrations of SFT, each seen once |
 
+In Fig. 34 the KL is measured against GPT, not RL's initial policy:
+`--config.stages.ppo.reference_init.path=RECIPE/pretrain` and
+`--config.measure.reference=pretrain` do that.
+
 Cost: `mini` is as many runs of a stage as it has values; the stage's part of the
 recipe's 9.7 minutes is in configs/recipe.py.
 """
