@@ -234,7 +234,9 @@ def _draw(ax: Axes, results: Results, name: str) -> None:
                 transform=ax.get_xaxis_transform(),
             )
     for stage, numbers in results["beside"].items():
-        if name in numbers and not (name == "kl" and stage != "sft"):
+        # RL starts from another model than SFT, which has forgotten most of the text.
+        aside = name == "kl" or (name == "pretrain_loss" and stage == "sft")
+        if name in numbers and not aside:
             kind = look(_LOOKS.get(stage, stage))
             ax.axhline(
                 _interval(numbers[name])[0],
