@@ -6,7 +6,7 @@
     python -m instructgpt.main --config=configs/sweep.py \
         --workdir=runs/mini/sweeps/mine \
         --config.sweep.stage=ppo_ptx --config.sweep.key=ppo.clip \
-        --config.sweep.values=0.1,0.2,0.4
+        --config.sweep.grid=0.1,0.2,0.4
 
 A variant is a sweep and, after an underscore, a size, by default `mini`: `beta_smoke`,
 `gamma_1.3b`. `own`, the default, names nothing, see the second command. A sweep ends in
@@ -21,6 +21,10 @@ prompts; all else is in instructgpt/stages/sweep_values.py and sweep_models.py.
 | rate | Fig. 38 | the policy's learning rate |
 | size | Fig. 1 | the policy, from pretraining on, with one RM for all sizes |
 | p3 | Fig. 13 | demonstrations of SFT, each seen once |
+
+In Fig. 34 the KL is measured against GPT, not RL's initial policy:
+`--config.stages.ppo.reference_init.path=RECIPE/pretrain` and
+`--config.measure.reference=pretrain` do that.
 
 Cost: `mini` is as many runs of a stage as it has values; the stage's part of the
 recipe's 9.7 minutes is in configs/recipe.py.
@@ -120,13 +124,13 @@ def get_config(variant: str = "own") -> ConfigDict:
     config.stage, config.name = "sweep", f"sweep:{variant}"
     found = SWEEPS[name]
     config.sweep = filled(SweepConfig, **found.settings)
-    config.sweep.values = found.mini if size == "mini" else found.paper
+    config.sweep.grid = found.mini if size == "mini" else found.paper
     # Sampled answers to validation prompts; test prompts are for one last report.
     config.measure = filled(MeasureConfig)
     if size in ("smoke", "mini"):
         config.measure.window = 96
     if size == "smoke":
-        config.sweep.values = _SMOKE.get(name, "")
+        config.sweep.grid = _SMOKE.get(name, "")
         config.measure.batch_size = 16
     if name == "p3":  # without repeats, as the paper's baselines were trained (C.5)
         config.stages.sft.train.num_epochs = 1

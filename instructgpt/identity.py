@@ -49,7 +49,7 @@ FREE_KEYS = (
     *("data.dir", "data.jsonl", "data.tokenizer", "evaluate.curves"),
     *("checkpoints.verify", "resume.changed", "trackers"),
     # A sweep whose values or measurements change runs and measures what is missing.
-    *("sweep.recipe", "sweep.values", "sweep.measured", "sweep.axis"),
+    *("sweep.recipe", "sweep.grid", "sweep.measured", "sweep.axis"),
     *("measure.split", "measure.num_prompts", "measure.batch_size", "measure.window"),
     *("measure.baseline", "measure.select", "measure.reference", "measure.reward"),
 )

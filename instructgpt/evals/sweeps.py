@@ -41,7 +41,7 @@ _MEASURES = {
     "rm_score": _Measure("Reward model's score", "RM score"),
     "win_rate": _Measure("Win rate", "win rate"),
     "likert": _Measure("Likert score, gold judge", "Likert"),
-    "kl": _Measure("KL to the reference, nats per response", "KL", 1),
+    "kl": _Measure("KL to the reference, nats per response", "KL"),
     "pretrain_loss": _Measure("Held-out pretraining loss", "pretraining loss", 3),
     "response_length": _Measure("Tokens of a response", "tokens", 1),
     "accuracy_valid": _Measure("Accuracy, training labelers", "accuracy", 3),
@@ -234,7 +234,9 @@ def _draw(ax: Axes, results: Results, name: str) -> None:
                 transform=ax.get_xaxis_transform(),
             )
     for stage, numbers in results["beside"].items():
-        if name in numbers and not (name == "kl" and stage != "sft"):
+        # RL starts from another model than SFT, which has forgotten most of the text.
+        aside = name == "kl" or (name == "pretrain_loss" and stage == "sft")
+        if name in numbers and not aside:
             kind = look(_LOOKS.get(stage, stage))
             ax.axhline(
                 _interval(numbers[name])[0],

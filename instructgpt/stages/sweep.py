@@ -110,7 +110,7 @@ def _results(
     runs = [(point, point_config(config, sweep, point)) for point in sweep.points]
     measuring = Measuring(context, sweep, measure)
     for point, stages in runs:
-        with about(f"config.sweep.values, at {point.text}"):
+        with about(f"config.sweep.grid, at {point.text}"):
             _check_inputs(context, stages, sweep, point)
             recipe.check_same(stages, sweep.folder(point), sweep.chain)
     rows, began = [], time.monotonic()

@@ -41,7 +41,7 @@ class SweepConfig:
     key: str = ""
     # The values, with commas, or with semicolons where a value itself has commas.
     # Values of keys that are set together have slashes between them: 1/64,2/128.
-    values: str = ""
+    grid: str = ""
     recipe: FolderPath = "../.."  # the workdir of a finished recipe
     measured: str = ""  # names of the stages that are measured; "": the last
     axis: str = ""  # what the figure calls the values; "": the keys
@@ -119,7 +119,7 @@ def read_sweep(config: ConfigDict, workdir: Path) -> Sweep:
         run = point_config(config, sweep, point)
         for name in chain:
             stage = recipe.stage_config(run, name)
-            what = f"config.sweep.values, at {point.text}"
+            what = f"config.sweep.grid, at {point.text}"
             with about(what), recipe.recipe_keys(name, stage, ()):
                 mesh = build(MeshConfig, stage.mesh, where="config.mesh")
                 check_config(stage, make_mesh(mesh))
@@ -235,18 +235,18 @@ def _find_key(config: ConfigDict, chain: Sequence[str], key: str) -> tuple[str, 
 def _points(
     config: ConfigDict, settings: SweepConfig, keys: Sequence[tuple[str, str]]
 ) -> tuple[Point, ...]:
-    split = ";" if ";" in settings.values else ","
-    texts = [text.strip() for text in settings.values.split(split) if text.strip()]
+    split = ";" if ";" in settings.grid else ","
+    texts = [text.strip() for text in settings.grid.split(split) if text.strip()]
     if not texts:
         raise UserError(
-            "config.sweep.values is empty; give values with commas between them"
+            "config.sweep.grid is empty; give values with commas between them"
         )
     points: list[Point] = []
     for text in texts:
         parts = text.split("/") if len(keys) > 1 else [text]
         if len(parts) != len(keys):
             raise UserError(
-                f"config.sweep.values: {text!r} has {len(parts)} parts, and "
+                f"config.sweep.grid: {text!r} has {len(parts)} parts, and "
                 f"config.sweep.key={settings.key} names {len(keys)} keys; give a part "
                 "for each, with slashes between them"
             )
@@ -257,11 +257,11 @@ def _points(
         for other in points:
             if other.values == values or other.folder == Point(text, values).folder:
                 raise UserError(
-                    f"config.sweep.values: {other.text!r} and {text!r} are the same; "
+                    f"config.sweep.grid: {other.text!r} and {text!r} are the same; "
                     "give each value once"
                 )
         if any(key == SEED and value < 0 for (_, key), value in values.items()):
-            raise UserError(f"config.sweep.values: seed {text}; give 0 or more")
+            raise UserError(f"config.sweep.grid: seed {text}; give 0 or more")
         points.append(Point(text, values))
     return tuple(points)
 
@@ -288,6 +288,6 @@ def _value(config: ConfigDict, name: str, key: str, text: str) -> Any:
     except (ValueError, KeyError, SyntaxError, TypeError) as error:
         words = _WORDS.get(kind, "several values with commas between them")
         raise UserError(
-            f"config.sweep.values: {text!r} is not {words}, which "
+            f"config.sweep.grid: {text!r} is not {words}, which "
             f"config.stages.{name}.{key} must be"
         ) from error

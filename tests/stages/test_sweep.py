@@ -11,9 +11,12 @@ from configs import sweep as sweep_config
 from instructgpt.errors import UserError
 from instructgpt.models.config import ModelConfig
 from instructgpt.stages import STAGES, recipe, sweep
+from instructgpt.stages.opening import take_typed
 from instructgpt.stages.sweep_values import data_block, point_config, read_sweep
+from tests.configs.test_flags import parse
 from tests.stages.recipe_run import Finished, finished
 
+REPO = Path(__file__).resolve().parents[2]
 NUMBERS = {
     *("rm_score", "win_rate", "likert", "utility", "kl"),
     *("response_length", "pretrain_loss"),
@@ -47,7 +50,7 @@ def snapshot(folder: Path) -> dict[Path, int]:
 
 def test_beta_measures_each_value_and_takes_more(run, tmp_path, capsys):
     workdir = tmp_path / "beta"
-    config = get_config("beta", run.workdir, values="0")
+    config = get_config("beta", run.workdir, grid="0")
     sweep.run(config, workdir)
     ((key, row),) = rows_of(workdir).items()
     saved = json.loads((workdir / "runs/0/ppo_ptx/config.json").read_text())
@@ -69,9 +72,9 @@ def test_beta_measures_each_value_and_takes_more(run, tmp_path, capsys):
     sweep.run(config, workdir)
     assert snapshot(workdir) == before
     # One value more runs this value alone.
-    config.sweep.values = "0,0.2"
+    config.sweep.grid = "0,0.2"
     sweep.run(config, workdir)
-    kept = snapshot(workdir / "values" / "0")
+    kept = snapshot(workdir / "runs" / "0")
     assert kept == {path: before[path] for path in kept}
     assert list(rows_of(workdir)) == [("0", "ppo_ptx"), ("0.2", "ppo_ptx")]
 
@@ -79,7 +82,7 @@ def test_beta_measures_each_value_and_takes_more(run, tmp_path, capsys):
 def test_a_run_that_diverges_has_a_row_and_is_not_run_again(
     run, tmp_path, monkeypatch, capsys
 ):
-    keys = dict(stage="sft", key="optimizer.learning_rate", values="1e30,1e-3")
+    keys = dict(stage="sft", key="optimizer.learning_rate", grid="1e30,1e-3")
     config = get_config("rate", run.workdir, **keys)
     config.measure.num_prompts = 4
     sweep.run(config, tmp_path / "rate")
@@ -102,7 +105,7 @@ def test_a_run_that_diverges_has_a_row_and_is_not_run_again(
 
 
 def test_a_size_is_several_keys_and_a_chain_of_stages(run, tmp_path):
-    keys = dict(stage="pretrain,rl_init", measured="pretrain,rl_init", values="1/16/2")
+    keys = dict(stage="pretrain,rl_init", measured="pretrain,rl_init", grid="1/16/2")
     config = get_config("size", run.workdir, **keys)
     config.stages.pretrain.train.num_steps = 2
     config.stages.rl_init.train.num_epochs = 1
@@ -112,7 +115,7 @@ def test_a_size_is_several_keys_and_a_chain_of_stages(run, tmp_path):
     assert list(rows) == [("1/16/2", "pretrain"), ("1/16/2", "rl_init")]
     # The KL is measured against the value's own reference, of the same size.
     assert rows["1/16/2", "rl_init"]["numbers"]["kl"] == [0, 0, 0]
-    own = tmp_path / "size" / "values" / "1_16_2"
+    own = tmp_path / "size" / "runs" / "1_16_2"
     assert {p.name for p in own.iterdir() if p.is_dir()} == {"pretrain", "rl_init"}
     saved = json.loads((own / "rl_init" / "config.json").read_text())
     assert saved["init"]["path"] == "../pretrain"
@@ -134,7 +137,7 @@ def test_runs_read_the_recipe_except_for_what_the_sweep_makes(tmp_path):
 
 
 def test_demonstrations_are_limited(run, tmp_path):
-    config = get_config("p3", run.workdir, values="32,64")
+    config = get_config("p3", run.workdir, grid="32,64")
     config.measure.num_prompts = 4
     sweep.run(config, tmp_path / "p3")
     fewer, more = rows_of(tmp_path / "p3").values()
@@ -142,7 +145,7 @@ def test_demonstrations_are_limited(run, tmp_path):
 
 
 def test_a_reward_model_is_measured_by_rankings(run, tmp_path):
-    keys = dict(stage="reward", key="optimizer.learning_rate", values="1e-3")
+    keys = dict(stage="reward", key="optimizer.learning_rate", grid="1e-3")
     config = get_config("own", run.workdir, **keys)
     sweep.run(config, tmp_path / "reward")
     (row,) = rows_of(tmp_path / "reward").values()
@@ -156,17 +159,17 @@ WRONG = [
     (dict(key="ppo.kl_coeff"), r"no key 'ppo\.kl_coeff'; did you mean 'ppo\.kl_coef'"),
     (dict(key=""), r"config\.sweep\.key is empty"),
     (dict(key="data.world_seed"), "the recipe's models know one world"),
-    (dict(values="0.1,high"), "'high' is not a number, which config.stages.ppo_ptx"),
-    (dict(key="rollout.epochs", values="1.5"), r"'1\.5' is not a whole number"),
-    (dict(key="ppo.whiten_advantages", values="yes"), "'yes' is not true or false"),
-    (dict(values="0.1,0.10"), r"'0\.1' and '0\.10' are the same"),
-    (dict(values=""), r"config\.sweep\.values is empty"),
+    (dict(grid="0.1,high"), "'high' is not a number, which config.stages.ppo_ptx"),
+    (dict(key="rollout.epochs", grid="1.5"), r"'1\.5' is not a whole number"),
+    (dict(key="ppo.whiten_advantages", grid="yes"), "'yes' is not true or false"),
+    (dict(grid="0.1,0.10"), r"'0\.1' and '0\.10' are the same"),
+    (dict(grid=""), r"config\.sweep\.grid is empty"),
     (dict(key="ppo.clip,ppo.kl_coef"), "has 1 parts, and .* names 2 keys"),
     (
-        dict(values="0.1,-1"),
+        dict(grid="0.1,-1"),
         r"at -1: config\.stages\.ppo_ptx\.ppo\.kl_coef=-1\.0:",
     ),
-    (dict(key="ppo.ptx_coef", values="1,0"), "at 0: .*go together"),
+    (dict(key="ppo.ptx_coef", grid="1,0"), "at 0: .*go together"),
     (dict(measured="sft"), r"config\.sweep\.measured: 'sft' is not in"),
 ]
 
@@ -180,20 +183,41 @@ def test_a_mistake_is_one_line_before_any_run(keys, says, tmp_path):
     assert not (tmp_path / "beta").exists()
 
 
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_flags_name_a_sweep_of_ones_own(tmp_path):
+    given = {
+        "sweep.stage": "ppo_ptx",
+        "sweep.key": "ppo.kl_coef",
+        "sweep.grid": "0,0.02,1e-1",
+        "sweep.recipe": "runs/mini",
+        "stages.ppo_ptx.init.path": "other/rl_init",
+    }
+    flags = [f"--config.{key}={value}" for key, value in given.items()]
+    config = parse(f"{REPO}/configs/sweep.py:own_smoke", *flags)
+    take_typed(config, given, tmp_path / "mine")
+    found = read_sweep(config, tmp_path / "mine")
+    values = [value for point in found.points for value in point.values.values()]
+    assert values == [0.0, 0.02, 0.1] and {type(value) for value in values} == {float}
+    assert found.recipe == Path("runs/mini").absolute()
+    stage = point_config(config, found, found.points[0]).stages.ppo_ptx
+    assert Path(stage.init.path) == Path("other/rl_init").absolute()
+    assert Path(stage.reward_init.path) == Path("runs/mini/reward").absolute()
+
+
 def test_a_recipe_that_is_not_there_is_named_before_any_run(run, tmp_path):
     config = get_config("beta", tmp_path / "nothing")
     config.data.dir = str(run.workdir / "data")
     says = r"config\.measure\.reward: .*nothing/reward.*--config\.sweep\.recipe=WORKDIR"
     with pytest.raises(UserError, match=says):
         sweep.run(config, tmp_path / "beta")
-    assert not (tmp_path / "beta" / "values").exists()
+    assert not (tmp_path / "beta" / "runs").exists()
 
 
 def test_a_start_that_is_not_there_is_named_before_any_run(run, tmp_path):
-    config = get_config("own", run.workdir, stage="sft", key="init.step", values="6,99")
+    config = get_config("own", run.workdir, stage="sft", key="init.step", grid="6,99")
     with pytest.raises(UserError, match=r"at 99: config\.stages\.sft\.init: .*99"):
         sweep.run(config, tmp_path / "steps")
-    assert not (tmp_path / "steps" / "values").exists()
+    assert not (tmp_path / "steps" / "runs").exists()
 
 
 @pytest.mark.parametrize("name", [n for n in sweep_config.SWEEPS if n != "own"])
