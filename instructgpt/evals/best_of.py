@@ -18,7 +18,6 @@ from instructgpt.evals.intervals import mean_interval
 from instructgpt.evals.plotting import (
     INK,
     WIDTH,
-    annotate,
     error_lengths,
     look,
     styled,
@@ -160,7 +159,13 @@ def _draw_curve(ax: Axes, rows: Sequence[Mapping[str, Any]], name: str) -> None:
     ax.fill_between(x, values[:, 1], values[:, 2], color="#0072b2", alpha=0.15, lw=0)
     ax.plot(x, values[:, 0], "o-", color="#0072b2", ms=4, label="best of n")
     for row, at, value in zip(rows, x, values[:, 0], strict=True):
-        if row["n"] not in (2, 3):  # they would lie on their neighbours
-            annotate(ax, at, value, f"n = {row['n']}", offset=(0, 7))
-    ax.margins(y=0.2)
-    ax.spines["left"].set_color(INK)
+        # Below the curve, which rises first, so that the band is not hidden.
+        ax.annotate(
+            f"n = {row['n']}" if row["n"] == 1 else f"{row['n']}",
+            (at, value),
+            xytext=(4, -11),
+            textcoords="offset points",
+            color=INK,
+            fontsize=8.5,
+        )
+    ax.margins(x=0.07, y=0.15)
