@@ -19,8 +19,8 @@ if __name__ == "__main__":  # before the slow imports below
     stop_in_one_line("")
 
 from instructgpt.errors import UserError
-from instructgpt.evals.comparison import Comparison
-from instructgpt.evals.runs import open_runs
+from instructgpt.evals.report.comparison import Comparison
+from instructgpt.evals.report.runs import open_runs
 from instructgpt.outputs import in_one_line, new_file
 from instructgpt.paths import from_shell
 

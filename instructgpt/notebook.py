@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instructgpt.evals.plotting import to_png
+from instructgpt.evals.report.plotting import to_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -84,7 +84,7 @@ from instructgpt.cli import keep_programs, silence_libraries
 from instructgpt.data.documents import TokenWindows
 from instructgpt.data.transforms import encode_prompt
 from instructgpt.evals.language import make_loss_evaluator
-from instructgpt.evals.plotting import styled
+from instructgpt.evals.report.plotting import styled
 from instructgpt.generation import make_sampler
 from instructgpt.inference import LanguageModel, RewardModel
 from instructgpt.inference.programs import sampling_ids

@@ -79,9 +79,9 @@ import jax
 
 from configs import recipe as recipe_config
 from instructgpt.cli import keep_programs, silence_libraries
-from instructgpt.evals import figures
-from instructgpt.evals.report import load_curves, load_results
-from instructgpt.evals.tables import format_results_table
+from instructgpt.evals.report import figures
+from instructgpt.evals.report.tables import format_results_table
+from instructgpt.evals.report.writing import load_curves, load_results
 from instructgpt.inference import LanguageModel, RewardModel
 from instructgpt.metrics import read_metrics
 from instructgpt.notebook import picture, table

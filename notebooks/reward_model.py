@@ -79,7 +79,7 @@ from matplotlib.figure import Figure
 from configs import recipe as recipe_config
 from instructgpt.cli import keep_programs, silence_libraries
 from instructgpt.data.transforms import encode_comparison
-from instructgpt.evals.plotting import INK, MUTED, styled
+from instructgpt.evals.report.plotting import INK, MUTED, styled
 from instructgpt.inference import LanguageModel, RewardModel
 from instructgpt.losses import pairwise_ranking
 from instructgpt.models.transformer import ScalarModel

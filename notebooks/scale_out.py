@@ -81,7 +81,7 @@ from configs import sft as sft_config
 from instructgpt.batches import TokenBatch
 from instructgpt.cli import keep_programs, silence_libraries
 from instructgpt.errors import UserError
-from instructgpt.evals.plotting import styled
+from instructgpt.evals.report.plotting import styled
 from instructgpt.models.config import ModelConfig
 from instructgpt.models.transformer import Transformer
 from instructgpt.notebook import picture, table

@@ -12,8 +12,8 @@ import pytest
 
 from configs import recipe
 from instructgpt.compare import main
-from instructgpt.evals.comparison import Comparison
-from instructgpt.evals.runs import open_runs
+from instructgpt.evals.report.comparison import Comparison
+from instructgpt.evals.report.runs import open_runs
 from instructgpt.identity import Identity, write_json
 from instructgpt.stages.recipe import stage_config
 from tests.evals.fake_results import make_results
@@ -186,7 +186,7 @@ def test_what_is_no_run_ends_in_one_line(tmp_path, capsys):
 
 
 def test_curves_share_a_scale():
-    from instructgpt.evals.overlays import text_curves
+    from instructgpt.evals.report.overlays import text_curves
 
     rows = {
         "a": [{"step": s, "kl": s} for s in range(9)],

@@ -8,8 +8,8 @@ import pytest
 
 from configs import common
 from configs.sweep import SWEEPS
-from instructgpt.evals.report import load_results
-from instructgpt.evals.tables import format_interval
+from instructgpt.evals.report.tables import format_interval
+from instructgpt.evals.report.writing import load_results
 
 REPO = Path(__file__).resolve().parents[1]
 PAGES = sorted(

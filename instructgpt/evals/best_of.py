@@ -15,14 +15,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from instructgpt.evals.intervals import mean_interval
-from instructgpt.evals.plotting import (
+from instructgpt.evals.report.plotting import (
     INK,
     WIDTH,
     error_lengths,
     look,
     styled,
 )
-from instructgpt.evals.tables import format_interval
+from instructgpt.evals.report.tables import format_interval
 from instructgpt.progress import format_table
 
 # Measures of an answer -> their names in tables and figures, and the ends of the scale.

@@ -7,7 +7,7 @@ work that a remat policy does again does not, nor evaluation.
 
 from collections.abc import Mapping
 
-from instructgpt.evals.plotting import MODELS, Curve, Results, title
+from instructgpt.evals.report.plotting import MODELS, Curve, Results, title
 
 METRIC = "pfs_days"  # of a metrics.jsonl: the run's compute so far
 # Stages -> petaflop/s-days that the paper gives of its models of 175B (§5.1).

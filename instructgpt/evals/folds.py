@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from instructgpt.evals.plotting import (
+from instructgpt.evals.report.plotting import (
     INK,
     MUTED,
     WIDTH,

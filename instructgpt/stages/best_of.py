@@ -26,7 +26,7 @@ from instructgpt.evals.best_of import (
     interval_of,
 )
 from instructgpt.evals.intervals import mean_interval
-from instructgpt.evals.plotting import to_png
+from instructgpt.evals.report.plotting import to_png
 from instructgpt.identity import ANSWERS, check_left, is_finished, read_json
 from instructgpt.inference import LanguageModel, RewardModel
 from instructgpt.inference.kept import KeptRows

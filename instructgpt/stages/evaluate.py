@@ -25,13 +25,13 @@ from instructgpt.evals.found import Found, commit, run_evaluators, run_judges
 from instructgpt.evals.judgements import as_line
 from instructgpt.evals.preference import GPT_LIKE
 from instructgpt.evals.ranking_accuracy import reward_rates
-from instructgpt.evals.report import (
+from instructgpt.evals.report.tables import describe_results, format_results_table
+from instructgpt.evals.report.writing import (
     load_curves,
     load_results,
     show_report,
     write_report,
 )
-from instructgpt.evals.tables import describe_results, format_results_table
 from instructgpt.identity import (
     ANSWERS,
     MINUTES,

@@ -23,7 +23,7 @@ from instructgpt.data.sources import build_jsonl
 from instructgpt.distributed import first_then_others, on_first
 from instructgpt.errors import UserError, about
 from instructgpt.evals.folds import folds_figure, folds_table, summary
-from instructgpt.evals.plotting import to_png
+from instructgpt.evals.report.plotting import to_png
 from instructgpt.identity import RUNS, flat, is_finished, is_path, read_json
 from instructgpt.metrics import read_metrics
 from instructgpt.outputs import new_file

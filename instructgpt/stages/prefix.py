@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from instructgpt.distributed import first_then_others, is_first
 from instructgpt.errors import UserError, about
 from instructgpt.evals.intervals import mean_interval
-from instructgpt.evals.tables import format_interval
+from instructgpt.evals.report.tables import format_interval
 from instructgpt.identity import ANSWERS, read_json
 from instructgpt.inference import LanguageModel
 from instructgpt.paths import resolve

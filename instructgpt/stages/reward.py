@@ -31,7 +31,7 @@ from instructgpt.evals.ranking_accuracy import (
     accuracy_interval,
     make_ranking_evaluator,
 )
-from instructgpt.evals.tables import format_interval
+from instructgpt.evals.report.tables import format_interval
 from instructgpt.inference import RewardModel
 from instructgpt.loop import Job, train
 from instructgpt.models.config import ModelConfig

@@ -18,7 +18,7 @@ from instructgpt.distributed import on_first
 from instructgpt.errors import DivergedError, UserError, about
 from instructgpt.evals.compute import spent
 from instructgpt.evals.found import commit
-from instructgpt.evals.sweeps import format_sweep, write_sweep_report
+from instructgpt.evals.report.sweeps import format_sweep, write_sweep_report
 from instructgpt.identity import (
     FINISHED,
     check_left,

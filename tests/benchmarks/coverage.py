@@ -19,7 +19,7 @@ REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO))
 
 from instructgpt.evals.intervals import ratio_intervals  # noqa: E402
-from instructgpt.evals.tables import markdown_table  # noqa: E402
+from instructgpt.evals.report.tables import markdown_table  # noqa: E402
 
 PROMPTS = (5, 20, 500)
 RATES = (0.05, 0.5, 0.95)

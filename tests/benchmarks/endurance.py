@@ -32,7 +32,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from configs import recipe as recipe_config  # noqa: E402
 from instructgpt import loop  # noqa: E402
 from instructgpt.cli import keep_memory  # noqa: E402
-from instructgpt.evals.plotting import MODELS, STYLE  # noqa: E402
+from instructgpt.evals.report.plotting import MODELS, STYLE  # noqa: E402
 from instructgpt.progress import format_table  # noqa: E402
 from instructgpt.stages import recipe  # noqa: E402
 from tests.stages.compile_spy import compiled_so_far  # noqa: E402

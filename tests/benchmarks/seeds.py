@@ -19,9 +19,9 @@ REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO))
 
 from instructgpt.errors import UserError  # noqa: E402
-from instructgpt.evals.plotting import Results, label, model_names, title  # noqa: E402
-from instructgpt.evals.report import load_results  # noqa: E402
-from instructgpt.evals.tables import format_interval, markdown_table  # noqa: E402
+from instructgpt.evals.report.plotting import Results, label, model_names, title  # noqa: E402
+from instructgpt.evals.report.tables import format_interval, markdown_table  # noqa: E402
+from instructgpt.evals.report.writing import load_results  # noqa: E402
 
 Value = float | Sequence[float] | None  # a number, or it with its interval
 Numbers = dict[str, Value]  # column -> value

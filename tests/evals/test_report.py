@@ -6,10 +6,10 @@ import re
 import pytest
 
 from instructgpt.errors import UserError
-from instructgpt.evals import figures
-from instructgpt.evals.evaluation_page import render_html
-from instructgpt.evals.plotting import series
-from instructgpt.evals.report import (
+from instructgpt.evals.report import figures
+from instructgpt.evals.report.evaluation_page import render_html
+from instructgpt.evals.report.plotting import series
+from instructgpt.evals.report.writing import (
     format_results_table,
     load_results,
     write_report,
@@ -142,7 +142,9 @@ def test_a_comparison_by_the_reward_model_alone_says_so():
 )
 def test_missing_part_leaves_out_only_its_section(tmp_path, monkeypatch, key, sections):
     # Figures are made but not rendered, which is most of the time.
-    monkeypatch.setattr("instructgpt.evals.page.to_data_uri", lambda figure: "data:")
+    monkeypatch.setattr(
+        "instructgpt.evals.report.page.to_data_uri", lambda figure: "data:"
+    )
     path = write_results(tmp_path)
     results = load_results(path)
     del results[key]

@@ -2,7 +2,11 @@
 
 import json
 
-from instructgpt.evals.sweeps import format_sweep, sweep_figure, write_sweep_report
+from instructgpt.evals.report.sweeps import (
+    format_sweep,
+    sweep_figure,
+    write_sweep_report,
+)
 
 VALUES = {"0": (3.1, 0.31), "0.02": (2.4, 0.48), "0.2": (1.6, 0.61)}
 

@@ -10,7 +10,7 @@ from configs import sft as sft_config
 from instructgpt import truthful
 from instructgpt.convert.importing import import_checkpoint
 from instructgpt.errors import UserError
-from instructgpt.evals.tables import format_results_table
+from instructgpt.evals.report.tables import format_results_table
 from instructgpt.identity import ANSWERS
 from instructgpt.inference import language_model
 from instructgpt.stages import common, evaluate, sft

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from instructgpt.evals.compute import compute_table
-from instructgpt.evals.report import load_results
-from instructgpt.evals.tables import format_results_table
+from instructgpt.evals.report.tables import format_results_table
+from instructgpt.evals.report.writing import load_results
 from instructgpt.metrics import read_metrics
 from instructgpt.stages import pretrain
 from tests.stages.recipe_run import Finished, finished, get_config

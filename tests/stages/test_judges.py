@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 from instructgpt.errors import UserError
 from instructgpt.evals.judgements import Judgement
 from instructgpt.evals.preference import summarise
-from instructgpt.evals.report import load_results
-from instructgpt.evals.tables import format_results_table
+from instructgpt.evals.report.tables import format_results_table
+from instructgpt.evals.report.writing import load_results
 from instructgpt.identity import BEGUN
 from instructgpt.inference import language_model
 from instructgpt.stages import evaluate, label, ppo, recipe

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from instructgpt.evals.plotting import (
+from instructgpt.evals.report.plotting import (
     INK,
     MODELS,
     Results,
@@ -17,7 +17,7 @@ from instructgpt.evals.plotting import (
     model_names,
     styled,
 )
-from instructgpt.evals.tables import short_task
+from instructgpt.evals.report.tables import short_task
 
 # A panel shows the first of these metrics that its benchmark has.
 _FIRST = (

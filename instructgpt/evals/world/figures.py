@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from instructgpt.evals.plotting import (
+from instructgpt.evals.report.plotting import (
     INK,
     MUTED,
     WIDTH,

@@ -4,10 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from instructgpt.errors import UserError
-from instructgpt.evals import overlays
-from instructgpt.evals.page import Model, Row, Section, Table, as_image, render_page
-from instructgpt.evals.plotting import Curve
-from instructgpt.evals.runs import (
+from instructgpt.evals.report import overlays
+from instructgpt.evals.report.page import (
+    Model,
+    Row,
+    Section,
+    Table,
+    as_image,
+    render_page,
+)
+from instructgpt.evals.report.plotting import Curve
+from instructgpt.evals.report.runs import (
     Difference,
     Run,
     StageRun,
@@ -15,7 +22,7 @@ from instructgpt.evals.runs import (
     notes,
     stage_groups,
 )
-from instructgpt.evals.tables import format_interval, numbers_of
+from instructgpt.evals.report.tables import format_interval, numbers_of
 from instructgpt.progress import format_number, format_table
 
 # The metrics that the terminal shows unless others are asked for.

@@ -9,12 +9,12 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from instructgpt.errors import UserError
-from instructgpt.evals import figures
 from instructgpt.evals.benchmarks.figure import benchmark_figure
-from instructgpt.evals.evaluation_page import render_html
-from instructgpt.evals.group_figure import group_win_rates
-from instructgpt.evals.plotting import Curve, Results, label, model_names, to_png
-from instructgpt.evals.tables import format_results_table, numbers_of
+from instructgpt.evals.report import figures
+from instructgpt.evals.report.evaluation_page import render_html
+from instructgpt.evals.report.group_figure import group_win_rates
+from instructgpt.evals.report.plotting import Curve, Results, label, model_names, to_png
+from instructgpt.evals.report.tables import format_results_table, numbers_of
 from instructgpt.evals.world import figures as world_figures
 from instructgpt.metrics import MetricWriter, read_metrics
 from instructgpt.outputs import new_file

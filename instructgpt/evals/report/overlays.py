@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from instructgpt.evals.plotting import WIDTH, Curve, draw_line, series, styled
+from instructgpt.evals.report.plotting import WIDTH, Curve, draw_line, series, styled
 
 # Okabe and Ito's colours without yellow, which is hard to see on white.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1f2328")

@@ -7,11 +7,11 @@ left out.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from instructgpt.evals import figures
 from instructgpt.evals.benchmarks.figure import benchmark_figure
 from instructgpt.evals.compute import compute_table
-from instructgpt.evals.group_figure import group_win_rates
-from instructgpt.evals.page import (
+from instructgpt.evals.report import figures
+from instructgpt.evals.report.group_figure import group_win_rates
+from instructgpt.evals.report.page import (
     Answer,
     Model,
     Row,
@@ -21,7 +21,7 @@ from instructgpt.evals.page import (
     as_image,
     render_page,
 )
-from instructgpt.evals.plotting import (
+from instructgpt.evals.report.plotting import (
     Curve,
     Results,
     label,
@@ -29,7 +29,7 @@ from instructgpt.evals.plotting import (
     model_names,
     title,
 )
-from instructgpt.evals.tables import (
+from instructgpt.evals.report.tables import (
     agreement_table,
     benchmark_table,
     flag_table,

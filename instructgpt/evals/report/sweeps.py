@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from instructgpt.evals.page import Row, Section, Table, as_image, render_page
-from instructgpt.evals.plotting import (
+from instructgpt.evals.report.page import Row, Section, Table, as_image, render_page
+from instructgpt.evals.report.plotting import (
     GRID,
     MUTED,
     WIDTH,
@@ -19,8 +19,8 @@ from instructgpt.evals.plotting import (
     title,
     to_png,
 )
-from instructgpt.evals.report import load_results
-from instructgpt.evals.tables import format_interval
+from instructgpt.evals.report.tables import format_interval
+from instructgpt.evals.report.writing import load_results
 from instructgpt.outputs import new_file
 from instructgpt.progress import format_count, format_table
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from instructgpt.evals.compute import compute_table
-from instructgpt.evals.plotting import Results, label, model_names, title
+from instructgpt.evals.report.plotting import Results, label, model_names, title
 from instructgpt.progress import format_table
 
 

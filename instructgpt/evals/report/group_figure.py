@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from instructgpt.evals.plotting import (
+from instructgpt.evals.report.plotting import (
     INK,
     WIDTH,
     Results,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from instructgpt import locks
 from instructgpt.errors import UserError
-from instructgpt.evals.report import load_results
+from instructgpt.evals.report.writing import load_results
 from instructgpt.identity import (
     CONFIG,
     FINISHED,

@@ -1,6 +1,6 @@
 """A page of sections, with embedded pictures, that needs no other file.
 
-`report.html.jinja` has the layout.
+`page.html.jinja` has the layout.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import jinja2
 from matplotlib.figure import Figure
 
-from instructgpt.evals.plotting import to_data_uri
+from instructgpt.evals.report.plotting import to_data_uri
 
-_TEMPLATE = "report.html.jinja"
+_TEMPLATE = "page.html.jinja"
 
 
 class Model(NamedTuple):

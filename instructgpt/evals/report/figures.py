@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from instructgpt.evals.plotting import (
+from instructgpt.evals.report.plotting import (
     INK,
     MUTED,
     WIDTH,
