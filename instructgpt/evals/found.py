@@ -133,8 +133,9 @@ class Found(NamedTuple):
         for key, found in self.judged.items():
             for name, entry in models.items():
                 numbers = nested(found.models[name].numbers)
+                # It is the same for all judges.
+                entry["words"] = numbers.pop("words")
                 if judges[key] == "reward":
-                    entry["words"] = numbers["words"]
                     entry |= {
                         shown: numbers[own]
                         for own, shown in _BY_REWARD.items()

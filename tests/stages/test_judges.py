@@ -125,7 +125,8 @@ def test_a_judge_and_an_evaluator_of_ones_own(workdir):
     assert set(judged) == {"gpt", "sft"}
     value, low, high = judged["gpt"]["win_rate"]
     assert 0 <= low <= value <= high <= 1
-    assert judged["sft"]["score"][0] == -judged["sft"]["words"][0]
+    words = results["models"]["sft"]["words"]
+    assert judged["sft"]["score"][0] == -words[0]
     measured = results["evaluators"]["capitals"]
     assert set(measured) == {"gpt", "sft", "rl_init"}
     assert measured["sft"]["log_prob"] < 0

@@ -1,10 +1,11 @@
 """Draws win rates by groups of labelers and kinds of prompts (paper, Fig. 3)."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from instructgpt.evals.report.plotting import (
     INK,
@@ -18,10 +19,11 @@ from instructgpt.evals.report.plotting import (
 )
 
 _FIELDS = ("labelers, distribution", "labelers", "distribution")
+# Groups in the order of the panels, and their names.
 _WORDS = {
-    "training": "training labelers",
-    "heldout": "held-out labelers",
-    "instructgpt": "instructions",
+    "training": "Training labelers",
+    "heldout": "Held-out labelers",
+    "instructgpt": "Instructions",
     "gpt3": "GPT-3 prompts",
 }
 
@@ -37,22 +39,31 @@ def group_win_rates(results: Results) -> Figure | None:
     if not groups:
         return None
     names = [n for n in model_names(results) if any(n in g for g in groups.values())]
-    fig = Figure(figsize=(WIDTH, 0.7 + 1.9 * ((len(groups) + 1) // 2)))
-    axes = fig.subplots((len(groups) + 1) // 2, 2, sharey=True, squeeze=False).ravel()
-    for ax, (group, rates) in zip(axes, groups.items(), strict=False):
+    rows = math.ceil(len(groups) / 2)
+    fig = Figure(figsize=(WIDTH, 0.9 + 1.6 * rows))
+    axes = fig.subplots(rows, 2, sharey=True, squeeze=False).ravel()
+    for ax, group in zip(axes, sorted(groups, key=_place), strict=False):
         ax.axhline(0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         for x, name in enumerate(names):
-            if name in rates:
-                _draw(ax, x, rates[name], name)
-        ax.set_xticks(range(len(names)), [label(results, n) for n in names])
-        ax.tick_params(axis="x", rotation=30)
+            if name in groups[group]:
+                rate, kind = groups[group][name], look(name)
+                bars = error_lengths(np.array([rate], float))
+                ax.errorbar([x], rate[:1], bars, fmt=kind.marker, color=kind.color)
+        ax.set_xticks([])
         ax.set_xlim(-0.6, len(names) - 0.4)
         ax.set_ylim(0, 1)
-        words = (_WORDS.get(part, part) for part in group.split(", "))
-        ax.set_title(", ".join(words).capitalize(), fontsize=8.5)
+        words = [_WORDS.get(part, part) for part in group.split(", ")]
+        ax.set_title(", ".join(words), fontsize=8.5)
     for ax in axes[len(groups) :]:
         ax.set_axis_off()
     fig.supylabel("Win rate against SFT", fontsize=9)
+    fig.legend(
+        handles=[_key(results, name) for name in names],
+        loc="outside lower center",
+        ncols=len(names),
+        columnspacing=1.4,
+        handletextpad=0.3,
+    )
     return fig
 
 
@@ -64,7 +75,16 @@ def _groups(results: Results) -> Mapping[str, Mapping[str, Sequence[float]]]:
     return {}
 
 
-def _draw(ax: Axes, x: int, rate: Sequence[float], name: str) -> None:
+def _place(group: str) -> list[int]:
+    """Where a group's panel is: those of the table first."""
+    order = list(_WORDS)
+    parts = group.split(", ")
+    return [order.index(part) if part in order else len(order) for part in parts]
+
+
+def _key(results: Results, name: str) -> Line2D:
+    """A model's entry in the legend."""
     kind = look(name)
-    bars = error_lengths(np.array([rate], float))
-    ax.errorbar([x], rate[:1], bars, fmt=kind.marker, color=kind.color, ms=6)
+    return Line2D(
+        [], [], ls="", marker=kind.marker, color=kind.color, label=label(results, name)
+    )
