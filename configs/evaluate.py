@@ -86,7 +86,7 @@ def get_config(variant: str = "mini") -> ConfigDict:
     config.evaluate.curves = tuple(f"../{name}" for name in stages)
     config.evaluate.num_prompts = 3196
     config.evaluate.batch_size = 100
-    config.evaluate.num_samples = 12  # prompts shown side by side in the report
+    config.evaluate.num_samples = 60  # prompts shown side by side in the report
     config.evaluate.window = 0  # the model's context length
     common.apply(config, variant, VARIANTS)
     return config

@@ -43,7 +43,7 @@ class Page(html.parser.HTMLParser):
         self.close()
 
     def handle_starttag(self, tag, attrs):
-        if tag not in ("img", "meta"):  # they have no end tag
+        if tag not in ("img", "input", "meta"):  # they have no end tag
             self.open.append(tag)
         self.sources += [value for name, value in attrs if name in ("src", "href")]
 
@@ -69,8 +69,8 @@ def test_report_is_one_complete_file(tmp_path):
         kind, data = source.split(";base64,")
         assert kind == "data:image/svg+xml"
         assert base64.b64decode(data, validate=True).rstrip().endswith(b"</svg>")
-    # Nothing is fetched: no scripts, no style sheets, no fonts.
-    assert not re.search(r"<script|<link|@import|url\(", text)
+    # Nothing is fetched: no script files, no style sheets, no fonts.
+    assert not re.search(r"<script\s|<link|@import|url\(", text)
     png = (tmp_path / "figure1.png").read_bytes()
     assert png.startswith(b"\x89PNG") and len(png) > 5_000
 
@@ -87,6 +87,19 @@ def test_text_of_models_cannot_break_the_page():
     text = render_html(results, {})
     assert "&lt;/article&gt;&lt;b&gt;&amp;" in text
     assert not Page(text).open
+
+
+def test_samples_can_be_filtered_by_use_case():
+    results = make_results()
+    for row, category in zip(results["samples"], ("chat", "a<b", "chat"), strict=True):
+        results["samples"] = [*results["samples"][1:], {**row, "category": category}]
+    text = render_html(results, {})
+    (options,) = re.findall(r"<select>(.*?)</select>", text, re.DOTALL)
+    assert re.findall("<option>(.*)</option>", options) == ["A&lt;b", "Chat"]
+    kinds = re.findall('<article data-category="(.*?)">', text)
+    assert kinds == ["Chat", "A&lt;b", "Chat"]
+    results["samples"] = results["samples"][:1]
+    assert '<p class="filter">' not in render_html(results, {})
 
 
 def test_numbers_that_have_no_place_of_their_own_are_shown_by_name():
