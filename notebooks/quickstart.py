@@ -242,9 +242,11 @@ picture(figures.ppo_curves(curves))
 # judge knows the truth about the world, and has trained none of them. A model's win
 # rate is how often its answer is preferred to that of the SFT model, with a 95 %
 # interval. "GPT (prompted)" is the pretrained model with a few solved examples before
-# the prompt.
+# the prompt; which ones, the reward model chooses first, by the answers to validation
+# prompts.
 
 # %%
+run("prefix")
 run("evaluate")
 results = load_results(WORKDIR / "evaluate" / "results.json")
 if SMOKE:

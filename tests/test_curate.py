@@ -65,6 +65,7 @@ def test_a_set_is_curated_and_ready_to_be_built(prompts, tmp_path, capsys):
         "style": "",
         "task": "",
         "reference": "",
+        "distribution": "",
     }
     line = {"split": "train", "reason": "duplicate", "detail": "of 1"}
     assert read(out / "removed.jsonl") == [

@@ -34,6 +34,10 @@ CHANGES = {
     r"^tensorboard --logdir runs$": r"timeout 20 \g<0> || [ $? = 124 ]",  # a server
     # Models of the hub: a tiny one with the same kind of tokenizer.
     r"HuggingFaceTB/SmolLM2-135M(-Instruct)?": "$TINY_MODEL",
+    # What stands at runs/mini is of the smoke size.
+    r"evaluate\.py:mini --workdir=runs/mini/compared": (
+        "evaluate.py:smoke --workdir=runs/mini/compared"
+    ),
     # Evaluation sets of the hub: rows made by hand.
     r"--config\.evaluate\.limit=100": (
         "--config.evaluate.limit=2 --config.evaluate.sets=$EVALUATION_SETS"

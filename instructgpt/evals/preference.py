@@ -65,6 +65,7 @@ def summarise(
     """
     by_id = {record["id"]: record for record in records}
     main = _main_part(judgements, by_id)
+    judged_ids = {one.id for one in main}
     models = {}
     for name, texts in responses.items():
         own = [one for one in main if one.model == name]
@@ -74,7 +75,11 @@ def summarise(
             numbers["win_rate"] = rate
         numbers |= _means(own)
         numbers |= _likert_by_category(own, by_id)
-        words = [len(text.split()) for text in texts]
+        words = [
+            len(text.split())
+            for record, text in zip(records, texts, strict=True)
+            if record["id"] in judged_ids
+        ]
         numbers["words"] = mean_interval(words) if len(words) > 1 else float(words[0])
         every = [one for one in judgements if one.model == name]
         rows = [_row(found) for found in _by_prompt(every, by_id)]

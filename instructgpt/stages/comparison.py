@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from instructgpt.data.documents import TokenWindows
@@ -120,7 +121,9 @@ class Comparison:
             windows=_windows(context, settings),
             log=common.announce,
         )
-        judges, evaluators = named_blocks(config)
+        judges, evaluators = named_blocks(
+            config, people=settings.people, chat=settings.chat
+        )
         if not settings.models or _has_reward(settings, context):
             with about("config.evaluate.reward"):
                 loading.find(reward_init, context, scalar=True)
@@ -204,7 +207,8 @@ class Comparison:
                 continue
             model = self._model(name)
             if self._reads_alike(name, model):
-                measured[name] = run_evaluators(self.evaluators, model, records)
+                kept = folder / "measured" / name
+                measured[name] = self.measure(model, records, kept)
             texts = model.generate(
                 records,
                 temperature=entry.temperature,
@@ -215,6 +219,25 @@ class Comparison:
             )
             answers[name] = [t[0].strip("\n") for t in texts]
         return measured, answers
+
+    def measure(
+        self, model: LanguageModel, records: Sequence[Record], folder: Path
+    ) -> dict[str, Results]:
+        """The evaluators' results for a model, kept in a folder until the end."""
+        examples = model.wrap is not None
+        made_from = [self.context.identity.digest, model.weights, examples]
+        kept = KeptRows(folder, made_from=made_from)
+        if not kept.rows:
+            found = run_evaluators(self.evaluators, model, records)
+            rows = {
+                key: [
+                    {k: np.asarray(v).tolist() for k, v in one.numbers.items()},
+                    [dict(row) for row in one.rows],
+                ]
+                for key, one in found.items()
+            }
+            kept.add([rows])
+        return {key: Results(*one) for key, one in kept.rows[0].items()}
 
     def _model(self, name: str) -> LanguageModel:
         entry = self.entries[name]

@@ -21,7 +21,7 @@ from instructgpt.data.rows import Rows
 from instructgpt.distributed import on_first
 from instructgpt.errors import about
 from instructgpt.evals.compute import spent_by_stage
-from instructgpt.evals.found import Found, commit, run_evaluators, run_judges
+from instructgpt.evals.found import Found, commit, run_judges
 from instructgpt.evals.judgements import as_line
 from instructgpt.evals.preference import GPT_LIKE
 from instructgpt.evals.ranking_accuracy import reward_rates
@@ -114,7 +114,8 @@ def _evaluate(context: common.Context, config: ConfigDict) -> dict[str, Any]:
     measured, answers = comparison.ask(records, context.workdir / ANSWERS)
     if extra is not None:
         base = loading.language_model(extra.rl_init, context)
-        measured["rl_init"] = run_evaluators(comparison.evaluators, base, records)
+        kept = context.workdir / ANSWERS / "measured" / "rl_init"
+        measured["rl_init"] = comparison.measure(base, records, kept)
     _write_lines(context.workdir / TO_JUDGE, answer_lines(records, answers))
     judged = run_judges(comparison.judges, records, answers, baseline=settings.baseline)
     found = Found(answers, measured, judged)
@@ -123,7 +124,9 @@ def _evaluate(context: common.Context, config: ConfigDict) -> dict[str, Any]:
     for key, own in judged.items():
         lines = map(as_line, own.judgements)
         _write_lines(context.workdir / "judgements" / f"{key}.jsonl", lines)
-    judges, evaluators = named_blocks(config)
+    judges, evaluators = named_blocks(
+        config, people=settings.people, chat=settings.chat
+    )
     return {
         **found.numbers(
             labels={name: entry.label for name, entry in comparison.entries.items()},
@@ -258,4 +261,4 @@ def check(config: ConfigDict, blocks: dict[str, Any], mesh: Mesh) -> None:
     settings = blocks["evaluate"]
     if not settings.suite:
         check_entries(config, settings.models, baseline=settings.baseline)
-    check_named(config)
+    check_named(config, people=settings.people, chat=settings.chat)

@@ -22,33 +22,35 @@ NAMED: dict[str, tuple[Mapping[str, type], str]] = {
 
 
 def named_blocks(
-    config: ConfigDict,
+    config: ConfigDict, *, people: str, chat: str
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """The class name and the fields of each judge, and of each evaluator, by key.
 
-    Those that a flag of `config.evaluate` names are judges too.
+    Args:
+      config: The stage's config.
+      people: A file of people's judgements, a judge of its own; "": none.
+      chat: MODEL@ADDRESS of a language model that judges; "": none.
     """
     judges, evaluators = (
         config[block].to_dict() if block in config else {} for block in NAMED
     )
-    settings = config.evaluate
-    if settings.people:
-        judges["people"] = dict(name="people", path=settings.people)
-    if settings.chat:
-        model, at, address = settings.chat.partition("@")
+    if people:
+        judges["people"] = dict(name="people", path=people)
+    if chat:
+        model, at, address = chat.partition("@")
         if not model or not at or "://" not in address:
             raise UserError(
-                f"config.evaluate.chat={settings.chat!r}: give MODEL@ADDRESS, such as "
+                f"config.evaluate.chat={chat!r}: give MODEL@ADDRESS, such as "
                 "qwen@http://localhost:8000/v1"
             )
         judges["chat"] = dict(name="chat", model=model, address=address)
     return judges, evaluators
 
 
-def check_named(config: ConfigDict) -> None:
+def check_named(config: ConfigDict, *, people: str, chat: str) -> None:
     """Raises UserError if an evaluator or a judge is no class with such fields."""
     for block, (name, (known, method)) in zip(
-        named_blocks(config), NAMED.items(), strict=True
+        named_blocks(config, people=people, chat=chat), NAMED.items(), strict=True
     ):
         named_classes(block, known, method=method, where=f"config.{name}")
 

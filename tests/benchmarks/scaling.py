@@ -21,7 +21,7 @@ REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO))
 
 from instructgpt.cli import keep_memory  # noqa: E402
-from instructgpt.evals import plotting  # noqa: E402
+from instructgpt.evals.report import plotting  # noqa: E402
 from instructgpt.models.costs import forward  # noqa: E402
 from instructgpt.models.transformer import Transformer  # noqa: E402
 from instructgpt.state import params_layout  # noqa: E402

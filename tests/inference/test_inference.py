@@ -43,8 +43,11 @@ def load_json(path):
 def asked(run: Finished) -> list[dict]:
     """The records that the evaluate stage asked."""
     (world,) = (run.workdir / "data").glob("world-*")
-    source = open_source("prompts", world.name, run.workdir / "data", "test")
-    return [source[i] for i in range(len(source))]
+    found = []
+    for kind in ("prompts", "gpt_prompts"):
+        source = open_source(kind, world.name, run.workdir / "data", "test")
+        found += [source[i] for i in range(len(source))]
+    return found
 
 
 def test_a_checkpoint_gives_what_its_stage_gave_from_any_folder(
@@ -63,7 +66,10 @@ def test_a_checkpoint_gives_what_its_stage_gave_from_any_folder(
     )
     assert scores.dtype == np.float32
     results = load_json(run.workdir / "evaluate" / "results.json")
-    assert float(scores.mean()) == results["models"]["ppo"]["mean_score"]
+    # The table is of instructions.
+    instructions = [r["distribution"] == "instructgpt" for r in records]
+    mean = scores[np.array(instructions)].mean(dtype=np.float64)
+    assert mean == pytest.approx(results["models"]["ppo"]["mean_score"][0], rel=1e-6)
 
 
 def test_solved_examples_before_each_prompt(run):

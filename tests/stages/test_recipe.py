@@ -246,7 +246,7 @@ def test_results_compare_the_five_models(run):
     assert set(results["curves"]) == set(METRICS) - {"select"}
     assert all(set(row["responses"]) == set(MODELS) for row in results["samples"])
     for name in MODELS:
-        assert len(load_json(run.workdir, "evaluate", "samples", f"{name}.json")) == 32
+        assert len(load_json(run.workdir, "evaluate", "samples", f"{name}.json")) == 48
 
 
 def test_report_is_one_file_that_opens_offline(run):
@@ -352,7 +352,9 @@ def test_sizes_that_share_the_paper_s_reward_model_ask_for_it(size, tmp_path):
 def test_recipes_for_data_of_ones_own_end_with_the_judge_that_they_have(size):
     config = recipe_config.get_config(size)
     assert recipe.stage_order(config)[-1] == "evaluate"
-    assert config.stages.evaluate.judges.to_dict() == {"reward": {"name": "reward"}}
+    assert config.stages.evaluate.judges.to_dict() == {
+        "reward": {"name": "reward", "own_policies": True}
+    }
     assert config.stages.label.label.ranked_by == "people"
 
 
