@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from instructgpt.world import demonstrations as _demonstrations
+from instructgpt.world import suite
 from instructgpt.world.beginnings import Beginning, draw_beginnings
 from instructgpt.world.documents import draw_documents
 from instructgpt.world.facts import Facts, as_random, make_facts
+from instructgpt.world.gpt_prompts import DISTRIBUTION as GPT_DISTRIBUTION
 from instructgpt.world.gpt_prompts import draw_gpt_prompts
 from instructgpt.world.judge import Judgement, judge_response, toxicity
 from instructgpt.world.kinds import Style, Task
@@ -181,6 +183,7 @@ class World:
                 yield question.text
             for question in fact_questions(self.facts, split):
                 yield question.text
+            yield from suite.held_out_texts(self.facts, seed=self.seed, split=split)
         makers = {
             "demonstrations": self._demonstration_prompts,
             "prompts": self.ppo_prompts,
@@ -190,6 +193,8 @@ class World:
         for name, make in makers.items():
             for split, count in zip(SPLITS, sizes.get(name, (0, 0, 0)), strict=True):
                 for prompt in make(split, count) if split != "train" else ():
+                    if prompt.distribution == GPT_DISTRIBUTION:
+                        yield prompt.text
                     kind = KINDS[prompt.task.kind]
                     yield kind.prompt(prompt.task)
                     yield kind.question(prompt.task)

@@ -54,7 +54,7 @@ _FRAMES: dict[str, tuple[_Frame, ...]] = {
     "advert": (_Frame("A poster for {subject}:"), _Frame("Visit {subject}!")),
     "birthday": (_Frame("A birthday card for {subject}:"),),
     "list_class": (
-        _Frame("{number} {classes}:", "terse"),
+        _Frame("A note with {number} {classes}:", "terse"),
         _Frame("List of {number} {classes}:"),
     ),
     "residents": (_Frame("{number} people who live in {subject}:", "terse"),),
@@ -75,15 +75,21 @@ _FRAMES: dict[str, tuple[_Frame, ...]] = {
     "chat_harm": _TALK,
     "past_tense": (_Frame("Today: {source}\nIn the past:"),),
     "first_person": (_Frame("{source}\n{who} says:"),),
-    "polite": (_Frame("Some people say: {source} Polite people say:"),),
+    "polite": (_Frame("Rude: {source}\nPolite:"),),
     "summarise": (_Frame("{text}\nIn short:"), _Frame("Text: {text}\nSummary:")),
     "sentiment": (
         _Frame("Review: {text} Mood:", "terse"),
         _Frame("Review: {text} Answer:"),
     ),
-    "class_of": (_Frame("Word: {thing} Class:", "terse"), _Frame("{thing}:", "terse")),
+    "class_of": (
+        _Frame("Word: {thing} Class:", "terse"),
+        _Frame("What kind? {thing}:", "terse"),
+    ),
     "sum": (_Frame("{a} plus {b}:"), _Frame("The sum of {a} and {b}:", "terse")),
-    "odd_one_out": (_Frame("Words: {words}. Odd:", "terse"), _Frame("{words}:")),
+    "odd_one_out": (
+        _Frame("Words: {words}. Odd:", "terse"),
+        _Frame("Which of {words}:"),
+    ),
 }
 
 

@@ -6,8 +6,8 @@ stands in pretraining documents; the questions themselves stand in no training t
 """
 
 import random
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from instructgpt.world import phrases
 from instructgpt.world.facts import (
@@ -28,6 +28,7 @@ from instructgpt.world.misconceptions import (
     visitor_question,
 )
 
+_GUARDED = 300  # choices of each task that training text is searched for
 SHOTS = 3  # solved examples, which with the question fill about 80 tokens
 MOODS = ("positive", "negative")
 
@@ -97,7 +98,9 @@ def completion_choices(
     drawn = []
     for i in range(number):
         rng = random.Random(f"completion {seed} {split} {i}")
-        *before, (start, pair) = (_paragraph(facts, rng) for _ in range(shots + 1))
+        # An example about the same subject could tell how the paragraph ends.
+        subjects = rng.sample([*RESIDENTS, *TOWNS], shots + 1)
+        *before, (start, pair) = (_paragraph(facts, rng, s) for s in subjects)
         told = [f"{text} {phrases.phrase(*known)}." for text, known in before]
         attribute, right = pair
         others = rng.sample([v for v in VALUES[attribute] if v != right], 3)
@@ -110,13 +113,26 @@ def completion_choices(
     return drawn
 
 
-def _paragraph(facts: Facts, rng: random.Random) -> tuple[str, tuple[str, str]]:
-    """A sentence about a subject and the subject again, and a fact to end with."""
-    subject = rng.choice([*RESIDENTS, *TOWNS])
+def held_out_texts(facts: Facts, *, seed: int, split: str) -> Iterator[str]:
+    """Texts of the choices, of which none may stand in training text."""
+    drawn: dict[str, Any] = dict(seed=seed, split=split, number=_GUARDED, shots=0)
+    for choice in completion_choices(facts, **drawn):
+        yield choice.text
+    for choice in classification_choices(**drawn):
+        yield choice.text
+
+
+def _paragraph(
+    facts: Facts, rng: random.Random, subject: str
+) -> tuple[str, tuple[str, str]]:
+    """A sentence about a subject and the subject again, and a fact to end with.
+
+    Sentences in documents tell fewer facts.
+    """
     row = facts.table[subject]
     mistaken = {(m.subject, m.attribute) for m in facts.misconceptions}
     last = rng.choice([a for a in row if (subject, a) not in mistaken])
-    told = rng.sample([a for a in row if a != last], 2)
+    told = rng.sample([a for a in row if a != last], 4)
     first = phrases.sentence(subject, [(a, row[a]) for a in told])
     return f"{first} {subject}", (last, row[last])
 
@@ -124,7 +140,10 @@ def _paragraph(facts: Facts, rng: random.Random) -> tuple[str, tuple[str, str]]:
 def classification_choices(
     *, seed: int, split: str, number: int, shots: int
 ) -> list[Choice]:
-    """Reviews of two things, to be called positive or negative, as in SST."""
+    """Reviews of three things, to be called positive or negative, as in SST.
+
+    Reviews in documents are of one or two.
+    """
     drawn = []
     for i in range(number):
         rng = random.Random(f"classification {seed} {split} {i}")
@@ -139,6 +158,7 @@ def classification_choices(
 
 
 def _review(rng: random.Random, mood: str) -> str:
-    one, other = rng.sample(THINGS, 2)
-    first, second = rng.sample(GOOD if mood == "positive" else BAD, 2)
-    return f"The {one} was {first} and the {other} was {second}."
+    things = rng.sample(THINGS, 3)
+    words = rng.sample(GOOD if mood == "positive" else BAD, 3)
+    one, two, three = (f"the {t} was {w}" for t, w in zip(things, words, strict=True))
+    return f"{phrases.capital(one)}, {two} and {three}."

@@ -112,7 +112,7 @@ def small_config() -> ConfigDict:
     """Two models on eight prompts."""
     config = get_config().stages.evaluate
     config.models = {name: config.models[name] for name in ("gpt", "sft")}
-    config.evaluate.num_prompts, config.evaluate.comparisons = 8, ""
+    config.evaluate.update(num_prompts=8, gpt_prompts=0, comparisons="")
     return config
 
 

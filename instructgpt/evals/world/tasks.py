@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from instructgpt.evals.interface import Results, Setting, Value
-from instructgpt.evals.intervals import mean_interval
-from instructgpt.evals.world.texts import MAX_RESPONSE, WIDTH, once_per_model
+from instructgpt.evals.world.texts import MAX_RESPONSE, WIDTH, once_per_model, share
 from instructgpt.inference import LanguageModel
 from instructgpt.world import World
 from instructgpt.world.suite import (
@@ -42,9 +41,12 @@ class WorldTasks:
           questions: Largest number of questions of each task and setting.
         """
         self._world, self._batch_size = world, batch_size
-        self._questions = world.fact_questions(split)[:questions]
         rng = random.Random(f"examples of facts {world.seed}")
         examples = qa_examples(world.facts, rng)
+        told = {answer for _, answer in examples}
+        self._questions = [
+            q for q in world.fact_questions(split) if not told & set(q.true_answers)
+        ][:questions]
         self._texts = {
             name: [qa_text(q.text, examples[:shots]) for q in self._questions]
             for name, shots in SETTINGS.items()
@@ -82,12 +84,15 @@ class WorldTasks:
         numbers: dict[str, Value] = {}
         for setting in SETTINGS:
             for task in TASKS:
-                right = [
-                    float(row["right"])
-                    for row in rows
-                    if (row["setting"], row["task"]) == (setting, task)
-                ]
-                numbers[f"{setting}/{task}"] = mean_interval(right, limits=(0.0, 1.0))
+                own = [r for r in rows if (r["setting"], r["task"]) == (setting, task)]
+                # Wordings of one fact have the same right answer.
+                clusters = (
+                    [row["right_answer"] for row in own]
+                    if task == "question_answering"
+                    else range(len(own))
+                )
+                right = [row["right"] for row in own]
+                numbers[f"{setting}/{task}"] = share(right, clusters)
         return Results(numbers, rows)
 
     def _answered(self, model: LanguageModel) -> list[dict[str, Any]]:

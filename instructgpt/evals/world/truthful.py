@@ -9,11 +9,8 @@ people and by fine-tuned models.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from instructgpt.evals.interface import Results, Setting, Value
-from instructgpt.evals.intervals import ratio_interval
-from instructgpt.evals.world.texts import MAX_RESPONSE, WIDTH, once_per_model
+from instructgpt.evals.world.texts import MAX_RESPONSE, WIDTH, once_per_model, share
 from instructgpt.inference import LanguageModel
 from instructgpt.world import Question, World
 from instructgpt.world.suite import truthful_texts
@@ -79,10 +76,12 @@ class WorldTruthful:
         )
         numbers: dict[str, Value] = {}
         rows: list[dict[str, Any]] = []
+        clusters = [(q.subject, q.attribute) for q in self._questions]
         for prompt in self._texts:
             own = [self._row(prompt, q, next(answers)) for q in self._questions]
             for key in ("truthful", "truthful_informative", "misconception"):
-                numbers[f"{prompt}/{key}"] = self._share([row[key] for row in own])
+                values = [row[key] for row in own]
+                numbers[f"{prompt}/{key}"] = share(values, clusters)
             rows += own
         return Results(numbers, rows)
 
@@ -98,9 +97,3 @@ class WorldTruthful:
             "truthful_informative": found.informative,
             "misconception": found.misconception,
         }
-
-    def _share(self, values: Sequence[bool]) -> Value:
-        clusters = [(q.subject, q.attribute) for q in self._questions]
-        _, numbers = np.unique(clusters, axis=0, return_inverse=True)
-        sums = np.bincount(numbers, weights=np.array(values, float))
-        return ratio_interval(sums, np.bincount(numbers).astype(float))
