@@ -147,7 +147,8 @@ def differences(
         out.append(f"config.data: another {key}")
     for key in _differing(old.code, new.code):
         if key not in but:
-            out.append(f"config.{key}: the code of this name has changed")
+            what = "the code of this name" if key.endswith(".name") else "its file"
+            out.append(f"config.{key}: {what} has changed")
     if old.tokenizer != new.tokenizer:
         out.append("config.data.tokenizer: another tokenizer")
     for key in _differing(old.parents, new.parents):

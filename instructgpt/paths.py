@@ -78,10 +78,10 @@ def labelled(text: str) -> dict[str, str]:
     for entry in filter(None, map(str.strip, text.split(","))):
         label, equals, path = entry.rpartition("=")
         label = label if equals else os.path.basename(os.path.normpath(path))
-        if not label or not path or label in found:
+        if not label or not path or label in found or "/" in label:
             raise UserError(
                 f"{entry!r} in {text!r}: give LABEL=WORKDIR,LABEL=WORKDIR,… with "
-                "another label for each"
+                "another label for each, without a slash"
             )
         found[label] = path
     return found

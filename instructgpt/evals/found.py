@@ -203,7 +203,10 @@ class Found(NamedTuple):
             (
                 key
                 for key, found in self.judged.items()
-                if all(r.rows and "rating" in r.rows[0] for r in found.models.values())
+                if all(
+                    r.rows and all("rating" in row for row in r.rows)
+                    for r in found.models.values()
+                )
             ),
             "",
         )

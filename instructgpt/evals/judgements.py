@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 from instructgpt.data.origins.tables import table_rows
 from instructgpt.errors import UserError, shown
 
+_FLAG = "flags."  # begins the name of a table's column for a flag
+_CELLS = {"true": True, "True": True, "false": False, "False": False, "": None}
 LIKERT = (1.0, 7.0)  # the ends of the scale of overall quality
 
 
@@ -118,7 +120,7 @@ def _check(one: Judgement, where: str) -> None:
         try:
             good = not isinstance(value, bool | str) and math.isfinite(value)
             good = good and low <= value <= high
-        except TypeError:
+        except (TypeError, OverflowError):
             good = False
         if not good or (name == "rank" and value != int(value)):
             says = {
@@ -200,7 +202,9 @@ def judged_rows(path: str | Path, *, models: Sequence[str]) -> list[JudgedRow]:
 def _from_row(value: Any, where: str) -> tuple[Judgement, str | None]:
     if not isinstance(value, Mapping):
         raise UserError(f"{where}: expected an object, found {type(value).__name__}")
-    known = {*Judgement._fields, "response", "prompt", "category"}
+    # A file may be the one of answers with columns added.
+    known = {*Judgement._fields, "response", "prompt", "category", "history"}
+    value = _with_flags(value, where)
     unknown = sorted(set(value) - known)
     if unknown:
         raise UserError(
@@ -210,29 +214,50 @@ def _from_row(value: Any, where: str) -> tuple[Judgement, str | None]:
     fields = {k: v for k, v in value.items() if k in Judgement._fields}
     fields = {k: v for k, v in fields.items() if v is not None}
     for name in ("id", "model"):
-        if not fields.get(name):
+        if fields.get(name) in (None, ""):
             raise UserError(f"{where}: field {name!r} is missing")
-    for name in ("id", "labeler"):
+    for name in ("id", "labeler", "group", "sheet"):
         if type(fields.get(name)) is int:
             fields[name] = str(fields[name])
-    for name, kind in (("likert", float), ("rank", int), ("score", float)):
+    for name in ("likert", "rank", "score"):
         if isinstance(fields.get(name), str):  # a cell of CSV
             try:
-                fields[name] = kind(fields[name])
+                fields[name] = float(fields[name])
             except ValueError as error:
-                raise UserError(f"{where}: {name} is {fields[name]!r}") from error
+                raise UserError(
+                    f"{where}: {name} is {fields[name]!r}; give a number"
+                ) from error
     one = Judgement(**fields)
     _check(one, where)
     one = _plain(one)
     if one.likert is one.rank is one.score is None and not one.flags:
         raise UserError(f"{where}: says nothing; give likert, flags, rank or score")
     response = value.get("response")
-    if response is not None and (not isinstance(response, str) or not response.strip()):
-        raise UserError(
-            f"{where}: the judged answer, `response`, is empty; fill it in, or leave "
-            "the field out"
-        )
+    if not isinstance(response, str | None):
+        raise UserError(f"{where}: response is {shown(response)}; give a text")
     return one, response
+
+
+def _with_flags(value: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A row whose flags are a mapping.
+
+    In tables a flag is a column `flags.NAME` of its own, or all are JSON in a cell. A
+    flag without a value does not apply.
+    """
+    row = dict(value)
+    flags = row.get("flags")
+    if isinstance(flags, str):
+        try:
+            flags = json.loads(flags) if flags.strip() else {}
+        except ValueError as error:
+            raise UserError(f"{where}: flags are no JSON: {shown(flags)}") from error
+    flags = dict(flags) if isinstance(flags, Mapping) else flags
+    for name in [name for name in row if name.startswith(_FLAG)]:
+        cell = row.pop(name)
+        flags = {**(flags or {}), name.removeprefix(_FLAG): _CELLS.get(cell, cell)}
+    if isinstance(flags, dict):
+        flags = {name: given for name, given in flags.items() if given is not None}
+    return row | ({} if flags is None else {"flags": flags})
 
 
 def as_line(one: Judgement) -> str:

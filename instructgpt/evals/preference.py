@@ -130,16 +130,24 @@ def sheets(
 
 
 def _main_part(
-    judgements: Sequence[Judgement], records: Mapping[str, Record]
+    judgements: Sequence[Judgement],
+    records: Mapping[str, Record],
+    *,
+    but: Sequence[str] = (),
 ) -> list[Judgement]:
-    """The judgements of the headline numbers; all, if none is left otherwise."""
+    """The judgements of the headline numbers; all, if none is left otherwise.
+
+    Those are of instructions, and not of held-out labelers; `but` names what is not
+    restricted: "distribution" or "labelers".
+    """
     found: list[Judgement] = list(judgements)
-    checks: tuple[Callable[[Judgement], bool], ...] = (
-        lambda one: records[one.id].get("distribution", "") != GPT_LIKE,
-        lambda one: one.group != HELD_OUT,
-    )
-    for check in checks:
-        found = [one for one in found if check(one)] or found
+    checks: dict[str, Callable[[Judgement], bool]] = {
+        "distribution": lambda one: records[one.id].get("distribution", "") != GPT_LIKE,
+        "labelers": lambda one: one.group != HELD_OUT,
+    }
+    for name, check in checks.items():
+        if name not in but:
+            found = [one for one in found if check(one)] or found
     return found
 
 
@@ -248,8 +256,10 @@ def _groups(
     }
     out: Groups = {}
     for field, key in keys.items():
+        # Each table varies one thing: the others are as in the first table.
+        own = _main_part(judgements, records, but=field.split(", "))
         parts: dict[str, list[Judgement]] = {}
-        for one in judgements:
+        for one in own:
             if key(one):
                 parts.setdefault(key(one), []).append(one)
         if len(parts) < 2:

@@ -224,8 +224,9 @@ class Comparison:
         self, model: LanguageModel, records: Sequence[Record], folder: Path
     ) -> dict[str, Results]:
         """The evaluators' results for a model, kept in a folder until the end."""
-        examples = model.wrap is not None
-        made_from = [self.context.identity.digest, model.weights, examples]
+        identity, examples = self.context.identity, model.wrap is not None
+        code = {k: v for k, v in identity.code.items() if k.startswith("evaluators.")}
+        made_from = [identity.config, identity.data, code, model.weights, examples]
         kept = KeptRows(folder, made_from=made_from)
         if not kept.rows:
             found = run_evaluators(self.evaluators, model, records)
@@ -278,7 +279,11 @@ class Comparison:
         size = self.settings.batch_size
         while len(kept.rows) < len(texts):
             part = texts[len(kept.rows) : len(kept.rows) + size]
-            found = self.functions[name](part)
+            try:
+                found = self.functions[name](part)
+            except Exception as error:
+                what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                raise UserError(f"model {name}: its function raised {what}") from error
             whole = isinstance(found, list | tuple) and len(found) == len(part)
             if not whole or not all(isinstance(x, str) for x in found):
                 raise UserError(

@@ -89,7 +89,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     if not is_finished(context.workdir):
         on_first(lambda: common.announce(f"{config.name}: wrote {write_report(path)}"))
         on_first(lambda: show_report(path, context.metrics))
-        if settings.suite:
+        if settings.suite or settings.models:  # a recipe shows its own at the end
             on_first(lambda: show(context.workdir))
     else:
         common.announce(f"{config.name}: finished before; see {path}")

@@ -1,5 +1,6 @@
 """The evaluators and judges of a comparison: those that its config names."""
 
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,13 +39,22 @@ def named_blocks(
         judges["people"] = dict(name="people", path=people)
     if chat:
         model, at, address = chat.partition("@")
-        if not model or not at or "://" not in address:
+        if not model or not at or not _is_address(address):
             raise UserError(
                 f"config.evaluate.chat={chat!r}: give MODEL@ADDRESS, such as "
                 "qwen@http://localhost:8000/v1"
             )
         judges["chat"] = dict(name="chat", model=model, address=address)
     return judges, evaluators
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(text)
+        named = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        return False
+    return named and parts.scheme in ("http", "https") and text.isprintable()
 
 
 def check_named(config: ConfigDict, *, people: str, chat: str) -> None:

@@ -253,7 +253,8 @@ def finish(context: Context) -> None:
 def _inputs(values: Mapping[str, Any], workdir: Path) -> dict[str, str]:
     """Checksums of files and functions that a stage reads, by key."""
     out = {}
-    for key in ("evaluate.toxicity", "evaluate.judges", "prefix.file"):
+    keys = ("evaluate.toxicity", "evaluate.judges", "evaluate.people", "prefix.file")
+    for key in keys:
         given = values.get(key) or ""
         if given and Path(resolve(given, workdir)).is_file():
             out[key] = file_checksum(Path(resolve(given, workdir)))

@@ -154,7 +154,7 @@ def read_templates(path: Path) -> dict[str, str]:
       UserError: the file cannot be read, or a prefix does not hold {prompt} once.
     """
     try:
-        lines = [*path.read_text(encoding="utf-8").splitlines(), _BETWEEN]
+        lines = [*path.read_text(encoding="utf-8-sig").splitlines(), _BETWEEN]
     except (OSError, ValueError) as error:
         raise UserError(
             f"config.prefix.file: {path} cannot be read as text ({error})"
@@ -165,6 +165,8 @@ def read_templates(path: Path) -> dict[str, str]:
         if line.strip() != _BETWEEN:
             continue
         template = "\n".join(lines[first - 1 : number - 1]).strip("\n")
+        if not template and found:  # after the last line of ---
+            break
         if template.count(_PROMPT) != 1:
             raise UserError(
                 f"{path}:{first}: this prefix holds {_PROMPT} "

@@ -55,6 +55,11 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """
     workdir = Path(workdir).absolute()
     sweep = read_sweep(config, workdir)
+    if not sweep.recipe.is_dir():
+        raise UserError(
+            f"config.sweep.recipe: there is no folder {sweep.recipe}; name the workdir "
+            "of a finished recipe by --config.sweep.recipe=WORKDIR"
+        )
     measure = common.block_of(config, "measure", MeasureConfig)
     path = workdir / RESULTS
     wanted = {

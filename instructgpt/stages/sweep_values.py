@@ -106,6 +106,8 @@ def read_sweep(config: ConfigDict, workdir: Path) -> Sweep:
                 f"{settings.stage!r}"
             )
     keys = [_find_key(config, chain, key) for key in _names(settings.key)]
+    if len(set(keys)) < len(keys):
+        raise UserError(f"config.sweep.key={settings.key!r} names a key twice")
     if not keys:
         raise UserError(
             "config.sweep.key is empty; name a key of the stage, such as ppo.kl_coef"

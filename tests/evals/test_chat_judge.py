@@ -141,7 +141,7 @@ def test_a_preference_for_what_comes_first_is_no_win(server, tmp_path):
     assert rate_of(found) == 0.5
 
 
-@pytest.mark.parametrize("fault", [500, "late", "not JSON at all", "null"])
+@pytest.mark.parametrize("fault", [500, "late", "not JSON", "null", '{"choices": 3}'])
 def test_a_judge_that_fails_loses_no_finished_row(server, tmp_path, fault):
     """It fails from the third request on, and is well again at the next start."""
     server.misbehave = lambda number: fault if number > 2 else None
@@ -150,11 +150,7 @@ def test_a_judge_that_fails_loses_no_finished_row(server, tmp_path, fault):
         judge.judge(RECORDS, ANSWERS)
     assert "\n" not in str(error.value)
     kept = (tmp_path / "replies.jsonl").read_text().splitlines()
-    # What came without a verdict is kept too, and not asked for again.
-    assert len(kept) == (6 if fault == "null" else 2)
-    if fault == "null":
-        assert "4 of 6 replies of judge end in no verdict" in str(error.value)
-        return
+    assert len(kept) == 2
     assert "127.0.0.1" in str(error.value) and "2 replies are kept in" in str(
         error.value
     )
@@ -177,3 +173,41 @@ def test_a_reply_that_lies_in_format_is_asked_for_again(server, tmp_path):
     assert len(server.asked) == 7 and server.asked[1]["temperature"] == 1.0
     assert rate_of(found) == RATE
     assert "0 questions without a verdict" in lines[0]
+
+
+def test_a_pair_that_is_judged_in_one_order_only_is_left_out(server, tmp_path):
+    """What it says may be no more than which answer came first."""
+    no = json.dumps(_reply("I cannot say."))
+    server.misbehave = lambda number: no if number == 2 else None
+    lines: list[str] = []
+    found = make(server, tmp_path, lines, workers=1, retries=0).judge(RECORDS, ANSWERS)
+    assert {one.id for one in found} == {"p1", "p2", "p3"}
+    assert "1 pairs with one verdict only are left out" in lines[1]
+    # More than half of them: no judge at all.
+    server.misbehave = lambda number: no
+    with pytest.raises(UserError, match="6 of 6 replies of judge end in no verdict"):
+        make(server, tmp_path / "other", workers=1, retries=0).judge(RECORDS, ANSWERS)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("Verdict: A", (1, 2)),
+        ("**Verdict:** B.", (2, 1)),
+        ("Verdict: A tie.", (1, 1)),
+        ("Verdict: tie", (1, 1)),
+        ("Verdict: A or B", None),
+        ("Verdict: A/B", None),
+        ("A is better", None),
+    ],
+)
+def test_a_verdict_is_the_end_of_its_line(server, tmp_path, text, says):
+    server.misbehave = lambda number: json.dumps(_reply(text))
+    judge = make(server, tmp_path, workers=1, retries=0)
+    records, answers = RECORDS[:1], {name: texts[:1] for name, texts in ANSWERS.items()}
+    if says is None:
+        with pytest.raises(UserError, match="2 of 2 replies"):
+            judge.judge(records, answers)
+        return
+    found = judge.judge(records, answers)
+    assert tuple(one.rank for one in found if one.sheet == "ppo, sft") == says

@@ -105,6 +105,11 @@ def test_held_out_labelers_are_a_group_of_their_own():
     assert judged.models["ppo"].numbers["win_rate"][0] == 0
     groups = judged.groups["labelers"]
     assert groups["heldout"]["ppo"][0] == 1 and groups["training"]["ppo"][0] == 0
+    # Prompts of GPT-3 are in no table but those by distribution.
+    found += ranks("p3", 2, 1, labeler="a", group="training")
+    groups = summarise(found, RECORDS, ANSWERS, baseline="sft").groups
+    assert groups["labelers"]["training"]["ppo"][0] == 0
+    assert groups["distribution"]["gpt3"]["ppo"][0] == 1
     # Without a rating of each answer there are no rows.
     assert judged.models["ppo"].rows == ()
 
@@ -181,19 +186,25 @@ def test_a_file_of_judgements_comes_back(tmp_path):
     rows = judged_rows(path, models=["sft", "ppo"])
     assert [row.judgement for row in rows] == given
     table = tmp_path / "judgements.csv"
-    table.write_text("id,model,likert,rank,labeler\np0,ppo,4.5,,7\np1,sft,,2,\n")
+    flags = "flags.hallucination,flags"
+    table.write_text(
+        f"id,model,likert,rank,labeler,{flags}\n"
+        'p0,ppo,4.5,,7,true,"{""harmful_advice"": false}"\n'
+        "p1,sft,,2.0,,,\n"  # as a table with gaps has a rank
+    )
     rows = judged_rows(table, models=["sft", "ppo"])
-    assert rows[0].judgement == Judgement("p0", "ppo", likert=4.5, labeler="7")
+    found = {"hallucination": True, "harmful_advice": False}
+    assert rows[0].judgement == Judgement(
+        "p0", "ppo", likert=4.5, labeler="7", flags=found
+    )
     assert rows[1].judgement == Judgement("p1", "sft", rank=2)
 
 
 LINES = {
     "unknown model": ('{"id": "p0", "model": "flan", "rank": 1}', "'flan'; the compa"),
     "doubled": ('{"id": "p", "model": "ppo", "rank": 2}\n' * 2, ":2: ppo's answer to"),
-    "empty answer": (
-        '{"id": "p", "model": "ppo", "rank": 2, "response": " "}',
-        ":1: the judged answer, `response`, is empty",
-    ),
+    "answer": ('{"id": "p", "model": "ppo", "rank": 2, "response": 3}', "give a text"),
+    "huge": (f'{{"id": "p", "model": "ppo", "rank": 1{"0" * 400}}}', "rank is 1000"),
     "says nothing": ('{"id": "p0", "model": "ppo"}', ":1: says nothing; give likert"),
     "no model": ('{"id": "p0", "rank": 1}', ":1: field 'model' is missing"),
     "misspelt": ('{"id": "p", "model": "ppo", "likret": 3}', "unknown field 'likret'"),

@@ -123,7 +123,7 @@ def test_numbers_that_have_no_place_of_their_own_are_shown_by_name():
 
 def test_a_comparison_by_the_reward_model_alone_says_so():
     results = make_results()
-    results["rated_by"] = "reward"
+    results["rated_by"] = results["judged_by"] = "reward"
     for model in results["models"].values():
         model["score_win_rate"] = model.pop("win_rate")
         del model["likert"], model["flags"], model["categories"]

@@ -89,6 +89,10 @@ MINE = '''
 
     def parrot(texts):
         return list(texts)
+
+
+    def fails(texts):
+        raise KeyError("no key")
 '''
 
 
@@ -184,6 +188,11 @@ def test_a_judge_and_an_evaluator_of_ones_own(workdir):
         ),
         ("judges", {"name": "people"}, "name the file of people's judgements, path="),
         ("judges", {"name": "chat", "address": "http://x"}, "missing a required argu"),
+        (
+            "judges",
+            {"name": "chat", "address": "http://x", "model": "m", "workers": "8"},
+            "workers='8'; give a whole number",
+        ),
         ("judges", {"name": "my_judges:Solo"}, "it is called with (self, records, re"),
         (
             "evaluators",
@@ -287,13 +296,10 @@ def test_people_judge_the_answers_between_two_starts(own_data, workdir, tmp_path
         {"id": row["id"], "model": row["model"], "rank": 1 + (row["model"] == "base")}
         | {"response": row["response"], "labeler": who, "group": group}
         for row in rows
-        if row["response"].strip()
         for who, group in (("ann", "training"), ("bob", "heldout"))
     ]
     write_lines(tmp_path / "people.jsonl", [given[0] | {"response": "another"}])
-    with pytest.raises(
-        UserError, match=r"people\.jsonl:1: judges another answer of 'o"
-    ):
+    with pytest.raises(UserError, match=r"people\.jsonl:1: `response` is another"):
         evaluate.run(config, workdir)
     write_lines(tmp_path / "people.jsonl", given)
     results = evaluate.run(config, workdir)
@@ -303,7 +309,29 @@ def test_people_judge_the_answers_between_two_starts(own_data, workdir, tmp_path
     assert results["agreement"] == {}  # no two labelers of one group
     assert "reward_model" not in results
     page = (workdir / "report.html").read_text()
-    assert "Who judges, and which prompts" in page
+    assert "Judged by people on" in page and "Preference over base" in page
+    assert "gold" not in page and "SFT" not in page
+    write_lines(tmp_path / "people.jsonl", given[2:])
+    with pytest.raises(UserError, match=r"config\.evaluate\.people: its file has chan"):
+        evaluate.run(config, workdir)
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"chat": "judge"}, "evaluate.chat='judge': give MODEL@ADDRESS"),
+        ({"chat": "m@http://here:abc/v1"}, "give MODEL@ADDRESS"),
+        ({"models": "a=my_judges:parrot,../b=my_judges:parrot"}, "without a slash"),
+        ({"models": "sft=my_judges:fails", "gpt_prompts": 0}, "KeyError: 'no key'"),
+    ],
+)
+def test_a_mistake_in_what_is_compared_is_one_line(workdir, keys, says):
+    config = small_config()
+    del config.judges.reward
+    config.evaluate.update(keys)
+    with pytest.raises(UserError) as error:
+        evaluate.run(config, workdir)
+    assert says in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_reward_model_does_not_judge_its_own_policies_unasked(workdir):

@@ -207,7 +207,7 @@ def test_flags_name_a_sweep_of_ones_own(tmp_path):
 def test_a_recipe_that_is_not_there_is_named_before_any_run(run, tmp_path):
     config = get_config("beta", tmp_path / "nothing")
     config.data.dir = str(run.workdir / "data")
-    says = r"config\.measure\.reward: .*nothing/reward.*--config\.sweep\.recipe=WORKDIR"
+    says = r"there is no folder .*nothing; .*--config\.sweep\.recipe=WORKDIR"
     with pytest.raises(UserError, match=says):
         sweep.run(config, tmp_path / "beta")
     assert not (tmp_path / "beta" / "runs").exists()

@@ -38,8 +38,10 @@ _RATE = (
     "How good is the answer, from 1 (very bad) to 7 (excellent)? Think in at most "
     "three sentences. Then end with one line such as Rating: 4."
 )
-_VERDICT = re.compile(r"verdict\W{1,6}(a|b|tie)\b", re.IGNORECASE)
-_RATING = re.compile(r"rating\W{1,6}([1-7])\b", re.IGNORECASE)
+# The line ends with the verdict: "A or B" is none.
+_LINES = re.IGNORECASE | re.MULTILINE
+_VERDICT = re.compile(r"verdict\W{1,6}(a|b|(?:a )?tie)\W*$", _LINES)
+_RATING = re.compile(r"rating[:\s*_`]{1,6}([1-7])(?:\s*/\s*7)?[*_`.\s]*$", _LINES)
 
 
 class Endpoint(NamedTuple):
@@ -110,6 +112,7 @@ class ChatJudge:
                 "config.judges: a judge at an address needs the package openai; "
                 "install it by pip install -e '.[openai]'"
             ) from error
+        _check_fields(how)
         unknown = sorted(set(how) - set(Endpoint._fields))
         if unknown:
             raise UserError(
@@ -117,8 +120,6 @@ class ChatJudge:
                 f"{', '.join(Endpoint._fields)}"
             )
         endpoint = Endpoint(address, model, **how)
-        if not 0 < endpoint.workers <= 256 or endpoint.retries < 0:
-            raise UserError("config.judges: give 1 to 256 workers and retries from 0")
         kept = setting.workdir / REPLIES
         return cls(
             endpoint, baseline=setting.baseline, kept=kept, rate=rate, log=setting.log
@@ -139,7 +140,22 @@ class ChatJudge:
         """
         questions = list(self._questions(records, responses))
         asked = first_then_others(functools.partial(self._ask_all, questions))
-        return [*asked, *self._ties(records, responses)]
+        return [*self._both_orders(asked), *self._ties(records, responses)]
+
+    def _both_orders(self, asked: Sequence[Judgement]) -> list[Judgement]:
+        """Leaves out a pair that has a verdict in one order only, and says so.
+
+        What such a pair says may be no more than which answer came first.
+        """
+        orders: dict[tuple[str, str], set[str]] = {}
+        for one in asked:
+            if one.rank is not None and one.model != self._baseline:
+                orders.setdefault((one.id, one.model), set()).add(one.sheet)
+        half = {key: sheets for key, sheets in orders.items() if len(sheets) < 2}
+        if half:
+            self._log(f"judge: {len(half)} pairs with one verdict only are left out")
+        left = {(key[0], sheet) for key, sheets in half.items() for sheet in sheets}
+        return [one for one in asked if (one.id, one.sheet) not in left]
 
     def _ties(
         self,
@@ -188,7 +204,8 @@ class ChatJudge:
             found = _VERDICT.findall(reply)
             if not found:
                 return None
-            best = {"a": (1, 2), "b": (2, 1), "tie": (1, 1)}[found[-1].lower()]
+            last = found[-1].lower().removeprefix("a ")
+            best = {"a": (1, 2), "b": (2, 1), "tie": (1, 1)}[last]
             return [
                 self._judgement(record, name, sheet, rank=rank, note=reply)
                 for name, rank in zip((first, second), best, strict=True)
@@ -261,6 +278,27 @@ class ChatJudge:
         )
 
 
+def _check_fields(how: Mapping[str, Any]) -> None:
+    """Raises UserError for a value that no field of an endpoint can have."""
+    whole = {"retries": (0, 100), "workers": (1, 256), "max_tokens": (1, 10**6)}
+    for name, (low, high) in whole.items():
+        value = how.get(name, low)
+        if type(value) is not int or not low <= value <= high:
+            raise UserError(
+                f"config.judges: {name}={value!r}; give a whole number from {low} to "
+                f"{high}"
+            )
+    timeout, price = how.get("timeout", 1.0), how.get("price", (0.0, 0.0))
+    if not isinstance(timeout, int | float) or not timeout > 0:
+        raise UserError(f"config.judges: timeout={timeout!r}; give seconds")
+    two = isinstance(price, tuple | list) and len(price) == 2
+    if not two or not all(isinstance(x, int | float) and x >= 0 for x in price):
+        raise UserError(
+            f"config.judges: price={price!r}; give two prices of a million tokens, of "
+            "requests and of replies"
+        )
+
+
 def _empty(found: Sequence[list[Judgement]]) -> int:
     return sum(not part for part in found)
 
@@ -306,7 +344,10 @@ def _ask(
                 raise _FailedError(" ".join(str(error).split())) from error
             except ValueError as error:  # no JSON
                 raise _FailedError(f"no reply in JSON ({error})") from error
-            text = replies.add(key, reply)
+            try:
+                text = replies.add(key, reply)
+            except ValueError as error:
+                raise _FailedError(str(error)) from error
         found = question.read(text)
         if found is not None:
             return found

@@ -64,7 +64,7 @@ class PeopleJudge:
             answer = responses[one.model][numbers[one.id]]
             if row.response is not None and row.response.strip() != answer.strip():
                 raise UserError(
-                    f"{row.where}: judges another answer of {one.model!r} to {one.id!r}"
-                    f" than it gave here; judge those of {TO_JUDGE}"
+                    f"{row.where}: `response` is another answer of {one.model!r} to "
+                    f"{one.id!r} than it gave here; judge those of {TO_JUDGE}"
                 )
         return [row.judgement for row in self._rows]

@@ -35,17 +35,23 @@ class Replies:
         return None if row is None else row["text"]
 
     def add(self, key: str, reply: Any) -> str:
-        """Keeps a reply of the client, and returns its text; "" if it has none."""
+        """Keeps a reply of the client, and returns its text; "" if it says nothing.
+
+        Raises:
+          ValueError: it is no completion; then it is not kept.
+        """
         try:
-            text = str(reply.choices[0].message.content or "")
-        except (AttributeError, IndexError, TypeError):
-            text = ""  # another format than was promised
+            text = reply.choices[0].message.content
+        except (AttributeError, IndexError, TypeError) as error:
+            raise ValueError("the reply is no chat completion") from error
+        if not isinstance(text, str | None):
+            raise ValueError("the reply is no chat completion")
         usage = getattr(reply, "usage", None)
         row = {
             "key": key,
-            "text": text,
-            "asked": getattr(usage, "prompt_tokens", 0) or 0,
-            "said": getattr(usage, "completion_tokens", 0) or 0,
+            "text": text or "",
+            "asked": _count(usage, "prompt_tokens"),
+            "said": _count(usage, "completion_tokens"),
         }
         with self._lock:
             self._asked += 1
@@ -55,7 +61,7 @@ class Replies:
                 # A kill may have left a line without its end.
                 start = b"\n" if file.tell() and not _ends_a_line(self.path) else b""
                 file.write(start + json.dumps(row).encode() + b"\n")
-        return text
+        return text or ""
 
     def cost(self, price: tuple[float, float]) -> str:
         """The number of replies, their tokens and what they cost, as text.
@@ -78,3 +84,9 @@ def _ends_a_line(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
+
+
+def _count(usage: Any, name: str) -> int:
+    """A number of tokens; 0 where the server does not tell."""
+    value = getattr(usage, name, 0)
+    return value if isinstance(value, int) else 0

@@ -24,6 +24,7 @@ from instructgpt.evals.report.page import (
 from instructgpt.evals.report.plotting import (
     Curve,
     Results,
+    baseline,
     label,
     look,
     model_names,
@@ -60,34 +61,48 @@ def render_html(results: Results, curves: Curves) -> str:
     listed = ", ".join(f"{name} {value:.1f}" for name, value in minutes.items())
     return render_page(
         sections,
-        heading="InstructGPT, from pretraining to PPO-ptx",
+        heading="InstructGPT, from pretraining to PPO-ptx"
+        if "reward_model" in results
+        else "InstructGPT: models compared",
         facts=_facts(results),
         note=f"Minutes by stage: {listed}." if listed else "",
     )
 
 
+# Keys of the usual judges -> what the page says of them.
+_JUDGES = {
+    "gold": "the gold judge",
+    "people": "people",
+    "chat": "a language model",
+    "labelers": "simulated labelers",
+    "reward": "the reward model's score",
+}
+
+
+def _judge(results: Results) -> str:
+    """What the page calls the judge that decides."""
+    key = results.get("judged_by", "gold")
+    return _JUDGES.get(key, f"the judge {key}")
+
+
 def _model_sections(results: Results) -> Iterable[Section]:
-    judged = any("likert" in model for model in results.get("models", {}).values())
-    who = "Judged by the gold judge on" if judged else "On"
-    prompts = (
-        f"{_split(results)} prompts, of customers and with questions that no training "
-        "text holds word for word"
-        if judged or not results.get("models")
-        else f"{_split(results)} prompts"
-    )
+    prompts = f"{_split(results)} prompts"
+    if results.get("judged_by", "gold") == "gold":  # the data are the world's
+        prompts += ", with questions that no training text holds word for word"
+    than = baseline(results)
     yield Section(
         "Results",
-        f"{who} {prompts}; 95 % intervals over prompts.",
+        f"Judged by {_judge(results)} on {prompts}; 95 % intervals over prompts.",
         table=_models(results),
     )
     yield Section(
-        "Preference over SFT",
-        "How often a model's answer is preferred to the SFT model's answer to the same "
-        "prompt; a tie counts one half. Figure 1 of the paper, at one model size."
-        + " The reward model's score decides, which the policies were trained to raise."
-        * (not judged),
+        f"Preference over {than}",
+        f"How often a model's answer is preferred to the {than} model's answer to the "
+        "same prompt; a tie counts one half. Figure 1 of the paper, at one model size."
+        + " The reward model's score decides, which policies may be trained to raise."
+        * (results.get("judged_by") == "reward"),
         image=as_image(
-            figures.win_rates(results), "Win rate against SFT of each model"
+            figures.win_rates(results), f"Win rate against {than} of each model"
         ),
     )
     yield Section(

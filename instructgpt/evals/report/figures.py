@@ -19,6 +19,7 @@ from instructgpt.evals.report.plotting import (
     Curve,
     Results,
     annotate,
+    baseline,
     draw_bars,
     draw_dots,
     draw_line,
@@ -37,7 +38,7 @@ from instructgpt.evals.report.plotting import (
 
 @styled
 def win_rates(results: Results) -> Figure | None:
-    """Draws the win rates against SFT with 95 % intervals (paper, Fig. 1).
+    """Draws the win rates against the baseline with 95 % intervals (paper, Fig. 1).
 
     If no judge gave win rates, those by the reward model's score are drawn.
     """
@@ -51,7 +52,7 @@ def win_rates(results: Results) -> Figure | None:
     draw_dots(ax, results, points)
     ax.set_ylim(0, 1)
     ax.set_yticks(np.linspace(0, 1, 6))
-    ax.set_ylabel("Win rate against SFT")
+    ax.set_ylabel(f"Win rate against {baseline(results)}")
     return fig
 
 

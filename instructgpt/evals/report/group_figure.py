@@ -8,10 +8,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from instructgpt.evals.report.plotting import (
+    GROUPS,
     INK,
     WIDTH,
     Results,
+    baseline,
     error_lengths,
+    group_title,
     label,
     look,
     model_names,
@@ -19,13 +22,6 @@ from instructgpt.evals.report.plotting import (
 )
 
 _FIELDS = ("labelers, distribution", "labelers", "distribution")
-# Groups in the order of the panels, and their names.
-_WORDS = {
-    "training": "Training labelers",
-    "heldout": "Held-out labelers",
-    "instructgpt": "Instructions",
-    "gpt3": "GPT-3 prompts",
-}
 
 
 @styled
@@ -52,11 +48,10 @@ def group_win_rates(results: Results) -> Figure | None:
         ax.set_xticks([])
         ax.set_xlim(-0.6, len(names) - 0.4)
         ax.set_ylim(0, 1)
-        words = [_WORDS.get(part, part) for part in group.split(", ")]
-        ax.set_title(", ".join(words), fontsize=8.5)
+        ax.set_title(group_title(group), fontsize=8.5)
     for ax in axes[len(groups) :]:
         ax.set_axis_off()
-    fig.supylabel("Win rate against SFT", fontsize=9)
+    fig.supylabel(f"Win rate against {baseline(results)}", fontsize=9)
     fig.legend(
         handles=[_key(results, name) for name in names],
         loc="outside lower center",
@@ -77,7 +72,7 @@ def _groups(results: Results) -> Mapping[str, Mapping[str, Sequence[float]]]:
 
 def _place(group: str) -> list[int]:
     """Where a group's panel is: those of the table first."""
-    order = list(_WORDS)
+    order = list(GROUPS)
     parts = group.split(", ")
     return [order.index(part) if part in order else len(order) for part in parts]
 

@@ -35,6 +35,13 @@ MODELS = {
     "ppo_ptx": Look("PPO-ptx", "#d55e00", "v"),
     "rl_init": Look("RL init", "#009e73", "P"),
 }
+# Groups of labelers and of prompts, in the order of tables and panels.
+GROUPS = {
+    "training": "Training labelers",
+    "heldout": "Held-out labelers",
+    "instructgpt": "Instructions",
+    "gpt3": "GPT-3 prompts",
+}
 INK, MUTED, GRID = "#1f2328", "#6b7280", "#e6e8eb"
 STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
@@ -85,6 +92,19 @@ def model_names(results: Results) -> list[str]:
     models = results.get("models", {})
     known = [name for name in MODELS if name in models]
     return known + [name for name in models if name not in MODELS]
+
+
+def baseline(results: Results) -> str:
+    """Displayed name of the model that the others are compared with."""
+    return label(results, results.get("baseline", "sft"))
+
+
+def group_title(name: str) -> str:
+    """Displayed name of a group: "heldout, gpt3" -> "Held-out labelers, GPT-3 prompts".
+
+    Other names are titles as they are.
+    """
+    return ", ".join(GROUPS.get(part, title(part)) for part in name.split(", "))
 
 
 def title(name: str) -> str:

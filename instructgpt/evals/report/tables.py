@@ -4,7 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from instructgpt.evals.compute import compute_table
-from instructgpt.evals.report.plotting import Results, label, model_names, title
+from instructgpt.evals.report.plotting import (
+    Results,
+    baseline,
+    group_title,
+    label,
+    model_names,
+    title,
+)
 from instructgpt.progress import format_table
 
 
@@ -49,7 +56,7 @@ def describe_results(results: Results) -> str:
 def model_table(results: Results) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of the first table of `format_results_table`."""
     measures = {
-        "win_rate": "Win rate vs SFT",
+        "win_rate": f"Win rate vs {baseline(results)}",
         "score_win_rate": "Win rate by RM score",
         "likert": "Likert (1–7)",
         "mean_score": "RM score",
@@ -111,7 +118,7 @@ def group_tables(
             known = {name for rates in groups.values() for name in rates}
             names = [name for name in model_names(results) if name in known]
             rows = [
-                [title(value), *(format_interval(rates.get(n)) for n in names)]
+                [group_title(value), *(format_interval(rates.get(n)) for n in names)]
                 for value, rates in groups.items()
             ]
             what = f"Win rate by {field} ({judge})"
