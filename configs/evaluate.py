@@ -6,7 +6,7 @@
 Temperature 1 for InstructGPT models and 0.7 for GPT, as App. F says of its samples.
 The paper compares on 3,196 test prompts.
 
-Cost: `mini` is a part of the recipe's 9.7 minutes on 2 CPU cores. It leaves the table
+Cost: `mini` is a part of the recipe's 16 minutes on 2 CPU cores. It leaves the table
 of README.md and `report.html`.
 
 With `evaluate.suite` it runs benchmarks instead, of these models or of those that

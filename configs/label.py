@@ -13,7 +13,7 @@ The paper's set has 33,207 training and 17,887 validation prompts. Only the mini
 world has simulated labelers; elsewhere `ranked_by` is "people", for whom the answers
 are written out.
 
-Cost: `mini` is a part of the recipe's 9.7 minutes on 2 CPU cores. Its labelers agree on
+Cost: `mini` is a part of the recipe's 16 minutes on 2 CPU cores. Its labelers agree on
 72 to 73 % of the pairs that two of them leave untied.
 """
 

@@ -6,7 +6,7 @@ Paper: 256k episodes, batch 512, minibatch 64, one inner epoch, beta 0.02, clip 
 no discount, EMA 0.992, constant rates after a warmup over 10 iterations from a tenth.
 The policy rates are read off Fig. 38; above 8e-6 runs without the mix diverged.
 
-Cost: `mini` is a part of the recipe's 9.7 minutes on 2 CPU cores, beside PPO-ptx; 1.3B,
+Cost: `mini` is a part of the recipe's 16 minutes on 2 CPU cores, beside PPO-ptx; 1.3B,
 6B and 175B are planned at 0.49, 0.82 and 11.1 PF/s-days. `mini` reaches win rates of
 0.58 to 0.69 against SFT in the five runs, and a pretraining loss 0.57 to 0.70 above
 GPT's.

@@ -8,7 +8,7 @@ multiplies the mean loss per token. `mini` takes 1, chosen on validation prompts
 and seed 0, commit 05a64d9, 2026-11-29): at 0.25, 0.5 and 1 the win rate was 0.604,
 0.604 and 0.603, the pretraining loss 1.021, 0.973 and 0.939 (RL-init's: 1.238).
 
-Cost: `mini` is a part of the recipe's 9.7 minutes on 2 CPU cores, beside PPO. Planned
+Cost: `mini` is a part of the recipe's 16 minutes on 2 CPU cores, beside PPO. Planned
 (instructgpt/plan/README.md) are 4.2 hours at best for 1.3B on 32 chips of v5e, 6.5 for
 6B on 64, and 27 for 175B on 128 of v5p: 62.7 PF/s-days, where the paper says 60. `mini`
 reaches win rates of 0.57 to 0.68 against SFT in the five runs, and a pretraining loss

@@ -13,9 +13,9 @@ and ask for the workdir of one, --config.reward_model=WORKDIR.
 `mini+flan` also trains the FLAN/T0-like baseline of configs/flan.py, chooses its
 checkpoint by RM score, and compares it with the other models; so do other variants.
 
-Cost: `mini` took 9.7 minutes on 2 quiet CPU cores (AMD EPYC, Zen 4; commit 54995e5,
-2026-11-29) and reaches the table of README.md. On slow ones it took 36, `small` 20 and
-`smollm2_cpu` 23 (launch/README.md). The paper's sizes have been planned, not run
+Cost: `mini` took 16 minutes on 2 CPU cores (Intel Xeon, other work beside; commit
+5cf0571, 2026-11-30) and reaches the table of README.md. On slow ones it took 36,
+`small` 20 and `smollm2_cpu` 23 (launch/README.md). The paper's sizes have been planned, not run
 (instructgpt/plan/README.md).
 """
 
@@ -76,18 +76,19 @@ _ORDER = {
 # Minutes of the stages where they were measured, which are printed before each.
 _MINUTES: dict[str, dict[str, float]] = {
     "mini": dict(
-        pretrain=8.3,
-        sft=5.2,
-        rl_init=1.4,
-        label=4.9,
-        reward=6.1,
-        select=0.6,
-        ppo=3.8,
-        ppo_ptx=3.8,
-        evaluate=1.0,
+        pretrain=3.2,
+        sft=1.8,
+        rl_init=0.6,
+        label=1.5,
+        reward=3.7,
+        select=0.2,
+        ppo=1.6,
+        ppo_ptx=1.6,
+        prefix=0.3,
+        evaluate=0.9,
     ),
 }
-_MINUTES_ON = "2 cores of an AMD EPYC (commit f1855fd, 2026-11-30)"
+_MINUTES_ON = "2 cores of an Intel Xeon (commit 5cf0571, 2026-11-30)"
 
 
 def get_config(variant: str = "mini") -> ConfigDict:

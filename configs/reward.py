@@ -6,7 +6,7 @@
 Exactly one epoch, lr 9e-6, cosine to 10 %, batches of 64 prompts, from the SFT model.
 One 6B reward model serves every policy size: run the `6b` variant for all.
 
-Cost: `mini` is a part of the recipe's 9.7 minutes on 2 CPU cores; an update of 6B with
+Cost: `mini` is a part of the recipe's 16 minutes on 2 CPU cores; an update of 6B with
 nine answers of full length a prompt is planned at 26.8 PFLOPs. `mini` is right on 68 to
 70 % of the pairs that two held-out labelers leave untied; they agree on 72 to 73 %.
 """

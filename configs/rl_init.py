@@ -6,7 +6,7 @@
 2 epochs of the demonstrations with 10 % pretraining data mixed in, cosine to 10 %.
 Not the 16-epoch SFT model.
 
-Cost: `mini` is a part of the recipe's 9.7 minutes on 2 CPU cores. There its pretraining
+Cost: `mini` is a part of the recipe's 16 minutes on 2 CPU cores. There its pretraining
 loss is 1.19 to 1.30 in the five runs, 0.37 to 0.40 above that of GPT.
 """
 

@@ -3,7 +3,7 @@
     python -m instructgpt.main --config=configs/select.py:mini \
         --workdir=runs/mini/select
 
-Cost: `mini` is a part of the recipe's 9.7 minutes on 2 CPU cores. It leaves the choice,
+Cost: `mini` is a part of the recipe's 16 minutes on 2 CPU cores. It leaves the choice,
 `selected.json`, with the score and the validation loss of every epoch.
 """
 

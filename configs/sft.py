@@ -4,7 +4,7 @@
 
 16 epochs, residual dropout 0.2, cosine to 10 %, no warmup, a checkpoint an epoch.
 
-Cost: `mini` is a part of the recipe's 9.7 minutes on 2 CPU cores; an update of 1.3B is
+Cost: `mini` is a part of the recipe's 16 minutes on 2 CPU cores; an update of 1.3B is
 planned at 0.53 PFLOPs, at best 0.17 s on 16 chips of v5e. In `mini` the chosen epoch
 reaches a Likert of 3.86, and the other models' win rates are against it.
 """

@@ -27,7 +27,7 @@ In Fig. 34 the KL is measured against GPT, not RL's initial policy:
 `--config.measure.reference=pretrain` do that.
 
 Cost: `mini` is as many runs of a stage as it has values; the stage's part of the
-recipe's 9.7 minutes is in configs/recipe.py.
+recipe's 16 minutes is in configs/recipe.py.
 """
 
 from typing import NamedTuple
