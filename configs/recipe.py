@@ -15,8 +15,8 @@ checkpoint by RM score, and compares it with the other models; so do other varia
 
 Cost: `mini` took 16 minutes on 2 CPU cores (Intel Xeon, other work beside; commit
 5cf0571, 2026-11-30) and reaches the table of README.md. On slow ones it took 36,
-`small` 20 and `smollm2_cpu` 23 (launch/README.md). The paper's sizes have been planned, not run
-(instructgpt/plan/README.md).
+`small` 20 and `smollm2_cpu` 23 (launch/README.md). The paper's sizes have been planned,
+not run (instructgpt/plan/README.md).
 """
 
 from ml_collections import ConfigDict
