@@ -103,6 +103,10 @@ def _measure(context: common.Context) -> dict[str, Any]:
         with about(f"config.best_of.policies: {name}"):
             loading.find(entry_init(entry, name), context)
     records = short_prompts(context, settings.split, count=settings.num_prompts)
+    if len(records) < 2:
+        raise UserError(
+            "config.best_of.num_prompts: one prompt has no interval; give two or more"
+        )
     policy = loading.language_model(init, context)
     texts = policy.generate(
         records,

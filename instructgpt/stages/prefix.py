@@ -86,6 +86,10 @@ def _choose(context: common.Context, settings: PrefixConfig) -> dict[str, Any]:
     reward_init = common.block_of(context.config, "reward_init", loading.InitConfig)
     templates = first_then_others(lambda: _templates(context, settings))
     records = short_prompts(context, "valid", count=settings.num_prompts)
+    if len(records) < 2:
+        raise UserError(
+            "config.prefix.num_prompts: one prompt has no interval; give two or more"
+        )
     with about("config.reward_init"):
         reward = loading.reward_model(reward_init, context)
     with about("config.init"):

@@ -132,6 +132,7 @@ def test_best_of_n_without_a_world_has_no_gold_mark(finished, folder, tmp_path):
         ({"reward_init.path": "../sft"}, "reward_init.*language.*scalar"),
         ({"init.path": "../nowhere"}, r"config\.init"),
         ({"best_of.num_answers": 1}, r"config\.best_of\.num_answers=1"),
+        ({"best_of.num_prompts": 1}, "num_prompts: one prompt has no interval"),
     ],
 )
 def test_mistakes_in_best_of_n_are_named_before_it_samples(
