@@ -53,7 +53,7 @@ VARIANTS: dict[str, common.Values] = {
         **_WORLD,
         "data.demonstrations": (24000, 120, 0),
         "train.batch_size": 12,
-        # Of 12 the reward model chose the first (world and seed 0).
+        # The reward model chose the first epoch of 12 (world and seed 0).
         "train.num_epochs": 4,
     },
     "gpt2": _P3,

@@ -158,22 +158,6 @@ def _check_new(one: Judgement, seen: set[tuple[str, ...]], where: str) -> None:
     seen.add(key)
 
 
-def read_judgements(path: str | Path, *, models: Sequence[str]) -> list[Judgement]:
-    """Reads people's judgements: rows of JSON Lines, JSON, CSV or Parquet.
-
-    The fields of a row are those of `Judgement`; `id` and `model` are required. A row
-    may hold the answer that was judged, as `response`; see `JudgedFile`.
-
-    Args:
-      path: The file.
-      models: Names of the models that may be judged.
-
-    Raises:
-      UserError: "PATH:LINE: what is wrong; what to do".
-    """
-    return [row.judgement for row in judged_rows(path, models=models)]
-
-
 class JudgedRow(NamedTuple):
     """A row of a file of judgements, with its place and the answer that it is about."""
 
@@ -183,7 +167,18 @@ class JudgedRow(NamedTuple):
 
 
 def judged_rows(path: str | Path, *, models: Sequence[str]) -> list[JudgedRow]:
-    """Reads a file of judgements with the places of its rows; see `read_judgements`."""
+    """Reads people's judgements: rows of JSON Lines, JSON, CSV or Parquet.
+
+    The fields of a row are those of `Judgement`; `id` and `model` are required. A row
+    may hold the answer that was judged, as `response`.
+
+    Args:
+      path: The file.
+      models: Names of the models that may be judged.
+
+    Raises:
+      UserError: "PATH:LINE: what is wrong; what to do".
+    """
     rows: list[JudgedRow] = []
     seen: set[tuple[str, ...]] = set()
     with closing(table_rows(path)) as values:

@@ -13,13 +13,13 @@ import jax
 
 from instructgpt.evals.interface import Value
 from instructgpt.evals.intervals import mean_interval, win_rate
+from instructgpt.evals.judgements import LIKERT
 from instructgpt.evals.judges.gold import judge_all
 from instructgpt.evals.language import HeldOutLoss
 from instructgpt.inference import LanguageModel, RewardModel
 from instructgpt.inference.likelihood import Pair
 from instructgpt.world import Judgement, World
 
-_LIKERT = (1.0, 7.0)  # the ends of the scale
 Record = Mapping[str, Any]
 
 
@@ -113,7 +113,7 @@ class Yardstick:
 
 def _gold(judged: Sequence[Judgement]) -> dict[str, Value]:
     return {
-        "likert": mean_interval([j.likert for j in judged], limits=_LIKERT),
+        "likert": mean_interval([j.likert for j in judged], limits=LIKERT),
         "utility": mean_interval([j.utility for j in judged]),
     }
 

@@ -129,19 +129,19 @@ class Comparison:
                 loading.find(reward_init, context, scalar=True)
         else:
             judges = without_reward(judges)
-        built = [
+        asked, measuring = (
             build_named(block, known, setting, method=method, where=f"config.{name}")
             for block, (name, (known, method)) in zip(
                 (judges, evaluators), NAMED.items(), strict=True
             )
-        ]
+        )
         found = cls(
             context,
             settings,
             entries,
             find_functions(entries),
-            built[1],
-            built[0],
+            measuring,
+            asked,
             setting,
         )
         found._check_models()

@@ -1,6 +1,5 @@
 """The evaluators and judges of a comparison: those that its config names."""
 
-import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from ml_collections import ConfigDict
 from instructgpt.errors import UserError
 from instructgpt.evals.builtin import EVALUATORS, JUDGES
 from instructgpt.evals.interface import named_classes
+from instructgpt.evals.judges.chat import is_address
 from instructgpt.identity import IDENTITY, Identity
 from instructgpt.paths import resolve
 from instructgpt.stages import common, loading
@@ -39,22 +39,13 @@ def named_blocks(
         judges["people"] = dict(name="people", path=people)
     if chat:
         model, at, address = chat.partition("@")
-        if not model or not at or not _is_address(address):
+        if not model or not at or not is_address(address):
             raise UserError(
                 f"config.evaluate.chat={chat!r}: give MODEL@ADDRESS, such as "
                 "qwen@http://localhost:8000/v1"
             )
         judges["chat"] = dict(name="chat", model=model, address=address)
     return judges, evaluators
-
-
-def _is_address(text: str) -> bool:
-    try:
-        parts = urllib.parse.urlsplit(text)
-        named = bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
-        return False
-    return named and parts.scheme in ("http", "https") and text.isprintable()
 
 
 def check_named(config: ConfigDict, *, people: str, chat: str) -> None:

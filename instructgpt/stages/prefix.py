@@ -41,7 +41,7 @@ class PrefixConfig:
     # A text file of prefixes, with {prompt} where the prompt stands and a line of ---
     # between two of them; "": the miniature world's examples.
     file: str = ""
-    # Of the world: numbers of solved examples, and draws of each number.
+    # In the miniature world: numbers of solved examples, and draws of each number.
     examples: tuple[PositiveInt, ...] = (1, 2, 3)
     draws: PositiveInt = 2
     num_prompts: NonNegativeInt = 100  # number of validation prompts; 0: all

@@ -43,7 +43,7 @@ def test_its_ends_are_the_mean_and_the_best():
     values = np.array([[10.0, 20.0, 60.0]])
     assert expected_best(scores, values, n=1) == [pytest.approx(30)]
     assert expected_best(scores, values, n=3) == [10]
-    # Of three pairs two hold the best answer, and one the second and the third.
+    # Two of the three pairs hold the best answer, and one the second and the third.
     assert expected_best(scores, values, n=2) == [pytest.approx((10 + 10 + 60) / 3)]
     for n in (0, 4):
         with pytest.raises(ValueError, match=f"best of {n} answers, and there are 3"):

@@ -193,6 +193,11 @@ def test_a_judge_and_an_evaluator_of_ones_own(workdir):
             {"name": "chat", "address": "http://x", "model": "m", "workers": "8"},
             "workers='8'; give a whole number",
         ),
+        (
+            "judges",
+            {"name": "chat", "address": "http://x:y", "model": "m"},
+            "address='http://x:y'; give one such as",
+        ),
         ("judges", {"name": "my_judges:Solo"}, "it is called with (self, records, re"),
         (
             "evaluators",
@@ -275,7 +280,7 @@ def answers_of(workdir: Path) -> dict[str, list[str]]:
 
 
 def test_people_judge_the_answers_between_two_starts(own_data, workdir, tmp_path):
-    """Of any models, and of a function, without a reward model or a world."""
+    """They may be any models, and a function, without a reward model or a world."""
     config = small_config()
     config.data.update(jsonl=str(own_data), dir=str(tmp_path / "sets"))
     config.judges = dict(reward=dict(name="reward", own_policies=True))

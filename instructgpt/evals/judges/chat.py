@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 from instructgpt.distributed import first_then_others, is_first
 from instructgpt.errors import UserError
 from instructgpt.evals.interface import Setting
-from instructgpt.evals.judgements import LIKERT, Judgement
+from instructgpt.evals.judgements import Judgement
 from instructgpt.evals.judges.replies import Replies
 from instructgpt.identity import REPLIES
 from instructgpt.progress import Progress
@@ -112,6 +113,11 @@ class ChatJudge:
                 "config.judges: a judge at an address needs the package openai; "
                 "install it by pip install -e '.[openai]'"
             ) from error
+        if not is_address(address):
+            raise UserError(
+                f"config.judges: address={address!r}; give one such as "
+                "http://localhost:8000/v1"
+            )
         _check_fields(how)
         unknown = sorted(set(how) - set(Endpoint._fields))
         if unknown:
@@ -218,7 +224,7 @@ class ChatJudge:
             found = _RATING.findall(reply)
             if not found:
                 return None
-            likert = min(max(float(found[-1]), LIKERT[0]), LIKERT[1])
+            likert = float(found[-1])
             sheet = f"rating of {name}"
             return [self._judgement(record, name, sheet, likert=likert, note=reply)]
 
@@ -276,6 +282,16 @@ class ChatJudge:
             timeout=self._endpoint.timeout,
             max_retries=self._endpoint.retries,
         )
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an address of HTTP with a host."""
+    try:
+        parts = urllib.parse.urlsplit(text)
+        named = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        return False
+    return named and parts.scheme in ("http", "https") and text.isprintable()
 
 
 def _check_fields(how: Mapping[str, Any]) -> None:
