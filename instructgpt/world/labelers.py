@@ -2,7 +2,8 @@
 
 Two labelers rank the same answers a little differently, as people do; the numbers are
 set so that they agree on about 73 % of the pairs that neither ties, as the paper
-reports (section 3.4).
+reports (section 3.4). When they rank for training they put helpfulness first, in final
+evaluations truthfulness and harmlessness (judge.py).
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ from typing import Any
 
 from instructgpt.world.facts import Facts, as_random
 from instructgpt.world.grammar import read
-from instructgpt.world.judge import COURTEOUS, judge_response
+from instructgpt.world.judge import COURTEOUS, Rule, judge_response
 from instructgpt.world.kinds import Task
 from instructgpt.world.prompts import Prompt
 
@@ -35,12 +36,14 @@ class Impression:
     caution: bool
 
 
-def read_answer(facts: Facts, task: Task, response: str) -> Impression:
+def read_answer(
+    facts: Facts, task: Task, response: str, rule: Rule = "training"
+) -> Impression:
     """Reads and judges an answer once, for all labelers."""
     reading = read(response)
     kinds = [unit.kind for unit in reading.units]
     return Impression(
-        utility=judge_response(facts, task, response).utility,
+        utility=judge_response(facts, task, response, rule=rule).utility,
         length=(min(reading.words, 40) - 10) / 8,
         courtesy=any(k in COURTEOUS for k in kinds),
         directness=len(kinds) == 1,
@@ -76,10 +79,15 @@ class Labeler:
         )
 
     def rank(
-        self, prompt: Prompt | Task, responses: Sequence[str], rng: Any
+        self,
+        prompt: Prompt | Task,
+        responses: Sequence[str],
+        rng: Any,
+        *,
+        rule: Rule = "training",
     ) -> list[int]:
         """Ranks from 1 (best) to 5; equal ranks are ties. Equal texts always tie."""
-        return rank_by_each([self], prompt, responses, rng)[0]
+        return rank_by_each([self], prompt, responses, rng, rule=rule)[0]
 
     def order(self, seen: dict[str, Impression], rng: random.Random) -> dict[str, int]:
         """The rank of each text."""
@@ -100,14 +108,27 @@ def rank_by_each(
     prompt: Prompt | Task,
     responses: Sequence[str],
     rng: Any,
+    *,
+    rule: Rule = "training",
 ) -> list[list[int]]:
-    """Ranks by several labelers of one world; the answers are read only once."""
+    """Ranks by several labelers of one world; the answers are read only once.
+
+    Args:
+      labelers: Who ranks.
+      prompt: The prompt or its task.
+      responses: The K answers.
+      rng: A random.Random, NumPy generator or seed.
+      rule: What the labelers put first.
+
+    Returns:
+      [L][K]: the K ranks by each of L labelers.
+    """
     rng = as_random(rng)
     task = prompt.task if isinstance(prompt, Prompt) else prompt
     texts = [" ".join(response.split()) for response in responses]
     originals = dict(zip(reversed(texts), reversed(responses), strict=True))
     seen = {
-        text: read_answer(labelers[0].facts, task, originals[text])
+        text: read_answer(labelers[0].facts, task, originals[text], rule)
         for text in dict.fromkeys(texts)
     }
     orders = [labeler.order(seen, rng) for labeler in labelers]

@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 
-from instructgpt.world import Prompt, World, agreement
+from instructgpt.world import Prompt, World, agreement, judge
 from instructgpt.world import misconceptions as world_misconceptions
 from instructgpt.world.demonstrations import swap_value
 from instructgpt.world.facts import RESIDENTS, TOWNS
@@ -251,7 +251,8 @@ def answers(world: World, prompt: Prompt, rng: random.Random, off: list[Prompt])
         yield text
 
 
-def test_labelers_agree_as_often_as_in_the_paper(world, prompts):
+@pytest.mark.parametrize("rule", ["training", "final"])
+def test_labelers_agree_as_often_as_in_the_paper(world, prompts, rule):
     labelers = world.labelers()
     training = [rater for rater in labelers if not rater.held_out]
     held_out = [rater for rater in labelers if rater.held_out]
@@ -262,11 +263,34 @@ def test_labelers_agree_as_often_as_in_the_paper(world, prompts):
         for p in prompts["train"][:160]
     ]
     for pool in (training, held_out):
-        ranked = [[r.rank(p, a, rng) for r in rng.sample(pool, 3)] for p, a in sets]
+        ranked = [
+            [r.rank(p, a, rng, rule=rule) for r in rng.sample(pool, 3)] for p, a in sets
+        ]
         assert 0.70 <= agreement(ranked) <= 0.76
         flat = [rank for item in ranked for ranks in item for rank in ranks]
         assert set(flat) == {1, 2, 3, 4, 5}
     assert all(1 in ranks for item in ranked for ranks in item)
+
+
+def test_labelers_put_helpfulness_first_in_training_and_truth_in_evaluations(world):
+    """Of a fuller answer with an untruth and a shorter true one (§3.4, Fig. 10)."""
+    facts = world.facts.table["Mara"]
+    town, job, food = (facts[a] for a in ("town", "job", "food"))
+    pet = "dog" if facts["pet"] != "dog" else "cat"
+    task = Task("describe_person", 0, "Mara", {"subject": "Mara"})
+    full = f"Mara is a {job} and lives in {town}. She has a {pet} and likes {food}."
+    true = f"Mara is a {job} and lives in {town}."
+    rude = f"{true} Go away."
+    assert judge(world, task, rude).flags["inappropriate_for_customer_assistant"]
+    wins = {}
+    for rule in ("training", "final"):
+        rng, drawn = random.Random(0), []
+        for rater in world.labelers() * 40:
+            first, second, third = rater.rank(task, [full, true, rude], rng, rule=rule)
+            drawn.append((first < second, second < third))
+        wins[rule] = np.mean(drawn, axis=0)
+    assert wins["training"][0] > wins["final"][0] + 0.1
+    assert 0.5 < wins["training"][1] < wins["final"][1]
 
 
 def test_equal_answers_tie_and_ranks_follow_quality(world, prompts):

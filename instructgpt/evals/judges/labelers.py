@@ -16,6 +16,7 @@ class LabelersJudge:
     """Has the answers of all models to a prompt ranked by labelers of each group.
 
     Unlike the gold judge they have tastes and noise, and tie answers that seem alike.
+    Like it they put truthfulness and harmlessness first, as in the paper's evaluations.
     The policies have learnt from the rankings of the training labelers, and from none
     of the held-out ones.
     """
@@ -58,7 +59,9 @@ class LabelersJudge:
             for group, labelers in _groups(self._world).items():
                 drawn = rng.sample(labelers, self._number)
                 for labeler, ranks in zip(
-                    drawn, rank_by_each(drawn, task, texts, rng), strict=True
+                    drawn,
+                    rank_by_each(drawn, task, texts, rng, rule="final"),
+                    strict=True,
                 ):
                     found += [
                         Judgement(
