@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from instructgpt.data.draws import check_folder
 from instructgpt.data.lengths import in_tokens, in_words
 from instructgpt.data.origins.given import ANY_FORM, resolve
 from instructgpt.data.origins.published import CACHE, SHARES, read_set
@@ -110,6 +111,7 @@ def prepare(
             _write(folder, kind, [p for p in parts if p.kind == kind], splits)
         text = json.dumps(sources, indent=2, ensure_ascii=False)
         (folder / "sources.json").write_text(text + "\n", encoding="utf-8")
+        check_folder(folder, named=directory)
         training = [r for part in parts for r in of_split(part, "train", splits)]
         made = add_tokenizer(
             folder, training, given=tokenizer, vocab_size=vocab_size, log=lines.append

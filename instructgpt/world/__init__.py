@@ -24,6 +24,7 @@ from instructgpt.world.labelers import (
     agreement,
     agreement_counts,
     make_labelers,
+    rank_alone,
     rank_by_each,
 )
 from instructgpt.world.misconceptions import (
@@ -49,6 +50,7 @@ __all__ = [
     "agreement",
     "agreement_counts",
     "judge",
+    "rank_alone",
     "rank_by_each",
     "toxicity",
 ]

@@ -124,6 +124,55 @@ def rank_by_each(
       [L][K]: the K ranks by each of L labelers.
     """
     rng = as_random(rng)
+    texts, seen = _read_all(labelers, prompt, responses, rule)
+    orders = [labeler.order(seen, rng) for labeler in labelers]
+    return [[order[text] for text in texts] for order in orders]
+
+
+def rank_alone(
+    labelers: Sequence[Labeler],
+    prompt: Prompt | Task,
+    responses: Sequence[str],
+    *,
+    seed: str,
+    rule: Rule = "training",
+) -> list[list[int]]:
+    """Ranks by several labelers, each with noise of their own.
+
+    A labeler's ranks depend on the seed, the labeler's name, the prompt and the set of
+    answers only: not on who else ranks them, nor on the order in which they are shown.
+
+    Args:
+      labelers: Who ranks.
+      prompt: The prompt or its task.
+      responses: The K answers, in any order.
+      seed: Names the run and the prompt.
+      rule: What the labelers put first.
+
+    Returns:
+      [L][K]: the K ranks by each of L labelers.
+    """
+    # Answers that differ in blanks alone are read in the form that is sorted first.
+    ordered = sorted(range(len(responses)), key=lambda i: responses[i])
+    texts, seen = _read_all(labelers, prompt, [responses[i] for i in ordered], rule)
+    seen = dict(sorted(seen.items()))
+    found = []
+    for labeler in labelers:
+        order = labeler.order(seen, random.Random(f"{rule} {seed} {labeler.name}"))
+        ranks = [0] * len(responses)
+        for place, text in zip(ordered, texts, strict=True):
+            ranks[place] = order[text]
+        found.append(ranks)
+    return found
+
+
+def _read_all(
+    labelers: Sequence[Labeler],
+    prompt: Prompt | Task,
+    responses: Sequence[str],
+    rule: Rule,
+) -> tuple[list[str], dict[str, Impression]]:
+    """The answers without extra blanks [K], and what labelers see in each of them."""
     task = prompt.task if isinstance(prompt, Prompt) else prompt
     texts = [" ".join(response.split()) for response in responses]
     originals = dict(zip(reversed(texts), reversed(responses), strict=True))
@@ -131,8 +180,7 @@ def rank_by_each(
         text: read_answer(labelers[0].facts, task, originals[text], rule)
         for text in dict.fromkeys(texts)
     }
-    orders = [labeler.order(seen, rng) for labeler in labelers]
-    return [[order[text] for text in texts] for order in orders]
+    return texts, seen
 
 
 def make_labelers(
