@@ -150,8 +150,8 @@ class _Seen:
         for name in record.get("labeler", "").split("+"):
             if self._groups.get(name) == HELD_OUT:
                 raise UserError(
-                    f"{draw.where}: {record['id']!r} is by {name!r}, a held-out labeler "
-                    f"of {LABELERS}, and of the training split; take it out"
+                    f"{draw.where}: {record['id']!r} is by {name!r}, a held-out "
+                    f"labeler of {LABELERS}, and of the training split; take it out"
                 )
 
     def check(self) -> None:
@@ -180,9 +180,9 @@ class _Seen:
         both = list(dict.fromkeys(ppo[key] for key in ppo if key in ranked))
         if both:
             raise UserError(
-                f"{where}: {_ids(both)} also in {self._where['rm_prompts', split]}; the "
-                "prompts of PPO and of the reward model are separate draws, so leave "
-                "each in one of the files"
+                f"{where}: {_ids(both)} also in {self._where['rm_prompts', split]}; "
+                "the prompts of PPO and of the reward model are separate draws, so "
+                "leave each in one of the files"
             )
         if self._labelers[split]:
             raise UserError(

@@ -93,10 +93,11 @@ def _of_desk(
                 continue
             where = f"{page} task {one.key}"
             entry = entries.get(one.key)
-            if entry is None:
-                reason = _strange(one.key, labeler, ledger)
-            else:
-                reason = _forbidden(entry, room) or why_not(one, entry.task)
+            reason = (
+                _strange(one.key, labeler, ledger)
+                if entry is None
+                else _forbidden(entry, room) or why_not(one, entry.task)
+            )
             if reason:
                 refused.append(Refused(where, reason))
                 continue
