@@ -8,6 +8,7 @@ far as their records say who wrote what. What cannot be known is not refused.
 
 import hashlib
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ LABELERS = "labelers.jsonl"  # lines with a labeler's name and group
 SOURCES = "sources.json"  # says which records come from published sets
 HELD_OUT = "heldout"  # the group of labelers who make no training data
 _KINDS = ("demonstrations", "prompts", "rm_prompts", "gpt_prompts", "comparisons")
+_EITHER = "valid or test"
 _NAMED = 3  # how many ids a message names
 
 
@@ -133,16 +135,16 @@ class _Seen:
             self._check_labeler(draw, record)
         customer = record.get("customer", "")
         if customer and not record["id"].startswith(self._published or "\0"):
-            self._customers[customer].setdefault(split, (draw.where, record["id"]))
+            # Held-out labelers, the test split of rankings, rank validation prompts.
+            place = _EITHER if (kind, split) == ("comparisons", "test") else split
+            self._customers[customer].setdefault(place, (draw.where, record["id"]))
         if kind in ("prompts", "rm_prompts"):
             text = json.dumps([list(record.get("history", ())), record["prompt"]])
-            # The same text may be asked twice; a record is known by its id or customer.
-            # `prepare` puts the name of the file before the id.
-            own_id = record["id"].rpartition("/")[2]
-            for who in (f"id {own_id}", f"customer {customer}" * bool(customer)):
-                if who:
-                    digest = hashlib.sha256(f"{who} {text}".encode()).digest()[:16]
-                    self._prompts[kind, split][digest] = record["id"]
+            # Two may ask the same, so a record is known by its text and the end of its
+            # id, before which `prepare` and a file without ids put the file's name.
+            own_id = re.split("[/:]", record["id"])[-1]
+            digest = hashlib.sha256(f"{own_id} {text}".encode()).digest()[:16]
+            self._prompts[kind, split][digest] = record["id"]
         if kind == "prompts" and record.get("source") == "labeler":
             self._labelers[split].append(record["id"])
 
@@ -157,11 +159,14 @@ class _Seen:
     def check(self) -> None:
         """Raises UserError for what was noted in two places."""
         crossing = {
-            name: places for name, places in self._customers.items() if len(places) > 1
+            name: places
+            for name, places in self._customers.items()
+            if len(places.keys() - {_EITHER}) > 1 or {"train", _EITHER} <= places.keys()
         }
         if crossing:
             name, places = next(iter(crossing.items()))
-            (first, one), (second, other) = list(places.values())[:2]
+            ordered = sorted(places, key=[*SPLITS, _EITHER].index)
+            (first, one), (second, other) = (places[x] for x in ordered[:2])
             more = f" (and {len(crossing) - 1} more)" if len(crossing) > 1 else ""
             raise UserError(
                 f"{second}: {other!r} is by customer {name!r}{more}, who is also in "

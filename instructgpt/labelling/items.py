@@ -87,7 +87,7 @@ def ranking_items(
                 Item(
                     "ranking",
                     split,
-                    str(row["id"]),
+                    row["id"],
                     _without(row, "models"),
                     each,
                     tuple(row.get("models", ())),
@@ -108,7 +108,7 @@ def final_items(
     each = dict.fromkeys(groups, labelers_per_prompt)
     found: dict[str, list[dict[str, Any]]] = {}
     for row in _answers(workdir):
-        found.setdefault(str(row["id"]), []).append(row)
+        found.setdefault(row["id"], []).append(row)
     items = []
     for name, rows in list(found.items())[: number or None]:
         shared = _without(rows[0], "model", "response")
@@ -211,7 +211,7 @@ def _rows(path: Path, fields: Iterable[str]) -> list[dict[str, Any]]:
             ) from error
         if missing:
             raise UserError(f"{path}:{number}: field {missing[0]!r} is missing; add it")
-        rows.append(row)
+        rows.append({**row, "id": str(row["id"])})
     return rows
 
 

@@ -139,7 +139,7 @@ def _check_shown(value: Mapping[str, Any], task: Task) -> None:
     sent = json.loads(json.dumps(task._asdict()))
     for name in _SHOWN:
         if name in value and value[name] != sent[name]:
-            raise UserError(f"the task's {name} was changed after it was sent")
+            raise UserError(f"`{name}` differs from what was sent")
 
 
 def _work(value: Any) -> Work:

@@ -46,8 +46,12 @@ class Room:
           UserError: the file of labelers is damaged.
         """
         self.folder = Path(workdir) / FOLDER
+        self.groups: dict[str, str] = {}
+        self._read()
+
+    def _read(self) -> None:
         path = self.folder / LABELERS
-        self.groups: dict[str, str] = read_labelers(path) if path.exists() else {}
+        self.groups = read_labelers(path) if path.exists() else {}
 
     @property
     def ledger(self) -> Path:
@@ -95,6 +99,7 @@ class Room:
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             take(self.folder / LOCK, log=log)
+        self._read()
 
     def add(self, labelers: Mapping[str, str]) -> None:
         """Adds labelers with their groups; those that are here already may be named.
