@@ -57,8 +57,8 @@ def _installed() -> Path:
                 _install(folder)
     except OSError as error:
         raise UserError(
-            f"{folder}: Label Studio cannot be installed there ({error.strerror}); make "
-            f"room, or name its program in {VARIABLE}"
+            f"{folder}: Label Studio cannot be installed there ({error.strerror}); "
+            f"make room, or name its program in {VARIABLE}"
         ) from error
     return program
 
@@ -77,10 +77,11 @@ def _install(folder: Path) -> None:
             list(map(str, line)), stderr=subprocess.PIPE, text=True, check=False
         )
         if done.returncode:
-            errors = [x for x in done.stderr.splitlines() if x.strip()] or ["no reason"]
+            said = [x.strip() for x in done.stderr.splitlines() if x.strip()]
             raise UserError(
-                f"Label Studio {VERSION} cannot be installed: {errors[-1].strip()}; see "
-                "to the network and start the same line again, or install it in an "
+                f"Label Studio {VERSION} cannot be installed: "
+                f"{said[-1] if said else 'no reason is given'}; see to the network and "
+                " start the same line again, or install it in an "
                 f"environment of its own and name its bin/label-studio in {VARIABLE}"
             )
     (folder / _DONE).touch()

@@ -20,7 +20,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
 from urllib.parse import urlsplit
 
 from instructgpt.errors import UserError
@@ -192,10 +191,9 @@ def _make_accounts(
         check=False,
     )
     lines = [line for line in done.stdout.splitlines() if line.strip()]
-    with contextlib.suppress(ValueError, IndexError):
-        if done.returncode == 0:
-            return json.loads(lines[-1])
-    _fail(home, done.stderr.splitlines(), "makes no accounts")
+    if done.returncode or not lines:
+        raise _failure(home, done.stderr.splitlines(), "makes no accounts")
+    return json.loads(lines[-1])
 
 
 def _run(program: Path, home: Path, host: str, address: str) -> None:
@@ -223,7 +221,8 @@ def _run(program: Path, home: Path, host: str, address: str) -> None:
     end = time.monotonic() + _START
     while not _answers(address):
         if process.poll() is not None:
-            _fail(home, log.read_text(errors="replace").splitlines(), "does not start")
+            lines = log.read_text(errors="replace").splitlines()
+            raise _failure(home, lines, "does not start")
         if time.monotonic() > end:
             process.kill()
             process.wait()
@@ -237,18 +236,17 @@ def _run(program: Path, home: Path, host: str, address: str) -> None:
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[int]:
     """A file that only its owner can read, opened at its end to be written on."""
-    file = os.open(
-        path, os.O_RDWR | os.O_CREAT | os.O_APPEND * (path.name == _LOG), 0o600
-    )
+    flags = os.O_RDWR | os.O_CREAT | (os.O_APPEND if path.name == _LOG else 0)
+    file = os.open(path, flags, 0o600)
     try:
         yield file
     finally:
         os.close(file)
 
 
-def _fail(home: Path, lines: list[str], what: str) -> NoReturn:
+def _failure(home: Path, lines: list[str], what: str) -> UserError:
     said = [line.strip() for line in lines if line.strip()] or ["it gives no reason"]
-    raise UserError(f"{home}: Label Studio {what}: {said[-1]}; see {home / _LOG}")
+    return UserError(f"{home}: Label Studio {what}: {said[-1]}; see {home / _LOG}")
 
 
 def _owner(home: Path) -> dict[str, str]:

@@ -42,7 +42,7 @@ def to_work(task: Task, annotation: Mapping[str, Any], *, where: str) -> Work | 
         return Refused(where, str(error))
 
 
-def to_result(task: Task, work: Work) -> list[dict[str, Any]]:
+def to_result(work: Work) -> list[dict[str, Any]]:
     """The result of an annotation that `to_work` turns into this work again."""
     answered: list[tuple[str, str, str, Any]] = []
     for i, rating in enumerate(work.ratings):
@@ -55,7 +55,7 @@ def to_result(task: Task, work: Work) -> list[dict[str, Any]]:
             answered.append((names.flag(name, i), on, "choices", choice))
     if work.ranks:
         columns: dict[str, list[str]] = {
-            names.rank(n): [] for n in range(1, len(task.answers) + 1)
+            names.rank(n): [] for n in range(1, len(work.ranks) + 1)
         }
         for i, rank in enumerate(work.ranks):
             columns[names.rank(rank)].append(names.card(i))
@@ -67,7 +67,7 @@ def to_result(task: Task, work: Work) -> list[dict[str, Any]]:
     kinds = {"textarea": "text"}
     return [
         {
-            "id": f"{task.key}-{number}",
+            "id": f"{work.key}-{number}",
             "from_name": field,
             "to_name": on,
             "type": kind,
@@ -107,9 +107,7 @@ def _fields(task: Task, result: Any) -> dict[str, Any]:
             raise _UnusableError(f"field {name!r} is given twice")
         kind, value = expected[name], part.get("value")
         if not isinstance(value, Mapping) or kind not in value:
-            raise _UnusableError(
-                f"field {name!r} is {shown(value)}; it holds no {kind}"
-            )
+            raise _UnusableError(f"field {name!r} is {shown(value)}: no {kind}")
         found[name] = value[kind]
     return found
 
@@ -180,9 +178,7 @@ def _ranks(task: Task, columns: Any) -> tuple[int, ...]:
     order = [names.rank(number) for number in range(1, names.MOST + 1)]
     unknown = sorted(set(columns) - {*order, names.UNRANKED})
     if unknown:
-        raise _UnusableError(
-            f"ranks are no ranking: unknown column {shown(unknown[0])}"
-        )
+        raise _UnusableError(f"ranks are no ranking: no column is {shown(unknown[0])}")
     cards = [names.card(i) for i in range(len(task.answers))]
     place: dict[str, int] = {}
     rank = 0
@@ -193,9 +189,7 @@ def _ranks(task: Task, columns: Any) -> tuple[int, ...]:
         rank += bool(inside)
         for card in inside:
             if card not in cards:
-                raise _UnusableError(
-                    f"ranks are no ranking: unknown card {shown(card)}"
-                )
+                raise _UnusableError(f"ranks are no ranking: no card is {shown(card)}")
             if card in place:
                 raise _UnusableError(f"ranks are no ranking: card {card!r} lies twice")
             place[card] = rank
