@@ -6,7 +6,7 @@ passwords and tokens in it are shown nowhere else.
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,7 +75,7 @@ def write_seats(folder: str | Path, seats: Iterable[Seat]) -> None:
             json.dump([seat._asdict() for seat in seats], stream, indent=1)
 
 
-def check_labelers(labelers: dict[str, str], *, where: str) -> None:
+def check_labelers(labelers: Mapping[str, str], *, where: str) -> None:
     """Raises UserError for a labeler without a name or in an unknown group."""
     for name, group in labelers.items():
         if not name.strip() or name != name.strip():
