@@ -221,9 +221,9 @@ def _given_seats(args: argparse.Namespace, room: Room) -> list[Seat]:
     shared = len({seat.address for seat in seats}) < len(seats)
     if shared:
         _log(
-            "labelers share a server: Label Studio's community edition hides no "
-            "project from other accounts; give each an `address` of their own in the "
-            "file of --tokens"
+            "labelers share a server: it hides their tasks from each other only if "
+            "each account is in an organisation of its own; else give each an "
+            "`address` of their own in the file of --tokens"
         )
     return seats
 

@@ -20,13 +20,12 @@ from typing import Any
 
 from instructgpt.data.origins.tables import table_rows
 from instructgpt.errors import UserError, shown
-from instructgpt.evals.preference import HELD_OUT
+from instructgpt.labelling.seats import GROUPS
 from instructgpt.locks import LOCK, take
 from instructgpt.outputs import new_file, writing
 
 FOLDER = "labelling"  # in a workdir
-TRAINING = "training"
-GROUPS = (TRAINING, HELD_OUT)
+TRAINING, HELD_OUT = GROUPS
 LABELERS = "labelers.jsonl"
 _NAME = re.compile(r"\w[\w.@+-]{0,59}", re.ASCII)
 

@@ -17,7 +17,7 @@ from instructgpt.labelling.ledger import GOLD, Entry, Ledger
 from instructgpt.labelling.room import Room
 from instructgpt.labelling.spreading import digest, least_busy, name_draw
 
-AT_ONCE = 100  # tasks that are put on a desk in one call
+AT_ONCE = 1000  # tasks that are put on a desk in one call
 MAX_HANDED_ON = 2  # how often a task may go on to another labeler after a skip
 _Place = tuple[str, int, str, str]
 
