@@ -152,18 +152,13 @@ def rank_alone(
     Returns:
       [L][K]: the K ranks by each of L labelers.
     """
-    # Answers that differ in blanks alone are read in the form that is sorted first.
-    ordered = sorted(range(len(responses)), key=lambda i: responses[i])
-    texts, seen = _read_all(labelers, prompt, [responses[i] for i in ordered], rule)
-    seen = dict(sorted(seen.items()))
-    found = []
-    for labeler in labelers:
-        order = labeler.order(seen, random.Random(f"{rule} {seed} {labeler.name}"))
-        ranks = [0] * len(responses)
-        for place, text in zip(ordered, texts, strict=True):
-            ranks[place] = order[text]
-        found.append(ranks)
-    return found
+    texts, seen = _read_all(labelers, prompt, responses, rule)
+    seen = dict(sorted(seen.items()))  # noise is drawn in this order
+    orders = [
+        labeler.order(seen, random.Random(f"{rule} {seed} {labeler.name}"))
+        for labeler in labelers
+    ]
+    return [[order[text] for text in texts] for order in orders]
 
 
 def _read_all(

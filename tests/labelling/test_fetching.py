@@ -208,6 +208,8 @@ def test_a_held_out_labeler_cannot_be_moved_into_training(ranked, desks):
     """Not by changing the file of labelers after tasks were sent."""
     path = ranked.folder / LABELERS
     text = path.read_text()
+    fetched(ranked, desks)
+    assert "ann" in (ranked.records / "comparisons.train.jsonl").read_text()
     path.write_text(
         text.replace('"ann", "group": "training"', '"ann", "group": "heldout"')
     )

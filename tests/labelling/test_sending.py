@@ -165,7 +165,9 @@ def test_a_desk_that_fails_does_not_keep_the_others_waiting(room, desks):
     assert sorted(lying(desks)) == sorted(x.key for x in entries(room))
 
 
-def test_a_skipped_task_goes_on_twice_at_most(room, desks):
+def test_a_skipped_task_goes_on_twice_at_most(room, desks, tmp_path):
+    room.add({"fay": "training", "gil": "training"})
+    desks |= {name: rooms.MemoryDesk(name) for name in ("fay", "gil")}
     items = ranking(room, number=1)[:1]
     send(room, desks, items)
     skipped, asked = [], []
@@ -176,7 +178,7 @@ def test_a_skipped_task_goes_on_twice_at_most(room, desks):
         planned = send(room, desks, items, skipped=skipped)
         assert len(planned.handed_on) == (turn < 2)
         assert [x.key for x in planned.given_up] == [entry.key] * (turn == 2)
-    assert sorted(asked) == sorted(TRAINING)
+    assert len(set(asked)) == 3 and set(asked) <= {*TRAINING, "fay", "gil"}
     assert len(entries(room)) == 3
 
 
@@ -193,7 +195,7 @@ def test_gold_items_go_to_everybody_and_repeats_to_the_same(room, desks, tmp_pat
     path = rooms.write_lines(tmp_path / "gold.jsonl", [gold])
     items = [*ranking(room), *asking.gold_items(path, room)]
     send(room, desks, items, repeats=0.5)
-    send(room, desks, items, repeats=0.5)
+    assert not send(room, desks, items, repeats=0.5).entries
     known = [x for x in entries(room) if x.gold]
     assert sorted(x.labeler for x in known) == sorted(TRAINING + HELD_OUT)
     assert {x.gold for x in known} == {(2, 1, 2)}
@@ -205,8 +207,9 @@ def test_gold_items_go_to_everybody_and_repeats_to_the_same(room, desks, tmp_pat
         assert (one.labeler, one.record) == (first.labeler, first.record)
         assert not first.repeat_of and not first.gold
     for desk in desks.values():  # a second look comes after all first ones
-        second = [bool(by_key[key].repeat_of) for key in desk.tasks["ranking"]]
-        assert second == sorted(second)
+        shown = list(desk.tasks["ranking"])
+        order = [(bool(by_key[key].repeat_of), key) for key in shown]
+        assert order == sorted(order)
 
 
 def test_ratings_are_of_one_answer_each(room, desks):

@@ -1,5 +1,6 @@
 """Simulated labelers give at desks what they give when they are called directly."""
 
+import dataclasses
 import itertools
 import random
 import threading
@@ -111,15 +112,46 @@ def test_final_judgements_are_the_gold_judges_and_name_models(made, room):
     prompts = [*world.ppo_prompts("test", 8), *world.gpt_prompts("test", 3)]
     tasks = {p.record()["id"]: p.record()["task"] for p in prompts}
     ranks = {}
+    labelers = {one.name: one for one in world.labelers()}
+    for one in Ledger(room.ledger).entries.values():
+        record = {**one.record, "task": tasks[one.item]}
+        (given,) = ranks_of(
+            [labelers[one.labeler]], record, seed=world_room.SEED, final=True
+        )
+        for model, rank in zip(one.models, given, strict=True):
+            ranks[one.item, one.labeler, model] = rank
     for row in rows:
         one = row.judgement
         found = judge(world, tasks[one.id], row.response)
         assert one.likert == found.likert
         assert one.flags.items() <= found.flags.items()
-        ranks[one.id, one.labeler, one.model] = one.rank
+        assert one.rank == ranks[one.id, one.labeler, one.model]
     for id_, labeler, model in list(ranks):
         if model == "copy":
             assert ranks[id_, labeler, "copy"] == ranks[id_, labeler, "sft"]
+
+
+def test_a_second_look_has_noise_of_its_own(made, room):
+    workdir, _ = made
+    desks = {name: rooms.MemoryDesk(name) for name in room.groups}
+    found = run(made, room, desks, asking.ranking_items(workdir, room), repeats=1.0)
+    entries = Ledger(room.ledger).entries
+    same = [
+        entry.in_order(found.work[entry.key].ranks)
+        == entries[entry.repeat_of].in_order(found.work[entry.repeat_of].ranks)
+        for entry in entries.values()
+        if entry.repeat_of
+    ]
+    assert len(same) == 56 and sum(same) < 28
+
+
+def test_two_labelers_of_one_taste_have_noise_of_their_own(made):
+    workdir, world = made
+    one = world.labelers()[0]
+    other = dataclasses.replace(one, name="another")
+    rows = rooms.read_lines(workdir / "label" / "answers.train.jsonl")
+    ranks = [ranks_of([one, other], row, seed=0) for row in rows]
+    assert sum(a == b for a, b in ranks) < 10
 
 
 def test_demonstrations_and_ratings(made, room, tmp_path):
