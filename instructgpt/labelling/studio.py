@@ -147,7 +147,7 @@ class StudioDesk:
                 f"task {key!r} does not lie at the desk of {self.labeler!r}; send it "
                 "there first"
             )
-        path = f"/api/tasks/{self._ids[page][key]}/annotations/"
+        path = f"/api/tasks/{self._ids[page][key]}/"
         answer = {
             "result": [] if work.skipped else to_result(work),
             "was_cancelled": work.skipped,
@@ -156,10 +156,9 @@ class StudioDesk:
 
         def attempt() -> None:
             # An earlier attempt may have come through without our hearing of it.
-            there: Any = self._api.call("GET", path)
-            same = ("result", "was_cancelled", "lead_time")
-            if not any(all(one[k] == answer[k] for k in same) for one in there):
-                self._api.call("POST", path, body=answer)
+            there = self._api.call("GET", path)["annotations"]
+            if not any(all(one[k] == answer[k] for k in answer) for one in there):
+                self._api.call("POST", f"{path}annotations/", body=answer)
 
         self._api.insist(attempt)
 

@@ -63,7 +63,7 @@ def to_result(work: Work) -> list[dict[str, Any]]:
         answered.append((names.RANKS, names.CARDS, "ranker", ranker))
     for field, text in ((names.RESPONSE, work.response), (names.NOTE, work.note)):
         if text:
-            answered.append((field, names.DIALOG, "textarea", [text]))
+            answered.append((field, names.TASK, "textarea", [text]))
     kinds = {"textarea": "text"}
     return [
         {

@@ -3,7 +3,8 @@
 import string
 
 RESPONSE, NOTE, RANKS = "response", "note", "ranks"
-DIALOG, ANSWERS, CARDS = "dialog", "answers", "cards"  # what is shown
+# What is shown: the key, the turns of the dialogue, the answers, and these as cards.
+TASK, DIALOG, ANSWERS, CARDS = "task", "dialog", "answers", "cards"
 UNRANKED = "_"  # Label Studio's own name for the cards that lie in no rank
 MOST = 9  # answers that a page can show (§3.5)
 YES, NO = "Yes", "No"
