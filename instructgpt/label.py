@@ -323,9 +323,9 @@ def _send(args: argparse.Namespace, room: Room) -> None:
         skipped=[key for key, one in work.items() if one.skipped],
     )
     ledger.add(planned.entries)
-    failed = deliver(ledger, desks)
-    show_sent(planned, ledger, _log)
-    _tell_failed(failed, len(desks), "send")
+    sent = deliver(ledger, desks)
+    show_sent(planned, sent, ledger, _log)
+    _tell_failed(sent.failed, len(desks), "send")
 
 
 def _fetch(args: argparse.Namespace, room: Room) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from instructgpt.errors import UserError, about
-from instructgpt.labelling.interface import Desk
+from instructgpt.labelling.interface import Desk, Page
 from instructgpt.labelling.items import Item, check_items
 from instructgpt.labelling.ledger import GOLD, Entry, Ledger
 from instructgpt.labelling.room import Room
@@ -198,7 +198,19 @@ def _question(record: Mapping[str, object]) -> list[object]:
     ]
 
 
-def deliver(ledger: Ledger, desks: Mapping[str, Desk]) -> dict[str, str]:
+class Delivered(NamedTuple):
+    """What was put on desks now.
+
+    Attributes:
+      counts: Number of tasks, by labeler and page.
+      failed: For each labeler whose desk failed, what it said.
+    """
+
+    counts: Counter[tuple[str, Page]]
+    failed: dict[str, str]
+
+
+def deliver(ledger: Ledger, desks: Mapping[str, Desk]) -> Delivered:
     """Puts all tasks on desks that are not there yet, in an order that says nothing.
 
     Args:
@@ -206,12 +218,12 @@ def deliver(ledger: Ledger, desks: Mapping[str, Desk]) -> dict[str, str]:
       desks: By labeler.
 
     Returns:
-      For each labeler whose desk failed, what it said; the others' tasks are there.
+      What was put there. A desk that fails keeps no other waiting.
 
     Raises:
       UserError: a labeler has no desk.
     """
-    waiting: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    waiting: dict[tuple[str, Page], list[Entry]] = defaultdict(list)
     for entry in ledger.entries.values():
         if entry.key not in ledger.placed:
             waiting[entry.labeler, entry.page].append(entry)
@@ -222,7 +234,8 @@ def deliver(ledger: Ledger, desks: Mapping[str, Desk]) -> dict[str, str]:
                 "instructgpt.label setup WORKDIR again"
             )
     failed: dict[str, str] = {}
-    for (labeler, _), entries in waiting.items():
+    counts: Counter[tuple[str, Page]] = Counter()
+    for (labeler, page), entries in waiting.items():
         # A second look at a task comes late. Keys are in no order that has a meaning.
         entries.sort(key=lambda one: (bool(one.repeat_of), one.key))
         for start in range(0, len(entries), AT_ONCE):
@@ -236,4 +249,5 @@ def deliver(ledger: Ledger, desks: Mapping[str, Desk]) -> dict[str, str]:
                 failed[labeler] = str(error)
             else:
                 ledger.place([one.key for one in part])
-    return failed
+                counts[labeler, page] += len(part)
+    return Delivered(counts, failed)

@@ -1,6 +1,5 @@
 """Tables of the labelling: what was sent, what is done, where to log in."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,24 +8,23 @@ from instructgpt.labelling.interface import PAGES, Page, Work
 from instructgpt.labelling.ledger import Entry, Ledger
 from instructgpt.labelling.room import Room
 from instructgpt.labelling.seats import Seat
-from instructgpt.labelling.sending import Plan
+from instructgpt.labelling.sending import Delivered, Plan
 from instructgpt.progress import format_duration, print_table
 
 _FIRST = 5  # how many lines of a long list are printed
 Log = Callable[[str], None]
 
 
-def show_sent(planned: Plan, ledger: Ledger, log: Log) -> None:
-    """Prints what a send adds by labeler and page, and where skipped tasks go."""
-    if not planned.entries:
-        log("nothing new to send")
-    else:
-        counts = Counter((one.labeler, one.page) for one in planned.entries)
+def show_sent(planned: Plan, sent: Delivered, ledger: Ledger, log: Log) -> None:
+    """Prints what a send put on desks by labeler and page, and where skips go."""
+    if sent.counts:
         rows = [
             [labeler, page, str(number), str(_on_desk(ledger, labeler, page))]
-            for (labeler, page), number in sorted(counts.items())
+            for (labeler, page), number in sorted(sent.counts.items())
         ]
         print_table(rows, ["labeler", "page", "new", "on the desk"])
+    elif not sent.failed:
+        log("nothing new to send")
     _list(
         "skipped tasks go to another labeler", map(_handed_on, planned.handed_on), log
     )
