@@ -14,7 +14,8 @@ krippendorff computes the estimate. Its draws are computed from the sums of each
 which is the same and takes less time.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+import importlib.util
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -22,18 +23,18 @@ from instructgpt.errors import UserError
 from instructgpt.evals.agreement.resampling import bootstrap_interval, draw_prompts
 from instructgpt.evals.intervals import Interval
 
-try:
-    import krippendorff
-except ImportError:  # it comes with the extra `labelling`
-    krippendorff = None
-
 # Prompt -> its units, each with the values that the labelers give it.
-Units = Mapping[Hashable, Sequence[Sequence[float]]]
+Units = Mapping[str, Sequence[Sequence[float]]]
+
+
+def has_krippendorff() -> bool:
+    """Whether the package krippendorff is installed, of the extra `labelling`."""
+    return importlib.util.find_spec("krippendorff") is not None
 
 
 def need_krippendorff() -> None:
     """Raises UserError if the package krippendorff is not installed."""
-    if krippendorff is None:
+    if not has_krippendorff():
         raise UserError(
             "Krippendorff's alpha needs the package krippendorff; "
             "pip install --editable '.[labelling]'"
@@ -65,10 +66,17 @@ def ordinal_alpha(units: Units) -> Interval | None:
         if (kept := [values for values in own if len(values) > 1])
     }
     domain = np.unique([x for own in counted.values() for unit in own for x in unit])
-    if krippendorff is None or domain.size < 2:
+    if domain.size < 2 or not has_krippendorff():
         return None
+    import krippendorff
+
     counts = [
-        np.stack([np.bincount(np.searchsorted(domain, x), minlength=domain.size) for x in own])
+        np.stack(
+            [
+                np.bincount(np.searchsorted(domain, x), minlength=domain.size)
+                for x in own
+            ]
+        )
         for own in counted.values()
     ]
     value = krippendorff.alpha(

@@ -1,4 +1,4 @@
-"""Agreement of labelers with each other: by group, labeler and category (paper §3.4)."""
+"""Agreement of labelers with each other: by group and category (paper §3.4)."""
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
@@ -104,6 +104,12 @@ def _units(
     return units
 
 
+def group_place(group: str) -> tuple[int, str]:
+    """Where a group stands in tables: those of the paper first."""
+    names = list(PAPER)
+    return (names.index(group) if group in PAPER else len(names)), group
+
+
 def by_group(
     rows: Sequence[Ranked], found: Sequence[Comparison]
 ) -> dict[str, dict[str, Any]]:
@@ -111,8 +117,8 @@ def by_group(
 
     Where the paper has a group's agreement, `paper` is [value, what stands after ±].
     """
-    groups = list(dict.fromkeys(row.group for row in rows))
-    out = {}
+    groups = sorted({row.group for row in rows}, key=group_place)
+    out: dict[str, dict[str, Any]] = {}
     for group in groups:
         out[group or "labelers"] = agreement_within(
             [row for row in rows if row.group == group],

@@ -84,7 +84,10 @@ def rates(table: np.ndarray) -> dict[str, Interval]:
     """
     found = {
         name: ratio_interval(table[:, agree], table[:, total])
-        for name, (agree, total) in {"without_ties": (0, 1), "with_ties": (2, 3)}.items()
+        for name, (agree, total) in {
+            "without_ties": (0, 1),
+            "with_ties": (2, 3),
+        }.items()
         if table[:, total].sum()
     }
     if table[:, 5].sum():
@@ -96,7 +99,10 @@ def bootstrap_rates(table: np.ndarray) -> dict[str, Interval]:
     """`without_ties` and `with_ties` of `rates`, with bootstrap intervals."""
     return {
         name: bootstrap_ratio(table[:, agree], table[:, total])
-        for name, (agree, total) in {"without_ties": (0, 1), "with_ties": (2, 3)}.items()
+        for name, (agree, total) in {
+            "without_ties": (0, 1),
+            "with_ties": (2, 3),
+        }.items()
         if table[:, total].sum()
     }
 
@@ -111,7 +117,10 @@ def agreement_counts(rankings: Sequence[Sequence[int]]) -> tuple[int, int]:
       (agree, total) over two labelers and two answers that neither ties.
     """
     counts = sum(
-        (compare(one, other) for one, other in itertools.combinations(signs(rankings), 2)),
+        (
+            compare(one, other)
+            for one, other in itertools.combinations(signs(np.asarray(rankings)), 2)
+        ),
         start=np.zeros(COUNTS),
     )
     return int(counts[0]), int(counts[1])

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from instructgpt.evals.agreement.overall import Comparison, by_prompt
+from instructgpt.evals.agreement.overall import Comparison, by_prompt, group_place
 from instructgpt.evals.agreement.pairs import compare, kendall_tau, rates, signs
 from instructgpt.evals.agreement.rows import Ranked
 from instructgpt.evals.intervals import ratio_interval
 
 DRAWS = 999  # of a permutation test
+_AT_ONCE = 20_000  # rankings that are shuffled together
 PARTS = 3  # thirds of a labeler's time
 
 
@@ -49,8 +50,8 @@ class Rules(NamedTuple):
                 f"{self.rushed:.0%} of the time that others take for as many words"
             ),
             "follows the displayed order": (
-                "the ranks go with the order in which answers were shown, or against it,"
-                f" more than in all but {self.level:.1%} of random orders"
+                "the ranks go with the order in which answers were shown, or against "
+                f"it, more than in all but {self.level:.1%} of random orders"
             ),
             "drifts away": (
                 "agreement with the others falls from the first third of the tasks to "
@@ -63,8 +64,11 @@ class Rules(NamedTuple):
         }
 
 
+RULES = Rules()
+
+
 def by_labeler(
-    rows: Sequence[Ranked], found: Sequence[Comparison], rules: Rules = Rules()
+    rows: Sequence[Ranked], found: Sequence[Comparison], rules: Rules = RULES
 ) -> dict[str, dict[str, Any]]:
     """What each labeler's work is like.
 
@@ -89,7 +93,7 @@ def by_labeler(
         compared[one.second.labeler].append(one)
     paces = _paces(own)
     out = {}
-    for name in sorted(own, key=lambda name: (own[name][0].group, name)):
+    for name in sorted(own, key=lambda name: (group_place(own[name][0].group), name)):
         done = [row for row in own[name] if not row.skipped]
         tied = [signs(row.ranks) == 0 for row in done]
         entry: dict[str, Any] = {
@@ -168,8 +172,8 @@ def drift(labeler: str, found: Iterable[Comparison]) -> dict[str, Any] | None:
     return {
         "thirds": [list(third) for third in thirds],
         "change": change,
-        # A draw in which a third has no pair counts as no change against the labeler.
-        "p": float((1 + (drawn <= change + 1e-12).sum()) / (1 + DRAWS)),
+        # A draw in which a third has no pair counts for the labeler.
+        "p": float((1 + (~(drawn > change + 1e-12)).sum()) / (1 + DRAWS)),
         "tasks": len(ordered),
     }
 
@@ -216,7 +220,7 @@ def gold_share(rows: Iterable[Ranked]) -> list[float] | None:
 
 
 def _paces(own: Mapping[str, Sequence[Ranked]]) -> dict[str, np.ndarray]:
-    """Each labeler's seconds for a word [tasks], or for a task if no words are known."""
+    """Each labeler's seconds for a word [tasks]; for a task, if words are not known."""
     timed = {
         name: [row for row in rows if row.seconds and not row.skipped]
         for name, rows in own.items()
@@ -289,9 +293,12 @@ def displayed_order(rows: Iterable[Ranked]) -> dict[str, Any] | None:
         ranks = np.array(tables)
         in_place = signs(np.arange(size))
         total += float(kendall_tau(signs(ranks), in_place).sum())
-        for draw in range(DRAWS):
-            shuffled = rng.permuted(ranks, axis=1)
-            drawn[draw] += kendall_tau(signs(shuffled), in_place).sum()
+        step = max(1, _AT_ONCE // len(ranks))
+        for start in range(0, DRAWS, step):
+            part = drawn[start : start + step]  # a view
+            shuffled = np.tile(ranks, (len(part), 1, 1))
+            shuffled = rng.permuted(shuffled, axis=2)
+            part += kendall_tau(signs(shuffled), in_place).sum(1)
         tasks += len(ranks)
     extreme = np.abs(drawn) >= abs(total) - 1e-9
     low, high = np.quantile(drawn, [0.025, 0.975])

@@ -26,7 +26,7 @@ def draw_prompts(number: int, *, draws: int = DRAWS, seed: int = 0) -> np.ndarra
 
 
 def bootstrap_interval(value: float, drawn: np.ndarray, *, prompts: int) -> Interval:
-    """A value with its 95 % interval.
+    """A value between -1 and 1 with its 95 % interval.
 
     Args:
       value: The value of the N prompts.
@@ -34,11 +34,11 @@ def bootstrap_interval(value: float, drawn: np.ndarray, *, prompts: int) -> Inte
       prompts: N.
 
     Returns:
-      The interval; from -inf to inf for a single prompt.
+      The interval; from -1 to 1, which says nothing, for a single prompt.
     """
     drawn = drawn[np.isfinite(drawn)]
     if prompts < 2 or not drawn.size:
-        return Interval(value, -np.inf, np.inf)
+        return Interval(value, -1.0, 1.0)
     tail = ndtr(-np.sqrt(prompts / (prompts - 1)) * stdtrit(prompts - 1, _LEVEL))
     low, high = np.quantile(drawn, [tail, 1 - tail])
     return Interval(value, min(float(low), value), max(float(high), value))

@@ -93,20 +93,21 @@ def check_rows(rows: Iterable[Ranked]) -> list[Ranked]:
             raise UserError(f"{where}: {reason}")
         if groups.setdefault(row.labeler, row.group) != row.group:
             raise UserError(
-                f"{where}: {row.labeler!r} is in the groups {groups[row.labeler]!r} and "
-                f"{row.group!r}; give each labeler one"
+                f"{where}: in the group {row.group!r}, and in "
+                f"{groups[row.labeler]!r} before; give each labeler one group"
             )
         if row.skipped:
             continue
         size = sizes.setdefault(row.id, len(row.ranks))
         if size != len(row.ranks):
             raise UserError(
-                f"{where}: {len(row.ranks)} answers, and {size} in an earlier row of this "
-                "id; give an id to each set of answers"
+                f"{where}: {len(row.ranks)} answers, and {size} in an earlier row of "
+                "this id; give an id to each set of answers"
             )
         if not row.repeat and (row.id, row.labeler) in seen:
             raise UserError(
-                f"{where}: ranked before by this labeler; mark the later row as a repeat"
+                f"{where}: ranked before by this labeler; mark the later row as a "
+                "repeat"
             )
         seen.add((row.id, row.labeler))
     return found
@@ -137,7 +138,8 @@ def _why_not(row: Ranked) -> str | None:
         if given and len(given) != size:
             return f"{name} has {len(given)} values for {size} answers"
     if row.shown and sorted(row.shown) != list(range(size)):
-        return f"shown is {shown(list(row.shown))}, no order of the answers 0 to {size - 1}"
+        order = shown(list(row.shown))
+        return f"shown is {order}, no order of the answers 0 to {size - 1}"
     low, high = LIKERT
     for score in row.likert:
         if score is not None and not low <= score <= high:
