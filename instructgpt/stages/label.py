@@ -22,7 +22,7 @@ from instructgpt.data.datasets import DataConfig
 from instructgpt.data.sources import Records, build_jsonl, open_source
 from instructgpt.distributed import first_then_others, on_first
 from instructgpt.errors import UserError, about
-from instructgpt.evals.ranking_accuracy import agreement_interval
+from instructgpt.evals.agreement.pairs import agreement_interval
 from instructgpt.identity import ANSWERS, check_left, is_finished, read_json
 from instructgpt.labelling.fetching import comparison_row
 from instructgpt.labelling.simulated import group_of, ranks_of

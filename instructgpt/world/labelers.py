@@ -7,9 +7,8 @@ evaluations truthfulness and harmlessness (judge.py).
 """
 
 import dataclasses
-import itertools
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from instructgpt.world.facts import Facts, as_random
@@ -200,29 +199,3 @@ def make_labelers(
             )
         )
     return labelers
-
-
-def agreement_counts(rankings: Sequence[Sequence[int]]) -> tuple[int, int]:
-    """Agreements and comparisons between labelers who ranked the same answers.
-
-    Args:
-      rankings: [L][K], a ranking of the K answers by each labeler.
-
-    Returns:
-      (agree, total) over two labelers and two answers that neither ties.
-    """
-    agree = total = 0
-    for one, other in itertools.combinations(rankings, 2):
-        for i, j in itertools.combinations(range(len(one)), 2):
-            first, second = one[i] - one[j], other[i] - other[j]
-            if first and second:
-                total += 1
-                agree += (first > 0) == (second > 0)
-    return agree, total
-
-
-def agreement(items: Iterable[Sequence[Sequence[int]]]) -> float:
-    """Pairwise agreement over prompts: pooled `agreement_counts`; NaN if no pair."""
-    counts = [agreement_counts(rankings) for rankings in items]
-    agree, total = sum(a for a, _ in counts), sum(t for _, t in counts)
-    return agree / total if total else float("nan")
