@@ -16,14 +16,13 @@ stopped is started again with the same line. Held-out labelers get no training d
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from instructgpt.data.draws import Draw, check_draws, check_folder
-from instructgpt.data.origins.tables import table_rows
 from instructgpt.errors import UserError
 from instructgpt.evals.preference import HELD_OUT
 from instructgpt.identity import CONFIG, TO_JUDGE
@@ -33,6 +32,7 @@ from instructgpt.labelling.fetching import fetch, read_work
 from instructgpt.labelling.interface import PAGES, Page
 from instructgpt.labelling.items import EVALUATE, LABEL, Item
 from instructgpt.labelling.ledger import Ledger
+from instructgpt.labelling.measuring import COMPARED, ranked_rows
 from instructgpt.labelling.plain import PlainDesk
 from instructgpt.labelling.room import TRAINING, Room, read_labelers
 from instructgpt.labelling.seats import Seat
@@ -44,7 +44,8 @@ from instructgpt.labelling.showing import (
     show_status,
 )
 from instructgpt.labelling.simulated import AT_ONCE, Simulated, groups_of, simulate
-from instructgpt.outputs import in_one_line
+from instructgpt.labelling.tokens import SHARED, given_seats
+from instructgpt.outputs import in_one_line, new_file
 from instructgpt.paths import from_shell, resolve
 from instructgpt.reading import read_object
 
@@ -77,7 +78,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
                 default=0,
                 help="0: that of last time, or a free one",
             )
-        if name not in ("start", "stop"):
+        if name in ("setup", "send", "fetch", "simulate"):
             add("--files", action="store_true", help="plain files, and no server")
         if name == "setup":
             add("--address", default="", help="a server that runs already")
@@ -89,6 +90,16 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
             )
         if name == "send":
             _add_sending(add)
+        if name == "agreement":
+            add(
+                "--page",
+                choices=COMPARED,
+                default="ranking",
+                help="whose rankings are compared (%(default)s)",
+            )
+        if name == "screen":
+            add("--reference", required=True, metavar="FILE", help="the right answers")
+            add("--candidate", required=True, metavar="FILE", help="the candidate's")
         if name == "simulate":
             add("--number", type=int, default=0, help="tasks of each; 0: all")
             add("--at-once", type=int, default=AT_ONCE, help="labelers at a time")
@@ -174,7 +185,13 @@ def _setup(args: argparse.Namespace, room: Room) -> None:
         _log(f"{room.desks}: a file for each labeler will lie here")
         return
     if args.address or args.tokens:
-        seating.write_seats(room.folder, _given_seats(args, room))
+        if not (args.address and args.tokens):
+            raise UserError("give both --address and --tokens, or neither")
+        path = Path(from_shell(args.tokens))
+        given = given_seats(path, room.groups, address=args.address)
+        seating.write_seats(room.folder, given)
+        if len({seat.address for seat in given}) < len(given):
+            _log(SHARED)
     _open_pages(args, seating.read_seats(room.folder))
 
 
@@ -187,45 +204,6 @@ def _open_pages(args: argparse.Namespace, seats: Sequence[Seat]) -> None:
     show_seats(seats, urls, logins=args.show_logins)
     if not args.show_logins:
         _log("--show-logins prints the passwords, to hand them to the labelers")
-
-
-def _given_seats(args: argparse.Namespace, room: Room) -> list[Seat]:
-    """Seats on a server that runs already, with its labelers' tokens from a file."""
-    if not (args.address and args.tokens):
-        raise UserError("give both --address and --tokens, or neither")
-    path = Path(from_shell(args.tokens))
-    seats = []
-    with closing(table_rows(path)) as rows:
-        for where, _, row in rows:
-            if not isinstance(row, dict) or not (
-                row.get("labeler") and row.get("token")
-            ):
-                raise UserError(f"{where}: give a labeler and the token of the account")
-            name = row["labeler"]
-            if name not in room.groups:
-                raise UserError(f"{where}: {name!r} is not among the labelers")
-            address = row.get("address") or args.address
-            seats.append(
-                Seat(
-                    labeler=name,
-                    group=room.groups[name],
-                    address=address.rstrip("/"),
-                    login=row.get("login") or "",
-                    password="",
-                    token=row["token"],
-                )
-            )
-    missing = room.groups.keys() - {seat.labeler for seat in seats}
-    if missing:
-        raise UserError(f"{path}: labeler {min(missing)!r} has no token; add a row")
-    shared = len({seat.address for seat in seats}) < len(seats)
-    if shared:
-        _log(
-            "labelers share a server: it hides their tasks from each other only if "
-            "each account is in an organisation of its own; else give each an "
-            "`address` of their own in the file of --tokens"
-        )
-    return seats
 
 
 def _desks(args: argparse.Namespace, room: Room) -> dict[str, Any]:
@@ -359,6 +337,31 @@ def _stop(args: argparse.Namespace, room: Room) -> None:
     _log("the server has stopped" if stopped else "no server ran here")
 
 
+def _agreement(args: argparse.Namespace, room: Room) -> None:
+    from instructgpt.evals.agreement.report import agreement_report, format_agreement
+
+    rows = ranked_rows(Ledger(room.ledger), read_work(room.work), page=args.page)
+    if not rows:
+        raise UserError(
+            f"{room.work}: no {args.page} task has come back; run python -m "
+            "instructgpt.label fetch WORKDIR once some are done"
+        )
+    folder = room.folder / "agreement" / args.page
+    _log(format_agreement(agreement_report(rows, folder)))
+    _log(f"report: {folder / 'agreement.html'}")
+
+
+def _screen(args: argparse.Namespace, room: Room) -> None:
+    from instructgpt.evals.agreement.screening import screen
+
+    found = screen(from_shell(args.candidate), from_shell(args.reference))
+    path = room.folder / "screening" / f"{found.candidate}.json"
+    with new_file(path) as partial:
+        partial.write_text(json.dumps(found.as_json(), indent=2) + "\n")
+    _log(found.table())
+    _log(f"written to {path}")
+
+
 def _simulate(args: argparse.Namespace, room: Room) -> None:
     desks = _desks(args, room)
     simulated = Simulated(args.workdir)
@@ -377,6 +380,8 @@ ACTIONS: dict[str, tuple[Action, str]] = {
     "fetch": (_fetch, "make records of what is done"),
     "status": (_status, "what each labeler was sent and has done"),
     "stop": (_stop, "stop the server of this workdir"),
+    "agreement": (_agreement, "measure whether labelers agree, and how each works"),
+    "screen": (_screen, "compare a candidate labeler's answers with the right ones"),
     "simulate": (_simulate, "have the miniature world's labelers do the tasks"),
 }
 

@@ -17,6 +17,7 @@ from instructgpt.evals.preference import HELD_OUT
 from instructgpt.labelling.checking import why_not
 from instructgpt.labelling.interface import Desk, Page, Rating, Refused, Work
 from instructgpt.labelling.ledger import GOLD, Entry, Ledger
+from instructgpt.labelling.plain import stray_work
 from instructgpt.labelling.room import LABELERS, Room, write_rows
 from instructgpt.manifest import value_checksum
 
@@ -52,7 +53,8 @@ def fetch(room: Room, ledger: Ledger, desks: Mapping[str, Desk]) -> Fetched:
     """
     work = read_work(room.work)
     before = dict(work)
-    refused: list[tuple[str, Refused]] = []
+    sent = {(x.labeler, x.page) for x in ledger.entries.values()}
+    refused = stray_work(room.desks, room.groups, sent)
     failed: dict[str, str] = {}
     for labeler, desk in desks.items():
         try:

@@ -14,14 +14,23 @@ and the fields of `Work` that the page asks for; it may repeat the task's other 
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from instructgpt.errors import UserError, shown
-from instructgpt.labelling.interface import FLAGS, Page, Rating, Refused, Task, Work
+from instructgpt.labelling.interface import (
+    FLAGS,
+    PAGES,
+    Page,
+    Rating,
+    Refused,
+    Task,
+    Work,
+)
 from instructgpt.outputs import new_file
 
+_DONE = ".done.jsonl"
 _SHOWN = ("page", "history", "prompt", "answers")  # fields that show a task
 
 
@@ -42,7 +51,7 @@ class PlainDesk:
 
     def done_file(self, page: Page) -> Path:
         """The file of finished work, which the labeler or a tool writes."""
-        return self._folder / f"{self.labeler}.{page}.done.jsonl"
+        return self._folder / f"{self.labeler}.{page}{_DONE}"
 
     def put(self, page: Page, tasks: Sequence[Task]) -> None:
         """Adds tasks to the file; those that are in it are left as they are.
@@ -121,6 +130,34 @@ class PlainDesk:
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue  # `put` says so
         return changed
+
+
+def stray_work(
+    folder: Path, groups: Mapping[str, str], sent: Collection[tuple[str, str]]
+) -> list[tuple[str, Refused]]:
+    """Files of finished work in a folder that are of nobody's desk.
+
+    Args:
+      folder: The folder of all desks.
+      groups: The labelers, by name.
+      sent: The labelers and pages of tasks that were sent.
+
+    Returns:
+      What the file calls the labeler, and what is wrong, for each file.
+    """
+    found = []
+    for path in sorted(folder.glob(f"*{_DONE}")):
+        name, _, page = path.name.removesuffix(_DONE).rpartition(".")
+        if name not in groups:
+            reason = f"{name or page!r} is not among the labelers"
+        elif page not in PAGES:
+            reason = f"there is no page {page!r}; the pages are {', '.join(PAGES)}"
+        elif (name, page) not in sent:
+            reason = f"{name} was sent no {page} task"
+        else:
+            continue
+        found.append((name or page, Refused(str(path), reason)))
+    return found
 
 
 def _read(path: Path) -> str:

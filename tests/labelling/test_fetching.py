@@ -380,3 +380,17 @@ def test_plain_files_give_the_same_as_any_desk(ranked, desks, tmp_path):
         "ann.ranking.done.jsonl"
     ] * 2
     assert read_lines(other.records / "comparisons.train.jsonl") == wanted
+
+
+def test_files_of_nobodys_desk_are_refused_by_name(ranked, tmp_path):
+    plain = {name: PlainDesk(ranked.desks, name) for name in ranked.groups}
+    for name in ("zoe.ranking", "ann.rank", "ann.final", "ranking"):
+        rooms.write_lines(ranked.desks / f"{name}.done.jsonl", [{"key": "k"}])
+    found = fetched(ranked, plain)
+    assert [(who, x.reason.partition(";")[0]) for who, x in found.refused] == [
+        ("ann", "ann was sent no final task"),
+        ("ann", "there is no page 'rank'"),
+        ("ranking", "'ranking' is not among the labelers"),
+        ("zoe", "'zoe' is not among the labelers"),
+    ]
+    assert found.refused[3][1].where == str(ranked.desks / "zoe.ranking.done.jsonl")

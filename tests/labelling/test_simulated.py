@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from instructgpt.errors import UserError
+from instructgpt.evals.agreement.pairs import agreement_interval
 from instructgpt.evals.judgements import judged_rows
-from instructgpt.evals.ranking_accuracy import agreement_interval
 from instructgpt.labelling import items as asking
 from instructgpt.labelling.fetching import fetch
 from instructgpt.labelling.ledger import Ledger
