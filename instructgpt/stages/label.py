@@ -22,8 +22,11 @@ from instructgpt.data.datasets import DataConfig
 from instructgpt.data.sources import Records, build_jsonl, open_source
 from instructgpt.distributed import first_then_others, on_first
 from instructgpt.errors import UserError
-from instructgpt.evals.ranking_accuracy import agreement_interval
+from instructgpt.evals.agreement.pairs import agreement_interval
 from instructgpt.identity import is_finished, read_json
+from instructgpt.labelling.fetching import comparison_row
+from instructgpt.labelling.simulated import group_of, ranks_of
+from instructgpt.labelling.spreading import spread
 from instructgpt.paths import resolve
 from instructgpt.stages import common
 from instructgpt.stages.inputs import model_config
@@ -36,7 +39,7 @@ from instructgpt.stages.people_rankings import (
     to_do,
 )
 from instructgpt.stages.programs import Models, Program, answers
-from instructgpt.world import Labeler, Task, rank_by_each
+from instructgpt.world import Labeler
 
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -122,26 +125,25 @@ def _rank(
     labelers: Sequence[Labeler],
     answers: dict[str, list[dict[str, Any]]],
 ) -> dict[str, Any]:
-    rng = np.random.default_rng([context.config.seed, 7])
+    seed = context.config.seed
     groups: dict[bool, list[Labeler]] = {False: [], True: []}
     for labeler in labelers:
         groups[labeler.held_out].append(labeler)
-    train = []
-    for row in answers["train"]:
-        chosen = rng.permutation(len(groups[False]))[: label.train_labelers]
-        ranked = _comparisons(row, [groups[False][i] for i in chosen], rng)
-        train.append(mean_ranking(ranked))
-    splits = {"train": train}
+    train = _ranked(
+        answers["train"], groups[False], each=label.train_labelers, seed=seed
+    )
+    splits = {"train": [mean_ranking(ranked) for ranked in train]}
     report: dict[str, Any] = {"prompts": {s: len(rows) for s, rows in answers.items()}}
     for split, held_out in (("valid", False), ("heldout", True)):
-        rows, rankings = [], []
-        for row in answers["valid"]:
-            chosen = rng.permutation(len(groups[held_out]))[: label.labelers_per_prompt]
-            ranked = _comparisons(row, [groups[held_out][i] for i in chosen], rng)
-            rows += ranked
-            rankings.append([r["ranks"] for r in ranked])
-        splits[split] = rows
-        agreement = agreement_interval(rankings)
+        valid = _ranked(
+            answers["valid"],
+            groups[held_out],
+            each=label.labelers_per_prompt,
+            seed=seed,
+            split="valid",
+        )
+        splits[split] = [row for ranked in valid for row in ranked]
+        agreement = agreement_interval([[r["ranks"] for r in one] for one in valid])
         if agreement:
             report[f"agreement_{split}"] = list(agreement)
     return _build(context, report, splits)
@@ -166,18 +168,38 @@ def _build(
     return report
 
 
-def _comparisons(
-    row: dict[str, Any], labelers: Sequence[Labeler], rng: np.random.Generator
-) -> list[dict[str, Any]]:
-    """One comparison per labeler, with that labeler's ranks of the row's answers."""
-    keys = ("id", "history", "prompt", "responses", "customer", "category")
-    shared = {k: row[k] for k in keys}
-    task = Task.from_json(row["task"])
-    rankings = rank_by_each(labelers, task, row["responses"], rng)
-    return [
-        {**shared, "ranks": ranks, "labeler": labeler.name}
-        for ranks, labeler in zip(rankings, labelers, strict=True)
-    ]
+def _ranked(
+    rows: Sequence[dict[str, Any]],
+    labelers: Sequence[Labeler],
+    *,
+    each: int,
+    seed: int,
+    split: str = "train",
+) -> list[list[dict[str, Any]]]:
+    """Comparisons of each row's answers by `each` labelers of a group.
+
+    Who ranks and how depends on the seed, the row and the labeler alone, so that the
+    same labelers give the same through the pages of a labelling server (labelling/).
+    """
+    named = {labeler.name: labeler for labeler in labelers}
+    chosen = spread(
+        [str(row["id"]) for row in rows],
+        list(named),
+        each=each,
+        seed=seed,
+        split=split,
+        group=group_of(labelers[0]),
+    )
+    found = []
+    for row, names in zip(rows, chosen, strict=True):
+        rankings = ranks_of([named[name] for name in names], row, seed=seed)
+        found.append(
+            [
+                comparison_row(row, ranks, name)
+                for ranks, name in zip(rankings, names, strict=True)
+            ]
+        )
+    return found
 
 
 def ranked_splits(workdir: str | Path) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ class LabelConfig:
     ranked_by: Literal["world", "people"] = "world"
     # The folder of people's rankings, comparisons.SPLIT.jsonl, where `label fetch`
     # leaves them. A held-out labeler's are the test split's.
-    rankings: str = "../labelling"
+    rankings: str = "../labelling/records"
     temperature: NonNegativeFloat = 1.0
     batch_size: PositiveInt = 64  # prompts in a batch
 

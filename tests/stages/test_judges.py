@@ -399,7 +399,7 @@ def test_answers_are_written_for_people_to_rank(own_data, workdir, tmp_path):
     config = get_config().stages.label
     config.data.update(jsonl=str(own_data), dir=str(tmp_path / "sets"))
     config.label.ranked_by = "people"
-    with pytest.raises(UserError, match=r"9 train and . valid prompts are ready for people"):
+    with pytest.raises(UserError, match=r"9 train and . valid prompts are ready"):
         label.run(config, workdir)
     lines = (workdir / "answers.train.jsonl").read_text().splitlines()
     assert len(lines) == 9
