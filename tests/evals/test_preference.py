@@ -1,6 +1,5 @@
 """What is computed from judgements: win rates, means, groups."""
 
-import numpy as np
 import pytest
 
 from instructgpt.errors import UserError

@@ -203,7 +203,9 @@ def pace_figure(report: Report) -> Figure | None:
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter("")
-    ax.set_xlabel("Seconds for a word shown: median and middle 80 %; | rushed below")
+    unit = next(x["pace"]["for_a"] for x in report["labelers"].values() if "pace" in x)
+    shown = {"word": "word shown", "task": "task"}[unit]
+    ax.set_xlabel(f"Seconds for a {shown}: median and middle 80 %; | rushed below")
     return fig
 
 

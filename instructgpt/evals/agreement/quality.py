@@ -44,22 +44,26 @@ class Rules(NamedTuple):
 
     def in_words(self) -> dict[str, str]:
         """Each flag with its rule."""
+        rushed, share, level, gold = (
+            f"{100 * x:.3g} %"
+            for x in (self.rushed, self.rushed_share, self.level, self.gold)
+        )
         return {
             "rushes": (
-                f"at least {self.rushed_share:.0%} of the tasks took less than "
-                f"{self.rushed:.0%} of the time that others take for as many words"
+                f"at least {share} of the tasks took less than {rushed} of the time "
+                "that others take for as many words"
             ),
             "follows the displayed order": (
                 "the ranks go with the order in which answers were shown, or against "
-                f"it, more than in all but {self.level:.1%} of random orders"
+                f"it, more than in all but {level} of random orders"
             ),
             "drifts away": (
                 "agreement with the others falls from the first third of the tasks to "
-                f"the last, more than in all but {self.level:.1%} of random orders"
+                f"the last, more than in all but {level} of random orders"
             ),
             "misses gold": (
                 "the interval of the share of gold pairs ordered right lies below "
-                f"{self.gold:.0%}"
+                f"{gold}"
             ),
         }
 
@@ -91,11 +95,12 @@ def by_labeler(
     for one in found:
         compared[one.first.labeler].append(one)
         compared[one.second.labeler].append(one)
-    paces = _paces(own)
+    unit, paces = _paces(own)
     out = {}
     for name in sorted(own, key=lambda name: (group_place(own[name][0].group), name)):
         done = [row for row in own[name] if not row.skipped]
         tied = [signs(row.ranks) == 0 for row in done]
+        found_pace = pace(name, paces, rules)
         entry: dict[str, Any] = {
             "group": own[name][0].group,
             "tasks": len(own[name]),
@@ -106,7 +111,7 @@ def by_labeler(
             "drift": drift(name, compared[name]),
             "repeated": self_agreement(done),
             "gold": gold_share(done),
-            "pace": pace(name, paces, rules),
+            "pace": found_pace and found_pace | {"for_a": unit},
             "order": displayed_order(done),
         }
         entry = {key: x for key, x in entry.items() if x is not None}
@@ -219,14 +224,17 @@ def gold_share(rows: Iterable[Ranked]) -> list[float] | None:
     return list(ratio_interval(list(right.values()), list(pairs.values())))
 
 
-def _paces(own: Mapping[str, Sequence[Ranked]]) -> dict[str, np.ndarray]:
-    """Each labeler's seconds for a word [tasks]; for a task, if words are not known."""
+def _paces(own: Mapping[str, Sequence[Ranked]]) -> tuple[str, dict[str, np.ndarray]]:
+    """For what seconds are taken, a "word" or a "task", and those of each labeler.
+
+    The seconds [tasks] are for a word shown, if words are known for all timed tasks.
+    """
     timed = {
         name: [row for row in rows if row.seconds and not row.skipped]
         for name, rows in own.items()
     }
     by_word = all(row.words for rows in timed.values() for row in rows)
-    return {
+    return "word" if by_word else "task", {
         name: np.array([row.seconds / (row.words if by_word else 1) for row in rows])
         for name, rows in timed.items()
         if rows

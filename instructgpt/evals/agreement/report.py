@@ -121,10 +121,10 @@ def _agreement_sections(report: Report) -> Iterator[Section]:
         "order alike, of those that neither ties, and of all pairs, where a tie is a "
         "third outcome. The paper says neither how it counts ties nor what its ± is: "
         "72.6 ± 1.5 % for training labelers and 77.3 ± 1.3 % for held-out ones (§3.4). "
-        "Kendall's tau is the mean over two rankings of a prompt; Krippendorff's alpha "
-        "compares the place of each answer, and its Likert score. Gold items and "
-        "repeats do not count. Intervals are of 95 % over prompts: for these labelers, "
-        "and other prompts.",
+        "The dashed line is chance, without ties. Kendall's tau is the mean over two "
+        "rankings of a prompt; Krippendorff's alpha compares the place of each answer, "
+        "and its Likert score. Gold items and repeats do not count. Intervals are of "
+        "95 % over prompts: for these labelers, and other prompts.",
         table=_table(tables.rates_table(report)),
         image=as_image(
             group_agreement(_by_name(report)),
@@ -157,7 +157,7 @@ def _quality_sections(report: Report) -> Iterator[Section]:
     yield Section(
         "Who is flagged?",
         "A flag is a reason to look at somebody's work, no verdict: each rule also "
-        "flags about one in a hundred who work well.",
+        "flags one or two in a hundred who work well.",
         table=_table(tables.flag_table(report))
         or Table(["Labeler"], [Row(["nobody"])]),
     )

@@ -198,7 +198,7 @@ def gold_table(report: Report) -> Table:
 
 
 def pace_table(report: Report) -> Table:
-    """Seconds for a word shown beside the others', and the share of rushed tasks."""
+    """Seconds for a word, or a task, beside the others', and share of rushed tasks."""
     rows = [
         [
             name,
@@ -210,7 +210,7 @@ def pace_table(report: Report) -> Table:
         for name, found in report["labelers"].items()
         if (pace := found.get("pace"))
     ]
-    return ["Labeler", "Own, middle 80 %", "Others", "Rushed tasks", "Tasks"], rows
+    return ["Labeler", "Seconds, middle 80 %", "Others", "Rushed tasks", "Tasks"], rows
 
 
 def order_table(report: Report) -> Table:

@@ -141,7 +141,8 @@ def _group_sections(results: Results) -> Iterable[Section]:
         "How often two judges, or two labelers of a group, say the same of two answers "
         "to a prompt: of the pairs that neither ties, and of all pairs, where a tie is "
         "a third outcome. The paper's labelers agreed on 72.6 ± 1.5 % of pairs, "
-        "held-out ones on 77.3 ± 1.3 % (§3.4); it does not say how it counts ties. "
+        "held-out ones on 77.3 ± 1.3 % (§3.4); it does not say how it counts ties. The "
+        "dashed line is chance, without ties. "
         "Kendall's tau is the mean over two rankings, Krippendorff's alpha is ordinal.",
         table=_table(*agreement_table(results)),
         image=as_image(

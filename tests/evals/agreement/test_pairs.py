@@ -220,7 +220,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     """Coverage of 95 % intervals from 25 prompts, in 200 samples."""
     rng = np.random.default_rng(1)
     truth = measured(rankings(rng, 4000))
-    held = {name: 0 for name in truth}
+    held = dict.fromkeys(truth, 0)
     for _ in range(200):
         for name, interval in measured(rankings(rng, 25)).items():
             held[name] += interval.low <= truth[name].value <= interval.high

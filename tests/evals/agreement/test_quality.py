@@ -22,7 +22,7 @@ from tests.evals.agreement.simulated import Someone, people, work
 
 def test_gold_pairs_by_hand():
     rows = [
-        # Gold pairs 01 and 02 are untied, 12 is tied: one right, one tied by the labeler.
+        # Gold pairs 01 and 02 are untied, 12 is tied: one right, one that a ties.
         Ranked("g", "a", (1, 2, 1), gold=(1, 2, 2)),
         Ranked("h", "a", (2, 1), gold=(1, 2)),  # wrong
         Ranked("p", "a", (1, 2)),  # no gold
@@ -48,7 +48,7 @@ def test_repeats_by_hand():
 
 
 def test_drift_by_hand():
-    # Six tasks in the order of time, not of the rows; the labeler a agrees with b on the
+    # Six tasks in the order of time, not of the rows; labeler a agrees with b on the
     # pairs of the first tasks and on none of the last ones.
     alike = [(1, 2, 3)] * 3 + [(3, 2, 1)] * 3
     rows = [
@@ -122,6 +122,7 @@ def test_pace_by_hand():
     assert found["c"]["pace"]["others"] == pytest.approx(0.45)
     assert found["c"]["pace"]["median"] == pytest.approx(0.2)
     assert found["c"]["pace"]["rushed"] == pytest.approx(4 / 12)
+    assert found["c"]["pace"]["for_a"] == "word"
     assert found["c"]["flags"] == ["rushes"]
     assert found["a"]["pace"]["others"] == pytest.approx((0.2 + 0.6) / 2)
     assert found["a"]["flags"] == found["b"]["flags"] == []
@@ -133,7 +134,8 @@ def test_pace_by_hand():
     assert by_labeler(rows, [], few)["c"]["flags"] == []
     # Without words the time of a task counts.
     bare = [row._replace(words=0) for row in rows]
-    assert by_labeler(bare, [])["c"]["pace"]["others"] == pytest.approx(45)
+    of_tasks = by_labeler(bare, [])["c"]["pace"]
+    assert of_tasks["others"] == pytest.approx(45) and of_tasks["for_a"] == "task"
 
 
 def test_ties_and_skips_by_hand():

@@ -116,7 +116,7 @@ def test_only_what_the_reference_asks_is_a_criterion(screened):
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ([1], r"c07.jsonl:1: kind is None; give an object with one of flagging, r"),
+        ("text", r"c07.jsonl:1: kind is None; give an object with one of flagging"),
         ({"kind": "flags"}, "c07.jsonl:1: kind is 'flags'"),
         ({"kind": "flagging", "sensitive": True}, "c07.jsonl:1: id is None; give a"),
         ({"kind": "flagging", "id": "f1"}, "c07.jsonl:1: sensitive is None; give true"),
