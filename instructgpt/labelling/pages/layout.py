@@ -19,8 +19,8 @@ FEWEST = 4  # ranks on offer, unless a task has more answers (§3.5: K = 4 to 9)
 # models with truthfulness and harmlessness first (§3.4).
 _INSTRUCTIONS = {"final": "final.md"}
 
-# Label Studio hands the style on as it is escaped, so it holds no ">" and no quotes. The
-# names that end with "--" or begin with "lsf" are Label Studio's own: without those
+# Label Studio hands the style on as it is escaped, so it holds no ">" and no quotes.
+# The names that end with "--" or begin with "lsf" are Label Studio's own: without those
 # rules a page is less tidy and works all the same.
 _STYLE = """
 .ig-two { display: flex; gap: 24px; align-items: flex-start; }
