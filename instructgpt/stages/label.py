@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from instructgpt.data.datasets import DataConfig
-from instructgpt.data.sources import Records, build_jsonl, open_source
+from instructgpt.data.sources import Records, build_jsonl, has_split, open_source
 from instructgpt.distributed import first_then_others, on_first
 from instructgpt.errors import UserError
 from instructgpt.evals.agreement.pairs import agreement_interval
@@ -209,7 +209,9 @@ def ranked_splits(workdir: str | Path) -> tuple[str, ...]:
     Raises:
       UserError: the stage has not finished.
     """
-    return tuple(read_report(workdir)["pairs"])
+    made = read_report(workdir)["set"]
+    names = ("train", "valid", "heldout")
+    return tuple(s for s in names if has_split("comparisons", made, workdir, s))
 
 
 def open_comparisons(workdir: str | Path, split: str) -> Records:
