@@ -19,8 +19,8 @@ FEWEST = 4  # ranks on offer, unless a task has more answers (§3.5: K = 4 to 9)
 # models with truthfulness and harmlessness first (§3.4).
 _INSTRUCTIONS = {"final": "final.md"}
 
-# Label Studio hands the style on as it is escaped, so it holds no ">" and no quotes. The
-# names that end with "--" or begin with "lsf" are Label Studio's own: without those
+# Label Studio hands the style on as it is escaped, so it holds no ">" and no quotes.
+# The names that end with "-" or begin with "lsf" are Label Studio's own: without those
 # rules a page is less tidy and works all the same.
 _STYLE = """
 .ig-two { display: flex; gap: 24px; align-items: flex-start; }
@@ -32,7 +32,8 @@ _STYLE = """
 .ig-key, .ig-key * { font-size: 12px; }
 .ig-ask { display: flex; gap: 12px; justify-content: space-between;
   align-items: center; border-bottom: 1px solid var(--color-neutral-border); }
-.ig-ask h4 { font-size: 15px; line-height: 1.3; margin: 5px 0 !important; }
+.ig-ask [class*=typography-], .ig-box [class*=typography-] {
+  font-size: 15px; line-height: 1.3; margin: 5px 0 !important; }
 .ig-ask .lsf-choices { margin: 0; flex-shrink: 0; }
 .ig-ranks [class*=board--] { display: grid; gap: 8px; align-items: start;
   grid-template-columns: 1fr 1fr;
