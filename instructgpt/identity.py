@@ -64,7 +64,7 @@ _PARENTS = re.compile(
 # Keys of other paths that a run reads or writes, and of a recipe's reward model.
 _OTHER_PATHS = re.compile(
     r"data\.(dir|jsonl|tokenizer)|evaluate\.(curves|sets|toxicity|judges|people)|"
-    r"judges\.\w+\.path|prefix\.file|reward_model|sweep\.recipe"
+    r"judges\.\w+\.path|label\.rankings|prefix\.file|reward_model|sweep\.recipe"
 )
 
 

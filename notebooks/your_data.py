@@ -20,8 +20,9 @@
 # all of InstructGPT. This notebook checks such files, imports SmolLM2-135M-Instruct,
 # trains SFT, reward model and PPO-ptx on them, and asks the models side by side.
 #
-# **Hardware and time:** 23 minutes on 2 slow CPU cores for the training of part 4,
-# which is nearly all, and 14 GB of memory. One GPU or TPU chip runs it as well.
+# **Hardware and time:** 15 minutes on one CPU core (Intel Xeon, other work on the
+# other), nearly all of them the training of part 4, and 14 GB of memory; 23 on two slow
+# cores. One GPU or TPU chip runs it as well.
 
 # %% [markdown]
 # ## Set-up

@@ -58,6 +58,7 @@ LEVELS = {
     "labelling": 6,
     "stages": 7,
     "chat": 8,
+    "label": 8,
     "compare": 8,
     "toxicity": 8,
     "truthful": 8,

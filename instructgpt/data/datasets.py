@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from instructgpt.data.documents import document_tokens
-from instructgpt.data.origins.tables import SUFFIXES, suffix_of
+from instructgpt.data.draws import check_folder, split_files
+from instructgpt.data.origins.tables import SUFFIXES
 from instructgpt.data.records import FIELDS, SPLITS, DistinctPrompts, Record
 from instructgpt.data.sources import (
     Records,
@@ -22,6 +23,7 @@ from instructgpt.data.sources import (
     file_hash,
     has_split,
     is_built,
+    jsonl_name,
     open_source,
 )
 from instructgpt.data.templates import PromptFormat
@@ -205,27 +207,6 @@ def _prompt_format(config: DataConfig, own: Path) -> PromptFormat:
     return PromptFormat(tokenizer, config.template)
 
 
-def _files(folder: Path, kind: str) -> dict[str, Path]:
-    """The file of each split of a kind, KIND.SPLIT.jsonl or of another kind of file.
-
-    Raises:
-      UserError: a split has two files.
-    """
-    files: dict[str, Path] = {}
-    for path in sorted(folder.glob(f"{kind}.*")):
-        split = path.name.split(".")[1]
-        suffix = suffix_of(path)
-        name = f"{kind}.{split}{suffix}"
-        if split in SPLITS and suffix in SUFFIXES and path.name.startswith(name):
-            if split in files:
-                raise UserError(
-                    f"config.data.jsonl={folder}: both {files[split].name} and"
-                    f" {path.name} give {split} {kind}; leave one of them there"
-                )
-            files[split] = path
-    return {split: files[split] for split in SPLITS if split in files}
-
-
 def _prompts_of(
     names: Mapping[str, str], directory: Path, log: Callable[[str], None]
 ) -> str:
@@ -264,8 +245,14 @@ def _from_files(config: DataConfig, log: Callable[[str], None]) -> Datasets:
     names: dict[str, str] = {}
     given: dict[str, str] = {}
     name = Path(os.path.abspath(folder)).name  # "." and ".." have no name of their own
-    for kind in FIELDS:
-        files = _files(folder, kind)
+    found = {kind: split_files(folder, kind) for kind in FIELDS}
+    if not all(
+        is_built(kind, jsonl_name(name, files), directory)
+        for kind, files in found.items()
+        if files
+    ):
+        check_folder(folder)
+    for kind, files in found.items():
         if files:
             names[kind] = build_jsonl(kind, name, directory, files)
             given |= {path.name: file_hash([path]) for path in files.values()}

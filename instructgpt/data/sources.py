@@ -46,6 +46,7 @@ __all__ = [
     "file_hash",
     "has_split",
     "is_built",
+    "jsonl_name",
     "open_source",
     "read_jsonl",
 ]
@@ -186,19 +187,24 @@ def build_jsonl(
     Raises:
       UserError: see `read_jsonl` and `build`.
     """
-    digest = hashlib.sha256()
-    for split, path in sorted(files.items()):
-        digest.update(f"{split}:{file_hash([path])}\n".encode())
-    safe = _safe_name(name)
-    if safe != name:  # another name may become the same, so the hash includes it
-        digest.update(os.fsencode(name))
-    name = f"{safe}-{digest.hexdigest()[:12]}"
+    name = jsonl_name(name, files)
     readers = {
         split: functools.partial(read_jsonl, path, kind)
         for split, path in files.items()
     }
     build(kind, name, data_dir, readers)
     return name
+
+
+def jsonl_name(name: str, files: Mapping[str, str | os.PathLike[str]]) -> str:
+    """The name that `build_jsonl` gives a set, for the same arguments."""
+    digest = hashlib.sha256()
+    for split, path in sorted(files.items()):
+        digest.update(f"{split}:{file_hash([path])}\n".encode())
+    safe = _safe_name(name)
+    if safe != name:  # another name may become the same, so the hash includes it
+        digest.update(os.fsencode(name))
+    return f"{safe}-{digest.hexdigest()[:12]}"
 
 
 def file_hash(paths: Iterable[str | os.PathLike[str]]) -> str:

@@ -34,6 +34,34 @@ def group_of(record: Record) -> str:
     return " ".join(text.split()).casefold()
 
 
+def join_customers(records: Sequence[Placed], customers: Sequence[str]) -> list[Placed]:
+    """Joins the groups of a customer's records, so that a split has all or none (§3.2).
+
+    Args:
+      records: N records of all kinds.
+      customers: The customer of each record; "" if there is none, or if the records
+        keep the splits of a published set.
+
+    Returns:
+      The N records; a joined group is named by the first of its groups.
+    """
+    parents: dict[str, str] = {}
+
+    def root(group: str) -> str:
+        while (above := parents.get(group, group)) != group:
+            parents[group] = parents.get(above, above)
+            group = above
+        return group
+
+    first: dict[str, str] = {}  # customer -> a group of the customer's
+    for record, customer in zip(records, customers, strict=True):
+        if customer:
+            one = root(first.setdefault(customer, record.group))
+            other = root(record.group)
+            parents[max(one, other)] = min(one, other)
+    return [record._replace(group=root(record.group)) for record in records]
+
+
 def split_groups(
     records: Iterable[Placed], *, shares: Mapping[str, float], seed: int
 ) -> dict[str, str]:

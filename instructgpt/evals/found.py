@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from instructgpt.errors import UserError, shown
+from instructgpt.evals.agreement.judged import agreements
 from instructgpt.evals.interface import Evaluator, Judge, Record, Results, nested
 from instructgpt.evals.judgements import check_judgements
-from instructgpt.evals.preference import Judged, agreements, summarise
+from instructgpt.evals.preference import Judged, summarise
 from instructgpt.inference import LanguageModel
 
 Rows = list[dict[str, Any]]

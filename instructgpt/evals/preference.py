@@ -1,17 +1,16 @@
-"""What judgements say of models: win rates, Likert, flags, agreement (§3.6, §4.1).
+"""What judgements say of models: win rates, Likert and flags (§3.6, §4.1).
 
 The unit that was sampled is the prompt. Where several labelers, or one labeler in both
 orders, judged a prompt, their outcomes are averaged before intervals are taken.
 """
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from instructgpt.evals.interface import Record, Results, Value
-from instructgpt.evals.intervals import Interval, mean_interval, ratio_interval
+from instructgpt.evals.intervals import Interval, mean_interval
 from instructgpt.evals.judgements import LIKERT, Judgement, preference
 
 # Flags of Table 3 that Fig. 4 shows under another name: the name there, and whether
@@ -276,86 +275,3 @@ def _field_value(
     records: Mapping[str, Record], field: str
 ) -> Callable[[Judgement], str]:
     return lambda one: str(records[one.id].get(field, ""))
-
-
-def agreement(
-    first: Iterable[Judgement], second: Iterable[Judgement]
-) -> dict[str, Interval]:
-    """How often two judges agree which of two answers to a prompt is better (§3.4).
-
-    The paper does not say how it counts ties. Without ties: of the pairs that neither
-    ties, the share that both order alike. With ties: of all pairs, the share on which
-    both say the same of better, worse and tied. A judgement is not compared with
-    itself, nor with another of the same labeler.
-
-    Returns:
-      `without_ties` and `with_ties`, with 95 % intervals over prompts; without those
-      that have no pair.
-    """
-    ours, theirs = (_sheets_by_prompt(x) for x in (first, second))
-    counts: dict[str, np.ndarray] = {}
-    for prompt in ours.keys() & theirs.keys():
-        found = counts.setdefault(prompt, np.zeros(4))
-        for (name, a), (other, b) in itertools.product(ours[prompt], theirs[prompt]):
-            if name != other:
-                found += _pair_counts(a, b)
-    if not counts:
-        return {}
-    table = np.stack([counts[prompt] for prompt in sorted(counts)])
-    kinds = {"without_ties": (0, 1), "with_ties": (2, 3)}
-    return {
-        name: ratio_interval(table[:, agree], table[:, total])
-        for name, (agree, total) in kinds.items()
-        if table[:, total].sum()
-    }
-
-
-def _sheets_by_prompt(
-    judgements: Iterable[Judgement],
-) -> dict[str, list[tuple[str, dict[str, Judgement]]]]:
-    out: dict[str, list[tuple[str, dict[str, Judgement]]]] = {}
-    for (prompt, labeler, _), sheet in sheets(judgements).items():
-        out.setdefault(prompt, []).append((labeler, sheet))
-    return out
-
-
-def _pair_counts(
-    first: Mapping[str, Judgement], second: Mapping[str, Judgement]
-) -> np.ndarray:
-    """Agreements and pairs without ties, then with ties: float[4]."""
-    counts = np.zeros(4)
-    shared = [name for name in first if name in second]
-    for a, b in itertools.combinations(shared, 2):
-        one, other = preference(first[a], first[b]), preference(second[a], second[b])
-        if one is None or other is None:
-            continue
-        counts[2:] += one == other, 1
-        if 0.5 not in (one, other):
-            counts[:2] += one == other, 1
-    return counts
-
-
-def agreements(judged: Mapping[str, Judged]) -> dict[str, dict[str, list[float]]]:
-    """Agreement between all judges, and between the labelers within a group of each.
-
-    Returns:
-      `with_ties` and `without_ties` by "JUDGE, JUDGE" and by "JUDGE: GROUP".
-    """
-    found: dict[str, dict[str, Interval]] = {}
-    for (key, one), (other, two) in itertools.combinations(judged.items(), 2):
-        # The name of the judge tells its labelers from those of another.
-        ours, theirs = _named(one.judgements, key), _named(two.judgements, other)
-        found[f"{key}, {other}"] = agreement(ours, theirs)
-    for key, one in judged.items():
-        for group in dict.fromkeys(x.group for x in one.judgements):
-            part = [x for x in one.judgements if x.group == group]
-            found[f"{key}: {group or 'labelers'}"] = agreement(part, part)
-    return {
-        name: {kind: list(rate) for kind, rate in rates.items()}
-        for name, rates in found.items()
-        if rates
-    }
-
-
-def _named(judgements: Iterable[Judgement], judge: str) -> list[Judgement]:
-    return [x._replace(labeler=f"{judge}:{x.labeler}") for x in judgements]

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +28,6 @@ from instructgpt.sharding import (
     put_batch,
     replicated,
 )
-from instructgpt.world import agreement_counts
 
 
 class Rankings:
@@ -252,22 +251,6 @@ def shared_pair_counts(scored: ScoredRankings) -> SharedPairCounts:
     return SharedPairCounts(
         PairCounts(ids, model, pairs), PairCounts(ids, agree, pairs)
     )
-
-
-def agreement_interval(
-    rankings: Sequence[Sequence[Sequence[int]]],
-) -> Interval | None:
-    """The rate at which labelers agree on pairs that neither ties (paper §3.4).
-
-    Args:
-      rankings: Ranks [N][L][K] of the K answers of N prompts by L labelers each.
-
-    Returns:
-      The rate with a 95 % interval over prompts; None if there is no such pair, for
-      example because each prompt has a single labeler.
-    """
-    agree, total = zip(*map(agreement_counts, rankings), strict=True)
-    return ratio_interval(agree, total) if sum(total) else None
 
 
 def pair_counts(

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from instructgpt.data.draws import check_folder
 from instructgpt.data.lengths import in_tokens, in_words
 from instructgpt.data.origins.given import ANY_FORM, resolve
 from instructgpt.data.origins.published import CACHE, SHARES, read_set
 from instructgpt.data.readers import check_columns, get_set
 from instructgpt.data.records import FIELDS, SPLITS, check_kind
-from instructgpt.data.splits import split_groups, with_training
+from instructgpt.data.splits import join_customers, split_groups, with_training
 from instructgpt.data.templates import PromptFormat
 from instructgpt.errors import UserError
 from instructgpt.outputs import check_new_folder, new_folder
@@ -88,6 +89,7 @@ def prepare(
         )
         for item in wanted
     ]
+    parts = _by_customer(parts, wanted)
     splits = split_groups(
         (placed for part in parts for placed in part.placed), shares=shares, seed=seed
     )
@@ -110,6 +112,7 @@ def prepare(
             _write(folder, kind, [p for p in parts if p.kind == kind], splits)
         text = json.dumps(sources, indent=2, ensure_ascii=False)
         (folder / "sources.json").write_text(text + "\n", encoding="utf-8")
+        check_folder(folder, named=directory)
         training = [r for part in parts for r in of_split(part, "train", splits)]
         made = add_tokenizer(
             folder, training, given=tokenizer, vocab_size=vocab_size, log=lines.append
@@ -178,6 +181,17 @@ def _read(
     given = given._replace(label=label or given.label)
     named = [{**record, "id": f"{given.label}/{record['id']}"} for record in records]
     return Part(wanted.kind, given, named, placed, report)
+
+
+def _by_customer(parts: Sequence[Part], wanted: Sequence[Wanted]) -> list[Part]:
+    """The parts, with the records of each customer of one's own files in one group."""
+    customers = [
+        record.get("customer", "") if item.name == "file" else ""
+        for part, item in zip(parts, wanted, strict=True)
+        for record in part.records
+    ]
+    joined = iter(join_customers([x for part in parts for x in part.placed], customers))
+    return [part._replace(placed=[next(joined) for _ in part.placed]) for part in parts]
 
 
 def _label(item: Wanted, wanted: Sequence[Wanted]) -> str:

@@ -52,7 +52,7 @@ from instructgpt.stages.comparison import (
 )
 from instructgpt.stages.inputs import short_rows
 from instructgpt.stages.judging import check_named, named_blocks
-from instructgpt.stages.label import has_report, open_comparisons
+from instructgpt.stages.label import has_report, open_comparisons, ranked_splits
 from instructgpt.stages.programs import Models, Program, asking_programs
 from instructgpt.stages.rankings import comparison_encoder
 
@@ -203,6 +203,7 @@ def _rankings(context: common.Context, settings: EvaluateConfig) -> dict[str, Ro
             return {
                 name: Rows(open_comparisons(directory, split), encode)
                 for split, name in _LABELERS.items()
+                if split in ranked_splits(directory)
             }
     found = {}
     for split, name in _OWN_LABELERS.items():

@@ -16,9 +16,7 @@ from instructgpt.paths import resolve
 from instructgpt.ranges import NonNegativeFloat, RankedInt
 from instructgpt.stages import common
 from instructgpt.stages.inputs import has_valid, short_rows
-from instructgpt.stages.label import has_report, open_comparisons
-
-_HELD_OUT = ("valid", "heldout")  # "heldout" is the test split of a user's own data
+from instructgpt.stages.label import has_report, open_comparisons, ranked_splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +47,7 @@ def _open_splits(
     """Opens the splits by name: train, and valid and heldout if they exist."""
     if not own:
         directory = resolve(reward.comparisons, context.workdir)
-        return {s: open_comparisons(directory, s) for s in ("train", *_HELD_OUT)}
+        return {s: open_comparisons(directory, s) for s in ranked_splits(directory)}
     sources = {"train": context.data.source("comparisons", "train")}
     if has_valid(context, "comparisons", "accuracy on valid pairs"):
         sources["valid"] = context.data.source("comparisons", "valid")

@@ -21,9 +21,8 @@ from instructgpt.world.judge import Judgement, judge_response, toxicity
 from instructgpt.world.kinds import Style, Task
 from instructgpt.world.labelers import (
     Labeler,
-    agreement,
-    agreement_counts,
     make_labelers,
+    rank_alone,
     rank_by_each,
 )
 from instructgpt.world.misconceptions import (
@@ -46,9 +45,8 @@ __all__ = [
     "Task",
     "Truth",
     "World",
-    "agreement",
-    "agreement_counts",
     "judge",
+    "rank_alone",
     "rank_by_each",
     "toxicity",
 ]

@@ -7,9 +7,8 @@ evaluations truthfulness and harmlessness (judge.py).
 """
 
 import dataclasses
-import itertools
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from instructgpt.world.facts import Facts, as_random
@@ -124,6 +123,50 @@ def rank_by_each(
       [L][K]: the K ranks by each of L labelers.
     """
     rng = as_random(rng)
+    texts, seen = _read_all(labelers, prompt, responses, rule)
+    orders = [labeler.order(seen, rng) for labeler in labelers]
+    return [[order[text] for text in texts] for order in orders]
+
+
+def rank_alone(
+    labelers: Sequence[Labeler],
+    prompt: Prompt | Task,
+    responses: Sequence[str],
+    *,
+    seed: str,
+    rule: Rule = "training",
+) -> list[list[int]]:
+    """Ranks by several labelers, each with noise of their own.
+
+    A labeler's ranks depend on the seed, the labeler's name, the prompt and the set of
+    answers only: not on who else ranks them, nor on the order in which they are shown.
+
+    Args:
+      labelers: Who ranks.
+      prompt: The prompt or its task.
+      responses: The K answers, in any order.
+      seed: Names the run and the prompt.
+      rule: What the labelers put first.
+
+    Returns:
+      [L][K]: the K ranks by each of L labelers.
+    """
+    texts, seen = _read_all(labelers, prompt, responses, rule)
+    seen = dict(sorted(seen.items()))  # noise is drawn in this order
+    orders = [
+        labeler.order(seen, random.Random(f"{rule} {seed} {labeler.name}"))
+        for labeler in labelers
+    ]
+    return [[order[text] for text in texts] for order in orders]
+
+
+def _read_all(
+    labelers: Sequence[Labeler],
+    prompt: Prompt | Task,
+    responses: Sequence[str],
+    rule: Rule,
+) -> tuple[list[str], dict[str, Impression]]:
+    """The answers without extra blanks [K], and what labelers see in each of them."""
     task = prompt.task if isinstance(prompt, Prompt) else prompt
     texts = [" ".join(response.split()) for response in responses]
     originals = dict(zip(reversed(texts), reversed(responses), strict=True))
@@ -131,8 +174,7 @@ def rank_by_each(
         text: read_answer(labelers[0].facts, task, originals[text], rule)
         for text in dict.fromkeys(texts)
     }
-    orders = [labeler.order(seen, rng) for labeler in labelers]
-    return [[order[text] for text in texts] for order in orders]
+    return texts, seen
 
 
 def make_labelers(
@@ -157,29 +199,3 @@ def make_labelers(
             )
         )
     return labelers
-
-
-def agreement_counts(rankings: Sequence[Sequence[int]]) -> tuple[int, int]:
-    """Agreements and comparisons between labelers who ranked the same answers.
-
-    Args:
-      rankings: [L][K], a ranking of the K answers by each labeler.
-
-    Returns:
-      (agree, total) over two labelers and two answers that neither ties.
-    """
-    agree = total = 0
-    for one, other in itertools.combinations(rankings, 2):
-        for i, j in itertools.combinations(range(len(one)), 2):
-            first, second = one[i] - one[j], other[i] - other[j]
-            if first and second:
-                total += 1
-                agree += (first > 0) == (second > 0)
-    return agree, total
-
-
-def agreement(items: Iterable[Sequence[Sequence[int]]]) -> float:
-    """Pairwise agreement over prompts: pooled `agreement_counts`; NaN if no pair."""
-    counts = [agreement_counts(rankings) for rankings in items]
-    agree, total = sum(a for a, _ in counts), sum(t for _, t in counts)
-    return agree / total if total else float("nan")

@@ -1,12 +1,9 @@
-"""What is computed from judgements: win rates, means, groups, agreement."""
+"""What is computed from judgements: win rates, means, groups."""
 
-import itertools
-
-import numpy as np
 import pytest
 
 from instructgpt.errors import UserError
-from instructgpt.evals.intervals import mean_interval, ratio_interval
+from instructgpt.evals.intervals import mean_interval
 from instructgpt.evals.judgements import (
     Judgement,
     as_line,
@@ -14,7 +11,7 @@ from instructgpt.evals.judgements import (
     judged_rows,
     preference,
 )
-from instructgpt.evals.preference import agreement, agreements, summarise, win_rate
+from instructgpt.evals.preference import summarise, win_rate
 
 RECORDS = [
     {
@@ -112,44 +109,6 @@ def test_held_out_labelers_are_a_group_of_their_own():
     assert groups["distribution"]["gpt3"]["ppo"][0] == 1
     # Without a rating of each answer there are no rows.
     assert judged.models["ppo"].rows == ()
-
-
-def test_agreement_counts_pairs_by_hand():
-    def given(labeler, *rows):
-        return [
-            Judgement(f"p{i}", name, rank=rank, labeler=labeler)
-            for i, row in enumerate(rows)
-            for name, rank in zip(("gpt", "sft", "ppo"), row, strict=True)
-        ]
-
-    rng = np.random.default_rng(0)
-    rows = rng.integers(1, 4, (2, 9, 3))
-    agree, total = np.zeros((2, 9)), np.zeros((2, 9))
-    for i, (one, other) in enumerate(zip(*rows, strict=True)):
-        for a, b in itertools.combinations(range(3), 2):
-            x, y = np.sign(one[a] - one[b]), np.sign(other[a] - other[b])
-            agree[1, i] += x == y
-            total[1, i] += 1
-            if x and y:
-                agree[0, i] += x == y
-                total[0, i] += 1
-    one, other = given("a", *rows[0]), given("b", *rows[1])
-    found = agreement(one, other)
-    assert found["without_ties"] == ratio_interval(agree[0], total[0])
-    assert found["with_ties"] == ratio_interval(agree[1], total[1])
-    # No labeler is compared with herself.
-    assert agreement(one, one) == {}
-    answers = {"gpt": ["x"] * 9, "sft": ["y"] * 9, "ppo": ["z"] * 9}
-    records = [{"id": f"p{i}", "prompt": "?"} for i in range(9)]
-    judged = {
-        key: summarise(part, records, answers, baseline="sft")
-        for key, part in {"first": one, "second": other, "both": one + other}.items()
-    }
-    table = agreements(judged)
-    assert table["first, second"]["with_ties"] == list(found["with_ties"])
-    within = table["both: labelers"]["without_ties"]
-    assert within[0] == pytest.approx(found["without_ties"][0])
-    assert "first: labelers" not in table
 
 
 GOOD = Judgement("p0", "ppo", likert=4)

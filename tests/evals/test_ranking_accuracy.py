@@ -6,12 +6,12 @@ import pytest
 
 from instructgpt.data.rows import Rows
 from instructgpt.errors import UserError
+from instructgpt.evals.agreement.pairs import agreement_counts
 from instructgpt.evals.ranking_accuracy import (
     PairCounts,
     Rankings,
     ScoredRankings,
     accuracy_interval,
-    agreement_interval,
     count_untied,
     make_ranking_evaluator,
     pair_counts,
@@ -20,7 +20,6 @@ from instructgpt.evals.ranking_accuracy import (
 from instructgpt.losses import pairwise_ranking
 from instructgpt.models.comparisons import response_scores
 from instructgpt.models.transformer import ScalarModel
-from instructgpt.world import agreement_counts
 from tests import tiny
 
 MODEL = ScalarModel(tiny.config())
@@ -99,17 +98,6 @@ def test_a_model_is_counted_on_the_pairs_of_the_labelers_agreement(rng):
     assert found.labelers.right.tolist() == list(agree)
     assert found.labelers.pairs.tolist() == found.model.pairs.tolist() == list(total)
     assert 0 < found.model.right.sum() < sum(total)
-
-
-def test_agreement_is_a_rate_over_prompts_or_none():
-    # They agree on 1 of 3 pairs of the first prompt and on both untied of the second.
-    rankings = [[[1, 2, 3], [2, 3, 1]], [[1, 2, 2], [1, 3, 2]]]
-    found = agreement_interval(rankings)
-    assert found.value == pytest.approx(3 / 5)
-    assert 0 <= found.low < found.value < found.high <= 1
-    assert agreement_interval([[[1, 2, 3]], [[2, 1, 3]]]) is None
-    assert agreement_interval([[[1, 1, 2], [1, 2, 2]], [[1, 1, 1]] * 3]).value == 1
-    assert agreement_interval([[[1, 1, 1], [1, 2, 3]]]) is None
 
 
 def test_two_labelers_as_the_model_are_as_right_as_they_agree():

@@ -75,6 +75,37 @@ def test_report_is_one_complete_file(tmp_path):
     assert png.startswith(b"\x89PNG") and len(png) > 5_000
 
 
+def test_labelers_agreement_stands_beside_the_papers(tmp_path):
+    results = make_results()
+    results["agreement"] = {
+        "gold, people": {
+            "without_ties": [0.81, 0.78, 0.84],
+            "with_ties": [0.7, 0.6, 0.8],
+        },
+        "people: training": {
+            "without_ties": [0.731, 0.71, 0.75],
+            "with_ties": [0.64, 0.62, 0.66],
+            "tau": [0.44, 0.41, 0.47],
+            "alpha_ranks": [0.51, 0.48, 0.54],
+            "paper": [0.726, 0.015],
+        },
+    }
+    text = render_html(results, {})
+    section = text.split("<h2>Agreement</h2>")[1].split("<h2>")[0]
+    assert "<th>Alpha, ranks</th><th>Paper</th>" in section
+    assert "<td>0.44 [0.41, 0.47]</td><td>0.51 [0.48, 0.54]</td>" in section
+    assert "<td>0.726 ± 0.015</td>" in section and "Alpha, Likert" not in section
+    assert section.count("<img") == 1
+    table = format_results_table(results)
+    assert "0.726 ± 0.015" in table and "Kendall's tau" in table
+    # Two judges alone have no labelers that could be drawn.
+    del results["agreement"]["people: training"]
+    section = render_html(results, {}).split("<h2>Agreement</h2>")[1].split("<h2>")[0]
+    assert "<img" not in section and "Paper" not in section.split("<thead>")[1]
+    del results["agreement"]
+    assert "<h2>Agreement</h2>" not in render_html(results, {})
+
+
 def test_same_results_give_the_same_page(tmp_path):
     path = write_results(tmp_path)
     first = write_report(path).read_bytes()

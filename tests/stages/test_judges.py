@@ -398,12 +398,19 @@ def test_models_are_compared_on_data_of_ones_own(own_data, workdir, tmp_path, ca
 def test_answers_are_written_for_people_to_rank(own_data, workdir, tmp_path):
     config = get_config().stages.label
     config.data.update(jsonl=str(own_data), dir=str(tmp_path / "sets"))
-    config.label.ranked_by = "people"
-    with pytest.raises(UserError, match=r"answers\.\*\.jsonl hold the answers: have"):
+    config.label.update(ranked_by="people", rankings=str(tmp_path / "ranked"))
+    with pytest.raises(UserError, match=r"9 train and . valid prompts are ready"):
         label.run(config, workdir)
     lines = (workdir / "answers.train.jsonl").read_text().splitlines()
     assert len(lines) == 9
     assert not (workdir / "answers").exists()
+    # The stage goes on when rankings are there, of one split at least.
+    (tmp_path / "ranked").mkdir()
+    rows = [json.loads(x) for x in lines]
+    rows = [{**r, "ranks": [*range(1, 1 + len(r["responses"]))]} for r in rows]
+    write_lines(tmp_path / "ranked" / "comparisons.train.jsonl", rows)
+    assert label.run(config, workdir)["prompts"]["train"] == 9
+    assert label.ranked_splits(workdir) == ("train",)
 
 
 class _KilledError(Exception):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from instructgpt.errors import UserError
-from instructgpt.stages import label
+from instructgpt.stages import label_answers
 from instructgpt.stages.label_rows import mean_ranking, misplace
 
 
@@ -61,15 +61,15 @@ def test_misplace_takes_any_row_where_the_category_has_one():
 
 def test_answers_of_a_stage_that_was_stopped_are_compared_when_they_are_read(tmp_path):
     path = tmp_path / "answers.train.jsonl"
-    label._write_answers(path, answered("ab"))
-    assert label._read_lines(path) == answered("ab")
+    label_answers._write_answers(path, answered("ab"))
+    assert label_answers._read_lines(path) == answered("ab")
     path.write_text(path.read_text().replace("b1x", "b1z"))
     with pytest.raises(
         UserError, match=r"answers\.train\.jsonl is damaged.*drawn again"
     ):
-        label._read_lines(path)
+        label_answers._read_lines(path)
     (tmp_path / "files.json").write_text("{}")
     with pytest.raises(
         UserError, match=r"files\.json is damaged; delete it, and .*ans"
     ):
-        label._read_lines(path)
+        label_answers._read_lines(path)

@@ -9,7 +9,8 @@ import re
 import numpy as np
 import pytest
 
-from instructgpt.world import Prompt, World, agreement, judge
+from instructgpt.evals.agreement.pairs import agreement
+from instructgpt.world import Prompt, World, judge
 from instructgpt.world import misconceptions as world_misconceptions
 from instructgpt.world.demonstrations import swap_value
 from instructgpt.world.facts import RESIDENTS, TOWNS
@@ -306,10 +307,3 @@ def test_equal_answers_tie_and_ranks_follow_quality(world, prompts):
     assert np.mean(first) > 0.95
     again = [rater.rank(prompt, responses, random.Random(5)) for _ in range(2)]
     assert again[0] == again[1]
-
-
-def test_agreement_by_hand():
-    assert agreement([[[1, 2], [1, 2]]]) == 1.0
-    assert agreement([[[1, 2], [2, 1]]]) == 0.0
-    assert agreement([[[1, 2, 2], [1, 1, 2]]]) == 1.0  # only one pair has no tie
-    assert np.isnan(agreement([[[1, 1], [1, 2]]]))

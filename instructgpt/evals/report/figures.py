@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from instructgpt.evals.report.plotting import (
+    DASHED,
     INK,
     MUTED,
     WIDTH,
@@ -48,7 +49,7 @@ def win_rates(results: Results) -> Figure | None:
         return None
     fig = Figure(figsize=(WIDTH, 3.4))
     ax = fig.add_subplot()
-    ax.axhline(0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    ax.axhline(0.5, color=INK, linewidth=1, linestyle=DASHED, zorder=1)
     draw_dots(ax, results, points)
     ax.set_ylim(0, 1)
     ax.set_yticks(np.linspace(0, 1, 6))
@@ -202,7 +203,7 @@ def pretraining_loss(
         axes[0].set_title("At the end")
     ax = axes[0] if runs else fig.add_subplot()
     if "rl_init" in losses:
-        ax.axhline(losses["rl_init"], color=MUTED, lw=1, ls=(0, (4, 3)), zorder=1)
+        ax.axhline(losses["rl_init"], color=MUTED, lw=1, ls=DASHED, zorder=1)
     for x, name in enumerate(names):
         kind = look(name)
         ax.plot(x, losses[name], kind.marker, color=kind.color, ms=8)
@@ -232,7 +233,7 @@ def reward_accuracy(results: Results) -> Figure | None:
         return None
     fig = Figure(figsize=(WIDTH, 3.4))
     ax = fig.add_subplot()
-    ax.axhline(0.5, color=MUTED, lw=1, ls=(0, (4, 3)), zorder=1)
+    ax.axhline(0.5, color=MUTED, lw=1, ls=DASHED, zorder=1)
     annotate(ax, 1.45, 0.5, "chance", offset=(-1, 6))
     for offset, (kind, (name, color, marker)) in zip(
         (-0.25, 0, 0.25), kinds.items(), strict=True

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from instructgpt.evals.report.plotting import (
+    DASHED,
     GROUPS,
     INK,
     WIDTH,
@@ -39,7 +40,7 @@ def group_win_rates(results: Results) -> Figure | None:
     fig = Figure(figsize=(WIDTH, 0.9 + 1.6 * rows))
     axes = fig.subplots(rows, 2, sharey=True, squeeze=False).ravel()
     for ax, group in zip(axes, sorted(groups, key=_place), strict=False):
-        ax.axhline(0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        ax.axhline(0.5, color=INK, linewidth=1, linestyle=DASHED, zorder=1)
         for x, name in enumerate(names):
             if name in groups[group]:
                 rate, kind = groups[group][name], look(name)

@@ -72,6 +72,7 @@ STYLE: dict[Any, Any] = {
     "ytick.color": MUTED,
     "ytick.labelsize": 8.5,
 }
+DASHED = (0, (4, 3))  # style of lines for comparison
 WIDTH = 5.2  # inches; narrow enough for the text to be read on a phone
 styled = mpl.rc_context(STYLE)  # decorator of functions that draw
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from instructgpt.evals.report.page import Row, Section, Table, as_image, render_page
 from instructgpt.evals.report.plotting import (
+    DASHED,
     GRID,
     MUTED,
     WIDTH,
@@ -242,7 +243,7 @@ def _draw(ax: Axes, results: Results, name: str) -> None:
                 _interval(numbers[name])[0],
                 color=kind.color,
                 lw=1,
-                ls=(0, (4, 3)),
+                ls=DASHED,
                 zorder=1,
                 label=f"{_name(stage)}, before",
             )

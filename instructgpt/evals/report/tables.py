@@ -14,6 +14,16 @@ from instructgpt.evals.report.plotting import (
 )
 from instructgpt.progress import format_table
 
+# Measures of agreement, and how they are called.
+AGREEMENT = {
+    "without_ties": "Without ties",
+    "with_ties": "With ties",
+    "tau": "Kendall's tau",
+    "alpha_ranks": "Alpha, ranks",
+    "alpha_likert": "Alpha, Likert",
+    "paper": "Paper",
+}
+
 
 def format_results_table(results: Results, *, markdown: bool = False) -> str:
     """Formats tables of the models' quality, of flags, and of other measurements.
@@ -126,13 +136,27 @@ def group_tables(
 
 
 def agreement_table(results: Results) -> tuple[list[str], list[list[str]]]:
-    """A row for each pair of judges, and for the labelers within each group."""
-    kinds = ("without_ties", "with_ties")
+    """A row for each pair of judges, and for the labelers within each group.
+
+    Beside a group that the paper has stands the paper's number, which it gives without
+    saying how ties count (§3.4).
+    """
+    found = results.get("agreement", {})
+    known = [kind for kind in AGREEMENT if any(kind in x for x in found.values())]
     rows = [
-        [who, *(format_interval(rates.get(kind)) for kind in kinds)]
-        for who, rates in results.get("agreement", {}).items()
+        [
+            who,
+            *(format_interval(rates.get(kind)) for kind in known if kind != "paper"),
+            *([format_paper(rates.get("paper"))] if "paper" in known else []),
+        ]
+        for who, rates in found.items()
     ]
-    return ["Agreement", "Without ties", "With ties"], rows
+    return ["Agreement", *(AGREEMENT[kind] for kind in known)], rows
+
+
+def format_paper(paper: Sequence[float] | None) -> str:
+    """The paper's agreement: "0.726 ± 0.015"."""
+    return "–" if paper is None else f"{paper[0]:.3f} ± {paper[1]:.3f}"
 
 
 def benchmark_table(results: Results) -> tuple[list[str], list[list[str]]]:

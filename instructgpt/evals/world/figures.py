@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from instructgpt.evals.report.plotting import (
+    DASHED,
     INK,
     MUTED,
     WIDTH,
@@ -103,7 +104,7 @@ def tasks(results: Results) -> Figure | None:
             for x, (name, numbers) in enumerate(found.items()):
                 _bar(ax, x, numbers[setting][task], look(name).color, 0.72)
             if chance:
-                ax.axhline(chance, color=MUTED, lw=1, ls=(0, (4, 3)))
+                ax.axhline(chance, color=MUTED, lw=1, ls=DASHED)
             _rates(ax)
             ax.set_title(f"{title(task)}, {setting.replace('_', '-')}", fontsize=8.5)
         axes[0].set_ylabel("Accuracy")
