@@ -1,7 +1,8 @@
 """Makes a labeler's account. Runs inside Label Studio's own environment, as a program.
 
-Standard input: a JSON object of name, login and password. The last line of standard
-output: the account's API token, as JSON. Repeating a call changes nothing.
+Standard input: a JSON object of name, login and password; or null, to make no account
+and the database alone. The last line of standard output: the account's API token, as
+JSON. Repeating a call changes nothing.
 
 A form of signing up adds people to the oldest organisation. The first one made here is
 therefore empty, and nobody has an invitation to it.
@@ -27,6 +28,9 @@ def main() -> None:
     from django.db import connection, transaction
 
     call_command("migrate", "--no-color", verbosity=0)
+    if account is None:
+        print(json.dumps(""))
+        return
     with connection.cursor() as cursor:
         # Readers and a writer do not wait for each other; the setting is kept.
         cursor.execute("PRAGMA journal_mode=wal;")

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -20,13 +21,17 @@ from instructgpt.labelling import accounts
 from instructgpt.labelling.environment import python_of
 from instructgpt.labelling.seats import Seat
 from instructgpt.locks import is_taken
+from instructgpt.outputs import new_file
 
 LOOPBACK = "127.0.0.1"
 _LOCK, _LOG = ".lock", "server.log"
+_DATABASE = "label_studio.sqlite3"  # as Label Studio names it
 _START, _STOP = 300.0, 15.0  # seconds that a start and a stop may take
 
 
-def make_account(program: Path, home: Path, host: str, seat: Seat) -> str:
+def make_account(
+    program: Path, home: Path, host: str, seat: Seat, *, blank: Path
+) -> str:
     """Makes the seat's account unless it exists; returns its API token.
 
     Args:
@@ -34,12 +39,39 @@ def make_account(program: Path, home: Path, host: str, seat: Seat) -> str:
       home: Folder of the server's files, which is made.
       host: Address at which the server is to listen.
       seat: The seat. Its password becomes the account's.
+      blank: A database without accounts, from which a new server begins.
 
     Raises:
       UserError: Label Studio cannot do it.
     """
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    database = home / _DATABASE
+    if not database.exists():
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with new_file(database) as partial:
+            shutil.copy(blank, partial)
     account = {"name": seat.labeler, "login": seat.login, "password": seat.password}
+    return _ask(program, home, host, account)
+
+
+def make_blank(program: Path, home: Path) -> Path:
+    """Makes a database without accounts unless it is there; returns its path.
+
+    To make one takes Label Studio longer than all else, so it is done once.
+
+    Raises:
+      UserError: Label Studio cannot do it.
+    """
+    done = home / "blank.sqlite3"
+    if not done.exists():
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(parents=True, mode=0o700)
+        _ask(program, home, LOOPBACK, None)
+        (home / _DATABASE).rename(done)
+    return done
+
+
+def _ask(program: Path, home: Path, host: str, account: dict[str, str] | None) -> str:
+    """What the program `accounts` gives for an account."""
     done = subprocess.run(
         [str(python_of(program)), accounts.__file__],
         input=json.dumps(account),  # no other process can read it

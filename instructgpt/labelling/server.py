@@ -4,7 +4,7 @@ The community edition does not keep accounts apart: with another organisation's 
 account can read its tasks, change its annotations and delete both. So every labeler has
 a server, with a port, an SQLite file and keys of its own. The servers listen at this
 machine alone unless told otherwise, and keep everything in labelling/server/ of the
-workdir. A server takes some 200 MB of memory.
+workdir. A server takes some 300 MB of memory.
 """
 
 import functools
@@ -65,7 +65,8 @@ def start(
         seats = _addressed(folder, seats, host, port)
         # The secrets are kept before they count, so that a killed start loses none.
         write_seats(folder, seats)
-        serve = functools.partial(_serve, program, folder, host)
+        blank = process.make_blank(program, folder / "server" / ".blank")
+        serve = functools.partial(_serve, program, folder, host, blank)
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             seats = list(pool.map(serve, seats))
         write_seats(folder, seats)
@@ -86,7 +87,8 @@ def stop(folder: str | Path) -> bool:
       UserError: one does not stop.
     """
     homes = sorted((Path(folder).absolute() / "server").glob("*/"))
-    return any([process.stop(home) for home in homes])
+    stopped = [process.stop(home) for home in homes]
+    return any(stopped)
 
 
 def _has_seats(folder: Path) -> bool:
@@ -148,7 +150,7 @@ def _addressed(folder: Path, seats: list[Seat], host: str, port: int) -> list[Se
     return placed
 
 
-def _serve(program: Path, folder: Path, host: str, seat: Seat) -> Seat:
+def _serve(program: Path, folder: Path, host: str, blank: Path, seat: Seat) -> Seat:
     """Sees to it that the seat's server runs and has its account."""
     if not seat.login:
         return seat
@@ -157,7 +159,8 @@ def _serve(program: Path, folder: Path, host: str, seat: Seat) -> Seat:
     if not running:
         process.stop(home)  # one that lives and does not answer
     if not running or not seat.token:
-        seat = seat._replace(token=process.make_account(program, home, host, seat))
+        token = process.make_account(program, home, host, seat, blank=blank)
+        seat = seat._replace(token=token)
     if not running:
         process.run(program, home, host, seat.address)
     return seat
