@@ -7,7 +7,8 @@ is still what was sent.
 
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from instructgpt.errors import UserError
@@ -48,12 +49,15 @@ class StudioDesk:
     Args:
       seat: The labeler's account.
       title: Names the workdir's projects on the server, such as the workdir's name.
+      sleep: Waits for some seconds while the server is busy; replaced in tests.
     """
 
-    def __init__(self, seat: Seat, *, title: str):
+    def __init__(
+        self, seat: Seat, *, title: str, sleep: Callable[[float], None] = time.sleep
+    ):
         self.labeler = seat.labeler
         self._title = title
-        self._api = Api(seat)
+        self._api = Api(seat, sleep=sleep)
         self._user: int | None = None
         self._projects: dict[Page, _Project] = {}
         self._ids: dict[Page, dict[str, int]] = {}  # key -> task's id
