@@ -132,7 +132,7 @@ def serving(make: Callable[[], FakeStudio] = FakeStudio) -> Iterator[FakeStudio]
     studio = make()
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler(studio))
     studio.address = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=[0.01], daemon=True)
     thread.start()
     try:
         yield studio
