@@ -30,7 +30,6 @@ _SETTINGS = {
     "show_instruction": True,
     "show_skip_button": True,
     "skip_queue": "IGNORE_SKIPPED",  # a skipped task does not come again
-    "enable_empty_annotation": False,
     "show_collab_predictions": False,
     "sampling": "Sequential sampling",
     "maximum_annotations": 1,
@@ -216,6 +215,9 @@ class StudioDesk:
         if self._find(page) is None:
             body = {
                 **_SETTINGS,
+                # A page cannot be handed in before something is chosen. Text that is
+                # just being written counts as nothing, so here the text is required.
+                "enable_empty_annotation": page == "demonstration",
                 "title": self._name(page),
                 "description": _mark(page),
                 "label_config": layout(page),
