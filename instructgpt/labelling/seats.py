@@ -15,7 +15,10 @@ from instructgpt.outputs import new_file
 
 SEATS = "seats.json"
 GROUPS = ("training", "heldout")
-_REMEDY = "run `python -m instructgpt.label start` or give `address` and tokens"
+_REMEDY = (
+    "run `python -m instructgpt.label start WORKDIR`, or `setup` with --address and "
+    "--tokens"
+)
 
 
 class Seat(NamedTuple):

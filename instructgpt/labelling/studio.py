@@ -7,7 +7,8 @@ is still what was sent.
 
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from instructgpt.errors import UserError
@@ -29,7 +30,6 @@ _SETTINGS = {
     "show_instruction": True,
     "show_skip_button": True,
     "skip_queue": "IGNORE_SKIPPED",  # a skipped task does not come again
-    "enable_empty_annotation": False,
     "show_collab_predictions": False,
     "sampling": "Sequential sampling",
     "maximum_annotations": 1,
@@ -48,12 +48,15 @@ class StudioDesk:
     Args:
       seat: The labeler's account.
       title: Names the workdir's projects on the server, such as the workdir's name.
+      sleep: Waits for some seconds while the server is busy; replaced in tests.
     """
 
-    def __init__(self, seat: Seat, *, title: str):
+    def __init__(
+        self, seat: Seat, *, title: str, sleep: Callable[[float], None] = time.sleep
+    ):
         self.labeler = seat.labeler
         self._title = title
-        self._api = Api(seat)
+        self._api = Api(seat, sleep=sleep)
         self._user: int | None = None
         self._projects: dict[Page, _Project] = {}
         self._ids: dict[Page, dict[str, int]] = {}  # key -> task's id
@@ -212,6 +215,9 @@ class StudioDesk:
         if self._find(page) is None:
             body = {
                 **_SETTINGS,
+                # A page cannot be handed in before something is chosen. Text that is
+                # just being written counts as nothing, so here the text is required.
+                "enable_empty_annotation": page == "demonstration",
                 "title": self._name(page),
                 "description": _mark(page),
                 "label_config": layout(page),

@@ -10,9 +10,9 @@ from instructgpt.labelling.seats import Seat
 
 # What is said of seats at one address.
 SHARED = (
-    "labelers share a server: it hides their tasks from each other only if each "
-    "account is in an organisation of its own; else give each an `address` of their "
-    "own in the file of --tokens"
+    "labelers share a server: Label Studio's community edition lets every account read "
+    "and change the others' tasks, also those of another organisation; to keep them "
+    "apart, give each labeler an `address` of their own in the file of --tokens"
 )
 
 

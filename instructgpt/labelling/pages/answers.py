@@ -4,6 +4,7 @@ What comes from a server may have been edited by hand or by a program. So everyt
 checked, and what makes no sense is refused with its place and the reason.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -80,7 +81,8 @@ def to_result(work: Work) -> list[dict[str, Any]]:
 def _seconds(value: Any) -> float:
     if value is None:
         return 0.0
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and value >= 0):
         raise _UnusableError(f"the time spent is {shown(value)}, not a time in seconds")
     return float(value)
 

@@ -20,7 +20,7 @@ FEWEST = 4  # ranks on offer, unless a task has more answers (§3.5: K = 4 to 9)
 _INSTRUCTIONS = {"final": "final.md"}
 
 # Label Studio hands the style on as it is escaped, so it holds no ">" and no quotes.
-# The names that end with "--" or begin with "lsf" are Label Studio's own: without those
+# The names that end with "-" or begin with "lsf" are Label Studio's own: without those
 # rules a page is less tidy and works all the same.
 _STYLE = """
 .ig-two { display: flex; gap: 24px; align-items: flex-start; }
@@ -32,7 +32,8 @@ _STYLE = """
 .ig-key, .ig-key * { font-size: 12px; }
 .ig-ask { display: flex; gap: 12px; justify-content: space-between;
   align-items: center; border-bottom: 1px solid var(--color-neutral-border); }
-.ig-ask h4 { font-size: 15px; line-height: 1.3; margin: 5px 0 !important; }
+.ig-ask [class*=typography-], .ig-box [class*=typography-] {
+  font-size: 15px; line-height: 1.3; margin: 5px 0 !important; }
 .ig-ask .lsf-choices { margin: 0; flex-shrink: 0; }
 .ig-ranks [class*=board--] { display: grid; gap: 8px; align-items: start;
   grid-template-columns: 1fr 1fr;
@@ -40,6 +41,11 @@ _STYLE = """
 .ig-ranks .htx-ranker-column { width: auto; margin: 0; padding: 6px 10px;
   border-radius: 6px; border: 1px solid var(--color-neutral-border); }
 .ig-ranks .htx-ranker-column:first-child { grid-row: 1 / span 10; }
+.ig-ranks .htx-ranker-column:not(:first-child) { display: flex; gap: 8px; }
+.ig-ranks .htx-ranker-column:not(:first-child) [class*=columnTitle--] { width: 130px; }
+.ig-ranks [class*=columnTitle--] { align-self: flex-start; flex-shrink: 0; }
+.ig-ranks [class*=columnTitle--] [class*=typography-] { font-size: 16px; }
+.ig-ranks [class*=dropArea--] { flex: 1 1 0; min-width: 0; min-height: 46px; }
 .htx-ranker-item { padding: 6px 10px; border-radius: 6px; font-size: 14px;
   white-space: pre-wrap; overflow-wrap: anywhere;
   border: 1px solid var(--color-neutral-border); }
@@ -94,8 +100,8 @@ def _view(parent: ET.Element, style: str) -> ET.Element:
     return ET.SubElement(parent, "View", className=style)
 
 
-def _header(parent: ET.Element, text: str, size: int = 3) -> None:
-    ET.SubElement(parent, "Header", value=text, size=str(size))
+def _header(parent: ET.Element, text: str) -> None:
+    ET.SubElement(parent, "Header", value=text, size="4")
 
 
 def _dialog(parent: ET.Element) -> None:
@@ -103,7 +109,7 @@ def _dialog(parent: ET.Element) -> None:
     dialog = f"${names.DIALOG}"
     each = ET.SubElement(parent, "Repeater", on=dialog, indexFlag="{{turn}}")
     box = _view(each, "ig-box")
-    _header(box, f"{dialog}[{{{{turn}}}}].speaker", 4)
+    _header(box, f"{dialog}[{{{{turn}}}}].speaker")
     _shown(box, "turn_{{turn}}", f"{dialog}[{{{{turn}}}}].text")
     _shown(_view(parent, "ig-key"), names.TASK, "$key")
 
@@ -116,12 +122,12 @@ def _rating(parent: ET.Element, index: str, title: str, *, half: bool = False) -
     _header(left, title)
     _shown(_view(left, "ig-box"), answer, f"${names.ANSWERS}[{index}].body")
     low, high = map(int, LIKERT)
-    _header(right, f"Overall quality, {low} (worst) to {high} (best)", 4)
+    _header(right, f"Overall quality, {low} (worst) to {high} (best)")
     scale = [str(i) for i in range(low, high + 1)]
     _choices(right, names.likert(index), answer, scale, "Rate the overall quality.")
     for name, question in FLAGS.items():
         row = _view(right, "ig-ask")
-        _header(row, question, 4)
+        _header(row, question)
         field = names.flag(name, index)
         _choices(row, field, answer, [names.YES, names.NO], f"{question}: yes or no?")
 
@@ -163,7 +169,7 @@ def _ranker(parent: ET.Element, columns: int) -> None:
 
 
 def _note(parent: ET.Element) -> None:
-    _header(parent, "Notes (optional)", 4)
+    _header(parent, "Notes (optional)")
     _text_area(parent, names.NOTE, rows=3)
 
 
