@@ -126,9 +126,9 @@ def _add_sending(add: Callable[..., Any]) -> None:
     add("--gold", default="", metavar="FILE", help="rankings known to be right")
     add("--number", type=int, default=0, help="prompts of each split; 0: all")
     add(
-        "--labelers_per_prompt", type=int, default=3, help="of each group (%(default)s)"
+        "--labelers-per-prompt", type=int, default=3, help="of each group (%(default)s)"
     )
-    add("--train_labelers", type=int, default=1, help="of a training prompt")
+    add("--train-labelers", type=int, default=1, help="of a training prompt")
     add("--repeats", type=float, default=0.0, help="share that is asked twice")
     add("--round", type=int, default=1, help="of sampling and labelling, from 1")
     add("--seed", type=int, help="by default that of the label stage, or 0")
@@ -326,8 +326,13 @@ def _tell_failed(failed: dict[str, str], total: int, action: str) -> None:
 
 
 def _status(args: argparse.Namespace, room: Room) -> None:
+    from instructgpt.labelling import server
+
     room.need_labelers()
     show_status(room, Ledger(room.ledger), read_work(room.work))
+    if server.has_own(room.folder):
+        runs = server.is_running(room.folder)
+        _log("the servers run" if runs else "the servers do not run; start them again")
 
 
 def _stop(args: argparse.Namespace, room: Room) -> None:

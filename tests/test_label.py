@@ -47,10 +47,10 @@ def do_files(workdir):
 
 def test_files_from_setup_to_records(workdir, capsys):
     run("setup", workdir, "--files", *TEAM)
-    run("send", workdir, "--files", "--labelers_per_prompt=2")
+    run("send", workdir, "--files", "--labelers-per-prompt=2")
     out = capsys.readouterr().out
     assert "ann      ranking" in out and "dan      final" in out
-    run("send", workdir, "--labelers_per_prompt=2")  # the room knows it has files
+    run("send", workdir, "--labelers-per-prompt=2")  # the room knows it has files
     assert "nothing new to send" in capsys.readouterr().out
     do_files(workdir)
     path = workdir / "labelling" / "desks" / "ann.ranking.done.jsonl"
@@ -92,7 +92,7 @@ def test_customers_in_two_splits_are_not_sent(workdir, capsys):
     rows = rooms.answers("valid", 3)
     rows[1]["customer"] = "train customer 4"
     rooms.write_lines(workdir / "label" / "answers.valid.jsonl", rows)
-    text = fails(capsys, "send", workdir, "--labelers_per_prompt=2")
+    text = fails(capsys, "send", workdir, "--labelers-per-prompt=2")
     assert "valid ranking: 'valid-1' is by customer 'train customer 4'" in text
     assert not (workdir / "labelling" / "ledger.jsonl").exists()
 
@@ -104,7 +104,7 @@ def test_a_data_folder_that_mixes_draws_is_not_sent(workdir, capsys):
         rooms.write_lines(own / f"{kind}.train.jsonl", [{"id": "p", "prompt": "Ask?"}])
     config = {"seed": 0, "data": {"jsonl": "../own"}}
     (workdir / "label" / "config.json").write_text(json.dumps(config))
-    text = fails(capsys, "send", workdir, "--labelers_per_prompt=2")
+    text = fails(capsys, "send", workdir, "--labelers-per-prompt=2")
     assert "own/prompts.train.jsonl: 'p' is also in" in text
 
 
@@ -123,7 +123,7 @@ def test_prompts_and_gold_items_of_ones_own(workdir, capsys):
         f"--prompts={prompts}",
         f"--gold={gold}",
         "--number=1",
-        "--labelers_per_prompt=1",
+        "--labelers-per-prompt=1",
         "--repeats=1",
     )
     found = rooms.entries(Room(workdir))
@@ -209,3 +209,14 @@ def test_help_says_what_each_action_does(capsys):
             label.main(argv)
     out = capsys.readouterr().out
     assert all(says in " ".join(out.split()) for _, says in label.ACTIONS.values())
+
+
+def test_status_says_whether_the_servers_run(workdir, capsys):
+    run("setup", workdir, "--files", *TEAM)
+    run("status", workdir)
+    assert "server" not in capsys.readouterr().out
+    room = Room(workdir)
+    seat = Seat("ann", "training", "http://127.0.0.1:1", "ann@localhost", "p", "t")
+    write_seats(room.folder, [seat])
+    run("status", workdir)
+    assert "the servers do not run; start them again" in capsys.readouterr().out

@@ -144,6 +144,14 @@ def _is_unicode(text: str) -> bool:
     return text.isascii() or not _SURROGATE.search(text)
 
 
+def is_ranking(ranks: Sequence[int]) -> bool:
+    """Whether ranks number answers from 1; 1 1 2 and 1 1 3 are rankings, 1 3 is not."""
+    return all(
+        type(rank) is int and 1 <= rank <= i
+        for i, rank in enumerate(sorted(ranks), start=1)
+    )
+
+
 def _check_ranks(responses: list[str], ranks: list[int], where: str) -> None:
     if len(responses) != len(ranks):
         raise UserError(
@@ -154,8 +162,7 @@ def _check_ranks(responses: list[str], ranks: list[int], where: str) -> None:
         raise UserError(
             f"{where}: {len(responses)} responses; a comparison needs two or more."
         )
-    # Valid ranks share a number on ties: 1 1 2 and 1 1 3 are valid, 1 3 and 2 2 not.
-    if not all(1 <= rank <= i for i, rank in enumerate(sorted(ranks), start=1)):
+    if not is_ranking(ranks):
         raise UserError(
             f"{where}: ranks {shown(ranks)} are no ranking; number the responses from 1"
             " (best), give equal ones the same number and leave none out."

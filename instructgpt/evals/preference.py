@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from instructgpt.data.draws import HELD_OUT
 from instructgpt.evals.interface import Record, Results, Value
 from instructgpt.evals.intervals import Interval, mean_interval
 from instructgpt.evals.judgements import LIKERT, Judgement, preference
@@ -27,7 +28,6 @@ FIG_4 = {
 # Fields of prompts by whose values win rates are reported.
 GROUPED_BY = ("distribution", "category", "source", "style")
 GPT_LIKE = "gpt3"  # prompts that were not sent to an InstructGPT model (Fig. 3)
-HELD_OUT = "heldout"  # labelers who made no training data (§3.4)
 HALF = (0.5, 0.5, 0.5)  # a model against itself
 Groups = dict[str, dict[str, dict[str, list[float]]]]
 

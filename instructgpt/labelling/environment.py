@@ -81,7 +81,7 @@ def _install(folder: Path) -> None:
             raise UserError(
                 f"Label Studio {VERSION} cannot be installed: "
                 f"{said[-1] if said else 'no reason is given'}; see to the network and "
-                " start the same line again, or install it in an "
+                "start the same line again, or install it in an "
                 f"environment of its own and name its bin/label-studio in {VARIABLE}"
             )
     (folder / _DONE).touch()

@@ -16,13 +16,11 @@ from instructgpt.evals.judgements import Judgement, as_line
 from instructgpt.evals.preference import HELD_OUT
 from instructgpt.labelling.checking import why_not
 from instructgpt.labelling.interface import Desk, Page, Rating, Refused, Work
-from instructgpt.labelling.ledger import GOLD, Entry, Ledger
+from instructgpt.labelling.ledger import GOLD, Entry, Ledger, sealed, unsealed
 from instructgpt.labelling.plain import stray_work
 from instructgpt.labelling.room import LABELERS, Room, write_rows
-from instructgpt.manifest import value_checksum
 
 JUDGEMENTS = "judgements.jsonl"
-_SUM = 16  # hexadecimal digits of a line's checksum
 _KEPT = ("id", "history", "prompt", "responses", "customer", "category")
 _KEPT_PROMPT = ("id", "history", "prompt", "customer", "category", "style")
 
@@ -156,9 +154,7 @@ def read_work(path: Path) -> dict[str, Work]:
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     for number, line in enumerate(text.split("\n")[:-1], start=1):
         try:
-            row = json.loads(line)
-            if row.pop("sum") != value_checksum(row)[:_SUM]:
-                raise ValueError("another checksum")
+            row = unsealed(json.loads(line))
             fields = {k: v for k, v in row.items() if k in Work._fields}
             ratings = tuple(Rating(**one) for one in fields.get("ratings", ()))
             ranks = tuple(fields.get("ranks", ()))
@@ -177,7 +173,7 @@ def _write_work(path: Path, work: Mapping[str, Work], ledger: Ledger) -> None:
     for entry in ledger.entries.values():
         if entry.key in work:
             row = _work_row(entry, work[entry.key])
-            rows.append({**row, "sum": value_checksum(row)[:_SUM]})
+            rows.append(sealed(row))
     write_rows(path, rows)
 
 
@@ -196,12 +192,7 @@ def _work_row(entry: Entry, work: Work) -> dict[str, Any]:
         "gold": [entry.gold[i] for i in entry.order] if entry.gold else [],
         "repeat_of": entry.repeat_of,
     }
-    given = work._asdict()
-    given["ranks"] = list(work.ranks)
-    given["ratings"] = [
-        {"likert": one.likert, "flags": dict(one.flags)} for one in work.ratings
-    ]
-    row = {**known, **given}
+    row = {**known, **work.as_json()}
     kept = ("key", "labeler", "seconds", "when", "skipped", "note")
     return {k: row[k] for k in kept} | {
         k: v for k, v in row.items() if k not in kept and v not in ("", [], ())

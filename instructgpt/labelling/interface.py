@@ -6,7 +6,7 @@ stays in the workdir's ledger (§3.4, App. B).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 # demonstration: write an answer. rating: one answer, Likert and the flags of Table 3.
 # ranking: K answers into ranks, for training data. final: K answers, each rated and all
@@ -81,6 +81,11 @@ class Work(NamedTuple):
     ratings: tuple[Rating, ...] = ()
     ranks: tuple[int, ...] = ()
     note: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields as JSON has them."""
+        ratings = [{"likert": x.likert, "flags": dict(x.flags)} for x in self.ratings]
+        return {**self._asdict(), "ratings": ratings, "ranks": list(self.ranks)}
 
 
 class Refused(NamedTuple):

@@ -182,7 +182,7 @@ def check_items(items: Sequence[Item], room: Room) -> None:
             if each > here:
                 raise UserError(
                     f"{what}: wants {each} labelers of the group {group!r}, which has "
-                    f"{here}; add labelers, or give a lower --labelers_per_prompt"
+                    f"{here}; add labelers, or give a lower --labelers-per-prompt"
                 )
 
 

@@ -19,8 +19,26 @@ from instructgpt.manifest import value_checksum
 from instructgpt.outputs import writing
 
 GOLD = "gold"  # the split of items whose right answer is known
-_SUM = 16  # hexadecimal digits of a line's checksum
+_SUM = "sum"  # field of a line that holds its checksum
+_DIGITS = 16  # of the checksum, hexadecimal
 _T = TypeVar("_T")
+
+
+def sealed(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with its checksum."""
+    return {**row, _SUM: value_checksum(row)[:_DIGITS]}
+
+
+def unsealed(row: dict[str, Any]) -> dict[str, Any]:
+    """The row of `sealed`.
+
+    Raises:
+      ValueError: it has been changed since.
+    """
+    found = {k: v for k, v in row.items() if k != _SUM}
+    if sealed(found) != row:
+        raise ValueError("another checksum")
+    return found
 
 
 class Entry(NamedTuple):
@@ -107,10 +125,7 @@ class Ledger:
             if not line.endswith(b"\n"):
                 return
             try:
-                value = json.loads(line)
-                if value.pop("sum") != value_checksum(value)[:_SUM]:
-                    raise ValueError("another checksum")
-                self._take(value)
+                self._take(unsealed(json.loads(line)))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UserError(
                     f"{self._path}:{number}: damaged, or changed by hand; put back a "
@@ -157,9 +172,8 @@ class Ledger:
     def _append(self, values: Iterable[dict[str, Any]]) -> None:
         lines = []
         for value in values:
-            value = json.loads(json.dumps(value))
-            value["sum"] = value_checksum(value)[:_SUM]
-            lines.append(json.dumps(value).encode() + b"\n")
+            row = sealed(json.loads(json.dumps(value)))  # tuples become lists
+            lines.append(json.dumps(row).encode() + b"\n")
         with writing(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab") as file:

@@ -107,10 +107,7 @@ class PlainDesk:
         """Hands in work on a task, as a labeler would."""
         path = self.done_file(page)
         text = _read(path)
-        fields = {**work._asdict(), "key": key}
-        fields["ratings"] = [
-            {"likert": one.likert, "flags": dict(one.flags)} for one in work.ratings
-        ]
+        fields = {**work.as_json(), "key": key}
         with new_file(path) as partial:
             line = json.dumps(fields, ensure_ascii=False)
             partial.write_text(f"{text}{line}\n", encoding="utf-8")

@@ -12,22 +12,20 @@ labeler is first named, and never changes.
 """
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from instructgpt.data.draws import LABELERS
 from instructgpt.data.origins.tables import table_rows
-from instructgpt.errors import UserError, shown
-from instructgpt.labelling.seats import GROUPS
+from instructgpt.errors import UserError
+from instructgpt.labelling.seats import GROUPS, check_labelers
 from instructgpt.locks import LOCK, take
 from instructgpt.outputs import new_file, writing
 
 FOLDER = "labelling"  # in a workdir
 TRAINING, HELD_OUT = GROUPS
-LABELERS = "labelers.jsonl"
-_NAME = re.compile(r"\w[\w.@+-]{0,59}", re.ASCII)
 
 
 class Room:
@@ -139,28 +137,6 @@ def read_labelers(path: Path) -> dict[str, str]:
             check_labelers(found[-1:], where)
     check_labelers(found, str(path))
     return dict(found)
-
-
-def check_labelers(labelers: Iterable[tuple[Any, Any]], where: str) -> None:
-    """Raises UserError, which begins with `where`, for names or groups that cannot be.
-
-    A name is part of names of files, so two must not differ in letter case alone.
-    """
-    seen: set[str] = set()
-    for name, group in labelers:
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise UserError(
-                f"{where}: the labeler's name is {shown(name)}; give up to 60 letters, "
-                "digits or any of . @ + - _"
-            )
-        if group not in GROUPS:
-            raise UserError(
-                f"{where}: the group of {name!r} is {shown(group)}; give "
-                f"{' or '.join(GROUPS)}"
-            )
-        if name.casefold() in seen:
-            raise UserError(f"{where}: labeler {name!r} is named twice; leave one out")
-        seen.add(name.casefold())
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

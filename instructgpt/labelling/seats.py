@@ -6,15 +6,18 @@ passwords and tokens in it are shown nowhere else.
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from instructgpt.data.draws import HELD_OUT
 from instructgpt.errors import UserError, shown
 from instructgpt.outputs import new_file
 
 SEATS = "seats.json"
-GROUPS = ("training", "heldout")
+GROUPS = ("training", HELD_OUT)
+_NAME = re.compile(r"\w[\w.@+-]{0,59}", re.ASCII)
 _REMEDY = (
     "run `python -m instructgpt.label start WORKDIR`, or `setup` with --address and "
     "--tokens"
@@ -64,9 +67,7 @@ def read_seats(folder: str | Path) -> list[Seat]:
     if not isinstance(rows, list):
         raise UserError(f"{path}: is no list of seats; delete it and {_REMEDY}")
     seats = [_seat(row, f"{path}: seat {number}") for number, row in enumerate(rows)]
-    check_labelers({seat.labeler: seat.group for seat in seats}, where=str(path))
-    if len({seat.labeler for seat in seats}) < len(seats):
-        raise UserError(f"{path}: a labeler has two seats; delete one")
+    check_labelers(((seat.labeler, seat.group) for seat in seats), str(path))
     return seats
 
 
@@ -78,16 +79,26 @@ def write_seats(folder: str | Path, seats: Iterable[Seat]) -> None:
             json.dump([seat._asdict() for seat in seats], stream, indent=1)
 
 
-def check_labelers(labelers: Mapping[str, str], *, where: str) -> None:
-    """Raises UserError for a labeler without a name or in an unknown group."""
-    for name, group in labelers.items():
-        if not name.strip() or name != name.strip():
-            raise UserError(f"{where}: {name!r} is no name of a labeler")
+def check_labelers(labelers: Iterable[tuple[Any, Any]], where: str) -> None:
+    """Raises UserError, which begins with `where`, for names or groups that cannot be.
+
+    A name is part of names of files, so two must not differ in letter case alone.
+    """
+    seen: set[str] = set()
+    for name, group in labelers:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise UserError(
+                f"{where}: the labeler's name is {shown(name)}; give up to 60 letters, "
+                "digits or any of . @ + - _"
+            )
         if group not in GROUPS:
             raise UserError(
-                f"{where}: labeler {name!r} is in the group {group!r}; give one of "
-                f"{', '.join(GROUPS)}"
+                f"{where}: the group of {name!r} is {shown(group)}; give "
+                f"{' or '.join(GROUPS)}"
             )
+        if name.casefold() in seen:
+            raise UserError(f"{where}: labeler {name!r} is named twice; leave one out")
+        seen.add(name.casefold())
 
 
 def _seat(row: object, where: str) -> Seat:

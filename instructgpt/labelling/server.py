@@ -56,10 +56,10 @@ def start(
         labeler has moved to another group.
     """
     folder = Path(folder).absolute()
-    check_labelers(labelers, where="labelers")
+    check_labelers(labelers.items(), "labelers")
     folder.mkdir(parents=True, exist_ok=True)
     with one_at_a_time(folder / ".start.lock"):
-        known = read_seats(folder) if (folder / SEATS).exists() else []
+        known = read_seats(folder) if _has_seats(folder) else []
         seats = _seats(known, labelers)
         program = label_studio()
         seats = _addressed(folder, seats, host, port)
@@ -76,8 +76,17 @@ def start(
 def is_running(folder: str | Path) -> bool:
     """Whether the folder has servers of its own, and all of them answer."""
     folder = Path(folder).absolute()
-    own = [s for s in read_seats(folder) if s.login] if _has_seats(folder) else []
-    return bool(own) and all(process.running_at(_home(folder, seat)) for seat in own)
+    return has_own(folder) and all(
+        process.running_at(_home(folder, seat))
+        for seat in read_seats(folder)
+        if seat.login
+    )
+
+
+def has_own(folder: str | Path) -> bool:
+    """Whether the folder has seats on servers of its own."""
+    folder = Path(folder)
+    return _has_seats(folder) and any(seat.login for seat in read_seats(folder))
 
 
 def stop(folder: str | Path) -> bool:

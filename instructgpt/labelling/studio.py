@@ -1,6 +1,6 @@
 """A labeler's desk on a server of Label Studio.
 
-Each page is a project of the labeler's own organisation, and each task lies there once,
+Each page is a project of the labeler's account, and each task lies there once,
 under the key in its data. An answer counts if this labeler gave it and what was shown
 is still what was sent.
 """

@@ -110,12 +110,7 @@ def _take(
     if not rankings_file(folder, "train").exists():
         raise UserError(to_do(folder, context.workdir.parent, counts))
     splits = read_rankings(folder, answers)
-    report: dict[str, Any] = {"prompts": counts}
-    for split in splits.keys() - {"train"}:
-        agreement = agreement_interval(rankings_by_prompt(splits[split]))
-        if agreement:
-            report[f"agreement_{split}"] = list(agreement)
-    return _build(context, report, splits)
+    return _build(context, counts, splits)
 
 
 def _rank(
@@ -132,7 +127,6 @@ def _rank(
         answers["train"], groups[False], each=label.train_labelers, seed=seed
     )
     splits = {"train": [mean_ranking(ranked) for ranked in train]}
-    report: dict[str, Any] = {"prompts": {s: len(rows) for s, rows in answers.items()}}
     for split, held_out in (("valid", False), ("heldout", True)):
         valid = _ranked(
             answers["valid"],
@@ -142,18 +136,27 @@ def _rank(
             split="valid",
         )
         splits[split] = [row for ranked in valid for row in ranked]
-        agreement = agreement_interval([[r["ranks"] for r in one] for one in valid])
-        if agreement:
-            report[f"agreement_{split}"] = list(agreement)
-    return _build(context, report, splits)
+    counts = {split: len(rows) for split, rows in answers.items()}
+    return _build(context, counts, splits)
 
 
 def _build(
     context: common.Context,
-    report: dict[str, Any],
+    prompts: dict[str, int],
     splits: dict[str, list[dict[str, Any]]],
 ) -> dict[str, Any]:
-    """Writes the rankings as a set, and the report on them."""
+    """Writes the rankings as a set, and the report on them.
+
+    Args:
+      context: The opened stage.
+      prompts: The number of prompts of train and valid.
+      splits: The comparisons of train, valid and heldout.
+    """
+    report: dict[str, Any] = {"prompts": prompts}
+    for split in [name for name in splits if name != "train"]:
+        agreement = agreement_interval(rankings_by_prompt(splits[split]))
+        if agreement:
+            report[f"agreement_{split}"] = list(agreement)
     files = {}
     for split, rows in splits.items():
         files[split] = context.workdir / f"comparisons.{split}.jsonl"

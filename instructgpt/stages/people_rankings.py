@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from instructgpt.data.records import Record, check_line, parse_lines, record_lines
 from instructgpt.errors import UserError
@@ -101,8 +100,14 @@ def rankings_by_prompt(rows: Sequence[Record]) -> list[list[list[int]]]:
     return list(out.values())
 
 
-def to_do(folder: Path, run: Path, counts: Mapping[str, Any]) -> str:
-    """One line that says what is missing, and how to get it."""
+def to_do(folder: Path, run: Path, counts: Mapping[str, int]) -> str:
+    """One line that says what is missing, and how to get it.
+
+    Args:
+      folder: Where the rankings are looked for.
+      run: The recipe's workdir.
+      counts: The number of prompts to rank, by split.
+    """
     number = " and ".join(f"{count} {split}" for split, count in counts.items())
     return (
         f"answers to {number} prompts are ready for people to rank. Send them with "

@@ -1,9 +1,12 @@
 """Rooms with labelers and answers, and a desk in memory that may misbehave."""
 
+import contextlib
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+import pytest
 
 from instructgpt.errors import UserError
 from instructgpt.labelling.interface import Page, Rating, Refused, Task, Work
@@ -179,3 +182,23 @@ def lying(desks: Mapping[str, MemoryDesk]) -> list[str]:
 
 def entries(room: Room) -> list[Entry]:
     return list(Ledger(room.ledger).entries.values())
+
+
+@contextlib.contextmanager
+def killed_after(calls: int) -> Iterator[None]:
+    """A block that ends as if by SIGKILL when desks are touched once more than that."""
+
+    class Killed(BaseException):
+        pass
+
+    left = calls
+
+    def tick(self) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(MemoryDesk, "_tick", tick)
+        yield

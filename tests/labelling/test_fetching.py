@@ -105,22 +105,9 @@ def test_a_second_fetch_changes_nothing(ranked, desks):
 
 
 @pytest.mark.parametrize("killed_at", range(0, 18, 3))
-def test_a_fetch_killed_in_the_middle_goes_on(ranked, desks, killed_at, monkeypatch):
-    class Killed(BaseException):
-        pass
-
-    left = killed_at
-
-    def tick(self):
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(rooms.MemoryDesk, "_tick", tick)
-        with pytest.raises(Killed):
-            fetched(ranked, desks)
+def test_a_fetch_killed_in_the_middle_goes_on(ranked, desks, killed_at):
+    with rooms.killed_after(killed_at):
+        fetched(ranked, desks)
     fetched(ranked, desks)
     assert len(read_work(ranked.work)) == len(entries(ranked))
     after = files(ranked)

@@ -31,9 +31,9 @@ def test_a_seat_is_shown_without_its_secrets():
         ('{"a": 1}', r"seats.json: is no list of seats"),
         ('[{"labeler": "ann"}]', r"seat 0: group is not given as a text"),
         (json.dumps([{**ANN._asdict(), "x": 1}]), r"unknown field 'x'"),
-        (json.dumps([{**ANN._asdict(), "group": "both"}]), r"in the group 'both'"),
-        (json.dumps([{**ANN._asdict(), "labeler": " "}]), r"' ' is no name"),
-        (json.dumps([ANN._asdict()] * 2), r"a labeler has two seats"),
+        (json.dumps([{**ANN._asdict(), "group": "both"}]), r"of 'ann' is 'both'; give"),
+        (json.dumps([{**ANN._asdict(), "labeler": " "}]), r"labeler's name is ' '"),
+        (json.dumps([ANN._asdict()] * 2), r"'ann' is named twice"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path, text, message):

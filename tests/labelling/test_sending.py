@@ -132,21 +132,8 @@ def test_a_send_killed_while_it_fills_desks(room, desks, killed_at, monkeypatch)
     monkeypatch.setattr("instructgpt.labelling.sending.AT_ONCE", 2)
     ledger = Ledger(room.ledger)
     ledger.add(plan(ranking(room), room, ledger).entries)
-    left = killed_at
-
-    class Killed(BaseException):
-        pass
-
-    def tick(self):
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(rooms.MemoryDesk, "_tick", tick)
-        with pytest.raises(Killed):
-            deliver(ledger, desks)
+    with rooms.killed_after(killed_at):
+        deliver(ledger, desks)
     assert len(lying(desks)) == killed_at
     send(room, desks, ranking(room))
     assert sorted(lying(desks)) == sorted(x.key for x in entries(room))

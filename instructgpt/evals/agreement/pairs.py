@@ -19,6 +19,8 @@ from instructgpt.evals.intervals import Interval, ratio_interval
 # What `compare` counts, in order: pairs that both order alike and pairs that neither
 # ties; pairs on which both say the same and all pairs; Kendall's tau and 1.
 COUNTS = 6
+# Rates -> the places of their numerator and denominator among the counts.
+_RATES = {"without_ties": (0, 1), "with_ties": (2, 3)}
 # The paper's agreement between labelers of a group, and what stands after its ±.
 PAPER = {"training": (0.726, 0.015), "heldout": (0.773, 0.013)}
 
@@ -84,10 +86,7 @@ def rates(table: np.ndarray) -> dict[str, Interval]:
     """
     found = {
         name: ratio_interval(table[:, agree], table[:, total])
-        for name, (agree, total) in {
-            "without_ties": (0, 1),
-            "with_ties": (2, 3),
-        }.items()
+        for name, (agree, total) in _RATES.items()
         if table[:, total].sum()
     }
     if table[:, 5].sum():
@@ -99,10 +98,7 @@ def bootstrap_rates(table: np.ndarray) -> dict[str, Interval]:
     """`without_ties` and `with_ties` of `rates`, with bootstrap intervals."""
     return {
         name: bootstrap_ratio(table[:, agree], table[:, total])
-        for name, (agree, total) in {
-            "without_ties": (0, 1),
-            "with_ties": (2, 3),
-        }.items()
+        for name, (agree, total) in _RATES.items()
         if table[:, total].sum()
     }
 

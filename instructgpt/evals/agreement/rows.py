@@ -5,10 +5,11 @@ shuffled when they were shown.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from instructgpt.data.records import is_ranking
 from instructgpt.errors import UserError, shown
 from instructgpt.evals.judgements import LIKERT
 
@@ -145,11 +146,3 @@ def _why_not(row: Ranked) -> str | None:
         if score is not None and not low <= score <= high:
             return f"a Likert score is {shown(score)}; give {low:.0f} to {high:.0f}"
     return None
-
-
-def is_ranking(ranks: Sequence[int]) -> bool:
-    """Whether ranks number answers from 1; 1 1 2 and 1 1 3 are rankings, 1 3 is not."""
-    return all(
-        isinstance(rank, int) and not isinstance(rank, bool) and 1 <= rank <= i
-        for i, rank in enumerate(sorted(ranks), start=1)
-    )
