@@ -5,11 +5,12 @@ group, so that agreement can be measured, and that of held-out labelers too (§3
 answers of compared models are rated and ranked by both groups (§3.6).
 """
 
-import json
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from instructgpt.data.origins.tables import table_rows
 from instructgpt.data.records import SPLITS, read_jsonl
 from instructgpt.errors import UserError
 from instructgpt.evals.preference import HELD_OUT
@@ -192,26 +193,18 @@ def _answers(workdir: Path) -> list[dict[str, Any]]:
 
 
 def _rows(path: Path, fields: Iterable[str]) -> list[dict[str, Any]]:
-    """The rows of a stage's file of answers."""
+    """The rows of a stage's file of answers.
+
+    Raises:
+      UserError: "PATH:LINE: what is wrong".
+    """
     rows = []
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read; run that stage again") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
+    with closing(table_rows(path)) as found:
+        for where, _, row in found:
             missing = [name for name in fields if name not in row]
-        except (ValueError, TypeError) as error:
-            raise UserError(
-                f"{path}:{number}: is damaged; delete the file, and run that stage "
-                "again"
-            ) from error
-        if missing:
-            raise UserError(f"{path}:{number}: field {missing[0]!r} is missing; add it")
-        rows.append({**row, "id": str(row["id"])})
+            if missing:
+                raise UserError(f"{where}: field {missing[0]!r} is missing; add it")
+            rows.append({**row, "id": str(row["id"])})
     return rows
 
 
