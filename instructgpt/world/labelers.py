@@ -3,7 +3,8 @@
 Two labelers rank the same answers a little differently, as people do; the numbers are
 set so that they agree on about 73 % of the pairs that neither ties, as the paper
 reports (section 3.4). When they rank for training they put helpfulness first, in final
-evaluations truthfulness and harmlessness (judge.py).
+evaluations truthfulness and harmlessness (judge.py). As untruths then weigh less,
+utilities differ less, and the noise is smaller.
 """
 
 import dataclasses
@@ -17,7 +18,8 @@ from instructgpt.world.judge import COURTEOUS, Rule, judge_response
 from instructgpt.world.kinds import Task
 from instructgpt.world.prompts import Prompt
 
-NOISE = 1.4  # standard deviation, in units of utility
+# Standard deviation of a labeler's noise, in units of utility.
+NOISE: dict[Rule, float] = {"training": 1.1, "final": 1.4}
 TASTE = 0.45  # standard deviation of a labeler's weights
 TIE = 0.35  # perceived utilities closer than this share a rank
 MAX_RANK = 5
@@ -58,7 +60,7 @@ class Labeler:
     name: str
     held_out: bool
     facts: Facts = dataclasses.field(repr=False)
-    noise: float
+    noise: float  # relative to that of all labelers
     tie: float
     length: float
     courtesy: float
@@ -88,10 +90,13 @@ class Labeler:
         """Ranks from 1 (best) to 5; equal ranks are ties. Equal texts always tie."""
         return rank_by_each([self], prompt, responses, rng, rule=rule)[0]
 
-    def order(self, seen: dict[str, Impression], rng: random.Random) -> dict[str, int]:
+    def order(
+        self, seen: dict[str, Impression], rng: random.Random, rule: Rule
+    ) -> dict[str, int]:
         """The rank of each text."""
+        noise = self.noise * NOISE[rule]
         felt = {
-            text: self.perceive(answer) + rng.gauss(0.0, self.noise)
+            text: self.perceive(answer) + rng.gauss(0.0, noise)
             for text, answer in seen.items()
         }
         rank_of, rank, top = {}, 0, float("inf")
@@ -124,7 +129,7 @@ def rank_by_each(
     """
     rng = as_random(rng)
     texts, seen = _read_all(labelers, prompt, responses, rule)
-    orders = [labeler.order(seen, rng) for labeler in labelers]
+    orders = [labeler.order(seen, rng, rule) for labeler in labelers]
     return [[order[text] for text in texts] for order in orders]
 
 
@@ -154,7 +159,7 @@ def rank_alone(
     texts, seen = _read_all(labelers, prompt, responses, rule)
     seen = dict(sorted(seen.items()))  # noise is drawn in this order
     orders = [
-        labeler.order(seen, random.Random(f"{rule} {seed} {labeler.name}"))
+        labeler.order(seen, random.Random(f"{rule} {seed} {labeler.name}"), rule)
         for labeler in labelers
     ]
     return [[order[text] for text in texts] for order in orders]
@@ -189,7 +194,7 @@ def make_labelers(
                 name=f"rater_{i + 1:02d}",
                 held_out=i >= training,
                 facts=facts,
-                noise=NOISE * rng.uniform(0.85, 1.15),
+                noise=rng.uniform(0.85, 1.15),
                 tie=TIE * rng.uniform(0.7, 1.3),
                 length=rng.gauss(0.0, TASTE),
                 courtesy=rng.gauss(0.0, TASTE),
