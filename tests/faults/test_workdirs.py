@@ -39,7 +39,8 @@ def test_no_damage_is_taken_for_whole(harness):
 def test_what_is_not_noticed_is_a_fault(harness, monkeypatch):
     """Were checksums not compared."""
     monkeypatch.setattr("instructgpt.identity.check_left", lambda *_, **__: None)
-    monkeypatch.setattr("instructgpt.stages.label.check_left", lambda *_, **__: None)
+    where = "instructgpt.stages.label_answers.check_left"
+    monkeypatch.setattr(where, lambda *_, **__: None)
     monkeypatch.setattr(workdirs, "WAYS", (workdirs.digit,))
     monkeypatch.setattr(
         harness, "readers", {"label/answers.valid.jsonl": [Command("on", "label")]}
